@@ -1,0 +1,165 @@
+"""Exact models: a Gaussian mixture, and a data set, diffused to any noise level in closed form.
+
+Both have log_prob, score, denoise, posterior and sample at a level (α, σ), for states x with the
+data's own shape or any leading axes; α and σ are scalars. They serve as ground truth for every
+sampler, loss and likelihood. With weights w, means m and covariances S,
+
+  p(x) = Σ w_k N(x; α m_k, V_k),   V_k = α²S_k + σ²I,   r_k ∝ w_k N(x; α m_k, V_k)
+  s = −Σ r_k V_k⁻¹(x − α m_k),     D = Σ r_k [m_k + α S_k V_k⁻¹(x − α m_k)]
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from langevin_jax.paths import Path
+
+Scalar = jax.Array | float
+
+
+class Mixture(NamedTuple):
+  """A mixture of K Gaussians in d dimensions; a pytree, and exact in float32 to ~1e-6.
+
+  weights: (K,), positive, of any sum. means: (K, d). covariances: (K, d, d), symmetric; zero
+  matrices are allowed (then σ must be positive).
+  """
+
+  weights: jax.Array
+  means: jax.Array
+  covariances: jax.Array
+
+  def _whitened(self, x, alpha, sigma):
+    """Component-wise log(w_k N) of one x (d,), and V_k⁻¹(x − αm_k): shapes (K,) and (K, d)."""
+    d = self.means.shape[-1]
+    var = alpha**2 * self.covariances + sigma**2 * jnp.eye(d, dtype=self.covariances.dtype)[None]
+    factor = jnp.linalg.cholesky(var)
+    offset = x[None] - alpha * self.means
+    solve = jax.scipy.linalg.solve_triangular
+    half = jax.vmap(lambda f, o: solve(f, o, lower=True))(factor, offset)
+    whitened = jax.vmap(lambda f, h: solve(f, h, lower=True, trans=1))(factor, half)
+    log_det = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)), axis=1)
+    log_weights = jnp.log(self.weights) - jnp.log(jnp.sum(self.weights))
+    log_normal = -0.5 * jnp.sum(half**2, axis=1) - log_det - 0.5 * d * jnp.log(2.0 * jnp.pi)
+    return log_weights + log_normal, whitened
+
+  def log_prob(self, x: jax.Array, alpha: Scalar = 1.0, sigma: Scalar = 0.0) -> jax.Array:
+    """log p(x) of the level (α, σ) in nats; x (..., d) → (...). (1, 0) is the data itself."""
+    one = lambda x: jax.nn.logsumexp(self._whitened(x, alpha, sigma)[0])
+    return jnp.vectorize(one, signature="(d)->()")(x)
+
+  def score(self, x: jax.Array, alpha: Scalar = 1.0, sigma: Scalar = 0.0) -> jax.Array:
+    """∇ₓ log p(x) at the level (α, σ); x (..., d) → (..., d)."""
+    def one(x):
+      log_parts, whitened = self._whitened(x, alpha, sigma)
+      return -jax.nn.softmax(log_parts) @ whitened
+
+    return jnp.vectorize(one, signature="(d)->(d)")(x)
+
+  def posterior(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> "Mixture":
+    """p(x₀ | x) for one x (d,), again a mixture.
+
+    Weights r_k, means m_k + α S_k V_k⁻¹(x − α m_k), covariances S_k − α² S_k V_k⁻¹ S_k.
+    """
+    log_parts, whitened = self._whitened(x, alpha, sigma)
+    d = self.means.shape[-1]
+    var = alpha**2 * self.covariances + sigma**2 * jnp.eye(d, dtype=self.covariances.dtype)[None]
+    means = self.means + alpha * jnp.einsum("kij,kj->ki", self.covariances, whitened)
+    # S − α²SV⁻¹S = σ²SV⁻¹: no difference of nearly equal matrices.
+    covariances = sigma**2 * jnp.swapaxes(jnp.linalg.solve(var, self.covariances), 1, 2)
+    return Mixture(jax.nn.softmax(log_parts), means, 0.5 * (covariances + covariances.mT))
+
+  def denoise(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> jax.Array:
+    """D(x) = E[x₀ | x] at the level (α, σ); x (..., d) → (..., d). Level (0, σ) gives the mean."""
+    def one(x):
+      log_parts, whitened = self._whitened(x, alpha, sigma)
+      means = self.means + alpha * jnp.einsum("kij,kj->ki", self.covariances, whitened)
+      return jax.nn.softmax(log_parts) @ means
+
+    return jnp.vectorize(one, signature="(d)->(d)")(x)
+
+  def sample(self, key: jax.Array, n: int) -> jax.Array:
+    """n draws of the data, shape (n, d). Consumes `key`."""
+    key_k, key_x = jax.random.split(key)
+    k = jax.random.choice(key_k, len(self.weights), (n,), p=self.weights / self.weights.sum())
+    values, vectors = jnp.linalg.eigh(self.covariances)
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[:, None, :]
+    noise = jax.random.normal(key_x, (n, self.means.shape[-1]), self.means.dtype)
+    return self.means[k] + jnp.einsum("nij,nj->ni", root[k], noise)
+
+  def condition(self, mask: np.ndarray, value: jax.Array) -> "Mixture":
+    """The law of the unknown coordinates given the known ones: again a mixture.
+
+    Args:
+      mask: (d,) concrete booleans, True where known.
+      value: (d,), read where `mask` is True.
+
+    Returns:
+      A mixture over the d − Σmask unknown coordinates, in their order.
+
+    Raises:
+      ValueError: a mask of another shape, or one that leaves nothing unknown.
+    """
+    mask = np.asarray(mask, bool)
+    if mask.shape != (self.means.shape[-1],) or mask.all():
+      d = self.means.shape[-1]
+      raise ValueError(f"mask must have shape ({d},) with an unknown (False) entry, got {mask}")
+    (known,), (free,) = np.nonzero(mask), np.nonzero(~mask)
+    marginal = Mixture(self.weights, self.means[:, known], self.covariances[:, known][:, :, known])
+    log_parts, whitened = marginal._whitened(value[known], 1.0, 0.0)
+    cross = self.covariances[:, free][:, :, known]
+    gain = jnp.swapaxes(jnp.linalg.solve(marginal.covariances, cross.mT), 1, 2)
+    covariances = self.covariances[:, free][:, :, free] - gain @ cross.mT
+    means = self.means[:, free] + jnp.einsum("kij,kj->ki", cross, whitened)
+    return Mixture(jax.nn.softmax(log_parts), means, 0.5 * (covariances + covariances.mT))
+
+
+class Empirical(NamedTuple):
+  """A data set as a model: S = 0 and w = 1/n, so the law at (α, σ) is Σ N(x; α x_i, σ²I)/n.
+
+  points: (n, *shape). Costs n·prod(shape) for each state; σ must be positive.
+  """
+
+  points: jax.Array
+
+  def _log_parts(self, x, alpha, sigma):
+    offset = (x[None] - alpha * self.points).reshape(len(self.points), -1)
+    return -0.5 * jnp.sum(offset**2, axis=1) / sigma**2
+
+  def _vectorize(self, one: Callable, x: jax.Array) -> jax.Array:
+    batch = x.shape[:x.ndim - (self.points.ndim - 1)]
+    flat = jax.vmap(one)(x.reshape(-1, *self.points.shape[1:]))
+    return flat.reshape(*batch, *flat.shape[1:])
+
+  def log_prob(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> jax.Array:
+    """log p(x) at the level (α, σ > 0) in nats; x (..., *shape) → (...)."""
+    d = self.points[0].size
+    constant = d * (jnp.log(sigma) + 0.5 * jnp.log(2.0 * jnp.pi)) + jnp.log(len(self.points))
+    return self._vectorize(
+        lambda x: jax.nn.logsumexp(self._log_parts(x, alpha, sigma)) - constant, x)
+
+  def score(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> jax.Array:
+    """(αD − x)/σ²; x (..., *shape) → the same."""
+    return (alpha * self.denoise(x, alpha, sigma) - x) / sigma**2
+
+  def posterior(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> jax.Array:
+    """P(x₀ = x_i | x) for one x, shape (n,)."""
+    return jax.nn.softmax(self._log_parts(x, alpha, sigma))
+
+  def denoise(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> jax.Array:
+    """D(x) = Σ P(x_i | x) x_i; x (..., *shape) → the same."""
+    return self._vectorize(
+        lambda x: jnp.tensordot(self.posterior(x, alpha, sigma), self.points, 1), x)
+
+  def sample(self, key: jax.Array, n: int) -> jax.Array:
+    """n points drawn with replacement, (n, *shape). Consumes `key`."""
+    return jax.random.choice(key, self.points, (n,))
+
+
+def denoiser(
+    model: Mixture | Empirical, path: Path
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """The exact model as `denoise(x_t, t)` along a path, the interface of every sampler."""
+  return lambda x_t, t: model.denoise(x_t, path.alpha(t), path.sigma(t))

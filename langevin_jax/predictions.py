@@ -1,0 +1,150 @@
+"""Table 5 and everything beyond it: what a network predicts is one linear map.
+
+Each prediction is a row (a, b) of coefficients, y = a x₀ + b ε. With the state x = α x₀ + σ ε it
+makes a 2×2 system, so one solve turns any prediction into any other (averages over the posterior
+obey the same equations, the map being linear):
+
+  x₀ = (b x − σ y)/(α b − σ a),   ε = (α y − a x)/(α b − σ a).
+
+| name | a | b |
+|---|---|---|
+| x0 | 1 | 0 |
+| eps | 0 | 1 |
+| score | 0 | −1/σ |
+| velocity | α̇ | σ̇ |
+| v (Salimans & Ho 2022) | −σ | α |
+| edm(σ_d) (Karras et al. 2022, Table 1) | σ/(σ_d r) | −α σ_d/r, r = √(σ² + α²σ_d²) |
+
+Add one by writing a row; nothing else needs to know of it.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from langevin_jax.paths import Path
+
+
+class Frame(NamedTuple):
+  """The coefficients of a state x = α x₀ + σ ε and of its velocity, at one time; all scalars."""
+
+  alpha: jax.Array
+  sigma: jax.Array
+  alpha_dot: jax.Array
+  sigma_dot: jax.Array
+
+
+Row = Callable[[Frame], tuple[jax.Array, jax.Array]]
+
+
+def edm(sigma_data: float = 1.0) -> Row:
+  """EDM's F, with D = c_skip x + c_out F (Karras et al. 2022, eq. 7); `sigma_data` in data units.
+
+  c_skip = α σ_d²/r², c_out = σ σ_d/r, r² = σ² + α²σ_d²: unit variance in, unit variance out.
+  """
+  def row(frame):
+    r = jnp.hypot(frame.sigma, frame.alpha * sigma_data)
+    return frame.sigma / (sigma_data * r), -frame.alpha * sigma_data / r
+
+  return row
+
+
+ROWS: dict[str, Row] = {
+    "x0": lambda frame: (jnp.ones_like(frame.alpha), jnp.zeros_like(frame.alpha)),
+    "eps": lambda frame: (jnp.zeros_like(frame.alpha), jnp.ones_like(frame.alpha)),
+    "score": lambda frame: (jnp.zeros_like(frame.alpha), -1.0 / frame.sigma),
+    "velocity": lambda frame: (frame.alpha_dot, frame.sigma_dot),
+    "v": lambda frame: (-frame.sigma, frame.alpha),
+    "edm": edm(),
+}
+
+
+def named(prediction: str | Row) -> Row:
+  """The row called `prediction`, or `prediction` itself where it is a row already.
+
+  Raises:
+    ValueError: a name that `ROWS` does not have.
+  """
+  if callable(prediction):
+    return prediction
+  if prediction not in ROWS:
+    raise ValueError(f"prediction must be one of {', '.join(ROWS)}, got {prediction!r}")
+  return ROWS[prediction]
+
+
+def frame(path: Path, t: jax.Array | float) -> Frame:
+  """The path's own frame at time t."""
+  return Frame(path.alpha(t), path.sigma(t), path.alpha_dot(t), path.sigma_dot(t))
+
+
+def unit_frame(ell: jax.Array | float) -> Frame:
+  """The frame in which every network works: α² + σ² = 1 at half log-SNR `ell`, ±∞ included.
+
+  α² = sigmoid(2ℓ), σ² = sigmoid(−2ℓ). Its velocity row is rectified flow's ε − x₀, whatever the
+  path: a network's output must not depend on a path's clock.
+  """
+  alpha, sigma = jnp.sqrt(jax.nn.sigmoid(2.0 * ell)), jnp.sqrt(jax.nn.sigmoid(-2.0 * ell))
+  return Frame(alpha, sigma, -jnp.ones_like(alpha), jnp.ones_like(alpha))
+
+
+def solve(
+    value: jax.Array, x_t: jax.Array, frame: Frame, row: Row
+) -> tuple[jax.Array, jax.Array]:
+  """(x₀, ε) of a state and of the prediction `value` = a x₀ + b ε; see the module's equation.
+
+  Raises nothing: where the row is parallel to the state (ε at σ = 0, score at α = 0 …) the answer
+  is not finite, because it is not determined.
+  """
+  a, b = row(frame)
+  determinant = frame.alpha * b - frame.sigma * a
+  x_0 = (b / determinant) * x_t - (frame.sigma / determinant) * value
+  eps = (frame.alpha / determinant) * value - (a / determinant) * x_t
+  return x_0, eps
+
+
+def convert(
+    value: jax.Array, x_t: jax.Array, t: jax.Array | float, path: Path, *,
+    source: str | Row, target: str | Row,
+) -> jax.Array:
+  """Table 5: the prediction `target` that says the same as the prediction `source` = `value`.
+
+  Args:
+    value: the given prediction for one example, shape of `x_t`.
+    x_t: the state on `path` at scalar time `t`.
+    source, target: names in `ROWS`, or rows of your own.
+
+  Raises:
+    ValueError: an unknown name.
+  """
+  here = frame(path, t)
+  (a, b), (c, d) = named(source)(here), named(target)(here)
+  determinant = here.alpha * b - here.sigma * a
+  return (((c * b - d * a) / determinant) * x_t
+          + ((d * here.alpha - c * here.sigma) / determinant) * value)
+
+
+def denoiser(
+    network: Callable[[jax.Array, jax.Array], jax.Array], path: Path, *, prediction: str | Row
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """A network as `denoise(x_t, t)` = E[x₀ | xₜ] on any path (the network's door, DESIGN).
+
+  The network sees its input at unit scale, x/√(α² + σ²), and the noise level as ℓ, a scalar here;
+  its output is read as the row `prediction` in `unit_frame`. Nothing in it depends on the path, so
+  one trained network samples along every path.
+
+  Args:
+    network: (x, ell) → row value, whole batches, x with any leading axes.
+    path: the path along which `t` runs.
+    prediction: the row that the network was trained to predict.
+  """
+  row = named(prediction)
+
+  def denoise(x_t, t):
+    ell = path.half_log_snr(t)
+    here = unit_frame(ell)
+    x = x_t / jnp.hypot(path.alpha(t), path.sigma(t))
+    return solve(network(x, ell), x, here, row)[0]
+
+  return denoise

@@ -1,0 +1,156 @@
+"""§3.2–3.3, Tables 3–4: Langevin dynamics split into a forward and a reverse process.
+
+In continuous time, with a Langevin clock H(t) and the forward SDE dx = f x dt + g dW,
+
+  Langevin  dx = H s dτ + √(2H) dW          = forward  dx = f x dτ + g dW
+                                            + reverse  dx = (−f x + H s) dτ + √(2H − g²) dW
+
+which needs 2H ≥ g². With H = (1 + η²)/2·g² the reverse noise is η g: η = 0 is the probability-flow
+ODE, η = 1 Anderson's SDE, and every η ≥ 0 has the same marginals.
+
+At finite size, from (α, σ) to (α′, σ′) with h = ℓ′ − ℓ, a Langevin budget Λ and D held fixed,
+
+  STEP(h, Λ):  x′ = α′ D + σ′ e^{−Λ} ε̂ + σ′ √(1 − e^{−2Λ}) ξ,   ε̂ = (x − α D)/σ
+
+is the forward kernel (h < 0, Λ = −h), the identity (0, Λ), DDIM (h, 0), DDPM (h, h) and any η
+(h, η²h); with one D, STEP(h₁, Λ₁) then STEP(h₂, Λ₂) is STEP(h₁ + h₂, Λ₁ + Λ₂) exactly.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from langevin_jax.paths import Path, on_host
+
+Stochasticity = float | jax.Array | Callable[[jax.Array], jax.Array]
+
+
+class SDE(NamedTuple):
+  """dx = drift(x, t, score) dτ + diffusion(t) dW for one example x at scalar path time t.
+
+  `score` is the value s(x, t) of ∇ log pₜ at x, in the shape of x. τ runs forward for every one
+  of the three processes; the reverse one moves x along while t falls by dτ.
+  """
+
+  drift: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+  diffusion: Callable[[jax.Array], jax.Array]
+
+
+class Split(NamedTuple):
+  """langevin = forward + reverse: drifts add up, and so do noise variances."""
+
+  langevin: SDE
+  forward: SDE
+  reverse: SDE
+
+
+def split(
+    path: Path, stochasticity: Stochasticity = 0.0, *,
+    clock: Callable[[jax.Array], jax.Array] | None = None,
+) -> Split:
+  """Splits the Langevin dynamics whose reverse part has stochasticity η (Tables 3 and 4).
+
+  Args:
+    path: the forward process.
+    stochasticity: η ≥ 0, or a callable η(ℓ) of the half log-SNR. 0 is the ODE row, 1 the SDE row.
+    clock: the Langevin clock H(t) itself, instead of a stochasticity: η² = 2H/g² − 1.
+
+  Raises:
+    ValueError: η < 0, or a clock below g²/2 anywhere: such dynamics inject less noise than the
+      forward process does, and no reverse process could make up for it.
+  """
+  if clock is None:
+    eta = checked(stochasticity, path)
+
+    def excess(t):
+      """η g, the reverse noise amplitude."""
+      return eta(path.half_log_snr(t)) * path.diffusion(t)
+
+    clock = lambda t: 0.5 * (path.diffusion(t) ** 2 + excess(t) ** 2)
+  else:
+    if not _is_zero(stochasticity):
+      raise ValueError("give split either a stochasticity or a clock: each determines the other")
+    inner = path.t_min + (path.t_max - path.t_min) * (np.arange(256) + 0.5) / 256
+    given, least = on_host(
+        jax.vmap(lambda t: (jnp.asarray(clock(t), float), 0.5 * path.diffusion(t) ** 2)), inner)
+    # A clock of exactly g²/2 (the ODE) may round to either side.
+    low = given < least * (1.0 - 1e-6)
+    if low.any():
+      i = int(low.argmax())
+      raise ValueError(
+          f"clock must be at least g²/2 = {least[i]:.4g} at t = {inner[i]:.4g}, got "
+          f"{given[i]:.4g}: the reverse noise variance 2·clock − g² would be negative")
+    excess = lambda t: jnp.sqrt(jnp.maximum(2.0 * clock(t) - path.diffusion(t) ** 2, 0.0))
+
+  return Split(
+      langevin=SDE(lambda x, t, score: clock(t) * score, lambda t: jnp.sqrt(2.0 * clock(t))),
+      forward=SDE(lambda x, t, score: path.drift(t) * x, path.diffusion),
+      reverse=SDE(lambda x, t, score: -path.drift(t) * x + clock(t) * score, excess))
+
+
+def checked(stochasticity: Stochasticity, path: Path) -> Callable[[jax.Array], jax.Array]:
+  """η as a function of ℓ, after a check that it is nowhere negative.
+
+  Raises:
+    ValueError: a negative number, or a callable that is negative within the path's range.
+  """
+  if callable(stochasticity):
+    ends = on_host(jax.vmap(path.half_log_snr), np.array([path.t_max, path.t_min]))
+    ells = np.linspace(max(ends[0], -12.0), min(ends[1], 12.0), 256)
+    etas = on_host(jax.vmap(lambda ell: jnp.asarray(stochasticity(ell), float)), ells)
+    if not np.all(etas >= 0.0):
+      i = int(np.argmin(etas >= 0.0))
+      raise ValueError(
+          f"stochasticity must be >= 0, got {etas[i]:.4g} at half log-SNR {ells[i]:.4g}")
+    return stochasticity
+  if not isinstance(stochasticity, jax.core.Tracer) and not stochasticity >= 0.0:
+    raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
+  return lambda ell: jnp.asarray(stochasticity)
+
+
+def _is_zero(stochasticity: Stochasticity) -> bool:
+  return isinstance(stochasticity, (int, float)) and stochasticity == 0
+
+
+def weights(alpha_t, sigma_t, alpha_s, sigma_s, budget):
+  """STEP as three numbers: x′ = a x + b D + c ξ, finite at both ends.
+
+    a = e^{−Λ} σ′/σ,   b = α′ − a α,   c = σ′ √(1 − e^{−2Λ})
+
+  From σ = 0 the state is αD and a = 0; to σ′ = 0 the step returns α′D; from α = 0 no case arises.
+  """
+  noisy = sigma_t > 0.0
+  a = jnp.where(noisy, jnp.exp(-budget) * sigma_s / jnp.where(noisy, sigma_t, 1.0), 0.0)
+  return a, alpha_s - a * alpha_t, sigma_s * jnp.sqrt(-jnp.expm1(-2.0 * budget))
+
+
+def step(
+    key: jax.Array, x_t: jax.Array, denoised: jax.Array,
+    alpha_t: jax.Array | float, sigma_t: jax.Array | float,
+    alpha_s: jax.Array | float, sigma_s: jax.Array | float, budget: jax.Array | float,
+) -> jax.Array:
+  """STEP(h, Λ) of one example from (α, σ) to (α′, σ′); see the module's equation.
+
+  Args:
+    key: consumed.
+    x_t: the state at (alpha_t, sigma_t), any shape; denoised: D(x_t), of that shape.
+    alpha_t, sigma_t, alpha_s, sigma_s: scalars. Either σ or either α may be 0.
+    budget: Λ ≥ 0, ∞ allowed: a fresh draw around α′D.
+
+  Returns:
+    The state at (alpha_s, sigma_s).
+
+  Raises:
+    ValueError: a negative budget.
+    AssertionError: x_t and denoised differ in shape.
+  """
+  chex.assert_equal_shape([x_t, denoised])
+  if not isinstance(budget, jax.core.Tracer) and not np.all(np.asarray(budget) >= 0.0):
+    raise ValueError(f"budget must be >= 0, got {budget}: noise can be added, not taken away")
+  numbers = (jnp.asarray(v, x_t.dtype) for v in (alpha_t, sigma_t, alpha_s, sigma_s, budget))
+  a, b, c = weights(*numbers)
+  return a * x_t + b * denoised + c * jax.random.normal(key, x_t.shape, x_t.dtype)
