@@ -1,0 +1,153 @@
+"""From a config's names to the library's objects: one dict literal for each choice."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments import config as config_lib
+from langevin_jax import networks, objectives, paths, predictions, samplers
+
+
+def path(config: config_lib.Path) -> paths.Path:
+  """The forward process of `config.path`."""
+  return _choose("path.name", config.name, {
+      "vp": paths.vp,
+      "linear_vp": lambda: paths.linear_vp(beta_min=config.beta_min, beta_max=config.beta_max),
+      "cosine": paths.cosine,
+      "ve": lambda: paths.ve(sigma_max=config.sigma_max),
+      "geometric_ve": lambda: paths.geometric_ve(
+          sigma_min=config.sigma_min, sigma_max=config.sigma_max),
+      "sub_vp": lambda: paths.sub_vp(beta_min=config.beta_min, beta_max=config.beta_max),
+      "rectified_flow": paths.rectified_flow,
+  })
+
+
+def prediction(config: config_lib.Objective) -> predictions.Row:
+  """The row of Table 5 that the network predicts."""
+  rows = {name: lambda name=name: predictions.named(name) for name in predictions.ROWS}
+  rows["edm"] = lambda: predictions.edm(config.sigma_data)
+  return _choose("objective.prediction", config.prediction, rows)
+
+
+def density(config: config_lib.Objective, path: paths.Path) -> objectives.Density:
+  """π(ℓ) of `config.objective`; `path` is the clock of uniform_time."""
+  levels = {"rho_min": config.rho_min, "rho_max": config.rho_max}
+  normal = {"mean": config.level_mean, "std": config.level_std, **levels}
+  return _choose("objective.density", config.density, {
+      "uniform_half_log_snr": lambda: objectives.uniform_half_log_snr(**levels),
+      "uniform_time": lambda: objectives.uniform_time(path, **levels),
+      "log_normal_rho": lambda: objectives.log_normal_rho(**normal),
+      "logit_normal_s": lambda: objectives.logit_normal_s(**normal),
+  })
+
+
+def weight(config: config_lib.Objective, density: objectives.Density) -> objectives.Weight:
+  """w(ℓ) of `config.objective`."""
+  return _choose("objective.weight", config.weight, {
+      "likelihood": lambda: objectives.likelihood(density),
+      "simple": lambda: objectives.simple(density),
+      "edm": lambda: objectives.edm(density, sigma_data=config.sigma_data),
+      "min_snr": lambda: objectives.min_snr(density, gamma=config.gamma),
+      "sigmoid": lambda: objectives.sigmoid(density, bias=config.bias),
+      "p2": lambda: objectives.p2(density, gamma=config.gamma),
+      "flow_matching": lambda: objectives.flow_matching(density),
+  })
+
+
+def network(
+    config: config_lib.Network, shape: tuple[int, ...], num_classes: int
+) -> tuple[Callable[[jax.Array], Any], Callable[..., jax.Array]]:
+  """(init(key) → parameters, apply(params, x, ell, labels)) for data of `shape`."""
+  if config.dtype not in ("float32", "bfloat16"):
+    raise ValueError(f"network.dtype must be float32 or bfloat16, got {config.dtype!r}")
+  for field in ("width", "depth", "heads", "patch_size"):
+    at_least(f"network.{field}", getattr(config, field), 1)
+  ranks = {"mlp": 1, "dit": 3}
+  if config.name in ranks and len(shape) != ranks[config.name]:
+    wanted = {"mlp": "vectors (n, d)", "dit": "images (n, h, w, c)"}[config.name]
+    raise ValueError(
+        f"network.name: {config.name!r} takes {wanted}, the data have examples of shape {shape}")
+  module = _choose("network.name", config.name, {
+      "mlp": lambda: networks.MLP(width=config.width, depth=config.depth,
+                                  num_classes=num_classes, dtype=config.dtype),
+      "dit": lambda: networks.DiT(patch_size=config.patch_size, width=config.width,
+                                  depth=config.depth, heads=config.heads,
+                                  num_classes=num_classes, dtype=config.dtype),
+  })
+
+  def init(key):
+    x = jnp.zeros((1, *shape))
+    return module.init(key, x, jnp.zeros((1,)), jnp.zeros((1,), jnp.int32))["params"]
+
+  return init, lambda params, x, ell, labels: module.apply({"params": params}, x, ell, labels)
+
+
+def optimizer(config: config_lib.Training) -> optax.GradientTransformation:
+  """AdamW with clipping, linear warm-up and decay."""
+  for field in ("steps", "batch_size", "steps_per_dispatch", "cpu_devices", "checkpoint_every",
+                "keep_checkpoints", "log_every"):
+    at_least(f"training.{field}", getattr(config, field), 1)
+  at_least("training.warmup_steps", config.warmup_steps, 0)
+  for field in ("learning_rate", "gradient_clip", "ema_half_life_steps"):
+    if not getattr(config, field) > 0.0:
+      raise ValueError(f"training.{field} must be positive, got {getattr(config, field)}")
+  if not 0.0 <= config.label_dropout <= 1.0:
+    raise ValueError(f"training.label_dropout must lie in [0, 1], got {config.label_dropout}")
+  warmup = min(config.warmup_steps, config.steps)
+  decay_steps = max(config.steps - warmup, 1)
+  after = _choose("training.decay", config.decay, {
+      "cosine": lambda: optax.cosine_decay_schedule(config.learning_rate, decay_steps),
+      "linear": lambda: optax.linear_schedule(config.learning_rate, 0.0, decay_steps),
+      "constant": lambda: optax.constant_schedule(config.learning_rate),
+  })
+  # The first step has 1/(warmup + 1) of the rate, not none.
+  before = optax.linear_schedule(
+      config.learning_rate / (warmup + 1), config.learning_rate, max(warmup, 1))
+  return optax.chain(
+      optax.clip_by_global_norm(config.gradient_clip),
+      optax.adamw(optax.join_schedules([before, after], [warmup]), b2=config.beta_2,
+                  weight_decay=config.weight_decay))
+
+
+def method(config: config_lib.Sampling) -> samplers.Method:
+  """The sampling method of `config.sampling`."""
+  if not config.stochasticity >= 0.0:
+    raise ValueError(f"sampling.stochasticity must be >= 0, got {config.stochasticity}")
+  if not config.churn >= 0.0:
+    raise ValueError(f"sampling.churn must be >= 0, got {config.churn}")
+  return _choose("sampling.sampler", config.sampler, {
+      "ddim": lambda: samplers.ddim(config.stochasticity),
+      "euler": samplers.euler,
+      "euler_maruyama": lambda: samplers.euler_maruyama(config.stochasticity),
+      "heun": lambda: samplers.heun(config.churn),
+  })
+
+
+def grid(config: config_lib.Sampling) -> samplers.Grid:
+  """The noise levels of `config.sampling`."""
+  n = at_least("sampling.steps", config.steps, 1)
+  at_least("sampling.batch_size", config.batch_size, 1)
+  levels = {"rho_min": config.rho_min, "rho_max": config.rho_max}
+  return _choose("sampling.grid", config.grid, {
+      "karras": lambda: samplers.karras(n, **levels),
+      "uniform_half_log_snr": lambda: samplers.uniform_half_log_snr(n, **levels),
+      "uniform_time": lambda: samplers.uniform_time(n),
+      "cosine": lambda: samplers.cosine(n),
+      "shifted": lambda: samplers.shifted(n, config.shift),
+  })
+
+
+def _choose(field: str, name: str, options: dict[str, Callable[[], Any]]) -> Any:
+  if name not in options:
+    raise ValueError(f"config.{field}: must be one of {', '.join(options)}; got {name!r}")
+  return options[name]()
+
+
+def at_least(field: str, value: int, least: int) -> int:
+  """`value`, if it is at least `least`; else a ValueError that names the field."""
+  if value < least:
+    raise ValueError(f"config.{field}: must be at least {least}, got {value}")
+  return value

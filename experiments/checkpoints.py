@@ -1,0 +1,114 @@
+"""Checkpoints of a run, by Orbax: asynchronous, atomic, and verified before they are believed."""
+
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint import checkpoint_managers
+
+State = Any
+
+
+def manager(workdir: pathlib.Path, *, keep: int, read_only: bool = False) -> ocp.CheckpointManager:
+  """The checkpoints under `workdir`, of which the newest `keep` are kept."""
+  options = ocp.CheckpointManagerOptions(
+      preservation_policy=None if read_only else checkpoint_managers.LatestN(keep),
+      read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only)
+  return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: State) -> None:
+  """Starts saving; returns as soon as `state` is copied, so that it may be donated after.
+
+  Raises:
+    OSError: an earlier save could not be written (a full disk, say). What was complete before it
+      is untouched.
+  """
+  # Orbax may write from the buffers themselves on CPU; the training step overwrites them.
+  snapshot = jax.tree.map(jnp.copy, state)
+  _reported(lambda: manager.save(step, args=ocp.args.Composite(
+      state=ocp.args.StandardSave(snapshot))))
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+  """Waits until what was started is on disk. Raises OSError as `save` does."""
+  _reported(manager.wait_until_finished)
+
+
+def restore(
+    manager: ocp.CheckpointManager, target: State, *, discard_damaged: bool = False
+) -> State | None:
+  """The newest readable checkpoint, or None where there is none at all.
+
+  Args:
+    target: a tree of `jax.ShapeDtypeStruct` with shardings, which the answer fits exactly.
+    discard_damaged: move unreadable checkpoints out of the way (to `damaged_checkpoints/`), so that
+      a run can write those steps again.
+
+  Raises:
+    ValueError: a checkpoint of another shape, dtype or structure, by the parameter's name; or
+      checkpoints of which none can be read.
+  """
+  steps = sorted(manager.all_steps(), reverse=True)
+  damage = ""
+  for step in steps:
+    try:
+      found = manager.item_metadata(step)["state"]
+      if found is None:
+        raise ValueError("its metadata are missing")
+      found = getattr(found, "tree", found)
+    except Exception as error:
+      damage = _note_damage(manager, step, error, discard_damaged)
+      continue
+    _check_same(found, target, step)
+    try:
+      restored = manager.restore(step, args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(target)))["state"]
+    except Exception as error:
+      damage = _note_damage(manager, step, error, discard_damaged)
+      continue
+    return restored
+  if steps:
+    raise ValueError(f"checkpoints: none of steps {steps} in {manager.directory} can be read: "
+                     f"{damage}")
+  return None
+
+
+def _note_damage(manager, step: int, error: Exception, discard: bool) -> str:
+  reason = f"step {step}: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+  logging.warning("checkpoint of step %d is damaged, trying the one before (%s)", step, reason)
+  if discard and len(manager.all_steps()) > 1:
+    place = pathlib.Path(manager.directory).parent / "damaged_checkpoints"
+    place.mkdir(exist_ok=True)
+    shutil.rmtree(place / str(step), ignore_errors=True)
+    shutil.move(pathlib.Path(manager.directory) / str(step), place / str(step))
+    manager.reload()
+  return reason
+
+
+def _check_same(found: State, target: State, step: int) -> None:
+  """Names the first array in which a checkpoint differs; Orbax would cast a dtype silently."""
+  names = lambda tree: {jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+                        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+  found, target = names(found), names(target)
+  for name in sorted(found.keys() | target.keys()):
+    if name not in found or name not in target:
+      holder = "the checkpoint" if name in found else "this config"
+      raise ValueError(f"checkpoint of step {step}: {name} exists only in {holder}; "
+                       "it was written for another network or optimizer")
+    old, new = found[name], target[name]
+    if tuple(old.shape) != tuple(new.shape) or old.dtype != new.dtype:
+      raise ValueError(f"checkpoint of step {step}: {name} is {old.dtype}{list(old.shape)}, "
+                       f"this config makes {new.dtype}{list(new.shape)}")
+
+
+def _reported(action) -> None:
+  try:
+    action()
+  except ValueError as error:
+    # Orbax wraps what the file system said.
+    raise OSError(f"checkpoint could not be written: {error}") from error

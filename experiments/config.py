@@ -1,0 +1,241 @@
+"""What an experiment is: frozen dataclasses, made by a Python file, overridden by flags.
+
+`--config=file.py` names a file with `get_config() -> Config`; `--config.a.b=value` replaces one
+field of what it returns. Names and types are checked before anything else happens. The same
+`override` serves flags, sweeps and the config.json of a run.
+"""
+
+import dataclasses
+import difflib
+import json
+import pathlib
+import runpy
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args, get_origin
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """What to learn; fields as in `data.load`, where "", 0 and () mean "not given"."""
+
+  name: str = "digits"
+  path: str = ""
+  labels: str = ""
+  shape: tuple[int, ...] = ()
+  size: int = 0
+  channels: int = 3
+  toy: str = "moons"
+  train_size: int = 50_000
+  test_size: int = 10_000
+  holdout: float = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Path:
+  """The forward process: vp, linear_vp, cosine, ve, geometric_ve, sub_vp or rectified_flow.
+
+  A network does not depend on it. In training it is the clock of `objective.density=uniform_time`;
+  in sampling it is the process that is run.
+  """
+
+  name: str = "rectified_flow"
+  beta_min: float = 0.1
+  beta_max: float = 20.0
+  sigma_min: float = 0.01
+  sigma_max: float = 80.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """dit for images, mlp for vectors; `dtype` is that of the computation, parameters are float32."""
+
+  name: str = "dit"
+  width: int = 128
+  depth: int = 4
+  heads: int = 4
+  patch_size: int = 2
+  dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """The loss: density π(ℓ) × weight w(ℓ), computed on the row `prediction` (objectives.py).
+
+  prediction: x0, eps, score, velocity, v or edm. density: logit_normal_s, log_normal_rho (both with
+  level_mean, level_std), uniform_half_log_snr or uniform_time (of the path). weight: likelihood,
+  simple, edm, min_snr, sigmoid, p2 or flow_matching. Noise levels stay in [rho_min, rho_max].
+  """
+
+  prediction: str = "velocity"
+  density: str = "logit_normal_s"
+  level_mean: float = 0.0
+  level_std: float = 1.0
+  rho_min: float = 0.002
+  rho_max: float = 500.0
+  weight: str = "flow_matching"
+  sigma_data: float = 1.0
+  gamma: float = 5.0
+  bias: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """How to learn; everything is counted in steps.
+
+  `steps_per_dispatch` steps run in one compiled scan. `cpu_devices` splits each batch over as many
+  virtual devices when the run is on CPU, so that element-wise work uses all cores; accelerators are
+  always all used.
+  """
+
+  steps: int = 4000
+  batch_size: int = 128
+  learning_rate: float = 1e-3
+  warmup_steps: int = 200
+  decay: str = "cosine"
+  weight_decay: float = 0.0
+  beta_2: float = 0.99
+  gradient_clip: float = 1.0
+  ema_half_life_steps: float = 200.0
+  label_dropout: float = 0.1
+  steps_per_dispatch: int = 1
+  cpu_devices: int = 1
+  checkpoint_every: int = 500
+  keep_checkpoints: int = 3
+  log_every: int = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How to draw: sampler ddim, euler, euler_maruyama or heun on one of the grids.
+
+  grid: karras, uniform_half_log_snr (both from rho_max to rho_min), uniform_time, cosine or shifted
+  (by `shift`). stochasticity is η of ddim and euler_maruyama, churn of heun.
+  """
+
+  sampler: str = "ddim"
+  steps: int = 50
+  stochasticity: float = 0.0
+  churn: float = 0.0
+  grid: str = "karras"
+  rho_min: float = 0.002
+  rho_max: float = 80.0
+  shift: float = 1.0
+  batch_size: int = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """How many samples are judged (0: as many as there are real examples), and with which seed."""
+
+  num_samples: int = 0
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One experiment. `seed` sets parameters, batches, noise and samples alike."""
+
+  data: Data = Data()
+  path: Path = Path()
+  network: Network = Network()
+  objective: Objective = Objective()
+  training: Training = Training()
+  sampling: Sampling = Sampling()
+  evaluation: Evaluation = Evaluation()
+  seed: int = 0
+
+
+def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+  """(dotted name, value) of every field."""
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      yield from flatten(value, f"{prefix}{field.name}.")
+    else:
+      yield prefix + field.name, value
+
+
+def override(config: Config, values: Mapping[str, Any]) -> Config:
+  """`config` with the fields of dotted names replaced; strings are read as the field's type.
+
+  Raises:
+    ValueError: a name that is no field (with the nearest one), or a value of another type.
+  """
+  for name, value in values.items():
+    config = _replace(config, name.split("."), name, value)
+  return config
+
+
+def _replace(node: Any, parts: list[str], name: str, value: Any) -> Any:
+  fields = {field.name: field for field in dataclasses.fields(node)}
+  head, rest = parts[0], parts[1:]
+  if head not in fields:
+    near = difflib.get_close_matches(head, fields, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(f"config.{name}: no field {head!r}{hint}; there are {', '.join(fields)}")
+  old = getattr(node, head)
+  if dataclasses.is_dataclass(old) != bool(rest):
+    kind = "a group of fields: name one of them" if not rest else "a single field"
+    raise ValueError(f"config.{name}: {head!r} is {kind}")
+  new = _replace(old, rest, name, value) if rest else _parse(value, fields[head].type, name)
+  return dataclasses.replace(node, **{head: new})
+
+
+def _parse(value: Any, kind: Any, name: str) -> Any:
+  """`value` as an int, float, bool, str or tuple of one of them."""
+  try:
+    if get_origin(kind) is tuple:
+      if isinstance(value, str):
+        value = [part for part in value.strip("()[] ").split(",") if part.strip()]
+      return tuple(_parse(part, get_args(kind)[0], name) for part in value)
+    if kind is bool and isinstance(value, str):
+      return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
+    if kind is int and isinstance(value, str):
+      return int(value)
+    if kind is float and not isinstance(value, bool):
+      return float(value)
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+      return value
+  except (ValueError, KeyError, TypeError):
+    pass
+  raise ValueError(f"config.{name}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
+
+
+def load(file: str) -> Config:
+  """The `get_config()` of a Python file.
+
+  Raises:
+    ValueError: no such file, or one that makes no Config.
+  """
+  if not pathlib.Path(file).is_file():
+    raise ValueError(f"config: no file {file!r}; shipped ones are in experiments/configs/")
+  config = runpy.run_path(file).get("get_config", lambda: None)()
+  if not isinstance(config, Config):
+    raise ValueError(f"config: {file!r} must define get_config() returning a config.Config")
+  return config
+
+
+def to_json(config: Config) -> str:
+  return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> Config:
+  """The config that `to_json` wrote.
+
+  Raises:
+    ValueError: not such a text, or one with fields that this version does not have.
+  """
+  def walk(tree, prefix=""):
+    for key, value in tree.items():
+      if isinstance(value, dict):
+        yield from walk(value, f"{prefix}{key}.")
+      else:
+        yield prefix + key, value
+
+  return override(Config(), dict(walk(json.loads(text))))
+
+
+def difference(old: Config, new: Config) -> list[str]:
+  """One "field: old → new" for each field in which two configs differ."""
+  return [f"{name}: {a!r} → {b!r}" for (name, a), (_, b) in
+          zip(flatten(old), flatten(new), strict=True) if a != b]

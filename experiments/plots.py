@@ -1,0 +1,132 @@
+"""Pictures: samples beside real data, reverse trajectories, the loss by noise level."""
+
+import pathlib
+
+import matplotlib
+import numpy as np
+
+from experiments import data, records
+from langevin_jax import training as library_training
+
+matplotlib.use("Agg")  # a run has no screen; must precede pyplot
+import matplotlib.pyplot as plt
+
+INK, ACCENT, SECOND = "#222222", "#b5452c", "#2c6fb5"
+
+
+def training(workdir: pathlib.Path, run) -> None:
+  """loss.png: the loss over steps; loss_by_level.png: ‖ε − ε̂‖² by noise level, early and late."""
+  lines = records.read_metrics(workdir)
+  if not lines:
+    return
+  figure, axes = plt.subplots(figsize=(6, 3.6))
+  axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], color=ACCENT)
+  axes.set(xlabel="step", ylabel=f"loss ({run.config.objective.weight} weight)", yscale="log")
+  _save(figure, workdir / "loss.png")
+
+  # The centres of the bins of ℓ; the two open ones are drawn half a bin beyond their edge.
+  edges = np.array(library_training.LEVEL_EDGES)
+  width = edges[1] - edges[0]
+  centres = np.append(edges - 0.5 * width, edges[-1] + 0.5 * width)
+  figure, axes = plt.subplots(figsize=(6, 3.6))
+  parts = np.array_split(np.arange(len(lines)), min(4, len(lines)))
+  for i, part in enumerate(parts):
+    error = np.sum([lines[j]["level_error"] for j in part], axis=0)
+    count = np.sum([lines[j]["level_count"] for j in part], axis=0)
+    seen = count >= 20
+    axes.plot(centres[seen], error[seen] / count[seen], color=ACCENT, alpha=(i + 1) / len(parts),
+              label=f"to step {lines[part[-1]]['step']}")
+  axes.axhline(1.0, color=INK, lw=0.6, ls=":")
+  axes.set(xlabel="half log-SNR ℓ = log(α/σ)   (noise ← → data)",
+           ylabel="mean squared error of ε", yscale="log")
+  axes.legend(frameon=False)
+  _save(figure, workdir / "loss_by_level.png")
+
+
+def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> None:
+  """Samples beside real data, both in the user's units; images by class, points as densities."""
+  real = data.restore(dataset, dataset.test)
+  if dataset.kind == "image":
+    columns = 8
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 6))
+    rows = dataset.num_classes if 0 < dataset.num_classes <= 12 else 8
+    for axes, images, classes, title in (
+        (left, x, labels, "samples"), (right, real, dataset.test_labels, "real")):
+      if 0 < dataset.num_classes <= 12:
+        index = [np.flatnonzero(classes == row)[:columns] for row in range(rows)]
+      else:
+        index = np.array_split(np.arange(min(rows * columns, len(images))), rows)
+      _tile(axes, [images[i] for i in index], columns, dataset.value_range)
+      axes.set_title(title)
+    return _save(figure, file)
+  if dataset.kind != "vector" or x.shape[1] < 2:
+    return None
+  project = _plane(real)
+  real, x = project(real), project(x)
+  low, high = np.quantile(real, [0.001, 0.999], axis=0)
+  margin = 0.15 * (high - low)
+  limits = np.stack([low - margin, high + margin], axis=1)
+  figure, panels = plt.subplots(1, 2, figsize=(9, 4.5), sharex=True, sharey=True)
+  for axes, points, title in zip(panels, (x, real), ("samples", "real"), strict=True):
+    axes.hist2d(*points.T, bins=100, range=limits, cmap="magma")
+    axes.set(title=title, aspect="equal")
+  return _save(figure, file)
+
+
+def trajectories(
+    file: pathlib.Path, dataset: data.Dataset, runs: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+  """Reverse runs by name: (ρ of n + 1 levels, states (n + 1, m, *shape) at unit scale √(α² + σ²)).
+
+  Images become strips, noise at the left; points become curves over the real data.
+  """
+  figure, panels = plt.subplots(
+      len(runs), 1, figsize=(10, 4 * len(runs)), squeeze=False) if dataset.kind == "image" else (
+          plt.subplots(1, len(runs), figsize=(5 * len(runs), 5), squeeze=False))
+  for axes, (name, (rho, states)) in zip(panels.ravel(), runs.items(), strict=True):
+    axes.set_title(name)
+    if dataset.kind == "image":
+      shown = np.linspace(0, len(rho) - 1, 12).round().astype(int)
+      _tile(axes, list(np.swapaxes(states[shown], 0, 1)), len(shown), (-2.0, 2.0))
+      size = states.shape[3] + 1
+      axes.set_xticks(size * np.arange(len(shown)) + 0.5 * size,
+                      [f"ρ={rho[i]:.2g}" for i in shown], fontsize=7)
+    elif dataset.kind == "vector" and states.shape[-1] >= 2:
+      project = _plane(dataset.test)
+      axes.scatter(*project(dataset.test[:2000]).T, s=2, color="#cccccc")
+      curves = project(states)
+      axes.plot(curves[..., 0], curves[..., 1], lw=0.6, color=SECOND, alpha=0.6)
+      axes.scatter(*curves[-1].T, s=8, color=ACCENT, zorder=3)
+      axes.set(aspect="equal", xlabel="x/√(α² + σ²), noise to data")
+  _save(figure, file)
+
+
+def _plane(real: np.ndarray):
+  """A projection to two dimensions: none where there are two, else onto the principal plane."""
+  if real.shape[-1] == 2:
+    return lambda x: x
+  mean = real.mean(0)
+  axes = np.linalg.svd(real - mean, full_matrices=False)[2][:2]
+  return lambda x: (x - mean) @ axes.T
+
+
+def _tile(axes, rows: list[np.ndarray], columns: int, value_range) -> None:
+  """Rows of images (k ≤ columns, h, w, c) as one picture with a pixel between them."""
+  low, high = value_range if value_range is not None else (-2.0, 2.0)
+  h, w, c = rows[0].shape[1:]
+  sheet = np.ones((len(rows) * (h + 1), columns * (w + 1), c))
+  for i, row in enumerate(rows):
+    for j, image in enumerate(row[:columns]):
+      scaled = np.clip((image - low) / (high - low), 0.0, 1.0)
+      sheet[i * (h + 1):i * (h + 1) + h, j * (w + 1):j * (w + 1) + w] = scaled
+  axes.imshow(sheet[..., 0] if c == 1 else sheet, cmap="gray", vmin=0.0, vmax=1.0,
+              interpolation="nearest", aspect="equal")
+  axes.set(xticks=[], yticks=[])
+  for side in axes.spines.values():
+    side.set_visible(False)
+
+
+def _save(figure, file: pathlib.Path) -> None:
+  figure.tight_layout()
+  figure.savefig(file, dpi=130)
+  plt.close(figure)

@@ -1,0 +1,34 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import tqdm
+
+
+@contextlib.contextmanager
+def bar(total: int, initial: int, what: str) -> Iterator[Callable[[int, str], None]]:
+  """Yields `update(done, note)`, which may be called as often as one likes."""
+  if sys.stderr.isatty():
+    with tqdm.tqdm(total=total, initial=initial, desc=what, dynamic_ncols=True) as shown:
+      def update(done: int, note: str = "") -> None:
+        shown.set_postfix_str(note, refresh=False)
+        shown.update(done - shown.n)
+
+      yield update
+    return
+
+  begun = last = time.monotonic()
+
+  def update(done: int, note: str = "") -> None:
+    nonlocal last
+    now = time.monotonic()
+    if now - last >= 10.0 or done == total:
+      last = now
+      rate = (done - initial) / max(now - begun, 1e-9)
+      left = (total - done) / rate if rate else float("inf")
+      print(f"{what}: {done}/{total} {note} ({rate:.1f}/s, {left:.0f} s left)", flush=True)
+
+  yield update

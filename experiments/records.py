@@ -1,0 +1,146 @@
+"""What a run writes down: config.json, manifest.json, metrics.jsonl and TensorBoard events.
+
+Every file is written whole or not at all, and metrics are cut back to the restored step on a
+resume, so that a killed run leaves neither half a file nor a line twice.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import tensorboardX
+
+from experiments import config as config_lib
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+
+
+def write_text(file: pathlib.Path, text: str) -> None:
+  """Replaces `file` by `text` in one step: a reader sees the old or the new, never a part."""
+  temporary = file.with_name(file.name + ".tmp")
+  temporary.write_text(text)
+  os.replace(temporary, file)
+
+
+def claim(workdir: pathlib.Path, config: config_lib.Config) -> None:
+  """Makes `workdir` this config's, or checks that it is already.
+
+  Raises:
+    ValueError: it holds a run with another config (the fields are named), or something else.
+    OSError: it cannot be made or written.
+  """
+  file = workdir / "config.json"
+  if file.exists():
+    changes = config_lib.difference(read_config(workdir), config)
+    if changes:
+      raise ValueError(f"--workdir {workdir} holds a run with another config: {'; '.join(changes)} "
+                       "(workdir → command); choose another --workdir")
+    return
+  if workdir.exists() and not workdir.is_dir():
+    raise ValueError(f"--workdir {workdir} is a file")
+  if (workdir / "checkpoints").exists():
+    raise ValueError(f"--workdir {workdir} holds checkpoints without a config.json")
+  workdir.mkdir(parents=True, exist_ok=True)
+  write_text(file, config_lib.to_json(config))
+
+
+def read_config(workdir: pathlib.Path) -> config_lib.Config:
+  """The config of the run in `workdir`.
+
+  Raises:
+    ValueError: there is none, or it cannot be read.
+  """
+  file = workdir / "config.json"
+  if not file.is_file():
+    raise ValueError(f"--workdir {workdir} holds no run (no config.json); train one with "
+                     "python -m experiments.train")
+  try:
+    return config_lib.from_json(file.read_text())
+  except (ValueError, AttributeError) as error:
+    raise ValueError(f"{file}: {error}") from error
+
+
+def manifest(workdir: pathlib.Path, config: config_lib.Config, **facts: Any) -> None:
+  """Writes manifest.json: what it takes to say later exactly what ran."""
+  devices = jax.devices()
+  write_text(workdir / "manifest.json", json.dumps({
+      "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
+      "seed": config.seed,
+      "config": json.loads(config_lib.to_json(config)),
+      "commit": commit(),
+      "python": platform.python_version(),
+      "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+      "devices": [f"{d.platform}:{d.device_kind}" for d in devices],
+      "cores": os.cpu_count(),
+      **facts,
+  }, indent=2) + "\n")
+
+
+def commit() -> str:
+  """The git commit of the source, "+changes" behind it where files differ; "" if there is none."""
+  root = pathlib.Path(__file__).parent.parent
+  git = lambda *words: subprocess.run(
+      ["git", "-C", root, *words], capture_output=True, text=True, check=True).stdout.strip()
+  try:
+    return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+  except (OSError, subprocess.CalledProcessError):
+    return ""
+
+
+def sha256(tree: Any) -> str:
+  """The digest of a tree of arrays: names, dtypes, shapes and bytes, in the tree's order."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    array = np.ascontiguousarray(leaf)
+    digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()
+
+
+class Metrics:
+  """metrics.jsonl and TensorBoard events of one run, continued from `step`."""
+
+  def __init__(self, workdir: pathlib.Path, step: int):
+    self._file = workdir / "metrics.jsonl"
+    kept = [line for line in read_metrics(workdir) if line["step"] <= step]
+    write_text(self._file, "".join(json.dumps(line) + "\n" for line in kept))
+    self._stream = self._file.open("a")
+    self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+
+  def write(self, step: int, values: dict[str, Any]) -> None:
+    """One line; numbers become TensorBoard scalars too, lists stay in the JSONL alone."""
+    self._stream.write(json.dumps({"step": step, **values}) + "\n")
+    for name, value in values.items():
+      if isinstance(value, (int, float)):
+        self._events.add_scalar(name, value, step)
+
+  def flush(self) -> None:
+    """On disk before the checkpoint that covers it: a resume never misses a line."""
+    self._stream.flush()
+    os.fsync(self._stream.fileno())
+    self._events.flush()
+
+  def close(self) -> None:
+    self.flush()
+    self._stream.close()
+    self._events.close()
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
+  file = workdir / "metrics.jsonl"
+  lines = []
+  for line in file.read_text().splitlines() if file.exists() else ():
+    try:
+      lines.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return lines

@@ -1,0 +1,116 @@
+"""Draws samples from a trained run, along any path, by any method.
+
+  python -m experiments.sample --workdir=runs/digits --path=vp --stochasticity=0.7
+
+Writes the samples in the user's units (.npy), their labels where there are classes, the resolved
+choice (.json), a picture beside real data and one of reverse trajectories (.png).
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import build, cli, plots, progress, records, runs
+from experiments import config as config_lib
+from langevin_jax import paths, samplers
+
+_WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many.")
+_OUT = flags.DEFINE_string("out", "", "The .npy file; samples.npy in the workdir if not given.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.")
+_LABEL = flags.DEFINE_integer("label", -1, "One class for all samples; -1 goes round the classes.")
+_PATH = flags.DEFINE_string("path", "", "Path to sample along; the run's own if not given.")
+_SAMPLER = flags.DEFINE_string("sampler", "", "ddim, euler, euler_maruyama or heun.")
+_STEPS = flags.DEFINE_integer("steps", None, "Number of steps.")
+_STOCHASTICITY = flags.DEFINE_float("stochasticity", None, "η: 0 is the ODE, 1 the SDE.")
+_CHURN = flags.DEFINE_float("churn", None, "EDM's churn, of heun.")
+_GRID = flags.DEFINE_string(
+    "grid", "", "karras, uniform_half_log_snr, uniform_time, cosine or shifted.")
+_SHIFT = flags.DEFINE_float("shift", None, "Shift of the grid `shifted`.")
+
+
+def main() -> int:
+  workdir = cli.workdir(_WORKDIR.value)
+  config = choose(records.read_config(workdir))
+  build.at_least("num_samples", _NUM_SAMPLES.value, 1)
+  out = pathlib.Path(_OUT.value or workdir / "samples.npy")
+  if out.suffix != ".npy":
+    raise ValueError(f"--out must end in .npy, got {out}")
+  path = build.path(config.path)
+  build.method(config.sampling)
+  build.grid(config.sampling)
+  run, state = runs.trained(workdir)
+  labels = runs.even_labels(run, _NUM_SAMPLES.value)
+  if _LABEL.value >= 0:
+    if _LABEL.value >= run.dataset.num_classes:
+      raise ValueError(f"--label must be below the number of classes, {run.dataset.num_classes}")
+    labels = np.full_like(labels, _LABEL.value)
+  with progress.bar(len(labels), 0, "sampling") as bar:
+    x = runs.draw(run, state.ema, config.sampling, path, labels, seed=_SEED.value, progress=bar)
+  write(run, state, config, path, x, labels, out)
+  return 0
+
+
+def choose(config: config_lib.Config) -> config_lib.Config:
+  """The run's config with the path and the sampling that the flags ask for."""
+  fields = {"sampler": _SAMPLER.value or None, "steps": _STEPS.value, "churn": _CHURN.value,
+            "stochasticity": _STOCHASTICITY.value, "grid": _GRID.value or None,
+            "shift": _SHIFT.value}
+  given = {name: value for name, value in fields.items() if value is not None}
+  return dataclasses.replace(
+      config, sampling=dataclasses.replace(config.sampling, **given),
+      path=dataclasses.replace(config.path, name=_PATH.value or config.path.name))
+
+
+def write(
+    run: runs.Run, state, config: config_lib.Config, path: paths.Path, x: np.ndarray,
+    labels: np.ndarray, out: pathlib.Path,
+) -> None:
+  """The samples and everything that belongs beside them."""
+  out.parent.mkdir(parents=True, exist_ok=True)
+  written = [out, out.with_suffix(".json"), out.with_suffix(".png")]
+  np.save(out, x)
+  if run.dataset.num_classes:
+    written.insert(1, out.with_suffix(".labels.npy"))
+    np.save(written[1], labels)
+  records.write_text(out.with_suffix(".json"), json.dumps({
+      "step": int(state.step), "num_samples": len(x), "seed": _SEED.value,
+      "path": dataclasses.asdict(config.path), "sampling": dataclasses.asdict(config.sampling),
+  }, indent=2) + "\n")
+  plots.samples(out.with_suffix(".png"), run.dataset, x, labels)
+  if run.dataset.kind in ("image", "vector"):
+    written.append(out.with_name("trajectories.png"))
+    plots.trajectories(written[-1], run.dataset, reverse_runs(run, state.ema, config, path))
+  print("wrote " + ", ".join(map(str, written)))
+
+
+def reverse_runs(
+    run: runs.Run, params, config: config_lib.Config, path: paths.Path
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """From the same noise, the ODE (η = 0) and the SDE (η = 1) of the same Langevin dynamics."""
+  grid = build.grid(config.sampling)
+  count = 8 if run.dataset.kind == "image" else 60
+  shape = (count, *run.dataset.train.shape[1:])
+  labels = jnp.asarray(runs.even_labels(run, count))
+  keys = jax.random.split(jax.random.key(_SEED.value), count)
+
+  def reverse(params, eta):
+    states = samplers.trajectory(
+        keys, runs.denoiser(run, params, path, labels), path, shape=shape,
+        method=samplers.ddim(eta), grid=grid)
+    alpha, sigma = jax.vmap(path.alpha)(states.t), jax.vmap(path.sigma)(states.t)
+    unit = jax.vmap(lambda x, a, s: x / jnp.hypot(a, s))(states.x[:-1], alpha[:-1], sigma[:-1])
+    return jnp.concatenate([unit, states.x[-1:]])
+
+  rho = np.asarray(grid(path))
+  return {f"{config.path.name}, η = {eta:g}": (rho, np.asarray(
+      jax.jit(reverse, static_argnums=1)(params, eta))) for eta in (0.0, 1.0)}
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,13 @@
+"""Settings of every test: no implicit rank promotion, and few threads where tests run side by side."""
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64():
+  """float64 within one test."""
+  with jax.enable_x64(True):
+    yield

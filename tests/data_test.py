@@ -1,0 +1,443 @@
+"""experiments.data: pure batches, standard units, every loader, and every refusal by field name."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import data, toy_data
+
+
+@pytest.fixture
+def vectors(tmp_path):
+  """Fourteen different examples, of which twelve are for training."""
+  np.save(tmp_path / "v.npy", np.arange(28.0).reshape(14, 2) ** 1.5)
+  return data.load("arrays", path=str(tmp_path / "v.npy"))
+
+
+def rows(x):
+  return sorted(map(bytes, x))
+
+
+def refusal(field, name, **fields):
+  """The error of a load, which must be one line that starts with the field's name."""
+  with pytest.raises(ValueError) as caught:
+    data.load(name, **fields)
+  message = str(caught.value)
+  assert message.startswith(field) and "\n" not in message, message
+  return message
+
+
+# Batches.
+
+
+def test_batch_is_a_function_of_seed_and_step(vectors):
+  x, labels = data.batch(vectors, seed=3, step=5, batch_size=4)
+  for step in (40, 0, 2):  # other batches, and other epochs in the cache, between the two calls
+    data.batch(vectors, seed=4, step=step, batch_size=4)
+  again, _ = data.batch(vectors, seed=3, step=5, batch_size=4)
+  np.testing.assert_array_equal(x, again)
+  assert x.shape == (4, 2) and x.dtype == np.float32
+  np.testing.assert_array_equal(labels, np.zeros(4, np.int32))
+  assert rows(data.batch(vectors, seed=4, step=5, batch_size=4)[0]) != rows(x)
+  data.batch(vectors, seed=-1, step=0, batch_size=4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 12, 13, 31])
+def test_every_example_is_seen_once_an_epoch(vectors, batch_size):
+  # 12 training examples: batches divide the epoch, straddle it, and are larger than it.
+  n = len(vectors.train)
+  assert n == 12
+  steps = -(-4 * n // batch_size)
+  seen = np.concatenate([
+      data.batch(vectors, seed=0, step=step, batch_size=batch_size)[0] for step in range(steps)])
+  epochs = [seen[i:i + n] for i in range(0, 4 * n, n)]
+  for epoch in epochs:
+    assert rows(epoch) == rows(vectors.train)
+  assert any(not np.array_equal(epochs[0], epoch) for epoch in epochs[1:])
+
+
+def test_batch_sequence_does_not_depend_on_batch_size(vectors):
+  small = [data.batch(vectors, seed=1, step=step, batch_size=5)[0] for step in range(6)]
+  large = [data.batch(vectors, seed=1, step=step, batch_size=15)[0] for step in range(2)]
+  np.testing.assert_array_equal(np.concatenate(small), np.concatenate(large))
+
+
+def test_labels_stay_with_their_examples():
+  dataset = data.load("toy2d", toy="rings", train_size=500, test_size=100)
+  x, labels = data.batch(dataset, seed=0, step=7, batch_size=64)
+  radius = np.linalg.norm(data.restore(dataset, x), axis=1)
+  # Radii are 0.5 apart with a standard deviation of 0.05: five of them to the boundary.
+  np.testing.assert_array_equal(labels, np.round(2 * radius) - 1)
+
+
+def test_batch_arguments(vectors):
+  for fields in (dict(step=0, batch_size=0), dict(step=-1, batch_size=1)):
+    with pytest.raises(ValueError, match="batch_size must be positive and step not negative"):
+      data.batch(vectors, seed=0, **fields)
+
+
+# Units.
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (40, 4, 4, 1), (40, 5, 2, 2)])
+def test_restore_undoes_standardise(tmp_path, shape):
+  x = np.random.default_rng(0).normal(size=shape) * [3.0, 0.1, 7.0][:shape[-1]] + 100.0
+  np.save(tmp_path / "x.npy", x)
+  dataset = data.load("arrays", path=str(tmp_path / "x.npy"))
+  back = np.concatenate([data.restore(dataset, dataset.train), data.restore(dataset, dataset.test)])
+  # float32 holds numbers near 100 to 4e-6; standard units near 1 times the scale add about as much.
+  np.testing.assert_allclose(np.sort(back, axis=0), np.sort(x, axis=0), atol=2e-5)
+  assert dataset.train.dtype == dataset.test.dtype == back.dtype == np.float32
+  assert dataset.mean.shape == ((3,) if len(shape) == 2 else ()) and dataset.scale.shape == ()
+  # Over the training examples: mean 0 (by feature for vectors) and mean square 1.
+  axis = 0 if len(shape) == 2 else None
+  np.testing.assert_allclose(dataset.train.mean(axis), 0.0, atol=1e-5)
+  np.testing.assert_allclose(np.mean(np.square(dataset.train)), 1.0, rtol=1e-5)
+  assert data.restore(dataset, dataset.train[:6].reshape(2, 3, *shape[1:])).shape[:2] == (2, 3)
+
+
+def test_vectors_keep_their_shape(vectors):
+  x = data.restore(vectors, vectors.train)
+  moved = (x - x.mean(0)) / vectors.train
+  np.testing.assert_allclose(moved, vectors.scale, rtol=1e-4)  # one scale for both features
+
+
+# Loaders.
+
+
+def test_digits():
+  dataset = data.load("digits", shape=(8, 8))
+  assert dataset.train.shape == (1438, 8, 8, 1) and dataset.test.shape == (359, 8, 8, 1)
+  assert (dataset.num_classes, dataset.kind, dataset.value_range) == (10, "image", (0.0, 16.0))
+  assert dataset.train_labels.dtype == np.int32 and dataset.train_labels.shape == (1438,)
+  train, test = np.bincount(dataset.train_labels), np.bincount(dataset.test_labels)
+  assert np.all(np.abs(test - 0.2 * (train + test)) <= 1)  # stratified
+  pixels = data.restore(dataset, dataset.train)
+  np.testing.assert_allclose(pixels, np.round(pixels), atol=1e-5)
+  assert pixels.round().min() == 0 and pixels.round().max() == 16
+  assert not set(rows(dataset.train)) & set(rows(dataset.test))
+  np.testing.assert_array_equal(dataset.train, data.load("digits").train)
+
+
+def test_digits_takes_the_users_file_in_its_place(tmp_path):
+  np.savez(tmp_path / "x.npz", x=np.arange(640.0).reshape(10, 8, 8), y=np.arange(10) % 2)
+  dataset = data.load("digits", path=str(tmp_path / "x.npz"))
+  assert dataset.train.shape == (8, 8, 8, 1) and dataset.num_classes == 2
+
+
+def write_idx(path, array, *, opener=open, cut=0):
+  header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+  with opener(path, "wb") as file:
+    file.write((header + array.astype(np.uint8).tobytes())[:-cut or None])
+
+
+@pytest.fixture
+def idx_directory(tmp_path):
+  rng = np.random.default_rng(0)
+  for part, n in (("train", 30), ("t10k", 6)):
+    write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", rng.integers(256, size=(n, 28, 28)),
+              opener=gzip.open)
+    write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(n) % 10)
+  return tmp_path
+
+
+def test_fashion_mnist(idx_directory):
+  dataset = data.load("fashion_mnist", path=str(idx_directory), shape=(28, 28, 1))
+  assert dataset.train.shape == (30, 28, 28, 1) and dataset.test.shape == (6, 28, 28, 1)
+  assert (dataset.num_classes, dataset.kind, dataset.value_range) == (10, "image", (0.0, 255.0))
+  np.testing.assert_array_equal(dataset.test_labels, np.arange(6))
+  first = np.random.default_rng(0).integers(256, size=(30, 28, 28))
+  np.testing.assert_allclose(data.restore(dataset, dataset.train)[..., 0], first, atol=1e-4)
+
+
+def test_fashion_mnist_refusals(idx_directory):
+  path = str(idx_directory)
+  images = idx_directory / "t10k-images-idx3-ubyte"
+  (idx_directory / "t10k-images-idx3-ubyte.gz").rename(idx_directory / "aside")
+  message = refusal("data.path", "fashion_mnist", path=path)
+  assert "t10k-images-idx3-ubyte" in message and "train-" not in message
+  assert "apt-get install dataset-fashion-mnist" in message
+  assert "train-images" in refusal("data.path", "fashion_mnist", path=path + "/absent")
+  write_idx(images, np.zeros((6, 28, 28)), cut=5)
+  assert "cut short" in refusal("data.path", "fashion_mnist", path=path)
+  for start in (b"", b"\0\0\x08", b"\0\0\x08\3\0\0", b"\0\0\x0d\3" + bytes(12), b"PNG garbage"):
+    images.write_bytes(start)
+    assert str(images) in refusal("data.path", "fashion_mnist", path=path)
+  images.unlink()
+  cut = (idx_directory / "aside").read_bytes()[:200]
+  for content in (cut, b"not gzip"):
+    (idx_directory / "t10k-images-idx3-ubyte.gz").write_bytes(content)
+    assert "gzip" in refusal("data.path", "fashion_mnist", path=path)
+  write_idx(images, np.zeros((7, 28, 28)))
+  assert "7 class numbers" in refusal("data.path (t10k labels)", "fashion_mnist", path=path)
+  write_idx(images, np.zeros((6, 14, 28)))
+  assert "one size" in refusal("data.path", "fashion_mnist", path=path)
+
+
+@pytest.mark.parametrize(("shape", "loaded", "kind"), [
+    ((20, 3), (3,), "vector"), ((20, 6, 4), (6, 4, 1), "image"),
+    ((20, 6, 6, 3), (6, 6, 3), "image"), ((20, 6, 6, 2), (6, 6, 2), "array"),
+    ((20, 2, 2, 2, 2), (2, 2, 2, 2), "array")])
+def test_arrays_by_rank(tmp_path, shape, loaded, kind):
+  x = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+  np.save(tmp_path / "x.npy", x)
+  path = str(tmp_path / "x.npy")
+  for declared in ((), loaded, shape[1:]):
+    dataset = data.load("arrays", path=path, shape=declared, holdout=0.25)
+  assert dataset.train.shape == (15, *loaded) and dataset.test.shape == (5, *loaded)
+  assert dataset.kind == kind and dataset.num_classes == 0 and dataset.train_labels.shape == (0,)
+  assert dataset.value_range == ((0.0, x.max()) if kind == "image" else None)
+  assert str(loaded) in refusal("data.shape", "arrays", path=path, shape=(5, 5))
+
+
+def test_arrays_keys_and_labels(tmp_path):
+  x, y = np.arange(20.0).reshape(10, 2), np.arange(10) // 5
+  path = str(tmp_path / "a.npz")
+  for names in (dict(x=x, labels=y), dict(x=x, y=y, more=y), dict(points=x, y=y)):
+    np.savez(path, **names)
+    dataset = data.load("arrays", path=path)
+    assert dataset.num_classes == 2
+    first = data.restore(dataset, dataset.train)[:, 0]
+    np.testing.assert_array_equal(dataset.train_labels, first >= 9.0)
+  np.save(tmp_path / "labels.npy", 2 - y)
+  dataset = data.load("arrays", path=path, labels=str(tmp_path / "labels.npy"))
+  assert dataset.num_classes == 3 and set(dataset.test_labels) == {1, 2}
+  np.savez(path, points=x)
+  assert data.load("arrays", path=path).num_classes == 0
+  np.savez(path, a=x, b=x)
+  assert "holds a, b" in refusal("data.path", "arrays", path=path)
+
+
+GOOD = np.arange(20.0).reshape(10, 2)
+HOLED = np.where(GOOD == 7.0, np.nan, np.where(GOOD == 18.0, np.inf, GOOD))
+
+
+@pytest.mark.parametrize(("x", "says"), [
+    (np.float32(1.0), "rank 2 or more"), (np.arange(5.0), "rank 2 or more"),
+    (HOLED, "2 of 20 are NaN, infinite or beyond it, the first at index (3, 1)"),
+    (GOOD * 1e38, "beyond it"), (GOOD[:0], "empty"), (GOOD[:, :0], "empty"),
+    (GOOD.astype(str), "dtype <U"), (GOOD * 1j, "dtype complex128"),
+    (np.full((10, 2), 0.1), "must differ"), (np.zeros((10, 4, 4), np.uint8), "must differ"),
+    (np.array([["a", None]], object), "plain numbers")])
+def test_arrays_refuses_data(tmp_path, x, says):
+  np.save(tmp_path / "x.npy", x, allow_pickle=True)
+  assert says in refusal("data.path", "arrays", path=str(tmp_path / "x.npy"))
+  np.savez(tmp_path / "x.npz", x=x)
+  assert says in refusal("data.path", "arrays", path=str(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize(("y", "says"), [
+    (np.zeros(9, int), "shape (9,)"), (np.zeros((10, 1), int), "shape (10, 1)"),
+    (np.zeros(10), "dtype float64"), (np.arange(10) - 4, "-4 at index 0"),
+    (np.full(10, "a"), "dtype <U1"), (np.arange(10) * 10**6, "9000000 at index 9")])
+def test_arrays_refuses_labels(tmp_path, y, says):
+  np.save(tmp_path / "x.npy", GOOD)
+  np.save(tmp_path / "y.npy", y)
+  np.savez(tmp_path / "x.npz", x=GOOD, y=y)
+  path, labels = str(tmp_path / "x.npy"), str(tmp_path / "y.npy")
+  assert says in refusal("data.labels", "arrays", path=path, labels=labels)
+  message = refusal("data.path (labels)", "arrays", path=str(tmp_path / "x.npz"))
+  assert "10 class numbers" in message and says in message
+
+
+def test_arrays_refuses_damaged_files(tmp_path):
+  np.savez_compressed(tmp_path / "a.npz", x=np.random.default_rng(0).normal(size=(50, 3)))
+  np.save(tmp_path / "a.npy", GOOD)
+  for name in ("a.npy", "a.npz"):
+    whole = (tmp_path / name).read_bytes()
+    damaged = tmp_path / f"damaged-{name}"
+    for keep in (0, 3, 60, len(whole) // 2, len(whole) - 1):
+      damaged.write_bytes(whole[:keep])
+      assert "readable" in refusal("data.path", "arrays", path=str(damaged))
+  middle = bytearray(whole)
+  middle[len(whole) // 2] ^= 255
+  damaged.write_bytes(middle)
+  assert "readable" in refusal("data.path", "arrays", path=str(damaged))
+  good, labels = str(tmp_path / "a.npy"), str(tmp_path / "a.npz")
+  refusal("data.labels", "arrays", path=good, labels=str(damaged))
+  assert "not a .npz" in refusal("data.labels", "arrays", path=good, labels=labels)
+  for path in ("", str(tmp_path / "absent.npy"), str(tmp_path)):
+    assert "existing file" in refusal("data.path", "arrays", path=path)
+  assert "existing file" in refusal("data.labels", "arrays", path=good, labels="absent.npy")
+  for holdout in (0.0, 1.0, -1.0, 0.01, float("nan")):
+    refusal("data.holdout", "arrays", path=good, holdout=holdout)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Two classes of three: PNG and JPEG, wide and tall, colour, grey, palette, opacity, 16 bits."""
+  for name in ("cats", "dogs/small"):
+    (tmp_path / name).mkdir(parents=True)
+  wide = np.zeros((8, 24, 3), np.uint8)
+  wide[:, 8:16] = (200, 100, 50)  # the central square
+  Image.fromarray(wide).save(tmp_path / "cats" / "a.png")
+  Image.fromarray(wide.swapaxes(0, 1)).save(tmp_path / "cats" / "b.JPG", subsampling=0)
+  Image.fromarray(np.full((9, 9), 128, np.uint8)).convert("P").save(tmp_path / "cats" / "c.png")
+  Image.fromarray(np.full((9, 9), 80, np.uint8)).save(tmp_path / "dogs" / "small" / "d.png")
+  clear = np.zeros((9, 9, 4), np.uint8)
+  Image.fromarray(clear).save(tmp_path / "dogs" / "e.png")
+  Image.fromarray(np.full((9, 9), 40 * 257, np.uint16)).save(tmp_path / "dogs" / "f.png")
+  (tmp_path / "dogs" / "._e.png").write_bytes(b"hidden")
+  (tmp_path / "notes.txt").write_text("not an image")
+  return tmp_path
+
+
+def test_images(folder):
+  dataset = data.load("images", path=str(folder), size=4, shape=(4, 4, 3), holdout=0.34)
+  assert dataset.train.shape == (4, 4, 4, 3) and dataset.test.shape == (2, 4, 4, 3)
+  assert (dataset.num_classes, dataset.kind, dataset.value_range) == (2, "image", (0.0, 255.0))
+  pixels = np.concatenate([dataset.train, dataset.test])
+  labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+  order = np.lexsort((pixels[:, 0, 0, 0], labels))
+  np.testing.assert_array_equal(labels[order], [0, 0, 0, 1, 1, 1])
+  # Flat after the crop, whose edges are edges of JPEG's blocks; JPEG is true to a few units.
+  colours = [(128,) * 3, (200, 100, 50), (200, 100, 50), (40,) * 3, (80,) * 3, (255,) * 3]
+  found = data.restore(dataset, pixels[order])
+  np.testing.assert_allclose(
+      found, np.broadcast_to(np.array(colours)[:, None, None], found.shape), atol=4.0)
+  for channels in (1, 4):
+    dataset = data.load("images", path=str(folder), size=5, channels=channels, holdout=0.34)
+    assert dataset.train.shape == (4, 5, 5, channels)
+
+
+def test_images_kept_as_they_are(tmp_path):
+  x = np.random.default_rng(0).integers(256, size=(6, 5, 7, 3), dtype=np.uint8)
+  for i, image in enumerate(x):
+    Image.fromarray(image).save(tmp_path / f"{i}.png")
+  path = str(tmp_path)
+  for shape in ((), (5, 7, 3)):
+    dataset = data.load("images", path=path, shape=shape)
+    assert dataset.num_classes == 0 and dataset.test.shape == (1, 5, 7, 3)
+    back = data.restore(dataset, np.concatenate([dataset.train, dataset.test])).round()
+    assert rows(back.astype(np.uint8)) == rows(x)
+  assert "0.png" in refusal("data.shape", "images", path=path, shape=(7, 5, 3))
+  assert "(4, 4, 3)" in refusal("data.shape", "images", path=path, size=4, shape=(5, 7, 3))
+  Image.fromarray(x[0, :4]).save(tmp_path / "9.png")
+  assert "9.png" in refusal("data.shape", "images", path=path)
+
+
+def test_images_refusals(folder):
+  path = str(folder)
+  for bad in ("", path + "/absent", path + "/notes.txt"):
+    assert "existing directory" in refusal("data.path", "images", path=bad, size=4)
+  (folder / "empty").mkdir()
+  assert "no .png" in refusal("data.path", "images", path=path + "/empty", size=4)
+  refusal("data.channels", "images", path=path, size=4, channels=2)
+  refusal("data.size", "images", path=path, size=-4)
+  whole = (folder / "cats" / "b.JPG").read_bytes()
+  for content in (b"", b"text", whole[:len(whole) // 2]):
+    (folder / "dogs" / "x.jpg").write_bytes(content)
+    assert "x.jpg" in refusal("data.path", "images", path=path, size=4)
+  (folder / "dogs" / "x.jpg").unlink()
+  (folder / "cats" / "a.png").rename(folder / "beside.png")
+  assert "beside.png" in refusal("data.path", "images", path=path, size=4)
+
+
+def test_fields_that_do_not_belong_are_refused(tmp_path):
+  assert "digits, mixture2d" in refusal("data.name", "mnist")
+  assert "moons, checkerboard" in refusal("data.toy", "toy2d", toy="spirals")
+  refusal("data.path", "toy2d", path="x.npz")
+  for name in ("digits", "toy2d", "images", "fashion_mnist"):
+    refusal("data.labels", name, labels="y.npy")
+  refusal("data.shape", "toy2d", shape=(3,), train_size=10, test_size=10)
+  refusal("data.train_size", "mixture2d", train_size=0)
+  refusal("data.test_size", "toy2d", test_size=-1)
+
+
+# Laws. n = 100,000 points: a mean is known to sd/316, and tests allow five of these.
+
+N = 100_000
+
+
+def assert_mean(values, expected):
+  np.testing.assert_array_less(
+      np.abs(values.mean(0, dtype=np.float64) - expected), 5.0 * values.std(0) / np.sqrt(N))
+
+
+def test_mixture_moments():
+  weights, means, covariances = data.gaussian_mixture_2d()
+  assert [a.shape for a in (weights, means, covariances)] == [(8,), (8, 2), (8, 2, 2)]
+  assert abs(weights.sum() - 1.0) < 1e-15 and len(set(weights)) == 8
+  spread = np.linalg.eigvalsh(covariances)
+  assert np.all(spread > 0) and np.all(spread[:, 1] > 1.5 * spread[:, 0])  # anisotropic
+  dataset = data.load("mixture2d", train_size=N, test_size=10)
+  assert dataset.num_classes == 0 and dataset.kind == "vector"
+  x = data.restore(dataset, dataset.train).astype(np.float64)
+  mean = weights @ means
+  second = np.einsum("k,kij->ij", weights, covariances + means[:, :, None] * means[:, None])
+  assert_mean(x, mean)
+  assert_mean(x[:, :, None] * x[:, None], second)
+  # A functional beyond two moments, E exp(u·x) = Σ wₖ exp(u·mₖ + uᵀCₖu/2), sees each component.
+  for u in np.array([[1.0, 0.4], [-0.6, 0.9], [0.2, -1.0]]):
+    exact = weights @ np.exp(means @ u + 0.5 * np.einsum("kij,i,j->k", covariances, u, u))
+    assert_mean(np.exp(x @ u), exact)
+
+
+def draw(law):
+  points, labels = law(np.random.default_rng(0), N)
+  assert points.shape == (N, 2) and points.dtype == np.float32 and labels.dtype == np.int32
+  assert labels.shape in ((N,), (0,))
+  classes = toy_data.NUM_CLASSES[law.__name__]
+  assert len(labels) == (N if classes else 0)
+  if classes:
+    assert_mean(np.eye(classes)[labels], 1.0 / classes)
+  return points.astype(np.float64), labels
+
+
+def test_checkerboard_is_uniform_on_its_squares():
+  x, _ = draw(toy_data.checkerboard)
+  square = np.floor(x).astype(int)
+  assert np.all(square.sum(1) % 2 == 0) and square.min() == -2 and square.max() == 1
+  assert np.all(x > square) and np.all(x < square + 1)  # float32 has not rounded one to an edge
+  squares = np.unique(square, axis=0)
+  assert len(squares) == 8
+  assert_mean(np.all(square[:, None] == squares[None], -1).astype(float), 1 / 8)
+  inside = x - square  # uniform, and independent of the square and of each other
+  assert_mean(inside, 0.5)
+  assert_mean(inside**2, 1 / 3)
+  assert_mean(inside[:, :1] * inside[:, 1:], 0.25)
+  assert_mean(inside * square, 0.5 * np.array([-0.5, -0.5]))
+
+
+def test_moons():
+  x, labels = draw(toy_data.moons)
+  upper = np.where(labels[:, None] == 0, x, np.array([1.0, 0.5]) - x)
+  assert_mean(upper, np.array([0.0, 2.0 / np.pi]))  # E sin θ on (0, π)
+  assert_mean(np.sum(upper**2, 1), 1.0 + 2 * 0.01)  # radius² plus two variances of noise
+
+
+def test_swiss_roll():
+  x, _ = draw(toy_data.swiss_roll)
+  low, high = 1.5 * np.pi, 4.5 * np.pi
+  mean_square = (high**3 - low**3) / (3.0 * (high - low)) / 49.0
+  assert_mean(np.sum(x**2, 1), mean_square + 2 * 0.05**2)
+  # ∫ θ cos θ = θ sin θ + cos θ and ∫ θ sin θ = sin θ − θ cos θ, from 3π/2 to 9π/2.
+  exact = np.array([high + low, 2.0]) / (7.0 * (high - low))
+  assert_mean(x, exact)
+
+
+def test_pinwheel():
+  x, labels = draw(toy_data.pinwheel)
+  assert_mean(np.sum(x**2, 1), 1.0 + 0.3**2 + 0.1**2)
+  angle = 2.0 * np.pi * labels / 5.0
+  # Each arm turned back onto the first.
+  turned = np.stack([np.cos(angle) * x[:, 0] + np.sin(angle) * x[:, 1],
+                     np.cos(angle) * x[:, 1] - np.sin(angle) * x[:, 0]], 1)
+  # E[(r, s) turned by e^r/4]: s has mean 0, r by Gauss–Hermite quadrature.
+  nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+  r = 1.0 + 0.3 * nodes
+  bend = 0.25 * np.exp(r)
+  exact = np.array([weights @ (r * np.cos(bend)), weights @ (r * np.sin(bend))]) / weights.sum()
+  assert_mean(turned, exact)
+  for k in range(5):
+    np.testing.assert_allclose(turned[labels == k].mean(0), exact, atol=5.0 / np.sqrt(N / 5))
+
+
+def test_rings():
+  x, labels = draw(toy_data.rings)
+  assert_mean(x, 0.0)
+  assert_mean(np.sum(x**2, 1) - (0.5 * (labels + 1.0)) ** 2, 2 * 0.05**2)
+  assert_mean(x[:, 0] * x[:, 1], 0.0)
