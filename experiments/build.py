@@ -118,6 +118,11 @@ def method(config: config_lib.Sampling) -> samplers.Method:
     raise ValueError(f"sampling.stochasticity must be >= 0, got {config.stochasticity}")
   if not config.churn >= 0.0:
     raise ValueError(f"sampling.churn must be >= 0, got {config.churn}")
+  # An option that would be ignored is a mistake, and is said to be one.
+  for field, takers in (("stochasticity", ("ddim", "euler_maruyama")), ("churn", ("heun",))):
+    if getattr(config, field) > 0.0 and config.sampler not in takers:
+      raise ValueError(f"sampling.{field} belongs to sampler {' or '.join(takers)}; "
+                       f"{config.sampler!r} has none")
   return _choose("sampling.sampler", config.sampler, {
       "ddim": lambda: samplers.ddim(config.stochasticity),
       "euler": samplers.euler,

@@ -2,12 +2,12 @@
 
 import pathlib
 import shutil
+import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
 State = Any
@@ -18,7 +18,9 @@ def manager(workdir: pathlib.Path, *, keep: int, read_only: bool = False) -> ocp
   options = ocp.CheckpointManagerOptions(
       preservation_policy=None if read_only else checkpoint_managers.LatestN(keep),
       read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only)
-  return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+  return ocp.CheckpointManager(
+      (workdir / "checkpoints").absolute(), options=options,
+      item_handlers={"state": ocp.StandardCheckpointHandler()})
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: State) -> None:
@@ -80,7 +82,7 @@ def restore(
 
 def _note_damage(manager, step: int, error: Exception, discard: bool) -> str:
   reason = f"step {step}: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-  logging.warning("checkpoint of step %d is damaged, trying the one before (%s)", step, reason)
+  print(f"checkpoint of step {step} is damaged, trying the one before ({reason})", file=sys.stderr)
   if discard and len(manager.all_steps()) > 1:
     place = pathlib.Path(manager.directory).parent / "damaged_checkpoints"
     place.mkdir(exist_ok=True)

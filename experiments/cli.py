@@ -1,6 +1,5 @@
 """The command line: absl flags, `--config.a.b=…` overrides, and one line for bad input."""
 
-import logging as std_logging
 import pathlib
 import sys
 from collections.abc import Callable
@@ -64,8 +63,9 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _answered(main: Callable[[], int | None]) -> int:
-  # Libraries log at INFO what no user asked for.
-  std_logging.getLogger().setLevel(std_logging.WARNING)
+  # Libraries warn of their own inner workings; what a user should know is printed by this project.
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.ERROR)
   try:
     return main() or 0
   except (ValueError, OSError, FloatingPointError) as error:

@@ -290,7 +290,8 @@ def read_idx(file: pathlib.Path, rank: int) -> np.ndarray:
   try:
     raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
   except UNREADABLE as error:
-    raise ValueError(f"data.path: {str(file)!r} must be a readable gzip file ({_line(error)})") from error
+    raise ValueError(f"data.path: {str(file)!r} must be a readable file, gzip if it ends in .gz "
+                     f"({_line(error)})") from error
   if raw[:4] != bytes((0, 0, 8, rank)):
     raise ValueError(f"data.path: {str(file)!r} must start as IDX bytes of rank {rank}, 00 00 08 "
                      f"{rank:02x}; got {raw[:4].hex(' ') or 'an empty file'}")
@@ -339,7 +340,11 @@ def _read_image(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
       image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
     if size:
-      image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+      # Cropped first: a resize by `box` blends in pixels from outside of it.
+      side = min(image.size)
+      left, top = (image.width - side) // 2, (image.height - side) // 2
+      image = image.crop((left, top, left + side, top + side))
+      image = image.resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(image.height, image.width, channels)
   except UNREADABLE as error:
     raise ValueError(f"data.path: {str(file)!r} must be a readable PNG or JPEG ({_line(error)})"

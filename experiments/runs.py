@@ -14,7 +14,7 @@ from experiments import build, checkpoints, data, records
 from experiments import config as config_lib
 from langevin_jax import paths, predictions, samplers, training
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int], None]
 
 
 class Run(NamedTuple):
@@ -115,7 +115,7 @@ def even_labels(run: Run, n: int) -> np.ndarray:
 
 def draw(
     run: Run, params: Any, sampling: config_lib.Sampling, path: paths.Path, labels: np.ndarray, *,
-    seed: int, progress: Progress = lambda done, total: None,
+    seed: int, progress: Progress = lambda done: None,
 ) -> np.ndarray:
   """One sample per label, in the user's units, shape (n, *data shape), float32.
 
@@ -142,6 +142,6 @@ def draw(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(index))
     keys, now = jax.device_put((keys, jnp.asarray(labels[index])), sharding("data"))
     parts.append(np.asarray(batch(params, keys, now))[:n - start])
-    progress(min(start + size, n), n)
+    progress(min(start + size, n))
   x = data.restore(run.dataset, np.concatenate(parts))
   return x if run.dataset.value_range is None else np.clip(x, *run.dataset.value_range)

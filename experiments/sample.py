@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import build, cli, plots, progress, records, runs
+from experiments import build, choice, cli, plots, progress, records, runs
 from experiments import config as config_lib
 from langevin_jax import paths, samplers
 
@@ -24,19 +24,11 @@ _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many.")
 _OUT = flags.DEFINE_string("out", "", "The .npy file; samples.npy in the workdir if not given.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.")
 _LABEL = flags.DEFINE_integer("label", -1, "One class for all samples; -1 goes round the classes.")
-_PATH = flags.DEFINE_string("path", "", "Path to sample along; the run's own if not given.")
-_SAMPLER = flags.DEFINE_string("sampler", "", "ddim, euler, euler_maruyama or heun.")
-_STEPS = flags.DEFINE_integer("steps", None, "Number of steps.")
-_STOCHASTICITY = flags.DEFINE_float("stochasticity", None, "η: 0 is the ODE, 1 the SDE.")
-_CHURN = flags.DEFINE_float("churn", None, "EDM's churn, of heun.")
-_GRID = flags.DEFINE_string(
-    "grid", "", "karras, uniform_half_log_snr, uniform_time, cosine or shifted.")
-_SHIFT = flags.DEFINE_float("shift", None, "Shift of the grid `shifted`.")
 
 
 def main() -> int:
   workdir = cli.workdir(_WORKDIR.value)
-  config = choose(records.read_config(workdir))
+  config = choice.config(records.read_config(workdir))
   build.at_least("num_samples", _NUM_SAMPLES.value, 1)
   out = pathlib.Path(_OUT.value or workdir / "samples.npy")
   if out.suffix != ".npy":
@@ -54,17 +46,6 @@ def main() -> int:
     x = runs.draw(run, state.ema, config.sampling, path, labels, seed=_SEED.value, progress=bar)
   write(run, state, config, path, x, labels, out)
   return 0
-
-
-def choose(config: config_lib.Config) -> config_lib.Config:
-  """The run's config with the path and the sampling that the flags ask for."""
-  fields = {"sampler": _SAMPLER.value or None, "steps": _STEPS.value, "churn": _CHURN.value,
-            "stochasticity": _STOCHASTICITY.value, "grid": _GRID.value or None,
-            "shift": _SHIFT.value}
-  given = {name: value for name, value in fields.items() if value is not None}
-  return dataclasses.replace(
-      config, sampling=dataclasses.replace(config.sampling, **given),
-      path=dataclasses.replace(config.path, name=_PATH.value or config.path.name))
 
 
 def write(

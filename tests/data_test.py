@@ -319,6 +319,18 @@ def test_images_kept_as_they_are(tmp_path):
   assert "9.png" in refusal("data.shape", "images", path=path)
 
 
+def test_images_are_turned_as_their_exif_says(tmp_path):
+  exif = Image.Exif()
+  exif[0x0112] = 6  # turn clockwise by 90° to see it
+  x = np.zeros((2, 4, 6, 3), np.uint8)
+  x[:, :, 3:] = 255  # right half white: the lower half once turned
+  for i, image in enumerate(x):
+    Image.fromarray(image).save(tmp_path / f"{i}.png", exif=exif)
+  dataset = data.load("images", path=str(tmp_path), shape=(6, 4, 3), holdout=0.5)
+  seen = data.restore(dataset, dataset.train[0]).round()
+  np.testing.assert_array_equal(seen, np.rot90(x[0], -1))
+
+
 def test_images_refusals(folder):
   path = str(folder)
   for bad in ("", path + "/absent", path + "/notes.txt"):
@@ -363,6 +375,14 @@ def test_mixture_moments():
   assert abs(weights.sum() - 1.0) < 1e-15 and len(set(weights)) == 8
   spread = np.linalg.eigvalsh(covariances)
   assert np.all(spread > 0) and np.all(spread[:, 1] > 1.5 * spread[:, 0])  # anisotropic
+  # R diag(a², b²) Rᵀ has (a² − b²) sin φ cos φ off its diagonal; the first of them by hand.
+  np.testing.assert_allclose(
+      covariances[0, 0, 1], (0.4**2 - 0.12**2) * np.sin(1.9) * np.cos(1.9), rtol=1e-12)
+  for k in range(8):  # a component drawn alone
+    x = toy_data.sample_mixture(
+        np.random.default_rng(k), N, np.ones(1), means[k:k + 1], covariances[k:k + 1]) - means[k]
+    assert_mean(x, 0.0)
+    assert_mean(x[:, :, None] * x[:, None], covariances[k])
   dataset = data.load("mixture2d", train_size=N, test_size=10)
   assert dataset.num_classes == 0 and dataset.kind == "vector"
   x = data.restore(dataset, dataset.train).astype(np.float64)

@@ -1,0 +1,50 @@
+# make demo   train, sample and judge the digits model (about 7 minutes on 2 cores)
+# make test   every test
+# make lint   ruff
+# make bench  speed against the bare network and PyTorch, quality of digits and the 2-D mixture
+# make lock   pin again what is installed now
+#
+# PYTHON=python3.12 chooses another Python (3.11 or newer), in an environment of its own.
+
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(VERSION),)
+  $(error $(PYTHON) does not run; name a Python 3.11 or newer: make PYTHON=python3.12)
+endif
+ifneq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info >= (3, 11))'),True)
+  $(error langevin_jax needs Python 3.11 or newer, $(PYTHON) is $(VERSION): make PYTHON=python3.12)
+endif
+
+VENV := $(if $(filter file,$(origin PYTHON)),.venv,.venv-$(VERSION))
+LOCK := $(wildcard locks/python$(VERSION).txt)
+RUN := $(VENV)/bin/python
+READY := $(VENV)/ready-$(VERSION)
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check $(if $(LOCK),-c $(LOCK))
+
+.PHONY: demo test lint bench lock
+
+demo: $(READY)
+	$(RUN) -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits
+	$(RUN) -m experiments.sample --workdir=runs/digits
+	$(RUN) -m experiments.evaluate --workdir=runs/digits
+
+test: $(READY)
+	$(RUN) -m pytest -n 2
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+
+bench: $(READY)
+	$(INSTALL) -e ".[bench]"
+	$(RUN) -m experiments.benchmarks.speed --out=runs/bench/speed.json
+	$(RUN) -m experiments.benchmarks.quality --out=runs/bench/quality.json
+
+lock: $(READY)
+	$(RUN) -m pip freeze --exclude-editable --exclude torch > locks/python$(VERSION).txt
+
+$(READY): pyproject.toml $(LOCK)
+	@$(RUN) -c 'import sys; assert "%d.%d" % sys.version_info[:2] == "$(VERSION)"' 2>/dev/null \
+	  || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing into $(VENV), once"
+	$(INSTALL) -e ".[test]"
+	touch $@

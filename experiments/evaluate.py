@@ -1,0 +1,141 @@
+"""Judges a trained run: samples against held-out data, beside real against real.
+
+  python -m experiments.evaluate --workdir=runs/digits
+
+Prints a table and writes evaluation.json. Every number stands beside its floor, the same number for
+real data in place of samples, and the sizes of both sets.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from experiments import (
+  build,
+  choice,
+  classifier,
+  cli,
+  data,
+  distances,
+  exact,
+  progress,
+  records,
+  runs,
+)
+
+_WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 0, "How many; the config's if not given.")
+
+Row = tuple[str, float, float | None]
+
+
+def main() -> int:
+  workdir = cli.workdir(_WORKDIR.value)
+  config = choice.config(records.read_config(workdir))
+  path = build.path(config.path)
+  build.method(config.sampling)
+  build.grid(config.sampling)
+  run, state = runs.trained(workdir)
+  dataset = run.dataset
+  real = np.concatenate([dataset.train, dataset.test])
+  n = build.at_least(
+      "num_samples", _NUM_SAMPLES.value or config.evaluation.num_samples or len(real), 20)
+  labels = runs.even_labels(run, n)
+  seed = config.evaluation.seed
+  with progress.bar(n, 0, "sampling") as bar:
+    x = runs.draw(run, state.ema, config.sampling, path, labels, seed=seed, progress=bar)
+  x = data.standardise(x, dataset.mean, dataset.scale)
+
+  print("judging", flush=True)
+  rows = images(dataset, x, labels, seed) if dataset.kind == "image" else vectors(dataset, x, seed)
+  if dataset.num_classes and dataset.kind != "image":
+    rows += vector_agreement(dataset, x, labels)
+  if config.data.name == "mixture2d":
+    rows += exact.rows(run, state.ema, path, x)
+  report(workdir, rows, {
+      "step": int(state.step), "num_samples": n, "num_train": len(dataset.train),
+      "num_held_out": len(dataset.test), "path": dataclasses.asdict(config.path),
+      "sampling": dataclasses.asdict(config.sampling)})
+  return 0
+
+
+def vectors(dataset: data.Dataset, x: np.ndarray, seed: int) -> list[Row]:
+  """Two-sample distances of samples to held-out data, with those of training data as the floor."""
+  flat = lambda a: a.reshape(len(a), -1)
+  count = min(len(x), len(dataset.test), len(dataset.train))
+  rng = np.random.default_rng(seed)
+  pick = lambda a: flat(a)[rng.permutation(len(a))[:count]]
+  held_out, train, fake = pick(dataset.test), pick(dataset.train), pick(x)
+  value = distances.two_sample(held_out, fake, seed=seed)
+  floor = distances.two_sample(held_out, train, seed=seed)
+  return [(f"{name} (n = {count} each)", value[name], floor[name]) for name in value]
+
+
+def images(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray, seed: int) -> list[Row]:
+  """Feature distances, C2ST, label agreement and distances to the nearest real images.
+
+  Features are those of a classifier trained on the real training set. Distances compare samples
+  with all real data, and one half of the real data with the other as the floor.
+  """
+  real = np.concatenate([dataset.train, dataset.test])
+  order = np.random.default_rng(seed).permutation(len(real))
+  halves = real[order[:len(real) // 2]], real[order[len(real) // 2:]]
+  if dataset.num_classes:
+    model = classifier.train(
+        dataset.train, dataset.train_labels, num_classes=dataset.num_classes, seed=seed)
+    features = lambda images: classifier.features(model, images)
+  else:
+    features = lambda images: images.reshape(len(images), -1)
+  rows = feature_rows(features(real), features(x), *map(features, halves), seed)
+  flat = lambda images: images.reshape(len(images), -1)
+  rows.append((f"C2ST accuracy, pixels (n = {min(len(x), len(real))} each)",
+               distances.c2st(flat(real), flat(x), seed=seed),
+               distances.c2st(*map(flat, halves), seed=seed)))
+  if dataset.num_classes:
+    rows.append((f"label agreement (n = {len(x)}; floor: held-out n = {len(dataset.test)})",
+                 classifier.label_agreement(model, x, labels),
+                 classifier.label_agreement(model, dataset.test, dataset.test_labels)))
+  near = distances.nearest_distances(flat(x), flat(dataset.train), flat(dataset.test), seed=seed)
+  rows += [(f"nearest neighbour: {name}", value, None) for name, value in near.items()]
+  return rows
+
+
+def feature_rows(real, fake, half, other_half, seed: int) -> list[Row]:
+  """FID, KID, precision, recall, density and coverage on features."""
+  rows = [
+      (f"FID (n = {len(fake)}, {len(real)}; floor: halves)", distances.frechet(real, fake),
+       distances.frechet(half, other_half)),
+      ("KID", distances.kid(real, fake, seed=seed), distances.kid(half, other_half, seed=seed))]
+  value, floor = distances.prdc(real, fake), distances.prdc(half, other_half)
+  return rows + [(name, value[name], floor[name]) for name in value]
+
+
+def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> list[Row]:
+  """How often a nearest-neighbour classifier of real data agrees with a sample's label."""
+  import sklearn.neighbors  # a second of import that only this needs
+  flat = lambda a: a.reshape(len(a), -1)
+  model = sklearn.neighbors.KNeighborsClassifier(15).fit(
+      flat(dataset.train), dataset.train_labels)
+  return [(f"label agreement (n = {len(x)}; floor: held-out)",
+           float(model.score(flat(x), labels)),
+           float(model.score(flat(dataset.test), dataset.test_labels)))]
+
+
+def report(workdir: pathlib.Path, rows: list[Row], facts: dict) -> None:
+  """evaluation.json, the table, and what lies in the workdir."""
+  records.write_text(workdir / "evaluation.json", json.dumps({
+      **facts, "metrics": {name: {"value": value, "floor": floor} for name, value, floor in rows},
+  }, indent=2, ensure_ascii=False) + "\n")
+  width = max(len(name) for name, _, _ in rows)
+  number = lambda v: "" if v is None else f"{v:.4g}"
+  print(f"\n{'':{width}}  {'samples':>10}  {'real floor':>10}")
+  for name, value, floor in rows:
+    print(f"{name:{width}}  {number(value):>10}  {number(floor):>10}")
+  print(f"\nin {workdir}/: {', '.join(sorted(file.name for file in workdir.iterdir()))}")
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,212 @@
+"""Networks: shapes, bounded levels, zero output, no leaks between examples, and bad input."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from langevin_jax.networks import MLP, DiT, embeddings, products
+from langevin_jax.networks.dit import attention
+
+IMAGE, VECTOR, CLASSES = (3, 4, 6, 2), (3, 5), 3
+NETWORKS = {
+    "mlp": (MLP(width=16, depth=2, num_classes=CLASSES), VECTOR),
+    "dit": (DiT(patch_size=2, width=16, depth=2, heads=2, num_classes=CLASSES), IMAGE),
+}
+
+
+def _like(network, **changes):
+  return network.clone(**changes)
+
+
+def _initial(network, shape):
+  labels = jnp.zeros(shape[0], jnp.int32)
+  return jax.jit(network.init)(jax.random.key(0), jnp.zeros(shape), 0.0, labels)["params"]
+
+
+def _random(params, key=1):
+  # Away from the zeros at which a network starts, so that nothing is hidden by a closed gate.
+  leaves, tree = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(key), len(leaves))
+  return jax.tree.unflatten(tree, [
+      leaf + 0.1 * jax.random.normal(k, leaf.shape)
+      for k, leaf in zip(keys, leaves, strict=True)])
+
+
+@functools.cache
+def _case(name):
+  network, shape = NETWORKS[name]
+  params = _random(_initial(network, shape))
+  x = jax.random.normal(jax.random.key(2), shape)
+  apply = jax.jit(lambda params, x, ell, labels: network.apply({"params": params}, x, ell, labels))
+  return network, params, x, apply
+
+
+LABELS = jnp.array([0, 2, CLASSES])
+each = pytest.mark.parametrize("name", NETWORKS)
+
+
+@each
+def test_starts_at_zero_with_a_gradient(name):
+  network, shape = NETWORKS[name]
+  params = _initial(network, shape)
+  x = jax.random.normal(jax.random.key(2), shape)
+
+  def loss(params):
+    return jnp.mean((network.apply({"params": params}, x, 0.3, LABELS) - 1.0) ** 2)
+
+  value, gradient = jax.value_and_grad(loss)(params)
+  assert value == 1.0
+  assert float(jnp.abs(gradient["output"]["kernel"]).max()) > 0.0
+
+
+@each
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_float32_out_and_in_its_parameters(name, dtype):
+  network, params, x, apply = _case(name)
+  low = _like(network, dtype=dtype)
+  y = low.apply({"params": params}, x, jnp.zeros(len(x)), LABELS)
+  assert y.shape == x.shape and y.dtype == jnp.float32
+  assert {leaf.dtype for leaf in jax.tree.leaves(_initial(low, x.shape))} == {jnp.dtype("float32")}
+  # bfloat16 keeps 8 bits, and errors of a few layers add up: 5 % of the output's own size.
+  error = jnp.linalg.norm(y - apply(params, x, jnp.zeros(len(x)), LABELS)) / jnp.linalg.norm(y)
+  assert error < (0.05 if dtype == "bfloat16" else 1e-5)
+
+
+@each
+def test_scalar_level_is_the_level_of_every_example(name):
+  _, params, x, apply = _case(name)
+  # Two programs of the same float32 arithmetic, in another order at most.
+  np.testing.assert_allclose(
+      apply(params, x, 0.7, LABELS), apply(params, x, jnp.full(len(x), 0.7), LABELS), atol=1e-5)
+
+
+@each
+def test_examples_do_not_see_each_other(name):
+  _, params, x, apply = _case(name)
+  ell = jnp.array([-1.0, 0.5, 2.0])
+  together = apply(params, x, ell, LABELS)
+  alone = jnp.concatenate([
+      apply(params, x[i:i + 1], ell[i:i + 1], LABELS[i:i + 1]) for i in range(len(x))])
+  # Sums over another batch size may be ordered otherwise: float32 rounding.
+  np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@each
+def test_ends_of_the_noise_range_are_finite_and_smooth(name):
+  _, params, x, apply = _case(name)
+
+  def output(ell):
+    return apply(params, x, ell, LABELS)
+
+  for end in (-jnp.inf, jnp.inf):
+    value, slope = jax.jvp(output, (end,), (1.0,))
+    assert np.isfinite(value).all() and np.isfinite(slope).all()
+    # |ℓ| = 40 is infinite to float32: 1 − tanh(10) = 4e-9.
+    np.testing.assert_allclose(value, output(jnp.sign(end) * 40.0), atol=1e-5)
+
+
+@each
+def test_level_and_label_are_told_apart(name):
+  _, params, x, apply = _case(name)
+  base = apply(params, x, 0.0, LABELS)
+  assert float(jnp.abs(apply(params, x, 0.5, LABELS) - base).max()) > 1e-3
+  moved = jnp.abs(apply(params, x, 0.0, jnp.array([1, 2, 0])) - base)
+  moved = moved.reshape(len(x), -1).max(axis=1)
+  assert float(moved[0]) > 1e-3 and float(moved[2]) > 1e-3
+  assert float(moved[1]) == 0.0
+
+
+@each
+def test_without_classes_labels_are_ignored(name):
+  network, _, x, _ = _case(name)
+  network = _like(network, num_classes=0)
+  params = _random(_initial(network, x.shape))
+  y = network.apply({"params": params}, x, 0.0, jnp.zeros(3, jnp.int32))
+  np.testing.assert_array_equal(y, network.apply({"params": params}, x, 0.0, LABELS))
+  assert "label" not in params["conditioning"]
+
+
+def test_levels_are_resolved_over_six_decades():
+  # Two noise levels 5 % apart must differ by more than bfloat16's 0.4 % in their features, and
+  # nothing may jump: the slope of sin ωu is ω/4 at most.
+  ell = jnp.arange(-jnp.log(1e3), jnp.log(1e3), 0.05)
+  features = embeddings.level_features(ell)
+  steps = jnp.linalg.norm(jnp.diff(features, axis=0), axis=1)
+  assert float(jnp.abs(features).max()) <= 1.0
+  assert float(steps.min()) > 0.05
+  assert float(jnp.abs(jnp.diff(features, axis=0)).max()) <= 0.05 * embeddings.MAX_FREQUENCY / 4.0
+
+
+def test_patches_are_put_back_where_they_were():
+  # With h ← 0 + condition only, the output of a token depends on its place: move one pixel of the
+  # input and, with attention closed, only its own patch may answer.
+  network, params, x, apply = _case("dit")
+  params = jax.tree.map(lambda leaf: leaf, params)
+  params["blocks"] = jax.tree.map(jnp.zeros_like, params["blocks"])
+  there = apply(params, x.at[0, 3, 4, 1].add(1.0), 0.0, LABELS) - apply(params, x, 0.0, LABELS)
+  moved = np.asarray(jnp.abs(there).max(axis=(0, 3)) > 0.0)
+  assert moved[2:4, 4:6].all() and moved.sum() == network.patch_size**2
+
+
+def test_tokens_attend_to_each_other():
+  _, params, x, apply = _case("dit")
+  there = apply(params, x.at[0, 0, 0, 0].add(1.0), 0.0, LABELS) - apply(params, x, 0.0, LABELS)
+  assert float(jnp.abs(there[0, -2:, -2:]).max()) > 1e-4
+
+
+def test_attention_is_the_textbook_sum():
+  batch, tokens, heads, depth = 2, 5, 3, 4
+  qkv = jax.random.normal(jax.random.key(3), (batch, tokens, 3 * heads * depth))
+  q, k, v = np.asarray(qkv, np.float64).reshape(batch, tokens, 3, heads, depth).transpose(
+      2, 0, 1, 3, 4)
+  expected = np.zeros((batch, tokens, heads, depth))
+  for b in range(batch):
+    for h in range(heads):
+      weights = np.exp(q[b, :, h] @ k[b, :, h].T / depth**0.5)
+      expected[b, :, h] = weights / weights.sum(axis=1, keepdims=True) @ v[b, :, h]
+  # float32 against float64, numbers of order one.
+  np.testing.assert_allclose(
+      attention(qkv, heads, "float32"), expected.reshape(batch, tokens, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"unroll": 2}, {"remat": True}])
+def test_unrolled_and_rematerialised_are_the_same_function(changes):
+  network, params, x, _ = _case("dit")
+  other = _like(network, **changes)
+
+  def loss(params, network):
+    return jnp.sum(network.apply({"params": params}, x, 0.4, LABELS) ** 2)
+
+  gradients = [jax.jit(jax.grad(loss), static_argnums=1)(params, n) for n in (network, other)]
+  # The same sums, perhaps in another order.
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-3), *gradients)
+
+
+def test_gradient_of_the_product_is_autodiff():
+  x, w = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(7, 4), (4, 3)]))
+  weigh = jnp.arange(21.0).reshape(7, 3)
+  expected = jax.grad(lambda x, w: jnp.sum(weigh * (x @ w)), (0, 1))(x, w)
+  for dtype, rtol in (("float32", 1e-5), ("bfloat16", 0.03)):  # 8 bits of each operand
+    got = jax.grad(
+        lambda x, w, d=products.compute_dtype(dtype): jnp.sum(weigh * products.matmul(x, w, d)),
+        (0, 1))(x, w)
+    for a, b in zip(got, expected, strict=True):
+      assert a.dtype == jnp.float32
+      np.testing.assert_allclose(a, b, atol=rtol * float(jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize(("network", "shape", "field"), [
+    (DiT(patch_size=3), (2, 8, 9, 1), "patch_size"),
+    (DiT(width=130, heads=4), (2, 8, 8, 1), "heads"),
+    (DiT(dtype="float16"), (2, 8, 8, 1), "dtype"),
+    (MLP(dtype="half"), (2, 3), "dtype"),
+    (DiT(), (8, 8, 1), "batch"),
+    (MLP(), (8,), "batch"),
+])
+def test_bad_input_is_one_line_that_names_the_field(network, shape, field):
+  with pytest.raises(ValueError, match=field) as error:
+    _initial(network, shape)
+  assert "\n" not in str(error.value)
