@@ -30,6 +30,12 @@ def save(manager: ocp.CheckpointManager, step: int, state: State) -> None:
     OSError: an earlier save could not be written (a full disk, say). What was complete before it
       is untouched.
   """
+  place = pathlib.Path(manager.directory)
+  needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  free = shutil.disk_usage(place).free
+  if free < needed:
+    raise OSError(f"disk full: the checkpoint of step {step} takes {needed / 1e6:.1f} MB, {place} "
+                  f"has {free / 1e6:.1f} MB left; earlier checkpoints are complete")
   # Orbax may write from the buffers themselves on CPU; the training step overwrites them.
   snapshot = jax.tree.map(jnp.copy, state)
   _reported(lambda: manager.save(step, args=ocp.args.Composite(
@@ -113,4 +119,6 @@ def _reported(action) -> None:
     action()
   except ValueError as error:
     # Orbax wraps what the file system said.
-    raise OSError(f"checkpoint could not be written: {error}") from error
+    reason = str(error).splitlines()[0][:300]
+    raise OSError(
+        f"checkpoint could not be written, earlier ones are complete: {reason}") from error

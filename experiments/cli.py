@@ -63,9 +63,10 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _answered(main: Callable[[], int | None]) -> int:
-  # Libraries warn of their own inner workings; what a user should know is printed by this project.
+  # Libraries log their own inner workings, tracebacks of worker threads included; what a user
+  # should know is printed by this project.
   if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)
   try:
     return main() or 0
   except (ValueError, OSError, FloatingPointError) as error:

@@ -35,6 +35,7 @@ Row = tuple[str, float, float | None]
 def main() -> int:
   workdir = cli.workdir(_WORKDIR.value)
   config = choice.config(records.read_config(workdir))
+  runs.configure_jax(config)
   path = build.path(config.path)
   build.method(config.sampling)
   build.grid(config.sampling)

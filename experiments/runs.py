@@ -87,9 +87,7 @@ def trained(workdir: pathlib.Path) -> tuple[Run, training.TrainState]:
   Raises:
     ValueError: no run there, no checkpoint yet, or one that cannot be read.
   """
-  config = records.read_config(workdir)
-  configure_jax(config)
-  run = prepare(config)
+  run = prepare(records.read_config(workdir))
   if not (workdir / "checkpoints").is_dir():
     raise ValueError(f"--workdir {workdir} has no checkpoint yet")
   with checkpoints.manager(workdir, keep=1, read_only=True) as manager:

@@ -29,6 +29,7 @@ _LABEL = flags.DEFINE_integer("label", -1, "One class for all samples; -1 goes r
 def main() -> int:
   workdir = cli.workdir(_WORKDIR.value)
   config = choice.config(records.read_config(workdir))
+  runs.configure_jax(config)
   build.at_least("num_samples", _NUM_SAMPLES.value, 1)
   out = pathlib.Path(_OUT.value or workdir / "samples.npy")
   if out.suffix != ".npy":

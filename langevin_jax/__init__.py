@@ -1,5 +1,22 @@
 """Diffusion, score and flow-matching models as splits of one Langevin step.
 
-Rooms, in the paper's order: `paths`, `predictions`, `langevin`, `splitting`, `mixtures`,
-`objectives`, `samplers`, `likelihood`, `networks`, `training`.
+Rooms in the paper's order; each imports only those before it.
 """
+
+from langevin_jax import (
+    langevin,
+    likelihood,
+    mixtures,
+    networks,
+    objectives,
+    paths,
+    predictions,
+    samplers,
+    splitting,
+    training,
+)
+
+__all__ = [
+    "langevin", "likelihood", "mixtures", "networks", "objectives", "paths", "predictions",
+    "samplers", "splitting", "training",
+]

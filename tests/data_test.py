@@ -30,9 +30,6 @@ def refusal(field, name, **fields):
   return message
 
 
-# Batches.
-
-
 def test_batch_is_a_function_of_seed_and_step(vectors):
   x, labels = data.batch(vectors, seed=3, step=5, batch_size=4)
   for step in (40, 0, 2):  # other batches, and other epochs in the cache, between the two calls
@@ -79,9 +76,6 @@ def test_batch_arguments(vectors):
       data.batch(vectors, seed=0, **fields)
 
 
-# Units.
-
-
 @pytest.mark.parametrize("shape", [(40, 3), (40, 4, 4, 1), (40, 5, 2, 2)])
 def test_restore_undoes_standardise(tmp_path, shape):
   x = np.random.default_rng(0).normal(size=shape) * [3.0, 0.1, 7.0][:shape[-1]] + 100.0
@@ -103,9 +97,6 @@ def test_vectors_keep_their_shape(vectors):
   x = data.restore(vectors, vectors.train)
   moved = (x - x.mean(0)) / vectors.train
   np.testing.assert_allclose(moved, vectors.scale, rtol=1e-4)  # one scale for both features
-
-
-# Loaders.
 
 
 def test_digits():

@@ -1,0 +1,320 @@
+"""Distances between two sets of vectors, and how near samples lie to the data they came from.
+
+Everywhere the first set is the reference, real data; both are (n, d) arrays, in units of the
+caller's choice. Every function is pure and raises ValueError where a set is not (n, d), is empty or
+too small, has NaN or infinity, or where the two differ in d. A number means little by itself: the
+real-against-real floor is the same call with a second real set, of the same size, in place of y.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+_BLOCK = 1 << 22  # entries of a matrix of pairs that are held at once
+
+
+def two_sample(
+    real: np.ndarray, fake: np.ndarray, *, seed: int, max_n: int = 10_000
+) -> dict[str, float]:
+  """The four distances for vectors, on subsets of equal size n = min(n_real, n_fake, max_n).
+
+  Returns:
+    {"sliced W2", "MMD²", "energy distance", "C2ST accuracy"}.
+
+  Raises:
+    ValueError: as above, fewer than 6 vectors in a set, or max_n < 6.
+  """
+  real, fake = _pair(real, fake, at_least=6)
+  if max_n < 6:
+    raise ValueError(f"max_n must be at least 6, got {max_n}")
+  n = min(len(real), len(fake), max_n)
+  rng = np.random.default_rng(seed)
+  real, fake = _subset(rng, real, n), _subset(rng, fake, n)
+  return {
+      "sliced W2": sliced_wasserstein2(real, fake, seed=seed),
+      "MMD²": mmd(real, fake),
+      "energy distance": energy_distance(real, fake),
+      "C2ST accuracy": c2st(real, fake, seed=seed),
+  }
+
+
+def sliced_wasserstein2(
+    x: np.ndarray, y: np.ndarray, *, seed: int, projections: int = 256
+) -> float:
+  """Sliced Wasserstein distance of order 2, in the units of x.
+
+    SW₂² = E_θ ∫₀¹ (F⁻¹_{θ·x}(u) − F⁻¹_{θ·y}(u))² du,   θ uniform on the sphere
+
+  (Bonneel et al. 2015). The integral is exact for sets of any two sizes; E_θ is a mean over
+  `projections` directions.
+
+  Raises:
+    ValueError: as above, or projections < 1.
+  """
+  x, y = _pair(x, y)
+  if projections < 1:
+    raise ValueError(f"projections must be at least 1, got {projections}")
+  theta = np.random.default_rng(seed).normal(size=(x.shape[1], projections))
+  theta /= np.linalg.norm(theta, axis=0)
+  # Both quantile functions are constant between the multiples of 1/n and of 1/m; in units of 1/nm
+  # these are integers, and no breakpoint is counted twice by rounding.
+  n, m = len(x), len(y)
+  ends = np.union1d(m * np.arange(1, n + 1), n * np.arange(1, m + 1))
+  width = np.diff(ends, prepend=0) / (n * m)
+  i, j = (ends - 1) // m, (ends - 1) // n
+  total = 0.0
+  step = max(1, _BLOCK // len(ends))
+  for start in range(0, projections, step):
+    block = theta[:, start:start + step]
+    gap = np.sort(x @ block, axis=0)[i] - np.sort(y @ block, axis=0)[j]
+    total += np.sum(width @ gap**2)
+  return float(np.sqrt(total / projections))
+
+
+def mmd(x: np.ndarray, y: np.ndarray, bandwidths: Sequence[float] | None = None) -> float:
+  """Unbiased squared maximum mean discrepancy, k the mean of Gaussian kernels; 0 on average if equal.
+
+    MMD² = E k(x, x′) + E k(y, y′) − 2 E k(x, y),   k(a, b) = meanᵢ exp(−|a − b|² / 2sᵢ²)
+
+  (Gretton et al. 2012, eq. 3). It may be negative.
+
+  Args:
+    bandwidths: sᵢ > 0; ½, 1 and 2 times the median distance within x if not given.
+
+  Raises:
+    ValueError: as above, fewer than 2 vectors, a bandwidth ≤ 0, or half of x being one vector.
+  """
+  x, y = _pair(x, y, at_least=2)
+  if bandwidths is None:
+    some = x[::-(-len(x) // 2000)]  # 2,000 vectors say the median well enough
+    squared = np.concatenate([b[_off_diagonal(b, i)] for i, b in _blocks(some, some)])
+    median = np.sqrt(np.median(squared))
+    if median == 0.0:
+      raise ValueError("bandwidths must be given where most of x is one repeated vector")
+    bandwidths = (0.5 * median, median, 2.0 * median)
+  bandwidths = np.asarray(bandwidths, np.float64)
+  if bandwidths.ndim != 1 or bandwidths.size == 0 or not (bandwidths > 0.0).all():
+    raise ValueError(f"bandwidths must be one or more positive numbers, got {bandwidths}")
+
+  def kernel(squared):
+    squared = squared.astype(np.float32)  # exp is then several times faster, and good to 1e-7
+    return sum(np.exp(squared * np.float32(-0.5 / s**2)) for s in bandwidths) / len(bandwidths)
+
+  return _discrepancy(x, y, kernel)
+
+
+def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
+  """Energy distance, in the units of x; unbiased, so 0 on average if equal, and maybe negative.
+
+    D = 2 E|x − y| − E|x − x′| − E|y − y′|   (Székely & Rizzo 2013, eq. 2.5; elsewhere called D²)
+
+  Raises:
+    ValueError: as above, or fewer than 2 vectors.
+  """
+  x, y = _pair(x, y, at_least=2)
+  return _discrepancy(x, y, lambda squared: -np.sqrt(squared))
+
+
+def c2st(x: np.ndarray, y: np.ndarray, *, seed: int, folds: int = 3) -> float:
+  """Accuracy of a small MLP that tells x from y on folds that it was not trained on.
+
+  0.5 is indistinguishable, 1 is told apart surely; the standard error at no difference is about
+  ½/√(2n). Sets are cut to equal size n at random (Lopez-Paz & Oquab 2017).
+
+  Raises:
+    ValueError: as above, folds < 2, or fewer than 2 folds vectors.
+  """
+  import warnings
+
+  from sklearn import exceptions, model_selection, neural_network, pipeline, preprocessing
+
+  if folds < 2:
+    raise ValueError(f"folds must be at least 2, got {folds}")
+  x, y = _pair(x, y, at_least=2 * folds)
+  rng = np.random.default_rng(seed)
+  n = min(len(x), len(y))
+  both = np.concatenate([_subset(rng, x, n), _subset(rng, y, n)])
+  which = np.repeat([0, 1], n)
+  model = pipeline.make_pipeline(
+      preprocessing.StandardScaler(),
+      neural_network.MLPClassifier((64, 64), alpha=1e-3, max_iter=100, random_state=seed))
+  split = model_selection.StratifiedKFold(folds, shuffle=True, random_state=seed)
+  with warnings.catch_warnings():
+    # Stopping before convergence is what keeps it from fitting noise.
+    warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+    return float(model_selection.cross_val_score(model, both, which, cv=split).mean())
+
+
+def frechet(x: np.ndarray, y: np.ndarray) -> float:
+  """Squared Fréchet distance of the two sets' Gaussian fits; FID where the vectors are features.
+
+    |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁^½ Σ₂ Σ₁^½)^½)   (Heusel et al. 2017)
+
+  The last trace is the nuclear norm of Σ₁^½ Σ₂^½, which needs no root of a nearly singular product,
+  so n ≤ d is allowed. Biased upwards by O(d/n): compare at equal n only.
+
+  Raises:
+    ValueError: as above, or fewer than 2 vectors.
+  """
+  x, y = _pair(x, y, at_least=2)
+  cross = np.linalg.norm(_covariance_root(x) @ _covariance_root(y), ord="nuc")
+  spread = x.var(0, ddof=1).sum() + y.var(0, ddof=1).sum()
+  return float(max(0.0, np.sum((x.mean(0) - y.mean(0)) ** 2) + spread - 2.0 * cross))
+
+
+def kid(
+    x: np.ndarray, y: np.ndarray, *, seed: int, subsets: int = 50, subset_size: int = 1000
+) -> float:
+  """Kernel inception distance: unbiased MMD² with k(a, b) = (a·b/d + 1)³; may be negative.
+
+  A mean over random `subsets` (Bińkowski et al. 2018) of at most `subset_size` vectors.
+
+  Raises:
+    ValueError: as above, fewer than 2 vectors, subsets < 1 or subset_size < 2.
+  """
+  x, y = _pair(x, y, at_least=2)
+  if subsets < 1 or subset_size < 2:
+    raise ValueError(f"subsets must be at least 1 and subset_size at least 2, "
+                     f"got {subsets} and {subset_size}")
+  rng = np.random.default_rng(seed)
+  n, m = min(subset_size, len(x)), min(subset_size, len(y))
+  if n == len(x) and m == len(y):
+    subsets = 1  # all subsets are the whole
+  kernel = lambda a, b: (a @ b.T / a.shape[1] + 1.0) ** 3
+  within = lambda k: (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))
+  values = []
+  for _ in range(subsets):
+    a, b = _subset(rng, x, n), _subset(rng, y, m)
+    values.append(within(kernel(a, a)) + within(kernel(b, b)) - 2.0 * kernel(a, b).mean())
+  return float(np.mean(values))
+
+
+def prdc(real: np.ndarray, fake: np.ndarray, *, neighbours: int = 5) -> dict[str, float]:
+  """Improved precision and recall, density and coverage.
+
+  With B(a) the ball about a that reaches its k-th neighbour in its own set:
+    precision  share of fakes in some B(real)            (Kynkäänniemi et al. 2019, eq. 2)
+    recall     share of reals in some B(fake)
+    density    mean over fakes of #{real: fake ∈ B(real)} / k       (Naeem et al. 2020, eq. 4)
+    coverage   share of reals whose B(real) holds a fake
+  Two sets of one law and size give density 1 on average and coverage about 1 − 2⁻ᵏ; precision and
+  recall depend on d. Compare with a floor of the same sizes.
+
+  Raises:
+    ValueError: as above, neighbours < 1, or a set of no more than `neighbours` vectors.
+  """
+  if neighbours < 1:
+    raise ValueError(f"neighbours must be at least 1, got {neighbours}")
+  real, fake = _pair(real, fake, at_least=neighbours + 1)
+  reach_real, reach_fake = (_nearest(a, a, neighbours + 1)[:, -1] for a in (real, fake))
+  held, recalled = np.zeros(len(fake), np.int64), np.zeros(len(real), bool)
+  covered = np.zeros(len(real), bool)
+  for i, squared in _blocks(real, fake):
+    rows = slice(i, i + len(squared))
+    distance = np.sqrt(squared)
+    inside = distance <= reach_real[rows, None]
+    held += inside.sum(0)
+    covered[rows] = inside.any(1)
+    recalled[rows] = (distance <= reach_fake).any(1)
+  return {"precision": float((held > 0).mean()), "recall": float(recalled.mean()),
+          "density": float(held.mean() / neighbours), "coverage": float(covered.mean())}
+
+
+def nearest_distances(
+    samples: np.ndarray, train: np.ndarray, held_out: np.ndarray, *, seed: int
+) -> dict[str, float]:
+  """Whether samples lie nearer to the training set than new real data do.
+
+  A nearest neighbour in a larger set is nearer, so distances are compared only where the sets
+  searched have the same size: the whole training set from samples and from held-out data, and a
+  random part of it, of the held-out set's size, beside the held-out set.
+
+  Returns:
+    Medians of Euclidean distance, in the units of the data:
+      "samples to train", "held-out to train", and "ratio" of the two: ≪ 1 where memorised, but a
+        little below 1 for samples that are merely smoother than data;
+      "samples to part of train", "samples to held-out": alike where nothing was memorised;
+    and "nearest is in train", the share of samples whose nearest real vector is a training one, with
+    "train share", what that is if training data are no nearer than others. Memorising gives 1.
+
+  Raises:
+    ValueError: as above, or train smaller than held_out.
+  """
+  samples, train = _pair(samples, train, names=("samples", "train"))
+  _, held_out = _pair(train, held_out, names=("train", "held_out"))
+  if len(train) < len(held_out):
+    raise ValueError(f"train must be at least as large as held_out, "
+                     f"got {len(train)} and {len(held_out)}")
+  part = _subset(np.random.default_rng(seed), train, len(held_out))
+  near = lambda a, b: _nearest(a, b, 1)[:, 0]
+  to_train, to_held_out = near(samples, train), near(samples, held_out)
+  reference = float(np.median(near(held_out, train)))
+  return {
+      "samples to train": float(np.median(to_train)),
+      "held-out to train": reference,
+      "ratio": float(np.median(to_train)) / reference if reference > 0.0 else float("nan"),
+      "samples to part of train": float(np.median(near(samples, part))),
+      "samples to held-out": float(np.median(to_held_out)),
+      "nearest is in train": float(np.mean(to_train < to_held_out)),
+      "train share": len(train) / (len(train) + len(held_out)),
+  }
+
+
+def _discrepancy(x: np.ndarray, y: np.ndarray, kernel: Callable[[np.ndarray], np.ndarray]) -> float:
+  """E k(x, x′) + E k(y, y′) − 2 E k(x, y) without the diagonals; k a function of squared distance."""
+  total = lambda a, b: sum(np.sum(kernel(s), dtype=np.float64) for _, s in _blocks(a, b))
+  within = lambda a: sum(
+      np.sum(kernel(s) * _off_diagonal(s, i), dtype=np.float64) for i, s in _blocks(a, a)
+  ) / (len(a) * (len(a) - 1))
+  return float(within(x) + within(y) - 2.0 * total(x, y) / (len(x) * len(y)))
+
+
+def _blocks(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+  """(first row, |xᵢ − yⱼ|² of some rows i and all j), in float64 and about the mean of y."""
+  centre = y.mean(0)
+  x, y = x - centre, y - centre  # |x|² + |y|² − 2x·y cancels less the nearer both are to 0
+  y_squared = np.sum(y**2, axis=1)
+  step = max(1, _BLOCK // len(y))
+  for i in range(0, len(x), step):
+    block = x[i:i + step]
+    squared = np.sum(block**2, axis=1)[:, None] + y_squared - 2.0 * (block @ y.T)
+    yield i, np.maximum(squared, 0.0, out=squared)
+
+
+def _off_diagonal(block: np.ndarray, first_row: int) -> np.ndarray:
+  return np.arange(block.shape[1]) != first_row + np.arange(len(block))[:, None]
+
+
+def _nearest(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
+  """(n_a, count) distances from each a to its nearest in b, ascending; a itself among them."""
+  from sklearn import neighbors  # half a second of import that not every distance needs
+  return neighbors.NearestNeighbors(n_neighbors=count).fit(b).kneighbors(a)[0]
+
+
+def _covariance_root(x: np.ndarray) -> np.ndarray:
+  values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x, rowvar=False)))
+  return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+
+def _subset(rng: np.random.Generator, x: np.ndarray, n: int) -> np.ndarray:
+  return x[rng.permutation(len(x))[:n]]
+
+
+def _pair(
+    x: np.ndarray, y: np.ndarray, *, names: tuple[str, str] = ("x", "y"), at_least: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+  """Both as float64 (n, d), or a ValueError."""
+  for name, a in zip(names, (x, y), strict=True):
+    shape = np.shape(a)
+    if len(shape) != 2 or shape[1] < 1:
+      raise ValueError(f"{name} must be (n, d) with d ≥ 1, got shape {shape}")
+    if shape[0] < at_least:
+      raise ValueError(f"{name} must have at least {at_least} vectors, got {shape[0]}")
+  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+  for name, a in zip(names, (x, y), strict=True):
+    if not np.isfinite(a).all():
+      raise ValueError(f"{name} must be finite, got NaN or infinity")
+  if x.shape[1] != y.shape[1]:
+    raise ValueError(
+        f"{names[1]} must have as many columns as {names[0]}, {x.shape[1]}, got {y.shape[1]}")
+  return x, y

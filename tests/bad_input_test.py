@@ -1,0 +1,194 @@
+"""Bad input: one line that names the field, exit code 2, and a workdir left as it was."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import runner
+from runner import SMALL
+
+from experiments import checkpoints, config, records, runs
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("bad_input") / "run"
+  code, _, err = runner.run("train", *SMALL, "--config.training.steps=20",
+                            "--config.training.checkpoint_every=10", f"--workdir={workdir}")
+  assert code == 0, err
+  return workdir
+
+
+def contents(directory):
+  return {str(file.relative_to(directory)): file.read_bytes()
+          for file in sorted(directory.rglob("*")) if file.is_file()}
+
+
+def refused(override):
+  """The message with which a config with this override is refused, before anything is written."""
+  with pytest.raises(ValueError) as caught:
+    runs.prepare(config.override(config.load(runner.CONFIGS / "mixture2d.py"), override))
+  message = str(caught.value)
+  assert "\n" not in message
+  return message
+
+
+@pytest.mark.parametrize(("name", "value", "wanted"), [
+    ("network.widht", "3", "did you mean width"),
+    ("nonsense", "3", "no field 'nonsense'"),
+    ("network", "3", "group of fields"),
+    ("network.width.x", "3", "single field"),
+    ("network.width", "2.5", "config.network.width: expected int, got '2.5'"),
+    ("network.width", True, "expected int"),
+    ("training.learning_rate", "fast", "config.training.learning_rate: expected float"),
+    ("path.name", "vpp", "path.name: must be one of vp, linear_vp"),
+    ("objective.prediction", "noise", "objective.prediction: must be one of x0, eps"),
+    ("objective.weight", "none", "objective.weight: must be one of likelihood"),
+    ("objective.density", "flat", "objective.density: must be one of"),
+    ("objective.rho_min", "600", "0 < rho_min < rho_max"),
+    ("objective.level_std", "-1", None),
+    ("path.beta_min", "30", None),
+    ("network.name", "unet", "network.name: must be one of mlp, dit"),
+    ("network.name", "dit", "images"),
+    ("network.dtype", "float16", "network.dtype must be float32 or bfloat16"),
+    ("network.width", "0", "network.width: must be at least 1"),
+    ("sampling.steps", "0", "sampling.steps: must be at least 1"),
+    ("sampling.sampler", "magic", "sampling.sampler: must be one of"),
+    ("sampling.grid", "magic", "sampling.grid: must be one of"),
+    ("sampling.stochasticity", "-0.5", "stochasticity must be >= 0, got -0.5"),
+    ("sampling.stochasticity", "0.5", "belongs to sampler ddim or euler_maruyama"),
+    ("sampling.rho_min", "100", "0 < rho_min < rho_max"),
+    ("training.steps", "0", "training.steps: must be at least 1"),
+    ("training.batch_size", "-1", "training.batch_size: must be at least 1"),
+    ("training.decay", "exponential", "training.decay: must be one of"),
+    ("training.label_dropout", "1.5", "label_dropout must lie in [0, 1]"),
+    ("training.learning_rate", "0", "training.learning_rate must be positive"),
+    ("data.name", "imagenet", "data.name must be one of"),
+    ("data.name", "fashion_mnist", None),
+    ("data.name", "arrays", "data.path"),
+])
+def test_config_is_refused_by_name(name, value, wanted, tmp_path):
+  override = {name: value}
+  if name == "objective.level_std":
+    override["objective.density"], wanted = "log_normal_rho", "std of the noise levels"
+  if name == "path.beta_min":
+    override["path.name"], wanted = "linear_vp", "0 < beta_min <= beta_max"
+  if value == "fashion_mnist":
+    override["data.path"], wanted = str(tmp_path / "nowhere"), "data.path"
+  assert wanted in refused(override)
+
+
+@pytest.mark.parametrize(("array", "labels", "wanted"), [
+    (np.zeros(7), None, "data.path"),
+    (np.zeros((0, 2)), None, "data.path"),
+    (np.full((20, 2), np.nan), None, "data.path"),
+    (np.random.default_rng(0).normal(size=(20, 2)), np.zeros(7, int), "labels"),
+])
+def test_bad_arrays_are_refused(array, labels, wanted, tmp_path):
+  file = tmp_path / "mine.npz"
+  np.savez(file, x=array, **({} if labels is None else {"labels": labels}))
+  assert wanted in refused({"data.name": "arrays", "data.path": str(file)})
+
+
+def test_image_of_a_size_the_network_cannot_cut(tmp_path):
+  np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, 9, 9, 1)))
+  message = refused({"data.name": "arrays", "data.path": str(tmp_path / "x.npy"),
+                     "network.name": "dit"})
+  assert "patch_size" in message
+  message = refused({"data.name": "arrays", "data.path": str(tmp_path / "x.npy"),
+                     "network.name": "dit", "data.shape": "8,8,1"})
+  assert "data.shape" in message
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--config.network.widht=3"], ["--config.path.name=x"], ["--config.training.steps=0"],
+    ["--unknown=1"], ["--config=nowhere.py"], ["positional"]])
+def test_command_line_says_one_line_and_makes_no_workdir(arguments, tmp_path):
+  code, out, err = runner.run("train", *SMALL, *arguments, f"--workdir={tmp_path / 'run'}")
+  assert code == 2 and not out
+  assert err.startswith("error: ") and len(err.splitlines()) == 1, err
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--path=nonsense"], ["--steps=0"], ["--sampler=ddim", "--stochasticity=-1"],
+    ["--sampler=nonsense"], ["--num_samples=0"], ["--out=x.txt"], ["--label=3"],
+    ["--sampler=euler", "--stochasticity=0.5"]])
+def test_sample_says_one_line_and_leaves_the_workdir(arguments, trained):
+  before = contents(trained)
+  code, out, err = runner.run("sample", f"--workdir={trained}", *arguments)
+  assert code == 2 and not out
+  assert err.startswith("error: ") and len(err.splitlines()) == 1, err
+  assert contents(trained) == before
+
+
+def test_another_config_is_refused_by_its_fields(trained):
+  before = contents(trained)
+  code, _, err = runner.run("train", *SMALL, "--config.training.steps=30", "--config.seed=3",
+                            f"--workdir={trained}")
+  assert code == 2
+  assert "training.steps: 20 → 30" in err and "seed: 0 → 3" in err
+  assert contents(trained) == before
+
+
+def test_directories_that_hold_no_run(trained, tmp_path):
+  for module in ("sample", "evaluate"):
+    code, _, err = runner.run(module, f"--workdir={tmp_path}")
+    assert code == 2 and "holds no run" in err
+  records.claim(tmp_path / "fresh", config.Config())
+  with pytest.raises(ValueError, match="has no checkpoint yet"):
+    runs.trained(tmp_path / "fresh")
+  (tmp_path / "file").write_text("")
+  with pytest.raises(ValueError, match="is a file"):
+    records.claim(tmp_path / "file", config.Config())
+
+
+def test_checkpoint_of_another_shape_or_dtype_names_the_array(trained, tmp_path):
+  run = runs.prepare(config.override(records.read_config(trained), {"network.width": 24}))
+  with checkpoints.manager(trained, keep=1, read_only=True) as manager:
+    with pytest.raises(ValueError, match=r"checkpoint of step 20: ema/.* is float32\[.*\], this"):
+      checkpoints.restore(manager, runs.abstract_state(run))
+    run = runs.prepare(records.read_config(trained))
+    target = runs.abstract_state(run)
+    other = target._replace(step=target.step.update(dtype="int16"))
+    with pytest.raises(ValueError, match=r"step is int32\[\], this config makes int16"):
+      checkpoints.restore(manager, other)
+
+
+def truncate(step_directory):
+  """Cuts every large file of a checkpoint in half."""
+  files = [file for file in step_directory.rglob("*") if file.is_file()]
+  for file in sorted(files, key=os.path.getsize)[-3:]:
+    file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+
+
+def test_truncated_checkpoint_falls_back_to_the_one_before(trained, tmp_path):
+  workdir = tmp_path / "run"
+  shutil.copytree(trained, workdir)
+  sha = (workdir / "manifest.json").read_text().split('"sha256": ')[1].split(",")[0]
+  truncate(workdir / "checkpoints" / "20")
+  code, out, err = runner.run("train", *SMALL, "--config.training.steps=20",
+                              "--config.training.checkpoint_every=10", f"--workdir={workdir}")
+  assert code == 0, err
+  assert "checkpoint of step 20 is damaged" in err and "at step 10" in out
+  assert sha in (workdir / "manifest.json").read_text()
+
+  for step in ("10", "20"):
+    truncate(workdir / "checkpoints" / step)
+  before = contents(workdir)
+  code, _, err = runner.run("sample", f"--workdir={workdir}")
+  assert code == 2 and err.splitlines()[-1].startswith("error: checkpoints: none of steps [20, 10]")
+  assert contents(workdir) == before
+
+
+def test_disk_without_room_is_said_before_writing(trained, tmp_path, monkeypatch):
+  run = runs.prepare(records.read_config(trained))
+  with checkpoints.manager(trained, keep=1, read_only=True) as manager:
+    state = checkpoints.restore(manager, runs.abstract_state(run))
+  usage = shutil.disk_usage(tmp_path)._replace(free=100)
+  monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+  with checkpoints.manager(tmp_path, keep=1) as manager:
+    with pytest.raises(OSError, match="disk full: the checkpoint of step 1 takes"):
+      checkpoints.save(manager, 1, state)
+    assert manager.all_steps() == []

@@ -1,0 +1,336 @@
+"""One loss: Table 6 and the published weights as values, noise-level densities, A.3 and A.4."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from langevin_jax import mixtures, objectives, paths, predictions
+
+NAMED_PATHS = {
+    "vp": paths.vp, "linear_vp": paths.linear_vp, "cosine": paths.cosine, "ve": paths.ve,
+    "geometric_ve": paths.geometric_ve, "sub_vp": paths.sub_vp,
+    "rectified_flow": paths.rectified_flow}
+ELLS = np.linspace(-2.0, 2.5, 7)
+
+
+def line() -> mixtures.Mixture:
+  """The one-dimensional mixture of MATH §6."""
+  return mixtures.Mixture(
+      jnp.array([0.35, 0.45, 0.2]), jnp.array([[-1.2], [0.4], [1.6]]),
+      jnp.array([0.35, 0.25, 0.15])[:, None, None] ** 2)
+
+
+def coefficient(row, weight, ell):
+  """What the loss multiplies (y − ŷ)² of the row's own value with, at one noise level.
+
+  With clean data at 0 a network can be wrong by exactly 1: the target is b ε and x = σ ε.
+  """
+  def network(x, ells):
+    frame = predictions.unit_frame(ells[0])
+    return predictions.named(row)(frame)[1] * x / frame.sigma + 1.0
+
+  level = objectives.Density(lambda u: jnp.full_like(u, ell), None)
+  return objectives.loss(jax.random.key(0), network, jnp.zeros((1, 1)), density=level,
+                         weight=weight, prediction=row)[0]
+
+
+def per_level(row, weight, ells=ELLS):
+  return jax.jit(jax.vmap(lambda ell: coefficient(row, weight, ell)))(jnp.asarray(ells))
+
+
+@pytest.mark.parametrize("name", NAMED_PATHS)
+def test_table_6_is_one_weight_in_every_prediction(x64, name):
+  """Maximum likelihood with t uniform in the path's own time: Table 6 and MATH §5, as values."""
+  path = NAMED_PATHS[name]()
+  weight = objectives.likelihood(objectives.uniform_time(path, rho_min=0.02, rho_max=70.0))
+
+  @jax.jit
+  @jax.vmap
+  def at(ell):
+    t = path.time(ell)
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    speed, snr = jnp.abs(jax.grad(path.half_log_snr)(t)), (alpha / sigma) ** 2
+    first, last = (path.time(-jnp.log(rho)) for rho in (0.02, 70.0))
+    # Uniform t has density 1/(t₁ − t₀); the path's own score is the unit frame's over √(α² + σ²).
+    own = {row: coefficient(row, weight, ell) / (last - first) for row in predictions.ROWS}
+    own["score"] *= alpha**2 + sigma**2
+    c_out_squared = sigma**2 / (sigma**2 + alpha**2)
+    return own, {
+        "eps": speed, "x0": speed * snr, "score": 0.5 * path.diffusion(t) ** 2,
+        "edm": speed * c_out_squared * snr,
+        **({"velocity": (1.0 - t) / t} if name == "rectified_flow" else {}),
+        **({"v": speed * alpha**2} if name in ("vp", "linear_vp", "cosine") else {})}
+
+  ours, published = at(jnp.asarray(ELLS))
+  for prediction, expected in published.items():
+    np.testing.assert_allclose(ours[prediction], expected, rtol=1e-10, err_msg=prediction)
+
+
+def test_published_weights_in_their_own_predictions(x64):
+  """Each as its paper writes it, on the value that its paper regresses."""
+  density = objectives.log_normal_rho()
+  snr, rho = np.exp(2 * ELLS), np.exp(-ELLS)
+  pi = jax.vmap(density.density)(jnp.asarray(ELLS))
+  # Hang et al. 2023: min(SNR, γ) on x₀.
+  np.testing.assert_allclose(
+      per_level("x0", objectives.min_snr(density, gamma=3.0)), np.minimum(snr, 3.0), rtol=1e-12)
+  # Karras et al. 2022: λ = (ρ² + σ_d²)/(ρσ_d)² on D, which is 1 on F.
+  for sigma_data in (1.0, 0.5):
+    weight = objectives.edm(density, sigma_data=sigma_data)
+    np.testing.assert_allclose(
+        per_level("x0", weight), (rho**2 + sigma_data**2) / (rho * sigma_data) ** 2, rtol=1e-12)
+    np.testing.assert_allclose(
+        per_level(predictions.edm(sigma_data), weight), np.ones(7), rtol=1e-12)
+  # Ho et al. 2020: 1 on ε. Liu et al. 2022, Lipman et al. 2023: 1 on v = ε − x₀.
+  np.testing.assert_allclose(per_level("eps", objectives.simple(density)), np.ones(7), rtol=1e-12)
+  np.testing.assert_allclose(
+      per_level("velocity", objectives.flow_matching(density)), np.ones(7), rtol=1e-12)
+  # Choi et al. 2022: (k + SNR)^−γ on ε.
+  np.testing.assert_allclose(
+      per_level("eps", objectives.p2(density, k=2.0, gamma=0.5)), (2 + snr) ** -0.5, rtol=1e-12)
+  # Kingma & Gao 2023: sigmoid(b − log SNR) on ε against dℓ, so divided by the density drawn from.
+  np.testing.assert_allclose(
+      pi * per_level("eps", objectives.sigmoid(density, bias=1.5)),
+      1 / (1 + np.exp(2 * ELLS - 1.5)), rtol=1e-12)
+  np.testing.assert_allclose(
+      pi * per_level("eps", objectives.likelihood(density)), np.ones(7), rtol=1e-12)
+
+
+def densities() -> dict[str, tuple[objectives.Density, float, float]]:
+  """Every density with the ends of its range in ℓ."""
+  low, high = -np.log(60.0), -np.log(0.02)
+  made = {
+      "uniform_half_log_snr": objectives.uniform_half_log_snr(rho_min=0.02, rho_max=60.0),
+      "normal": objectives.normal_half_log_snr(0.5, 1.5, rho_min=0.02, rho_max=60.0),
+      "log_normal_rho": objectives.log_normal_rho(rho_min=0.02, rho_max=60.0),
+      "logit_normal_s": objectives.logit_normal_s(0.3, 1.2, rho_min=0.02, rho_max=60.0),
+      **{name: objectives.uniform_time(make(), rho_min=0.02, rho_max=60.0)
+         for name, make in NAMED_PATHS.items()}}
+  return {name: (density, low, high) for name, density in made.items()}
+
+
+@pytest.mark.parametrize("name", ["uniform_half_log_snr", "normal", "log_normal_rho",
+                                  "logit_normal_s", *NAMED_PATHS])
+def test_a_density_is_the_derivative_of_its_quantile(x64, name):
+  density, low, high = densities()[name]
+  u = jnp.linspace(0.001, 0.999, 101)
+
+  @jax.jit
+  def evaluate(u, ells):
+    ell, slope = jax.vmap(jax.value_and_grad(density.quantile))(u)
+    return (ell, slope * jax.vmap(density.density)(ell), jax.vmap(density.density)(ells),
+            jax.vmap(density.quantile)(jnp.array([1e-15, 1.0 - 1e-15])))
+
+  # 200-point Gauss–Legendre of a smooth density: exact to rounding.
+  nodes, weights = np.polynomial.legendre.leggauss(200)
+  half = 0.5 * (high - low)
+  ell, product, values, ends = evaluate(u, jnp.asarray(low + half * (nodes + 1)))
+  np.testing.assert_allclose(product, np.ones(101), rtol=1e-8)
+  np.testing.assert_allclose(half * weights @ np.asarray(values), 1.0, rtol=1e-8)
+  np.testing.assert_allclose(ends, [low, high], atol=1e-5)
+  assert np.all(np.diff(ell) > 0)
+
+
+def test_named_densities_are_the_published_laws(x64):
+  """EDM's log ρ ~ N(−1.2, 1.2²), SD3's logit s ~ N(m, s²): medians and quartiles."""
+  u = jnp.array([0.25, 0.5, 0.75])
+  quartiles = stats.norm.ppf([0.25, 0.5, 0.75])
+  log_rho = -jax.vmap(objectives.log_normal_rho().quantile)(u)[::-1]
+  np.testing.assert_allclose(log_rho, -1.2 + 1.2 * quartiles, atol=1e-9)
+  ell = jax.vmap(objectives.logit_normal_s(0.3, 0.8).quantile)(u)[::-1]
+  s = paths.rectified_flow().time(ell)
+  np.testing.assert_allclose(jnp.log(s / (1 - s)), 0.3 + 0.8 * quartiles, atol=1e-9)
+  flow = objectives.uniform_time(paths.rectified_flow(), rho_min=1e-6, rho_max=1e6)
+  s = paths.rectified_flow().time(jax.vmap(flow.quantile)(u))
+  np.testing.assert_allclose(s, 1 - u, atol=1e-5)
+
+
+def test_stratified_levels_cover_every_stratum_and_each_follows_the_law():
+  n, repeats = 32, 2000
+  density = objectives.normal_half_log_snr(0.3, 1.2)
+  draw = jax.jit(jax.vmap(lambda key: objectives.stratified(key, n, density)))
+  ells = np.asarray(draw(jax.random.split(jax.random.key(0), repeats)), np.float64)
+  u = stats.norm.cdf((ells - 0.3) / 1.2)
+  counts = np.floor(np.sort(u, axis=1) * n + 1e-4 * (np.arange(n) % 1))
+  # A float32 quantile moves a draw across the edge of its stratum once in 1e5.
+  assert np.mean(counts == np.arange(n)) > 0.9999
+  # Each place in the batch holds a draw of the law itself: Kolmogorov–Smirnov at 1e-4.
+  for place in (0, 1, n - 1):
+    assert stats.kstest(u[:, place], "uniform").pvalue > 1e-4
+  # The order is random: neighbours in the batch are not neighbours in noise level. The correlation
+  # of two of n strata without replacement is −1/(n − 1), ±1/√repeats.
+  assert abs(np.corrcoef(u[:, 0], u[:, 1])[0, 1] + 1 / (n - 1)) < 5 / np.sqrt(repeats)
+
+
+def test_stratified_is_the_estimate_with_less_variance():
+  """MATH §5: the standard deviation of the integral at B = 64 is .949 iid, .883 stratified."""
+  model = line()
+  density = objectives.uniform_half_log_snr(rho_min=0.05, rho_max=20.0)
+
+  def network(x, ells):
+    def one(x, ell):
+      frame = predictions.unit_frame(ell)
+      return (x - frame.alpha * model.denoise(x, frame.alpha, frame.sigma)) / frame.sigma
+
+    return jax.vmap(one)(x, ells)
+
+  def estimate(key):
+    key_x, key_loss = jax.random.split(key)
+    run = lambda key, x_0: objectives.loss(
+        key, network, x_0, density=density, weight=objectives.likelihood(density),
+        prediction="eps")[0]
+    x_0 = model.sample(key_x, 64)
+    alone = jax.vmap(lambda key, x: run(key, x[None]))(jax.random.split(key_loss, 64), x_0)
+    return run(key_loss, x_0), jnp.mean(alone)
+
+  stratified, independent = jax.jit(jax.vmap(estimate))(
+      jax.random.split(jax.random.key(1), 3000))
+  # Both are unbiased estimates of one integral, and 3000 repeats know a standard deviation to 1.3%.
+  error = np.hypot(np.std(stratified), np.std(independent)) / np.sqrt(3000)
+  assert abs(np.mean(stratified) - np.mean(independent)) < 5 * error
+  ratio = np.std(stratified) / np.std(independent)
+  assert ratio < 0.95, ratio
+
+
+def perturbed(theta, x, alpha, sigma):
+  """A wrong denoiser with one parameter, the same function whatever the row."""
+  return line().denoise(x, alpha, sigma) + theta * jnp.sin(2.0 * x / jnp.hypot(alpha, sigma))
+
+
+def test_what_the_network_predicts_changes_neither_loss_nor_gradient(x64):
+  """The same function through every row: one number, and one gradient (only conditioning differs).
+  """
+  density = objectives.uniform_half_log_snr(rho_min=0.05, rho_max=20.0)
+  x_0 = line().sample(jax.random.key(0), 256)
+
+  def value(theta, row):
+    def one(x, ell):
+      frame = predictions.unit_frame(ell)
+      a, b = row(frame)
+      denoised = perturbed(theta, x, frame.alpha, frame.sigma)
+      return a * denoised + b * (x - frame.alpha * denoised) / frame.sigma
+
+    total, levels = objectives.loss(
+        jax.random.key(1), jax.vmap(one), x_0, density=density,
+        weight=objectives.sigmoid(density, bias=1.0), prediction=row)
+    return total, levels["eps_error"]
+
+  rows = [*predictions.ROWS.values(), predictions.edm(0.5)]
+  results = jax.jit(lambda theta: [
+      jax.value_and_grad(value, has_aux=True)(theta, row) for row in rows])(0.3)
+  (loss, error), gradient = results[1]
+  assert loss > 0.1 and abs(gradient) > 0.1
+  for (other, other_error), other_gradient in results:
+    np.testing.assert_allclose(other, loss, rtol=1e-11)
+    np.testing.assert_allclose(other_error, error, rtol=1e-9)
+    np.testing.assert_allclose(other_gradient, gradient, rtol=1e-11)
+
+
+def test_loss_is_the_weighted_mean_of_what_it_reports(x64):
+  density = objectives.logit_normal_s()
+  weight = objectives.min_snr(density)
+  x_0 = jax.random.normal(jax.random.key(0), (64, 2, 3))
+  total, levels = jax.jit(lambda key: objectives.loss(
+      key, lambda x, ells: jnp.tanh(x), x_0, density=density, weight=weight, prediction="v"))(
+          jax.random.key(1))
+  assert levels["half_log_snr"].shape == levels["eps_error"].shape == (64,)
+  expected = jnp.mean(jax.vmap(weight)(levels["half_log_snr"]) * levels["eps_error"])
+  np.testing.assert_allclose(total, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rho", [0.1, 0.5, 2.0])
+def test_denoising_score_matching_is_score_matching_and_a_constant(x64, rho):
+  """DSM − SM = C for any network (A.4): in ε-units C = mmse/ρ²; as z-scores d/ρ² − E‖s‖²."""
+  model, theta = line(), 0.3
+  x_0, step = np.linspace(-4.5, 4.5, 1001, retstep=True)
+  eps, step_eps = np.linspace(-7.0, 7.0, 401, retstep=True)
+  z, step_z = np.linspace(-5 - 7 * rho, 5 + 7 * rho, 4001, retstep=True)
+
+  @jax.jit
+  def integrals(x_0, eps, z):
+    wrong = lambda z: perturbed(theta, z[..., None], 1.0, rho)[..., 0]
+    joint = (jnp.exp(model.log_prob(x_0[:, None]))[:, None]
+             * jnp.exp(-0.5 * eps**2)[None] / jnp.sqrt(2 * jnp.pi)) * step * step_eps
+    state = x_0[:, None] + rho * eps[None]
+    dsm = jnp.sum(joint * ((state - wrong(state)) / rho - eps[None]) ** 2)
+    p = jnp.exp(model.log_prob(z[:, None], 1.0, rho)) * step_z
+    exact = model.denoise(z[:, None], 1.0, rho)[:, 0]
+    sm = jnp.sum(p * (wrong(z) - exact) ** 2) / rho**2
+    # mmse = ρ² E ∂D/∂z, an independent road to the posterior variance.
+    slope = jax.jvp(lambda z: model.denoise(z[:, None], 1.0, rho)[:, 0], (z,),
+                    (jnp.ones_like(z),))[1]
+    mmse = rho**2 * jnp.sum(p * slope)
+    score_squared = jnp.sum(p * model.score(z[:, None], 1.0, rho)[:, 0] ** 2)
+    return dsm, sm, mmse, score_squared
+
+  dsm, sm, mmse, score_squared = integrals(*map(jnp.asarray, (x_0, eps, z)))
+  assert sm > 1e-2
+  # Trapezoidal rules of analytic densities; the tails left out weigh 1e-12 (MATH §10: 1e-6).
+  np.testing.assert_allclose(dsm - sm, mmse / rho**2, atol=1e-6)
+  np.testing.assert_allclose(1 / rho**2 - score_squared, mmse / rho**4, atol=1e-6)
+
+  # And the loss is that integral, to Monte-Carlo error.
+  level = objectives.Density(lambda u: jnp.full_like(u, -jnp.log(rho)), None)
+
+  def network(x, ells):
+    frame = predictions.unit_frame(ells[0])
+    return (x - frame.alpha * perturbed(theta, x / frame.alpha, 1.0, rho)) / frame.sigma
+
+  loss, levels = jax.jit(lambda key, x_0: objectives.loss(
+      key, network, x_0, density=level, weight=objectives.simple(level), prediction="eps"))(
+          jax.random.key(0), model.sample(jax.random.key(1), 20_000))
+  assert abs(loss - dsm) < 5 * np.std(levels["eps_error"]) / np.sqrt(20_000)
+
+
+def test_kl_falls_at_the_rate_of_the_loss(x64):
+  """A.3: d KL(p‖q)/dℓ = ρ² E‖s_p − s_q‖² in z, and −g²/2 E‖s_p − s_q‖² in the path's own time."""
+  p = line()
+  q = mixtures.Mixture(jnp.array([0.5, 0.5]), jnp.array([[-0.8], [1.0]]),
+                       jnp.array([0.5, 0.6])[:, None, None] ** 2)
+
+  def kl(alpha, sigma, x, cell):
+    log_p = p.log_prob(x[:, None], alpha, sigma)
+    return cell * jnp.sum(jnp.exp(log_p) * (log_p - q.log_prob(x[:, None], alpha, sigma)))
+
+  def fisher(alpha, sigma, x, cell):
+    gap = p.score(x[:, None], alpha, sigma) - q.score(x[:, None], alpha, sigma)
+    return cell * jnp.sum(jnp.exp(p.log_prob(x[:, None], alpha, sigma)) * gap[:, 0] ** 2)
+
+  path = paths.rectified_flow()
+
+  @jax.jit
+  def rates(ell, x, cell):
+    rho, t = jnp.exp(-ell), path.time(ell)
+    in_ell = jax.grad(lambda ell: kl(1.0, jnp.exp(-ell), x, cell))(ell)
+    in_t = jax.grad(lambda t: kl(path.alpha(t), path.sigma(t), x, cell))(t)
+    own = fisher(path.alpha(t), path.sigma(t), x, cell)
+    return in_ell, rho**2 * fisher(1.0, rho, x, cell), in_t, -0.5 * path.diffusion(t) ** 2 * own
+
+  for ell in (-1.0, 0.0, 1.0, 2.0):
+    half_width = 3.5 + 7 * np.exp(-ell)
+    x, cell = np.linspace(-half_width, half_width, 2001, retstep=True)
+    in_ell, loss_rate, in_t, own_rate = rates(ell, jnp.asarray(x), cell)
+    assert loss_rate > 1e-3
+    np.testing.assert_allclose(in_ell, loss_rate, atol=1e-6)
+    np.testing.assert_allclose(in_t, own_rate, atol=1e-6)
+
+
+def test_bad_input_is_named():
+  path = paths.rectified_flow()
+  makers = (objectives.uniform_half_log_snr, objectives.log_normal_rho, objectives.logit_normal_s,
+            lambda **ends: objectives.uniform_time(path, **ends),
+            lambda **ends: objectives.normal_half_log_snr(0.0, 1.0, **ends))
+  for make in makers:
+    for ends in ({"rho_min": 2.0, "rho_max": 1.0}, {"rho_min": 0.0, "rho_max": 1.0},
+                 {"rho_min": 1.0, "rho_max": 1.0}):
+      with pytest.raises(ValueError, match="rho_min"):
+        make(**ends)
+  for std in (0.0, -1.0):
+    with pytest.raises(ValueError, match="std"):
+      objectives.normal_half_log_snr(0.0, std)
+  density = objectives.uniform_half_log_snr()
+  with pytest.raises(ValueError, match="prediction must be one of"):
+    objectives.loss(jax.random.key(0), lambda x, ells: x, jnp.zeros((2, 1)), density=density,
+                    weight=objectives.simple(density), prediction="noise")

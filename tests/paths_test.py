@@ -1,0 +1,332 @@
+"""Paths: ℓ ↔ t, derived against closed forms, conversion, exact noising, a user's own path."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from langevin_jax import mixtures, paths, samplers, splitting
+
+NAMED = {
+    "vp": paths.vp(), "linear_vp": paths.linear_vp(), "cosine": paths.cosine(), "ve": paths.ve(),
+    "geometric_ve": paths.geometric_ve(), "sub_vp": paths.sub_vp(),
+    "rectified_flow": paths.rectified_flow(),
+}
+PATHS = {
+    **NAMED,
+    "own_coefficients": paths.from_coefficients(
+        lambda t: jnp.exp(-t), lambda t: t**1.5, t_min=0.0, t_max=3.0),
+    "own_sde": paths.from_sde(
+        lambda t: -1.0 - t, lambda t: 1.0 + jnp.sin(t) ** 2, t_min=0.0, t_max=2.0),
+}
+DTYPES = (np.float32, np.float64)
+
+
+def inner_times(path, n=201, margin=1e-3):
+  return path.t_min + (path.t_max - path.t_min) * np.linspace(margin, 1.0 - margin, n)
+
+
+def reachable(path, ells, margin=0.05):
+  """The noise levels within the path's range, a margin from its ends."""
+  with np.errstate(divide="ignore"):
+    low, high = (float(paths.on_host(path.half_log_snr, np.float64(t)))
+                 for t in (path.t_max, path.t_min))
+  return ells[(ells > low + margin) & (ells < high - margin)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PATHS)
+def test_half_log_snr_and_time_invert_each_other(name, dtype):
+  """Both ways, to the rounding of what lies in between.
+
+  A time near 1 of a path that ends there cannot carry a large −ℓ: |ℓ̇| ulp(t) is the least error of
+  any implementation, and likewise |dt/dℓ| ulp(ℓ) on the way back.
+  """
+  path = PATHS[name]
+  with jax.enable_x64(dtype == np.float64):
+    def errors(t, ell):
+      slope = lambda t: jax.jvp(path.half_log_snr, (t,), (jnp.ones_like(t),))[1]
+      ell_t, t_ell = path.half_log_snr(t), path.time(ell)
+      return (path.time(ell_t) - t, jnp.abs(t) + jnp.abs((1.0 + jnp.abs(ell_t)) / slope(t)),
+              path.half_log_snr(t_ell) - ell, 1.0 + jnp.abs(ell) + jnp.abs(slope(t_ell) * t_ell))
+
+    ells = reachable(path, np.linspace(-10.0, 10.0, 201))
+    t = inner_times(path, len(ells))
+    t_error, t_scale, ell_error, ell_scale = jax.jit(jax.vmap(errors))(
+        jnp.asarray(t, dtype), jnp.asarray(ells, dtype))
+    assert t_error.dtype == dtype
+    unit = 16.0 * np.finfo(dtype).eps
+    assert np.all(np.abs(t_error) <= unit * t_scale)
+    assert np.all(np.abs(ell_error) <= unit * ell_scale)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_ends(name):
+  """Infinite ℓ are times like others, and (α, σ) there is pure data and pure noise."""
+  path = PATHS[name]
+  clean, noisy = path.time(jnp.inf), path.time(-jnp.inf)
+  if name == "geometric_ve":
+    # σ = σ_min at t = 0: the clean end lies at t = −∞.
+    assert clean == -np.inf
+  else:
+    assert clean == path.t_min
+  assert (path.alpha(clean), path.sigma(clean)) == (1.0, 0.0)
+  assert path.half_log_snr(clean) == np.inf
+  if name in ("cosine", "rectified_flow"):
+    assert noisy == path.t_max == 1.0
+    assert (path.alpha(noisy), path.sigma(noisy)) == (0.0, 1.0)
+    assert path.half_log_snr(noisy) == -np.inf
+  elif name.startswith("own"):
+    assert noisy == path.t_max
+  else:
+    # Their closed forms go on past t_max.
+    assert noisy == np.inf
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_noise_grows_with_time(name):
+  path = PATHS[name]
+  t = inner_times(path)
+  ell = paths.on_host(jax.vmap(path.half_log_snr), t)
+  assert np.all(np.diff(ell) < 0.0)
+  alpha, sigma = (paths.on_host(jax.vmap(h), t) for h in (path.alpha, path.sigma))
+  np.testing.assert_allclose(ell, np.log(alpha / sigma), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_closed_forms_are_the_derived_ones(name, x64):
+  """ℓ, its inverse, f and g follow from α and σ alone."""
+  path = NAMED[name]
+  derived = paths.from_coefficients(path.alpha, path.sigma, t_min=path.t_min, t_max=path.t_max)
+
+  def numbers(path):
+    return lambda t: (path.half_log_snr(t), path.drift(t), path.diffusion(t),
+                      path.time(NAMED[name].half_log_snr(t)), jax.grad(path.time)(
+                          NAMED[name].half_log_snr(t)))
+
+  t = inner_times(path, 101)
+  for own, other in zip(*(jax.jit(jax.vmap(numbers(p)))(t) for p in (path, derived)), strict=True):
+    # float64 rounding through |ℓ̇| ≤ 1e3 at the margins.
+    np.testing.assert_allclose(other, own, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_diffusion_is_the_speed_of_half_log_snr(name, x64):
+  """g² = 2σ²|ℓ̇|, α̇ = f α, and σσ̇ = fσ² + g²/2."""
+  path = PATHS[name]
+
+  def residuals(t):
+    slope = jax.jvp(path.half_log_snr, (t,), (jnp.ones_like(t),))[1]
+    alpha, sigma, f, g = path.alpha(t), path.sigma(t), path.drift(t), path.diffusion(t)
+    own = jax.jvp(path.alpha, (t,), (jnp.ones_like(t),))[1]
+    return (g**2 / (2.0 * sigma**2 * -slope) - 1.0, path.alpha_dot(t) - f * alpha,
+            (own - f * alpha) / (1.0 + jnp.abs(f) * alpha),
+            (path.sigma_dot(t) * sigma - f * sigma**2) / (0.5 * g**2) - 1.0)
+
+  residuals = jax.jit(jax.vmap(residuals))(inner_times(path, 101))
+  # from_sde differentiates polynomials of degree 15 here: 1e-9 of relative accuracy.
+  np.testing.assert_allclose(residuals, np.zeros((4, 101)), atol=2e-9)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("name", "sde"), {
+    "vp": lambda: paths.from_sde(lambda t: -0.5, lambda t: 1.0, t_min=0.0, t_max=10.0),
+    "linear_vp": lambda: paths.from_sde(
+        lambda t: -0.5 * (0.1 + 19.9 * t), lambda t: jnp.sqrt(0.1 + 19.9 * t),
+        t_min=0.0, t_max=1.0),
+    # dz = dW in the time σ²: VE again.
+    "ve": lambda: paths.from_sde(lambda t: 0.0, lambda t: 1.5, t_min=0.0, t_max=4.0),
+    "ornstein_uhlenbeck": lambda: paths.from_sde(
+        lambda t: -0.7, lambda t: 1.3, t_min=-1.0, t_max=3.0),
+}.items(), ids=lambda v: v if isinstance(v, str) else "")
+def test_an_sde_reproduces_the_closed_form(name, sde, dtype):
+  with jax.enable_x64(dtype == np.float64):
+    path = sde()
+    t = jnp.asarray(inner_times(path), dtype)
+    alpha, sigma = {
+        "vp": lambda t: (np.exp(-t / 2), np.sqrt(-np.expm1(-t))),
+        "linear_vp": lambda t: (np.exp(-0.5 * (0.1 * t + 9.95 * t**2)),
+                                np.sqrt(-np.expm1(-(0.1 * t + 9.95 * t**2)))),
+        "ve": lambda t: (np.ones_like(t), 1.5 * np.sqrt(t)),
+        "ornstein_uhlenbeck": lambda t: (
+            np.exp(-0.7 * (t + 1.0)), 1.3 * np.sqrt(-np.expm1(-1.4 * (t + 1.0)) / 1.4)),
+    }[name](np.asarray(t, np.float64))
+    own = jax.jit(jax.vmap(lambda t: (path.alpha(t), path.sigma(t), path.half_log_snr(t))))(t)
+    # α multiplies the rounding of log α ≥ −10 in float32.
+    tolerance = {np.float32: 3e-6, np.float64: 1e-12}[dtype]
+    np.testing.assert_allclose(own[0], alpha, rtol=tolerance)
+    np.testing.assert_allclose(own[1], sigma, rtol=tolerance)
+    np.testing.assert_allclose(own[2], np.log(alpha / sigma), rtol=0, atol=3 * tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("given", PATHS)
+def test_conversion_round_trips_to_every_path(given, dtype):
+  """There and back: ≤ 2e-6 of the state in float32 up to ρ = 12, 1e-13 in float64.
+
+  Beyond, the least error is that of a time near 1, as in the test of ℓ ↔ t: a VE state's scale is
+  ρ itself, and flow time 1 − 2e-4 holds ρ = 5000 to only 3e-4.
+  """
+  with jax.enable_x64(dtype == np.float64):
+    path_a = PATHS[given]
+    for path_b in PATHS.values():
+      def back(t, path_b=path_b):
+        x = jnp.asarray(1.37, dtype)
+        x_b, t_b = paths.convert(x, t, path_a, path_b)
+        there = jnp.abs(path_a.half_log_snr(t) - path_b.half_log_snr(t_b))
+        x_a, t_a = paths.convert(x_b, t_b, path_b, path_a)
+        return x_b, x_a / x - 1.0, t_a - t, there
+
+      ells = reachable(path_b, reachable(path_a, np.linspace(-2.5, 6.0, 61)))
+      t = paths.on_host(jax.vmap(path_a.time), ells).astype(dtype)
+      x_b, x_error, t_error, level_error = jax.jit(jax.vmap(back))(t)
+      assert x_b.dtype == dtype
+      unit = np.finfo(dtype).eps
+      assert np.max(np.abs(x_error)) <= 17 * unit
+      # Levels agree: ulp(t) times the speed of ℓ, at most 13 (1 − s = .076) at ρ = 12.
+      assert np.max(level_error) <= 16 * unit * 13
+      assert np.max(np.abs(t_error) / (np.abs(t) + 0.1)) <= 16 * unit * 13
+
+
+def test_conversion_at_the_ends():
+  """Rectified flow's s = 1 and s = 0 are states of the cosine path, and of a far VE time."""
+  flow, cosine, ve = (PATHS[n] for n in ("rectified_flow", "cosine", "ve"))
+  for t in (0.0, 1.0):
+    assert [float(v) for v in paths.convert(jnp.float32(1.5), t, flow, cosine)] == [1.5, t]
+  assert [float(v) for v in paths.convert(jnp.float32(1.5), 0.0, flow, ve)] == [1.5, 0.0]
+  # A path that stops short answers with its own end.
+  short = PATHS["own_sde"]
+  x_b, t_b = paths.convert(jnp.float32(1.5), 1.0, flow, short)
+  assert t_b == short.t_max and np.isfinite(x_b)
+
+
+def kernel(path, s, t):
+  """Mean coefficient and noise standard deviation of `paths.transition`, one draw apart."""
+  key = jax.random.key(0)
+  draw = lambda x: paths.transition(key, jnp.asarray([x]), s, t, path)[0]
+  return draw(1.0) - draw(0.0), draw(0.0) / jax.random.normal(key, (1,))[0]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_transitions_compose(name, x64):
+  """s → t → u has the law of s → u, and from the clean end the law of `corrupt` (Table 1)."""
+  path = PATHS[name]
+
+  def laws(s, t, u):
+    return [kernel(path, *pair) for pair in ((s, t), (t, u), (s, u))]
+
+  span = path.t_max - path.t_min
+  s, t, u = path.t_min + span * np.array([[0.01, 0.1, 0.5], [0.1, 0.3, 0.55], [0.3, 0.31, 0.9]])
+  first, second, both = jax.jit(jax.vmap(laws))(s, t, u)
+  np.testing.assert_allclose(second[0] * first[0], both[0], rtol=1e-12)
+  np.testing.assert_allclose(
+      (second[0] * first[1]) ** 2 + second[1] ** 2, both[1] ** 2, rtol=1e-10)
+  if name != "geometric_ve":  # its σ(t_min) is not 0
+    clean = np.full(3, path.t_min)
+    mean, noise = jax.vmap(lambda s, u: kernel(path, s, u))(clean, u)
+    np.testing.assert_allclose(mean, jax.vmap(path.alpha)(u), rtol=1e-12)
+    np.testing.assert_allclose(noise, jax.vmap(path.sigma)(u), rtol=1e-12)
+
+
+def test_corrupt_is_the_path():
+  x_0, eps = jnp.asarray([1.0, -2.0]), jnp.asarray([0.5, 3.0])
+  np.testing.assert_array_equal(
+      paths.corrupt(x_0, eps, 0.25, paths.rectified_flow()), 0.75 * x_0 + 0.25 * eps)
+
+
+@pytest.mark.parametrize("name", ["vp", "rectified_flow", "own_sde"])
+def test_simulated_trajectories_have_the_exact_law(name):
+  """Means α x₀, and E over pairs of times cov = (α_t/α_s) σ_s² (s ≤ t), whatever the step."""
+  path, n = PATHS[name], 40_000
+  times = path.t_min + (path.t_max - path.t_min) * jnp.asarray([0.02, 0.3, 0.35, 1.0])
+  x_0 = jnp.asarray([0.8])
+  keys = jax.random.split(jax.random.key(3), n)
+  states = jax.jit(jax.vmap(lambda k: paths.simulate(k, x_0, times, path)))(keys)
+  assert states.shape == (n, 4, 1)
+  states = np.asarray(states[..., 0], np.float64)
+  alpha, sigma = (np.asarray(jax.vmap(h)(times), np.float64) for h in (path.alpha, path.sigma))
+  # Five standard errors of each moment.
+  np.testing.assert_array_less(
+      np.abs(states.mean(0) - 0.8 * alpha), 5.0 * sigma / np.sqrt(n))
+  earlier = np.minimum(*np.indices((4, 4)))
+  later = np.maximum(*np.indices((4, 4)))
+  cov = alpha[later] / alpha[earlier] * sigma[earlier] ** 2
+  spread = np.sqrt((np.outer(sigma, sigma) ** 2 + cov**2) / n)
+  np.testing.assert_array_less(np.abs(np.cov(states.T) - cov), 5.0 * spread)
+
+
+def own_paths():
+  return {
+      "coefficients": paths.from_coefficients(
+          lambda t: 1.0 - t**2, lambda t: jnp.sin(0.5 * jnp.pi * t), t_min=0.0, t_max=1.0),
+      "sde": paths.from_sde(lambda t: -2.0 * t, lambda t: 1.0 + t, t_min=0.0, t_max=2.5),
+  }
+
+
+@pytest.mark.parametrize("kind", own_paths())
+def test_a_path_of_your_own_works_everywhere(kind):
+  """Two functions are enough for conversion, the split, the exact denoiser and the sampler."""
+  path, ve = own_paths()[kind], paths.ve()
+  model = mixtures.Mixture(
+      jnp.asarray([0.3, 0.7]), jnp.asarray([[-1.0], [1.5]]), jnp.asarray([[[0.1]], [[0.2]]]))
+  x, t = jnp.asarray([0.4]), 0.6
+  z, sigma = paths.convert(x, t, path, ve)
+  np.testing.assert_allclose(
+      model.denoise(x, path.alpha(t), path.sigma(t)), model.denoise(z, 1.0, sigma), rtol=2e-6)
+  score = model.score(x, path.alpha(t), path.sigma(t))
+  parts = splitting.split(path, 0.5)
+  np.testing.assert_allclose(
+      parts.forward.drift(x, t, score) + parts.reverse.drift(x, t, score),
+      parts.langevin.drift(x, t, score), rtol=1e-5)
+  # The same noise gives the same samples as along VE, from a level that both paths reach.
+  grid = samplers.karras(12, rho_max=8.0)
+  draw = lambda path: samplers.sample(
+      jax.random.key(1), mixtures.denoiser(model, path), path, shape=(64, 1),
+      method=samplers.ddim(1.0), grid=grid)
+  np.testing.assert_allclose(draw(path), draw(ve), atol=2e-5)
+
+
+def test_factories_are_memoised():
+  """Equal arguments give one object, so that compiled code is reused."""
+  assert paths.linear_vp(beta_max=10.0) is paths.linear_vp(beta_max=10.0)
+  assert paths.rectified_flow() is paths.rectified_flow()
+
+
+def test_a_path_can_be_made_while_tracing():
+  """Its tables are made on the host at once, not traced."""
+  @jax.jit
+  def sigma(t):
+    path = paths.from_sde(lambda t: -0.5, lambda t: 1.0, t_min=0.0, t_max=3.0, panels=16)
+    return path.sigma(path.time(path.half_log_snr(t)))
+
+  np.testing.assert_allclose(sigma(0.7), np.sqrt(-np.expm1(-0.7)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: paths.from_coefficients(lambda t: 1.0, lambda t: t, t_min=1.0, t_max=1.0), "t_min"),
+    (lambda: paths.from_coefficients(
+        lambda t: jnp.ones_like(t), lambda t: jnp.sin(t), t_min=0.0, t_max=3.0), "fall"),
+    (lambda: paths.from_coefficients(
+        lambda t: jnp.ones_like(t), lambda t: 1.0 - t, t_min=0.0, t_max=0.9), "fall"),
+    (lambda: paths.from_coefficients(
+        lambda t: jnp.sqrt(0.5 - t), lambda t: t, t_min=0.0, t_max=0.9), "fall"),
+    (lambda: paths.from_sde(lambda t: 0.0, lambda t: 1.0, t_min=2.0, t_max=1.0), "t_min"),
+    (lambda: paths.from_sde(
+        lambda t: jnp.log(0.5 - t), lambda t: 1.0, t_min=0.0, t_max=1.0), r"f\(t\) must be finite"),
+    (lambda: paths.from_sde(
+        lambda t: 0.0, lambda t: jnp.sqrt(t - 0.5), t_min=0.0, t_max=1.0), r"g\(t\) must be"),
+    (lambda: paths.from_sde(
+        lambda t: jnp.sign(t - 0.43), lambda t: 1.0, t_min=0.0, t_max=1.0), "not smooth"),
+    (lambda: paths.from_sde(lambda t: -1.0, lambda t: 0.0, t_min=0.0, t_max=1.0), "fall"),
+    (lambda: paths.vp(t_max=0.0), "t_max"),
+    (lambda: paths.ve(sigma_max=-1.0), "t_max"),
+    (lambda: paths.linear_vp(beta_min=0.0), "beta_min"),
+    (lambda: paths.linear_vp(beta_min=2.0, beta_max=1.0), "beta_min"),
+    (lambda: paths.sub_vp(beta_min=-0.1), "beta_min"),
+    (lambda: paths.geometric_ve(sigma_min=0.0), "sigma_min"),
+    (lambda: paths.geometric_ve(sigma_min=2.0, sigma_max=1.0), "sigma_min"),
+])
+def test_bad_input_is_a_value_error(make, message):
+  with pytest.raises(ValueError, match=message) as error:
+    make()
+  assert "\n" not in str(error.value)

@@ -1,0 +1,150 @@
+"""Training runs end to end: resumed, killed, signalled and gone wrong, they lose nothing."""
+
+import json
+import random
+import resource
+import signal
+import time
+
+import pytest
+import runner
+from runner import SMALL
+
+STEPS = "--config.training.steps=60", "--config.training.checkpoint_every=20"
+
+
+def manifest(workdir):
+  return json.loads((workdir / "manifest.json").read_text())
+
+
+def metrics(workdir):
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def wait_until(condition, process, seconds=120):
+  deadline = time.monotonic() + seconds
+  while not condition() and process.poll() is None and time.monotonic() < deadline:
+    time.sleep(0.01)
+  assert condition(), process.communicate() if process.poll() is not None else "too slow"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("train") / "run"
+  code, out, err = runner.run("train", *SMALL, *STEPS, f"--workdir={workdir}")
+  assert code == 0, err
+  assert "trained to step 60" in out
+  return workdir
+
+
+def test_leaves_everything_behind(undisturbed):
+  names = {file.name for file in undisturbed.iterdir()}
+  assert {"config.json", "manifest.json", "metrics.jsonl", "checkpoints", "loss.png",
+          "loss_by_level.png"} <= names
+  assert any(name.startswith("events.out.tfevents") for name in names)
+  facts = manifest(undisturbed)
+  assert len(facts["sha256"]) == 64 and facts["seed"] == 0 and facts["finished"]
+  assert facts["config"]["network"]["width"] == 16 and facts["versions"]["jax"]
+  assert facts["devices"] and "commit" in facts
+  lines = metrics(undisturbed)
+  assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60]
+  assert sum(lines[0]["level_count"]) == 32 * 10
+
+
+def test_same_command_again_does_nothing_more(undisturbed):
+  before = manifest(undisturbed)["sha256"], metrics(undisturbed)
+  code, _, err = runner.run("train", *SMALL, *STEPS, f"--workdir={undisturbed}")
+  assert code == 0, err
+  assert (manifest(undisturbed)["sha256"], metrics(undisturbed)) == before
+
+
+def test_seed_and_path_of_training_matter(undisturbed, tmp_path):
+  shas = {manifest(undisturbed)["sha256"]}
+  for i, change in enumerate((["--config.seed=1"], [
+      "--config.objective.density=uniform_time", "--config.path.name=vp"])):
+    code, _, err = runner.run("train", *SMALL, *STEPS, *change, f"--workdir={tmp_path / str(i)}")
+    assert code == 0, err
+    shas.add(manifest(tmp_path / str(i))["sha256"])
+  assert len(shas) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_and_the_rest_is_bitwise(number, tmp_path):
+  arguments = (*SMALL, "--config.training.steps=20000", "--config.training.checkpoint_every=19995",
+               f"--workdir={tmp_path / 'run'}")
+  process = runner.start("train", *arguments)
+  wait_until((tmp_path / "run" / "metrics.jsonl").exists, process)
+  time.sleep(2.0)
+  process.send_signal(number)
+  out, err = process.communicate(timeout=120)
+  assert process.returncode == 0, err
+  assert "stopped at step" in out and "saved it" in out
+  stopped = int(out.split("stopped at step ")[1].split()[0])
+  assert 0 < stopped < 20000 and stopped % 5 == 0
+  assert (tmp_path / "run" / "checkpoints" / str(stopped)).is_dir()
+
+
+def test_sigkill_at_any_moment_ten_times_ends_bitwise_the_same(tmp_path):
+  """Saves every 20 of 3000 steps: most kills fall within or just after one."""
+  steps = "--config.training.steps=3000", "--config.training.checkpoint_every=20"
+  whole, killed = tmp_path / "whole", tmp_path / "killed"
+  code, _, err = runner.run("train", *SMALL, *steps, f"--workdir={whole}")
+  assert code == 0, err
+  dice = random.Random(0)
+  kills = 0
+  while kills < 10:
+    process = runner.start("train", *SMALL, *steps, f"--workdir={killed}")
+    # From before the first import is done to well into the steps.
+    time.sleep(dice.uniform(0.5, 4.5))
+    assert process.poll() is None, process.communicate()
+    process.kill()
+    process.communicate()
+    kills += 1
+  code, out, err = runner.run("train", *SMALL, *steps, f"--workdir={killed}")
+  assert code == 0, err
+  assert "resuming" in out  # the kills did let some progress be made
+  assert manifest(killed)["sha256"] == manifest(whole)["sha256"]
+  assert manifest(killed)["sha256_ema"] == manifest(whole)["sha256_ema"]
+  strip = lambda lines: [{k: v for k, v in line.items() if k != "steps_per_second"}
+                         for line in lines]
+  assert strip(metrics(killed)) == strip(metrics(whole))
+
+
+def test_failed_write_keeps_the_checkpoint_before(tmp_path):
+  """A limit on file sizes makes large writes fail within Orbax's own threads; then it is lifted."""
+  arguments = (*SMALL, "--config.network.width=128", "--config.training.steps=2000",
+               "--config.training.checkpoint_every=1000")
+  code, _, err = runner.run("train", *arguments, f"--workdir={tmp_path / 'whole'}")
+  assert code == 0, err
+
+  limited = (*arguments, f"--workdir={tmp_path / 'limited'}")
+  process = runner.start("train", *limited)
+  wait_until(lambda: (tmp_path / "limited/checkpoints/1000").exists(), process)
+  process.kill()
+  process.communicate()
+
+  def limit():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+  code, _, err = runner.run("train", *limited, preexec_fn=limit)
+  assert code == 2
+  assert err.splitlines()[-1].startswith("error: checkpoint could not be written"), err
+  code, out, err = runner.run("train", *limited)
+  assert code == 0, err
+  assert "resuming" in out and "at step 1000" in out
+  assert manifest(tmp_path / "limited")["sha256"] == manifest(tmp_path / "whole")["sha256"]
+
+
+def test_loss_not_finite_stops_with_step_and_level(tmp_path):
+  """A learning rate that overflows float32 within a few steps."""
+  code, _, err = runner.run(
+      "train", *SMALL, "--config.training.steps=200", "--config.training.checkpoint_every=5",
+      "--config.training.learning_rate=1e30", "--config.training.warmup_steps=20",
+      f"--workdir={tmp_path / 'run'}")
+  assert code == 2
+  assert "not finite at step" in err and "half log-SNR" in err and len(err.splitlines()) == 1
+  kept = sorted(int(d.name) for d in (tmp_path / "run" / "checkpoints").iterdir() if
+                d.name.isdigit())
+  step = int(err.split("at step ")[1].split(",")[0])
+  assert all(k <= step for k in kept)
