@@ -117,8 +117,8 @@ def _check_same(found: State, target: State, step: int) -> None:
 def _reported(action) -> None:
   try:
     action()
-  except ValueError as error:
-    # Orbax wraps what the file system said.
+  except (ValueError, OSError) as error:
+    # Orbax wraps what the file system said, or passes it on.
     reason = str(error).splitlines()[0][:300]
     raise OSError(
         f"checkpoint could not be written, earlier ones are complete: {reason}") from error

@@ -92,10 +92,18 @@ def test_sigkill_at_any_moment_ten_times_ends_bitwise_the_same(tmp_path):
   assert code == 0, err
   dice = random.Random(0)
   kills = 0
+  newest = lambda: max([0, *(int(d.name) for d in (killed / "checkpoints").glob("*") if
+                             d.name.isdigit())])
   while kills < 10:
+    before = newest()
     process = runner.start("train", *SMALL, *steps, f"--workdir={killed}")
-    # From before the first import is done to well into the steps.
-    time.sleep(dice.uniform(0.5, 4.5))
+    if kills % 2:
+      # Anywhere from the first import on, start-up and restore included.
+      time.sleep(dice.uniform(0.2, 4.0))
+    else:
+      # Among steps and saves: a moment after this run's first save.
+      wait_until(lambda before=before: newest() > before, process)
+      time.sleep(dice.uniform(0.0, 0.2))
     assert process.poll() is None, process.communicate()
     process.kill()
     process.communicate()
@@ -113,7 +121,7 @@ def test_sigkill_at_any_moment_ten_times_ends_bitwise_the_same(tmp_path):
 def test_failed_write_keeps_the_checkpoint_before(tmp_path):
   """A limit on file sizes makes large writes fail within Orbax's own threads; then it is lifted."""
   arguments = (*SMALL, "--config.network.width=128", "--config.training.steps=2000",
-               "--config.training.checkpoint_every=1000")
+               "--config.training.checkpoint_every=1000", "--config.training.log_every=200")
   code, _, err = runner.run("train", *arguments, f"--workdir={tmp_path / 'whole'}")
   assert code == 0, err
 
