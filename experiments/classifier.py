@@ -1,7 +1,7 @@
 """A small convolutional classifier of real images, for label agreement and for FID's features.
 
-Trained on the spot in seconds, since no pretrained network ships with a Python package. Distances on
-its features compare runs judged with the same classifier; they are not the FID of other papers.
+Trained on the spot in seconds, so that nothing need be downloaded. Distances on its features
+compare runs that were judged by the same classifier; they are not the FID of other papers.
 """
 
 import functools
@@ -175,7 +175,7 @@ def _apply(params: Any, x: jax.Array, *, num_classes: int) -> tuple[jax.Array, j
 
 
 def _evaluate(classifier: Classifier, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(logits, features) in batches of one shape, the last one filled up, so that one compile does."""
+  """(logits, features) in batches of one shape, the last one filled up, for one compile."""
   images = _images(images, classifier.shape)
   parts = []
   for start in range(0, len(images), _EVALUATION_BATCH):

@@ -5,29 +5,16 @@ that a run resumes from its step alone. Bad input is a one-line ValueError that 
 """
 
 import functools
-import gzip
-import math
 import pathlib
-import struct
-import tokenize
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from experiments import toy_data
+from experiments import readers, toy_data
 from experiments.toy_data import gaussian_mixture_2d
 
 # Debian's package puts its files here; data.path names any other directory.
 FASHION_MNIST_DIRECTORY = "/usr/share/datasets/fashion-mnist"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-# What numpy, gzip and Pillow are known to raise on a file that is cut short or of another kind.
-UNREADABLE = (
-    OSError, ValueError, EOFError, KeyError, IndexError, TypeError, SyntaxError, OverflowError,
-    MemoryError, NotImplementedError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error,
-    tokenize.TokenError, Image.DecompressionBombError)
 
 
 class Dataset(NamedTuple):
@@ -45,7 +32,8 @@ class Dataset(NamedTuple):
   mean: np.ndarray  # (d,) for vectors, else (); float64
   scale: np.ndarray  # (); float64
   kind: str  # "image", "vector" or "array": how it is judged and drawn
-  value_range: tuple[float, float] | None  # pictures of samples are clipped to it; user's units
+  value_range: tuple[float, float] | None  # samples are clipped to it; user's units
+  integers: bool  # images of whole grey levels: samples are rounded to them
 
 
 def load(
@@ -141,10 +129,10 @@ def fashion_mnist(*, path: str = "") -> Dataset:
         f"`apt-get install dataset-fashion-mnist` puts them in {FASHION_MNIST_DIRECTORY}, "
         "any copy of the four IDX files will do")
   x, y, x_test, y_test = (
-      read_idx(files[0], rank) for files, rank in zip(found, (3, 1, 3, 1), strict=True))
+      readers.read_idx(files[0], rank) for files, rank in zip(found, (3, 1, 3, 1), strict=True))
   for images_, labels_, part in ((x, y, "train"), (x_test, y_test, "t10k")):
-    _check_array(images_, "data.path")
-    _check_labels(labels_, len(images_), f"data.path ({part} labels)")
+    readers.check_array(images_, "data.path")
+    readers.check_labels(labels_, len(images_), f"data.path ({part} labels)")
   if x.shape[1:] != x_test.shape[1:]:
     raise ValueError(f"data.path: training and test images must be of one size; got {x.shape[1:]} "
                      f"and {x_test.shape[1:]}")
@@ -158,7 +146,7 @@ def arrays(*, path: str, labels: str = "", holdout: float = 0.2) -> Dataset:
   (n, d) is n vectors. (n, h, w), which gets a channel axis, and (n, h, w, c) with c of 1, 3 or 4
   are images. Anything of higher rank is an array. A .npy in `labels` overrides those of an .npz.
   """
-  content = _read_numpy(path, "data.path")
+  content = readers.read_numpy(path, "data.path")
   y, y_field = None, "data.path (labels)"
   if isinstance(content, dict):
     data = {key: value for key, value in content.items() if key not in ("labels", "y")}
@@ -170,12 +158,12 @@ def arrays(*, path: str, labels: str = "", holdout: float = 0.2) -> Dataset:
   else:
     x = content
   if labels:
-    y, y_field = _read_numpy(labels, "data.labels"), "data.labels"
+    y, y_field = readers.read_numpy(labels, "data.labels"), "data.labels"
     if isinstance(y, dict):
       raise ValueError(f"data.labels: {labels!r} must be a .npy file of one array, not a .npz")
-  _check_array(x, "data.path")
+  readers.check_array(x, "data.path")
   if y is not None:
-    _check_labels(y, len(x), y_field)
+    readers.check_labels(y, len(x), y_field)
   image = x.ndim == 3 or (x.ndim == 4 and x.shape[-1] in (1, 3, 4))
   return _held_out(
       x[..., None] if x.ndim == 3 else x, y, holdout=holdout,
@@ -198,9 +186,10 @@ def images(
     raise ValueError(f"data.channels must be 1, 3 or 4; got {channels}")
   if size < 0:
     raise ValueError(f"data.size must be positive, or 0 to keep images as they are; got {size}")
-  root = _existing(path, "data.path", directory=True)
+  root = readers.existing(path, "data.path", directory=True)
   files = sorted(
-      file for file in root.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+      file for file in root.rglob("*")
+      if file.suffix.lower() in readers.IMAGE_SUFFIXES and file.is_file()
       and not any(part.startswith(".") for part in file.relative_to(root).parts))
   if not files:
     raise ValueError(f"data.path: no .png, .jpg or .jpeg under {path!r}; at least one is needed")
@@ -211,7 +200,7 @@ def images(
                      f" not both; {files[folders.index('')].name!r} is beside sub-folders")
   x = None
   for i, file in enumerate(files):
-    image = _read_image(file, size, channels)
+    image = readers.read_image(file, size, channels)
     if x is None:
       # Every array is filled in place: a list of images would double the memory.
       x = np.empty((len(files), *image.shape), np.uint8)
@@ -279,106 +268,6 @@ def restore(dataset: Dataset, x: np.ndarray) -> np.ndarray:
   return (dataset.mean + dataset.scale * np.asarray(x, np.float64)).astype(np.float32)
 
 
-def read_idx(file: pathlib.Path, rank: int) -> np.ndarray:
-  """The uint8 array of an IDX file (plain or .gz), the format of MNIST (LeCun et al. 1998).
-
-  Two zero bytes, the type (8: unsigned bytes), the rank, the sizes as big-endian uint32, the data.
-
-  Raises:
-    ValueError: not such a file, or one whose length is not the header's.
-  """
-  try:
-    raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-  except UNREADABLE as error:
-    raise ValueError(f"data.path: {str(file)!r} must be a readable file, gzip if it ends in .gz "
-                     f"({_line(error)})") from error
-  if raw[:4] != bytes((0, 0, 8, rank)):
-    raise ValueError(f"data.path: {str(file)!r} must start as IDX bytes of rank {rank}, 00 00 08 "
-                     f"{rank:02x}; got {raw[:4].hex(' ') or 'an empty file'}")
-  header = 4 + 4 * rank
-  sizes = struct.unpack(f">{rank}I", raw[4:header]) if len(raw) >= header else None
-  if sizes is None or len(raw) != header + math.prod(sizes):
-    wanted = f"{header + math.prod(sizes)}" if sizes else f"at least {header}"
-    raise ValueError(f"data.path: {str(file)!r} must be {wanted} bytes long as its header says; "
-                     f"it is cut short or damaged at {len(raw)}")
-  return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes)
-
-
-def _existing(path: str, field: str, *, directory: bool) -> pathlib.Path:
-  found = pathlib.Path(path).expanduser()
-  if not path or not (found.is_dir() if directory else found.is_file()):
-    kind = "directory" if directory else "file"
-    raise ValueError(f"{field} must name an existing {kind}; got {path!r}")
-  return found
-
-
-def _line(error: BaseException) -> str:
-  return " ".join(str(error).split()) or type(error).__name__
-
-
-def _read_numpy(path: str, field: str) -> np.ndarray | dict[str, np.ndarray]:
-  file = _existing(path, field, directory=False)
-  try:
-    with file.open("rb") as handle:
-      content = np.load(handle, allow_pickle=False)
-      return content if isinstance(content, np.ndarray) else dict(content)
-  except UNREADABLE as error:
-    raise ValueError(f"{field}: {path!r} must be a readable .npy or .npz of plain numbers "
-                     f"({_line(error)})") from error
-
-
-def _read_image(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
-  """One picture as (h, w, channels) uint8; see `images`."""
-  try:
-    with Image.open(file) as opened:
-      image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I"):
-      # Pillow would clip 16-bit grey at 255.
-      image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data and channels < 4:
-      image = image.convert("RGBA")
-      image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
-    if size:
-      # Cropped first: a resize by `box` blends in pixels from outside of it.
-      side = min(image.size)
-      left, top = (image.width - side) // 2, (image.height - side) // 2
-      image = image.crop((left, top, left + side, top + side))
-      image = image.resize((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(image).reshape(image.height, image.width, channels)
-  except UNREADABLE as error:
-    raise ValueError(f"data.path: {str(file)!r} must be a readable PNG or JPEG ({_line(error)})"
-                     ) from error
-
-
-def _check_array(x: np.ndarray, field: str) -> None:
-  if x.dtype.kind not in "biuf":
-    raise ValueError(f"{field}: array must be of integers or real numbers; got dtype {x.dtype}")
-  if x.ndim < 2:
-    raise ValueError(f"{field}: array must have rank 2 or more, (n, d) for vectors, (n, h, w) or "
-                     f"(n, h, w, c) for images; got shape {x.shape}")
-  if x.size == 0:
-    raise ValueError(f"{field}: array must not be empty; got shape {x.shape}")
-  bad = ~(np.abs(x) <= np.finfo(np.float32).max) if x.dtype.kind == "f" else np.zeros(1, bool)
-  if bad.any():
-    first = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
-    raise ValueError(f"{field}: values must be finite and within float32; {bad.sum()} of {x.size} "
-                     f"are NaN, infinite or beyond it, the first at index {first}")
-
-
-def _check_labels(y: np.ndarray, n: int, field: str) -> None:
-  allowed = f"{field} must be {n} class numbers 0, 1, 2, …, one an example"
-  if y.shape != (n,):
-    raise ValueError(f"{allowed}; got shape {y.shape}")
-  if y.dtype.kind not in "biu":
-    raise ValueError(f"{allowed}, of an integer dtype; got dtype {y.dtype}")
-  if y.min() < 0:
-    raise ValueError(f"{allowed}; got {y.min()} at index {np.argmin(y)}")
-  # The network learns a vector for every class number up to the largest.
-  if y.max() >= max(n, 1000):
-    raise ValueError(f"{allowed}, without gaps; got {y.max()} at index {np.argmax(y)}")
-
-
 def _drawn(law, num_classes: int, train_size: int, test_size: int) -> Dataset:
   for field, n in (("data.train_size", train_size), ("data.test_size", test_size)):
     if n < 2:
@@ -416,7 +305,8 @@ def _standardised(
   mean, scale = statistics(x, kind)
   labels = lambda y: y.astype(np.int32) if num_classes else np.zeros((0,), np.int32)
   return Dataset(standardise(x, mean, scale), labels(y), standardise(x_test, mean, scale),
-                 labels(y_test), num_classes, mean, scale, kind, value_range)
+                 labels(y_test), num_classes, mean, scale, kind, value_range,
+                 integers=kind == "image" and not np.any(np.mod(x, 1.0)))
 
 
 @functools.lru_cache(maxsize=4)

@@ -29,6 +29,9 @@ from experiments import (
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 0, "How many; the config's if not given.")
 
+# More examples than this cost minutes and change no digit that is printed.
+_LIMIT = 10_000
+
 Row = tuple[str, float, float | None]
 
 
@@ -78,40 +81,47 @@ def vectors(dataset: data.Dataset, x: np.ndarray, seed: int) -> list[Row]:
 def images(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray, seed: int) -> list[Row]:
   """Feature distances, C2ST, label agreement and distances to the nearest real images.
 
-  Features are those of a classifier trained on the real training set. Distances compare samples
-  with all real data, and one half of the real data with the other as the floor.
+  Features are those of a classifier trained on the real training set. FID and its like depend on
+  the sizes of the sets, so samples and the floor, the other half of the real data, are both
+  compared with one half of the real data at equal n.
   """
+  flat = lambda images: images.reshape(len(images), -1)
   real = np.concatenate([dataset.train, dataset.test])
-  order = np.random.default_rng(seed).permutation(len(real))
-  halves = real[order[:len(real) // 2]], real[order[len(real) // 2:]]
+  order = np.random.default_rng(seed).permutation(len(real))[:2 * _LIMIT]
+  real = real[order]
+  half, other = real[:len(real) // 2], real[len(real) // 2:]
+  model, features = None, flat
   if dataset.num_classes:
     model = classifier.train(
         dataset.train, dataset.train_labels, num_classes=dataset.num_classes, seed=seed)
     features = lambda images: classifier.features(model, images)
-  else:
-    features = lambda images: images.reshape(len(images), -1)
-  rows = feature_rows(features(real), features(x), *map(features, halves), seed)
-  flat = lambda images: images.reshape(len(images), -1)
-  rows.append((f"C2ST accuracy, pixels (n = {min(len(x), len(real))} each)",
-               distances.c2st(flat(real), flat(x), seed=seed),
-               distances.c2st(*map(flat, halves), seed=seed)))
-  if dataset.num_classes:
-    rows.append((f"label agreement (n = {len(x)}; floor: held-out n = {len(dataset.test)})",
+  rows = feature_rows(features(half), features(x[:len(half)]), features(other), seed)
+  compared = min(len(x), len(real), _LIMIT)
+  rows.append((f"C2ST accuracy, pixels (n = {compared} each; floor: halves)",
+               distances.c2st(flat(real[:compared]), flat(x[:compared]), seed=seed),
+               distances.c2st(flat(half), flat(other), seed=seed)))
+  if model is not None:
+    rows.append((f"label agreement (n = {len(x)}; floor: held-out, n = {len(dataset.test)})",
                  classifier.label_agreement(model, x, labels),
                  classifier.label_agreement(model, dataset.test, dataset.test_labels)))
-  near = distances.nearest_distances(flat(x), flat(dataset.train), flat(dataset.test), seed=seed)
-  rows += [(f"nearest neighbour: {name}", value, None) for name, value in near.items()]
-  return rows
+  near = distances.nearest_distances(
+      *(flat(a[:_LIMIT]) for a in (x, dataset.train, dataset.test)), seed=seed)
+  return [
+      *rows,
+      ("distance to the nearest training image, median (floor: from held-out)",
+       near["samples to train"], near["held-out to train"]),
+      ("the same to an equal number of training (floor: held-out) images",
+       near["samples to part of train"], near["samples to held-out"])]
 
 
-def feature_rows(real, fake, half, other_half, seed: int) -> list[Row]:
-  """FID, KID, precision, recall, density and coverage on features."""
-  rows = [
-      (f"FID (n = {len(fake)}, {len(real)}; floor: halves)", distances.frechet(real, fake),
+def feature_rows(half, fake, other_half, seed: int) -> list[Row]:
+  """FID, KID, precision, recall, density and coverage on features, against one half."""
+  value, floor = distances.prdc(half, fake), distances.prdc(half, other_half)
+  return [
+      (f"FID (n = {len(half)} each)", distances.frechet(half, fake),
        distances.frechet(half, other_half)),
-      ("KID", distances.kid(real, fake, seed=seed), distances.kid(half, other_half, seed=seed))]
-  value, floor = distances.prdc(real, fake), distances.prdc(half, other_half)
-  return rows + [(name, value[name], floor[name]) for name in value]
+      ("KID", distances.kid(half, fake, seed=seed), distances.kid(half, other_half, seed=seed)),
+      *((name, value[name], floor[name]) for name in value)]
 
 
 def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> list[Row]:
@@ -132,7 +142,7 @@ def report(workdir: pathlib.Path, rows: list[Row], facts: dict) -> None:
   }, indent=2, ensure_ascii=False) + "\n")
   width = max(len(name) for name, _, _ in rows)
   number = lambda v: "" if v is None else f"{v:.4g}"
-  print(f"\n{'':{width}}  {'samples':>10}  {'real floor':>10}")
+  print(f"\n{'':{width}}  {'samples':>10}  {'floor':>10}")
   for name, value, floor in rows:
     print(f"{name:{width}}  {number(value):>10}  {number(floor):>10}")
   print(f"\nin {workdir}/: {', '.join(sorted(file.name for file in workdir.iterdir()))}")

@@ -118,7 +118,7 @@ def draw(
   """One sample per label, in the user's units, shape (n, *data shape), float32.
 
   Sample i depends on (seed, i, its label) alone, not on the batch it rides in. Samples of images
-  are clipped to the range of the data.
+  are clipped to the range of the data, and rounded where the data are whole grey levels.
   """
   method, grid = build.method(sampling), build.grid(sampling)
   shape = run.dataset.train.shape[1:]
@@ -142,4 +142,5 @@ def draw(
     parts.append(np.asarray(batch(params, keys, now))[:n - start])
     progress(min(start + size, n))
   x = data.restore(run.dataset, np.concatenate(parts))
+  x = np.round(x) if run.dataset.integers else x
   return x if run.dataset.value_range is None else np.clip(x, *run.dataset.value_range)

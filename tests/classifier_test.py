@@ -39,7 +39,7 @@ def test_features_separate_classes(digits, trained):
   centres = np.stack([f[y == k].mean(0) for k in range(10)])
   within = np.mean(np.sum((f - centres[y]) ** 2, -1))
   between = np.mean(np.sum((centres[y] - f.mean(0)) ** 2, -1))
-  assert between > within  # raw pixels have between ≈ 0.75 within
+  assert between > 1.4 * within  # 1.9 here, 1.0 in pixels
 
 
 def test_evaluation_does_not_depend_on_the_batch(digits, trained):
@@ -52,23 +52,16 @@ def test_evaluation_does_not_depend_on_the_batch(digits, trained):
   np.testing.assert_allclose(classifier.logits(trained, x[:1]), forward[:1], atol=1e-4)
 
 
-def test_training_repeats_for_a_seed(digits):
-  x, y = digits[:2]
-  one, same, other = (
-      classifier.train(x[:300], y[:300], num_classes=10, seed=seed, steps=20, batch_size=32)
-      for seed in (3, 3, 4))
-  jax.tree.map(np.testing.assert_array_equal, one.params, same.params)
-  gaps = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), one.params, other.params)
+def test_training_repeats_for_a_seed_in_any_units(digits):
+  x, y = digits[0][:300], digits[1][:300]
+  train = lambda x, seed: classifier.train(
+      x, y, num_classes=10, seed=seed, steps=20, batch_size=32).params
+  one = train(x, 3)
+  jax.tree.map(np.testing.assert_array_equal, one, train(x, 3))
+  # Powers of two are exact in float32, so the standardised images are the same bit for bit.
+  jax.tree.map(np.testing.assert_array_equal, one, train(x / 16.0, 3))
+  gaps = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), one, train(x, 4))
   assert min(jax.tree.leaves(gaps)) > 0.0
-
-
-def test_units_of_the_images_do_not_matter(digits):
-  # A power of two and its multiples are exact in float32, so the standardised images are equal.
-  x, y = digits[:2]
-  train = lambda x: classifier.train(x, y[:300], num_classes=10, seed=0, steps=10, batch_size=32)
-  small, large = train(x[:300] / 16.0), train(x[:300] * 16.0)
-  np.testing.assert_allclose(
-      classifier.logits(small, x[:50] / 16.0), classifier.logits(large, x[:50] * 16.0), atol=1e-4)
 
 
 def test_other_shapes_constant_channels_and_few_images():
@@ -121,18 +114,18 @@ def test_train_refuses(field, change):
   options = {"images": X, "labels": Y, "num_classes": 3, "seed": 0, "steps": 1, "batch_size": 2}
   options.update(change)
   images, labels = options.pop("images"), options.pop("labels")
-  with pytest.raises(ValueError, match=f"^{field} must [^\n]*$"):
+  with pytest.raises(ValueError, match=rf"^{field} must [^\n]*$"):
     classifier.train(images, labels, **options)
 
 
 @pytest.mark.parametrize("images", [X[:, :, :, 0], X[:0], np.zeros((2, 9, 8, 1)), NAN])
 def test_evaluation_refuses(trained, images):
   for function in (classifier.logits, classifier.features):
-    with pytest.raises(ValueError, match="^images must [^\n]*$"):
+    with pytest.raises(ValueError, match=r"^images must [^\n]*$"):
       function(trained, images)
 
 
 def test_label_agreement_refuses(trained):
   for labels in (np.zeros(5, int), np.full(6, 10), np.zeros(6)):
-    with pytest.raises(ValueError, match="^labels must [^\n]*$"):
+    with pytest.raises(ValueError, match=r"^labels must [^\n]*$"):
       classifier.label_agreement(trained, X, labels)

@@ -1,0 +1,83 @@
+"""How good what is trained is: digits and the two-dimensional mixture, over paths and seeds.
+
+  python -m experiments.benchmarks.quality --out=runs/bench/quality.json
+
+For each seed one run is trained by the command line and evaluated along VP, VE and rectified flow,
+since one network serves all paths; runs that exist are used as they are. A budget in the table is
+the seconds that training took on this machine.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from absl import flags
+
+from experiments import cli, records
+from experiments.benchmarks import measure
+
+_OUT = flags.DEFINE_string("out", "runs/bench/quality.json", "Where the numbers go.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "How many seeds of each.")
+_RUNS = flags.DEFINE_string("runs", "runs/bench", "Where the trained runs are kept.")
+_ONLY = flags.DEFINE_string("only", "", "digits or mixture2d alone.")
+
+PATHS = ("vp", "ve", "rectified_flow")
+ROOT = pathlib.Path(__file__).parent.parent
+# The start of each metric's name, and the target of the project where there is one.
+METRICS = {
+    "digits": {"label agreement": ">= 0.97", "C2ST accuracy": "<= 0.57", "FID": "",
+               "distance to the nearest training": "", "the same to an equal number": ""},
+    "mixture2d": {"KL(data‖model)": "<= 0.03", "KL(data‖samples)": "", "score error": ""},
+}
+
+
+def main() -> int:
+  names = [_ONLY.value] if _ONLY.value else list(METRICS)
+  if unknown := set(names) - set(METRICS):
+    raise ValueError(f"--only must be one of {', '.join(METRICS)}, got {unknown.pop()!r}")
+  results = {name: experiment(name) for name in names}
+  out = pathlib.Path(_OUT.value)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  records.write_text(out, json.dumps(
+      {"machine": measure.machine(), "results": results}, indent=2, ensure_ascii=False) + "\n")
+  for name, result in results.items():
+    print(f"\n{name}: mean ± spread over {_SEEDS.value} seeds; trained in "
+          f"{min(result['seconds']):.0f}–{max(result['seconds']):.0f} s")
+    for metric, target in METRICS[name].items():
+      cells = []
+      for path in PATHS:
+        values = [next(entry["value"] for key, entry in run["metrics"].items()
+                       if key.startswith(metric)) for run in result[path]]
+        cells.append(f"{path} {np.mean(values):.4f} ± {np.std(values):.4f}")
+      print(f"  {metric:34} {'   '.join(cells)}   {target}")
+  print(f"\nwrote {out}")
+  return 0
+
+
+def experiment(name: str) -> dict:
+  """Evaluations of every seed along every path, and the seconds of training."""
+  result: dict = {"seconds": [], **{path: [] for path in PATHS}}
+  for seed in range(_SEEDS.value):
+    workdir = pathlib.Path(_RUNS.value) / f"{name}-{seed}"
+    config = ROOT / "configs" / f"{name}.py"
+    call("train", f"--config={config}", f"--workdir={workdir}", f"--config.seed={seed}")
+    log = workdir / "seconds.json"
+    if not log.exists():
+      records.write_text(log, json.dumps(
+          json.loads((workdir / "manifest.json").read_text())["seconds"]))
+    result["seconds"].append(json.loads(log.read_text()))
+    for path in PATHS:
+      call("evaluate", f"--workdir={workdir}", f"--path={path}")
+      result[path].append(json.loads((workdir / "evaluation.json").read_text()))
+  return result
+
+
+def call(module: str, *arguments: str) -> None:
+  """One command of the project, its output passed on."""
+  subprocess.run([sys.executable, "-m", f"experiments.{module}", *arguments], check=True)
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,362 @@
+"""Speed: what the library costs beside the bare network, beside PyTorch, and to start.
+
+  python -m experiments.benchmarks.speed --out=runs/bench/speed.json
+
+Everything is a ratio to a rival that is timed turn about with it (measure.py), at the shapes of
+experiments/configs/digits.py and mixture2d.py. The table stands beside the target; the JSON holds
+all rounds and the machine's description. About 10 minutes on 2 cores.
+
+The bare network is what a hand-written loop would do: training, forward, backward and the same
+optimizer on a fixed input and target; sampling, the same number of jitted calls, each on the output
+of the one before it.
+"""
+
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+
+from experiments import cli, data, runs
+from experiments.benchmarks import measure
+from experiments.configs import digits, mixture2d
+from langevin_jax import samplers, training
+
+_OUT = flags.DEFINE_string("out", "runs/bench/speed.json", "Where to write the numbers.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds of every comparison.")
+_SECONDS = flags.DEFINE_float("seconds", 1.0, "Time of each rival in each round.")
+_ONLY = flags.DEFINE_list("only", [], "Of train, sampling, memory, torch, import and start; all "
+                          "if not given.")
+
+
+class Row(NamedTuple):
+  """One line of the table: a ratio (or what `name` says), its spread, and what is wanted."""
+
+  name: str
+  value: measure.Spread | None
+  target: str
+  note: str = ""
+
+
+class Part(NamedTuple):
+  """The rows of one comparison, and seconds per iteration of each rival in each round."""
+
+  rows: list[Row]
+  seconds: dict[str, dict[str, list[float]]]
+
+
+def main() -> int:
+  parts = {"train": train, "sampling": sampling, "memory": memory, "torch": against_torch,
+           "import": imports, "start": starts}
+  chosen = _ONLY.value or list(parts)
+  for name in chosen:
+    if name not in parts:
+      raise ValueError(f"--only must be of {', '.join(parts)}, got {name!r}")
+  runs.configure_jax(digits.get_config())
+  report = {"machine": measure.machine(), "command": sys.argv[1:], "rows": [], "seconds": {}}
+  rows = []
+  for name in chosen:
+    before = measure.load()
+    print(f"{name}: load average {before[0]}", flush=True)
+    part = parts[name]()
+    rows += part.rows
+    report["rows"] += [{"part": name, **row._asdict(), "value": row.value and row.value._asdict(),
+                        "load_average": [before[0], measure.load()[0]]} for row in part.rows]
+    report["seconds"].update(part.seconds)
+    for row in part.rows:
+      print("  " + _line(row, max(len(row.name) for row in part.rows)), flush=True)
+    measure.write(pathlib.Path(_OUT.value), report)
+  width = max(len(row.name) for row in rows)
+  print(f"\n{'':{width}}  {'median':>8}  {'least':>8}  {'greatest':>8}  target")
+  for row in rows:
+    print(_line(row, width))
+  print(f"\nin {_OUT.value}")
+  return 0
+
+
+def train() -> Part:
+  """train_step against forward, backward and optimizer of the network alone."""
+  rows, seconds = [], {}
+  for name, config in (("digits DiT", digits.get_config()), ("mixture2d MLP",
+                                                             mixture2d.get_config())):
+    run = runs.prepare(config)
+    devices = jax.devices()[:config.training.cpu_devices]
+    times = _timed({"train_step": _train_step(run, devices), "bare": _bare_step(run, devices)})
+    seconds[f"train {name}"] = _plain(times)
+    per = f"{len(devices)} devices, {config.training.steps_per_dispatch} steps a dispatch"
+    rows.append(Row(f"train_step ÷ bare, {name} ({per})",
+                    measure.ratio(times["train_step"], times["bare"]), "<= 1.05"))
+  return Part(rows, seconds)
+
+
+def sampling() -> Part:
+  """samplers.sample, eager and jitted, against as many calls of the network alone."""
+  rows, seconds = [], {}
+  dit, mlp = runs.prepare(digits.get_config()), runs.prepare(mixture2d.get_config())
+  methods = {
+      "digits DiT, ddim 50, η = 0": (dit, samplers.ddim(0.0), 50, 50),
+      "digits DiT, ddim 50, η = 1": (dit, samplers.ddim(1.0), 50, 50),
+      "digits DiT, heun 25": (dit, samplers.heun(), 25, 49),
+      "mixture2d MLP, ddim 50, η = 0": (mlp, samplers.ddim(0.0), 50, 50),
+      "mixture2d MLP, ddim 50, η = 1": (mlp, samplers.ddim(1.0), 50, 50),
+      "mixture2d MLP, heun 25": (mlp, samplers.heun(), 25, 49),
+  }
+  for name, (run, method, steps, calls) in methods.items():
+    times = _timed(_samplings(run, method, steps, calls))
+    seconds[f"sampling {name}"] = _plain(times)
+    for how in ("eager", "jitted"):
+      for rival in ("loop", "scan"):
+        rows.append(Row(f"sampling, {how} ÷ {calls} bare calls in a {rival}, {name}",
+                        measure.ratio(times[how], times[f"bare {rival}"]), "<= 1.05"))
+  return Part(rows, seconds)
+
+
+def memory() -> Part:
+  """Peak memory of sampling, by the compiler's own account, at 10 and at 1000 steps."""
+  run = runs.prepare(digits.get_config())
+  rows = []
+  for name, make in (("ddim, η = 1", lambda: samplers.ddim(1.0)), ("heun", samplers.heun)):
+    size = {}
+    for steps in (10, 1000):
+      draw, params, _ = _sampler(run, make(), steps)
+      used = jax.jit(draw).lower(jax.random.key(0), params).compile().memory_analysis()
+      size[steps] = (used.temp_size_in_bytes + used.output_size_in_bytes
+                     + used.argument_size_in_bytes)
+    same = measure.spread([size[1000] / size[10]])
+    rows.append(Row(f"memory, 1000 steps ÷ 10 steps, digits DiT, {name}", same, "1 ± 0.01",
+                    f"{size[10] / 2**20:.2f} and {size[1000] / 2**20:.2f} MiB"))
+  return Part(rows, {})
+
+
+def against_torch() -> Part:
+  """The training step of digits against the same model in PyTorch, each as it is fastest."""
+  names = "PyTorch ÷ train_step, digits DiT"
+  if importlib.util.find_spec("torch") is None:
+    return Part([Row(names, None, ">= 1", "torch not installed (extra [bench])")], {})
+  run = runs.prepare(digits.get_config())
+  count = run.config.training.cpu_devices
+  tasks = {f"jax {n}": _train_step(run, jax.devices()[:n]) for n in sorted({1, count})}
+  with _torch_worker(run) as worker:
+    def torch_steps(n):
+      print(n, file=worker.stdin, flush=True)
+      if not worker.stdout.readline():
+        raise OSError("the PyTorch worker has ended; its message is above")
+
+    times = _timed({"torch": torch_steps, **tasks})
+    worker.stdin.close()
+    worker.wait()
+  rows = [Row(f"{names} on {n} device{'s' * (n > 1)}",
+              measure.ratio(times["torch"], times[f"jax {n}"]), ">= 1" if n == count else "")
+          for n in sorted({1, count})]
+  return Part(rows, {"torch digits DiT": _plain(times)})
+
+
+def imports() -> Part:
+  """import langevin_jax, where jax and flax are imported already, each time in a new process."""
+  code = ("import time, jax, flax; start = time.perf_counter(); import langevin_jax; "
+          "print(time.perf_counter() - start)")
+  times = [float(_run([sys.executable, "-c", code])) for _ in range(max(7, _REPEATS.value))]
+  return Part([Row("import langevin_jax after jax and flax, seconds", measure.spread(times),
+                   "<= 0.3")], {"import": {"langevin_jax": times}})
+
+
+def starts() -> Part:
+  """From process to the end of the first training step of digits: empty cache, then filled."""
+  first, whole = {"cold": [], "warm": []}, {"cold": [], "warm": []}
+  for _ in range(_REPEATS.value):
+    with tempfile.TemporaryDirectory() as room:
+      for state in ("cold", "warm"):
+        step, end = _start(pathlib.Path(room), state)
+        first[state].append(step)
+        whole[state].append(end)
+        print(f"  {state} start: first step after {step:.1f} s, end after {end:.1f} s", flush=True)
+  divide = lambda times: measure.ratio(np.asarray(times["warm"]), np.asarray(times["cold"]))
+  median = lambda times: " and ".join(
+      f"{np.median(times[state]):.1f} s {state}" for state in ("warm", "cold"))
+  return Part([
+      Row("second start ÷ first, to the end of the first step", divide(first), "<= 0.5",
+          median(first)),
+      Row("second start ÷ first, whole run of one step", divide(whole), "", median(whole)),
+  ], {"first step": first, "run of one step": whole})
+
+
+def _train_step(run: runs.Run, devices: Sequence[jax.Device]) -> measure.Task:
+  """Dispatches of the library's step, as experiments.train makes them."""
+  config = run.config.training
+  many = config.steps_per_dispatch > 1
+  step = jax.jit(functools.partial(
+      training.train_steps if many else training.train_step, loss=run.loss,
+      optimizer=run.optimizer, ema_half_life_steps=config.ema_half_life_steps), donate_argnums=0)
+  place = _placement(devices)
+  state = jax.jit(run.init, out_shardings=place())(jax.random.key(0))
+  batch = jax.device_put(_batches(run), place(*[None] * many, "data"))
+  key = jax.device_put(jax.random.key(1), place())
+  return _loop(lambda state: step(state, key, batch), state)
+
+
+def _bare_step(run: runs.Run, devices: Sequence[jax.Device]) -> measure.Task:
+  """The same number of steps of the network and optimizer alone, on fixed inputs and targets."""
+  many = run.config.training.steps_per_dispatch > 1
+
+  def one(state, batch):
+    params, opt_state = state
+    x, ell, labels = batch
+    error = lambda params: jnp.mean((run.apply(params, x, ell, labels) - x) ** 2)
+    loss, gradient = jax.value_and_grad(error)(params)
+    updates, opt_state = run.optimizer.update(gradient, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), loss
+
+  step = jax.jit(functools.partial(jax.lax.scan, one) if many else one, donate_argnums=0)
+  place = _placement(devices)
+  start = jax.jit(run.init, out_shardings=place())(jax.random.key(0))
+  x, labels = _batches(run)
+  ell = np.random.default_rng(0).normal(size=labels.shape).astype(np.float32)
+  batch = jax.device_put((x, ell, labels), place(*[None] * many, "data"))
+  return _loop(lambda state: step(state, batch), (start.params, start.opt_state))
+
+
+def _batches(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
+  """What one dispatch takes: a batch, or as many as it has steps, stacked."""
+  config = run.config.training
+  batches = [data.batch(run.dataset, seed=0, step=step, batch_size=config.batch_size)
+             for step in range(config.steps_per_dispatch)]
+  return batches[0] if len(batches) == 1 else tuple(map(np.stack, zip(*batches, strict=True)))
+
+
+def _loop(step: Callable[[Any], tuple[Any, Any]], state: Any) -> measure.Task:
+  """run(n): n dispatches, at most two of them under way, as the runner has it."""
+  held = [state, None]
+
+  def loop(n):
+    for _ in range(n):
+      before = held[1]
+      held[0], held[1] = step(held[0])
+      jax.block_until_ready(before)
+    jax.block_until_ready(held)
+
+  return loop
+
+
+def _sampler(run: runs.Run, method: samplers.Method, steps: int):
+  """(key, params) → samples in the shape of a training batch; parameters; labels."""
+  n = run.config.training.batch_size
+  labels = jnp.asarray(runs.even_labels(run, n))
+  shape = (n, *run.dataset.train.shape[1:])
+  # At the start the output is zero, and so would be all that follows it.
+  leaves, tree = jax.tree.flatten(run.init(jax.random.key(0)).params)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  params = jax.tree.unflatten(tree, [
+      leaf + 0.02 * jax.random.normal(key, leaf.shape)
+      for key, leaf in zip(keys, leaves, strict=True)])
+
+  def draw(key, params, denoise=None):
+    denoise = denoise or runs.denoiser(run, params, run.path, labels)
+    return samplers.sample(key, denoise, run.path, shape=shape, method=method,
+                           grid=samplers.karras(steps))
+
+  return draw, params, labels
+
+
+def _samplings(
+    run: runs.Run, method: samplers.Method, steps: int, calls: int
+) -> Mapping[str, measure.Task]:
+  draw, params, labels = _sampler(run, method, steps)
+  key = jax.random.key(0)
+  denoise = runs.denoiser(run, params, run.path, labels)
+  jitted = jax.jit(draw)
+  x = draw(key, params, denoise)
+  ells = jnp.linspace(-4.0, 4.0, calls)
+
+  network = jax.jit(lambda params, x, ell: run.apply(params, x, ell, labels))
+  scanned = jax.jit(lambda params, x: jax.lax.scan(
+      lambda x, ell: (run.apply(params, x, ell, labels), None), x, ells)[0])
+
+  def bare(params, x):
+    for ell in levels:
+      x = network(params, x, ell)
+    return x
+
+  levels = list(ells)
+  repeated = lambda call: lambda n: [jax.block_until_ready(call()) for _ in range(n)]
+  return {"eager": repeated(lambda: draw(key, params, denoise)),
+          "jitted": repeated(lambda: jitted(key, params)),
+          "bare loop": repeated(lambda: bare(params, x)),
+          "bare scan": repeated(lambda: scanned(params, x))}
+
+
+def _torch_worker(run: runs.Run) -> subprocess.Popen:
+  """torch_dit as a program, with the shapes and the optimiser of the run."""
+  config, shape = run.config, run.dataset.train.shape[1:]
+  setting = {
+      "height": shape[0], "width_pixels": shape[1], "channels": shape[2],
+      "num_classes": run.dataset.num_classes, "threads": os.cpu_count()}
+  setting |= {name: getattr(config.network, name)
+              for name in ("patch_size", "width", "depth", "heads")}
+  setting |= {name: getattr(config.training, name) for name in (
+      "batch_size", "learning_rate", "beta_2", "weight_decay", "gradient_clip",
+      "ema_half_life_steps", "label_dropout")}
+  return subprocess.Popen(
+      [sys.executable, "-m", "experiments.benchmarks.torch_dit", json.dumps(setting)],
+      stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _start(room: pathlib.Path, state: str) -> tuple[float, float]:
+  """Seconds to the end of the first step of `experiments.train`, and to the end of the program."""
+  workdir = room / state
+  begun = time.perf_counter()
+  process = subprocess.Popen(
+      [sys.executable, "-m", "experiments.train",
+       f"--config={pathlib.Path(digits.__file__)}", f"--workdir={workdir}",
+       "--config.training.steps=1"],
+      env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(room / "cache")},
+      stdout=subprocess.DEVNULL)
+  # The first line of metrics is written as soon as the step has ended.
+  metrics = workdir / "metrics.jsonl"
+  step = None
+  while process.poll() is None:
+    if step is None and metrics.exists() and metrics.stat().st_size:
+      step = time.perf_counter() - begun
+    time.sleep(0.005)
+  if process.returncode or step is None:
+    raise OSError(f"experiments.train ended with exit code {process.returncode}")
+  return step, time.perf_counter() - begun
+
+
+def _placement(devices: Sequence[jax.Device]) -> Callable[..., jax.sharding.NamedSharding]:
+  mesh = jax.make_mesh((len(devices),), ("data",), devices=devices,
+                       axis_types=(jax.sharding.AxisType.Auto,))
+  return lambda *axes: jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+
+
+def _timed(tasks: Mapping[str, measure.Task]) -> dict[str, np.ndarray]:
+  return measure.interleaved(tasks, repeats=_REPEATS.value, seconds=_SECONDS.value)
+
+
+def _plain(times: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+  return {name: values.tolist() for name, values in times.items()}
+
+
+def _run(command: Sequence[str]) -> str:
+  return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _line(row: Row, width: int) -> str:
+  numbers = [""] * 3 if row.value is None else [f"{v:.3f}" for v in row.value]
+  return (f"{row.name:{width}}  " + "  ".join(f"{v:>8}" for v in numbers)
+          + f"  {row.target:8}  {row.note}").rstrip()
+
+
+if __name__ == "__main__":
+  cli.run(main)

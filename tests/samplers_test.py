@@ -1,0 +1,561 @@
+"""Samplers: the exact law for every path, stochasticity and method, orders, ends, keys, memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from langevin_jax import mixtures, paths, samplers, splitting
+from langevin_jax.samplers import methods
+
+WEIGHTS, MEANS, STDS = np.array([[0.35, 0.45, 0.2], [-1.2, 0.4, 1.6], [0.35, 0.25, 0.15]])
+# A user's own process, two functions and nothing else, stands beside the named ones.
+OWN = paths.from_coefficients(lambda t: jnp.exp(-(t**2)), lambda t: 2 * t, t_min=0.0, t_max=3.0)
+PATHS = {
+    "ve": paths.ve(), "vp": paths.vp(), "rectified_flow": paths.rectified_flow(),
+    "linear_vp": paths.linear_vp(), "cosine": paths.cosine(), "sub_vp": paths.sub_vp(),
+    "geometric_ve": paths.geometric_ve(), "own": OWN}
+ETAS = (0.0, 0.5, 1.0, 2.0)
+LINEAR = {
+    **{f"ddim({eta})": samplers.ddim(eta) for eta in ETAS},
+    "euler": samplers.euler(),
+    **{f"euler_maruyama({eta})": samplers.euler_maruyama(eta) for eta in ETAS[1:]}}
+HEUN = {"heun": samplers.heun(), "heun(churn)": samplers.heun(20.0)}
+
+
+def side_by_side(linear: dict[str, samplers.Method]) -> samplers.Method:
+  """Methods x′ = a x + b D + c ξ as one, along a leading axis of x of shape (methods, n, d).
+
+  The step is the library's; a compilation then serves eight methods.
+  """
+  def plan(nodes, path):
+    plans = [method.plan(nodes, path) for method in linear.values()]
+    stack = lambda *v: np.stack(v, 1)[..., None, None]
+    return methods.Linear(nodes.t[:-1], *map(stack, *(p[1:] for p in plans)))
+
+  return samplers.ddim(1.0)._replace(plan=plan)
+
+
+ALL_LINEAR = side_by_side(LINEAR)
+
+
+def line() -> mixtures.Mixture:
+  """The one-dimensional mixture of MATH §6."""
+  return mixtures.Mixture(*map(jnp.asarray, (WEIGHTS, MEANS[:, None], STDS[:, None, None] ** 2)))
+
+
+def gaussian(path, mean=0.5, var=0.3):
+  """The denoiser of N(mean, var) data, in elementwise arithmetic."""
+  def denoise(x_t, t):
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    return mean + alpha * var / (alpha**2 * var + sigma**2) * (x_t - alpha * mean)
+
+  return denoise
+
+
+def cdf(z, rho):
+  return sum(w * stats.norm.cdf(z, m, np.hypot(s, rho))
+             for w, m, s in zip(WEIGHTS, MEANS, STDS, strict=True))
+
+
+def quantile(u, rho):
+  """F_ρ⁻¹(u) by 80 halvings."""
+  low, high = np.full_like(u, -5 - 8 * rho), np.full_like(u, 5 + 8 * rho)
+  for _ in range(80):
+    middle = 0.5 * (low + high)
+    below = cdf(middle, rho) < u
+    low, high = np.where(below, middle, low), np.where(below, high, middle)
+  return 0.5 * (low + high)
+
+
+# --- the law of what is sampled ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, dict[str, np.ndarray]]:
+  """8,000 samples of the mixture for each path and method, on one grid and from one key."""
+  n, keys = 8000, jax.random.split(jax.random.key(0), 3)
+  grid = samplers.karras(128, rho_min=0.01)
+
+  def along(path):
+    denoise = jax.jit(mixtures.denoiser(line(), path))
+    draw = lambda key, shape, method: samplers.sample(
+        key, denoise, path, shape=shape, method=method, grid=grid)[..., 0]
+    linear, *heun = jax.jit(lambda keys: [
+        draw(keys[0], (len(LINEAR), n, 1), ALL_LINEAR),
+        *(draw(key, (n, 1), method) for key, method in zip(keys[1:], HEUN.values(), strict=True))
+    ])(keys)
+    return dict(zip((*LINEAR, *HEUN), (*np.asarray(linear), *map(np.asarray, heun)), strict=True))
+
+  return {name: along(path) for name, path in PATHS.items()}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_stochasticity_and_method_recovers_the_mixture(drawn, path):
+  """Kolmogorov–Smirnov distance to the exact distribution function.
+
+  8,000 draws of the exact law exceed .022 once in a thousand. 128 steps from ρ = 80 to .01 are
+  .07 each in ℓ; they add .01 to .02, and more where first order is expensive: at η = 2, whose steps
+  are five times as long in (1 + η²)h, and for Euler in the logarithmic time of `geometric_ve`.
+  """
+  for name, x in drawn[path].items():
+    u = cdf(np.sort(x), 0.0)
+    distance = np.abs(u - (np.arange(len(u)) + 0.5) / len(u)).max()
+    coarse = "2.0" in name or (path == "geometric_ve" and "euler" in name)
+    assert distance < (0.06 if coarse else 0.035), f"{name}: {distance:.4f}"
+
+
+@pytest.mark.parametrize("path", [name for name in PATHS if name != "ve"])
+def test_same_noise_makes_the_same_samples_along_every_path(drawn, path):
+  """On one grid, STEP at every η and Heun do not know the path.
+
+  Rounding is 1e-5; between two modes the flow stretches it, for one sample in a thousand.
+  """
+  for name in (*(n for n in LINEAR if "ddim" in n), *HEUN):
+    difference = np.abs(drawn[path][name] - drawn["ve"][name])
+    assert np.quantile(difference, 0.998) < 1e-5, name
+    assert difference.max() < 1e-3, name
+
+
+def order_of(errors) -> float:
+  """Minus the slope of log₂ error over the three halvings between N = 16 and 128."""
+  return np.log2(errors[0] / errors[-1]) / 3
+
+
+def test_order_of_convergence_to_the_exact_flow(x64):
+  """z′ = F⁻¹_ρ′(F_ρ(z)) from ρ = 3 to .1 (MATH §6): orders ±.15, errors at N = 32 ±10 %."""
+  u = np.linspace(0.02, 0.98, 200)
+  start, exact = quantile(u, 3.0)[:, None], quantile(u, 0.1)[:, None]
+  # n + 1 levels down to .1 are n steps; the last step of all, to ρ = 0, is not looked at.
+  grids = [samplers.karras(n + 1, rho_min=0.1, rho_max=3.0) for n in (16, 32, 128)]
+  rmse = lambda z: np.sqrt(np.mean((np.asarray(z) - exact) ** 2))
+  orders = {}
+  for name, method, path, order in (
+      ("ddim", samplers.ddim(), "rectified_flow", 1), ("heun", samplers.heun(), "vp", 2)):
+    path = PATHS[path]
+    level = methods.lay(np.array([3.0, 0.1]), path)
+    denoise = jax.jit(mixtures.denoiser(line(), path))
+    ends = jax.jit(lambda x, p=path, d=denoise, m=method: [
+        samplers.trajectory(jax.random.key(0), d, p, shape=x.shape, method=m, grid=g,
+                            initial=x).x[-2] for g in grids])(jnp.asarray(level.alpha[0] * start))
+    orders[name] = [rmse(x / level.alpha[1]) for x in ends], order
+  np.testing.assert_allclose(orders["ddim"][0][1], 2.5e-2, rtol=0.1)
+  np.testing.assert_allclose(orders["heun"][0][1], 9.5e-4, rtol=0.1)
+
+  # Euler in each path's own time, by its numbers: one compiled denoiser serves all.
+  model = jax.jit(line().denoise)
+  for name, path in PATHS.items():
+    errors = []
+    for grid in (grids[0], grids[-1]):
+      nodes = methods.lay(grid(path), path)
+      numbers = samplers.euler().plan(nodes, path)
+      x = nodes.alpha[0] * start
+      for i in range(len(nodes.t) - 2):
+        x = numbers.a[i] * x + numbers.b[i] * model(x, nodes.alpha[i], nodes.sigma[i])
+      errors.append(rmse(x / nodes.alpha[-2]))
+    orders[f"euler along {name}"] = errors, 1
+  for name, (errors, order) in orders.items():
+    assert abs(order_of(errors) - order) < 0.15, f"{name}: {order_of(errors):.3f}, {errors}"
+
+
+def final_variance(method, path, grid, var):
+  """Variance of z at the last positive level for N(0, var) data, exact: no sampling."""
+  nodes = methods.lay(grid(path), path)
+  numbers = method.plan(nodes, path)
+  if isinstance(numbers, methods.Linear):
+    alpha, sigma = (v[:-1, None] for v in nodes[1:3])
+    gain = alpha * var / (alpha**2 * var + sigma**2)
+    a, b = numbers.a[:, None] + numbers.b[:, None] * gain, numbers.c[:, None] + 0 * gain
+  else:
+    # A step is x′ = A x + B ξ; both are read off two states under one key.
+    key, denoise = jax.random.key(0), gaussian(path, 0.0, jnp.asarray(var))
+
+    @jax.jit
+    @jax.vmap
+    def read(numbers):
+      at_0, at_1 = (method.step(key, x, (), denoise, numbers)[0]
+                    for x in (jnp.zeros(len(var)), jnp.ones(len(var))))
+      return at_1 - at_0, at_0 / methods.noise(key, at_0)
+
+    a, b = map(np.asarray, read(jax.tree.map(jnp.asarray, numbers)))
+  v = nodes.alpha[0] ** 2 * var + nodes.sigma[0] ** 2
+  for i in range(len(a) - 1):
+    v = a[i] ** 2 * v + b[i] ** 2
+  return v / nodes.alpha[-2] ** 2
+
+
+@pytest.mark.parametrize(("path", "name", "method", "order"), [
+    *(("ve", f"ddim({eta})", samplers.ddim(eta), 1) for eta in ETAS[1:]),
+    ("rectified_flow", "heun(churn)", samplers.heun(4.0), 2),
+    *((path, f"euler_maruyama({eta})", samplers.euler_maruyama(eta), 1)
+      for path in ("ve", "vp", "rectified_flow") for eta in ETAS[1:])])
+def test_weak_order_on_gaussian_data(x64, path, name, method, order):
+  """The law of the stochastic methods by its exact recursion: weak order 1, kernel + Heun 2 (±.2).
+  """
+  # Several variances at once: the error of a single one changes sign on the way.
+  var = np.array([0.05, 0.2, 1.0, 4.0])
+  errors = []
+  for n in (128, 1024):
+    grid = samplers.karras(n + 1, rho_min=0.1, rho_max=3.0)
+    law = final_variance(method, PATHS[path], grid, var)
+    errors.append(np.sqrt(np.mean((law / (var + 0.01) - 1) ** 2)))
+  assert abs(order_of(errors) - order) < 0.2, f"{name}: {order_of(errors):.3f}, {errors}"
+
+
+def test_kl_of_the_ancestral_step(x64):
+  """KL(model‖data) of STEP at η = 1 from ρ = 20 to .05: the numbers of MATH §6, slope 2.
+
+  Densities are carried from level to level on a lattice by the step's Gaussian kernel.
+  """
+  model, points = line(), 800
+
+  @jax.jit
+  def push(q, z, z_next, rho, a, b, c):
+    mean = a * z + b * model.denoise(z[:, None], 1.0, rho)[:, 0]
+    kernel = jnp.exp(-0.5 * ((z_next[:, None] - mean[None]) / c) ** 2) / (c * jnp.sqrt(2 * jnp.pi))
+    return kernel @ q * (z[1] - z[0])
+
+  log_prob = jax.jit(lambda z, rho: model.log_prob(z[:, None], 1.0, rho))
+
+  def divergence(n):
+    path, grid = paths.ve(), samplers.karras(n + 1, rho_min=0.05, rho_max=20.0)
+    nodes = methods.lay(grid(path), path)
+    numbers = samplers.ddim(1.0).plan(nodes, path)
+    rho = nodes.sigma[:-1]
+    z = [np.linspace(-1.2 - 7 * np.hypot(0.35, r), 1.6 + 7 * np.hypot(0.25, r), points)
+         for r in rho]
+    q = jnp.exp(log_prob(z[0], rho[0]))
+    for i in range(n):
+      q = push(q, z[i], z[i + 1], rho[i], numbers.a[i], numbers.b[i], numbers.c[i])
+    cell = z[-1][1] - z[-1][0]
+    np.testing.assert_allclose(cell * q.sum(), 1.0, atol=1e-8)
+    q = np.maximum(q, 1e-300)
+    return cell * np.sum(q * (np.log(q) - log_prob(z[-1], rho[-1])))
+
+  kl = np.array([divergence(n) for n in (10, 20, 40, 80)])
+  np.testing.assert_allclose(kl, [8.9e-2, 2.4e-2, 6.3e-3, 1.6e-3], rtol=0.03)
+  assert abs(order_of(kl) - 2.0) < 0.2
+
+
+# --- what a method is --------------------------------------------------------------------------
+
+
+def test_heun_is_algorithm_2_of_karras_et_al(x64):
+  """Without churn, in σ, as the paper writes it."""
+  path, grid = paths.ve(), samplers.karras(6, rho_min=0.1, rho_max=5.0)
+  denoise = gaussian(path)
+  x = np.array([[3.0], [-2.0], [0.4]])
+  ours = samplers.sample(jax.random.key(0), denoise, path, shape=(3, 1), method=samplers.heun(),
+                         grid=grid, initial=jnp.asarray(x))
+  rho = grid(path)
+  model = lambda x, rho: 0.5 + 0.3 / (0.3 + rho**2) * (x - 0.5)
+  for now, after in zip(rho[:-1], rho[1:], strict=True):
+    d = (x - model(x, now)) / now
+    euler = x + (after - now) * d
+    x = euler if after == 0.0 else x + (after - now) * 0.5 * (
+        d + (euler - model(euler, after)) / after)
+  np.testing.assert_allclose(ours, x, atol=1e-13)
+
+
+def test_churn_acts_between_its_bounds_and_is_capped(x64):
+  path = paths.rectified_flow()
+  nodes = methods.lay(samplers.karras(20)(path), path)
+  rho = np.exp(-nodes.half_log_snr[:-1])
+  for churn in (4.0, 40.0):
+    n = samplers.heun(churn, churn_min=0.05, churn_max=50.0, noise_scale=1.1).plan(nodes, path)
+    inside = (rho >= 0.05) & (rho <= 50.0)
+    assert 0 < inside.sum() < 20
+    np.testing.assert_array_equal(n.c > 0.0, inside)
+    gamma = min(churn / 20, np.sqrt(2) - 1)
+    s = path.sigma(n.t)
+    np.testing.assert_allclose(s / (1 - s), np.where(inside, 1 + gamma, 1) * rho, rtol=1e-10)
+    np.testing.assert_allclose(
+        (n.c / (1 - s))[inside], (1.1 * rho * np.sqrt((1 + gamma) ** 2 - 1))[inside], rtol=1e-10)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_euler_maruyama_is_the_reverse_process_of_the_split(x64, path):
+  """x′ = x + δ drift(x, t, s) + √δ diffusion(t) ξ of Table 4, inside the range."""
+  path = PATHS[path]
+  nodes = methods.lay(samplers.karras(6, rho_min=0.05, rho_max=20.0)(path), path)
+  x, denoised = 0.7, -0.3
+  for eta in ETAS:
+    reverse = splitting.split(path, eta).reverse
+
+    @jax.jit
+    @jax.vmap
+    def process(t, reverse=reverse):
+      alpha, sigma = path.alpha(t), path.sigma(t)
+      score = (alpha * denoised - x) / sigma**2
+      return reverse.drift(jnp.asarray(x), t, score), reverse.diffusion(t)
+
+    drift, diffusion = process(jnp.asarray(nodes.t[:-2]))
+    delta = -np.diff(nodes.t)[:-1]
+    n = samplers.euler_maruyama(eta).plan(nodes, path)
+    np.testing.assert_allclose((n.a * x + n.b * denoised)[:-1], x + delta * drift, rtol=1e-9)
+    np.testing.assert_allclose(n.c[:-1], np.sqrt(delta) * diffusion, rtol=1e-9, atol=1e-12)
+
+
+def test_a_callable_stochasticity_is_integrated(x64):
+  """Λ = ∫η² dℓ; a constant callable is that number."""
+  path = paths.rectified_flow()
+  nodes = methods.lay(samplers.karras(12)(path), path)
+  eta = lambda ell: 1.5 * jnp.exp(-0.5 * ell**2)
+  n = samplers.ddim(eta).plan(nodes, path)
+  ell = nodes.half_log_snr[:-1]
+  budget = np.array([integrate.quad(lambda ell: 2.25 * np.exp(-(ell**2)), *ends)[0]
+                     for ends in zip(ell[:-1], ell[1:], strict=True)])
+  # 16-point Gauss–Legendre of a Gaussian over steps no wider than 2.
+  np.testing.assert_allclose(n.c[:-1], nodes.sigma[1:-1] * np.sqrt(-np.expm1(-2 * budget)),
+                             rtol=1e-7)
+  # Infinite steps at both ends too: from α = 0 and to σ = 0.
+  nodes = methods.lay(samplers.uniform_time(6)(path), path)
+  for make in (samplers.ddim, samplers.euler_maruyama):
+    for constant in (0.0, 0.7):
+      ours, number = make(lambda ell, c=constant: c).plan(nodes, path), make(constant)
+      for a, b in zip(ours, number.plan(nodes, path), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("make", [samplers.ddim, samplers.euler_maruyama])
+def test_stochasticity_may_be_traced(make):
+  """One compilation for all η, and η as a vmapped axis; 0 included."""
+  path, key = paths.rectified_flow(), jax.random.key(0)
+  denoise = gaussian(path)
+  draw = lambda eta: samplers.sample(key, denoise, path, shape=(4, 1), method=make(eta),
+                                     grid=samplers.karras(8))
+  etas = (0.0, 0.7)
+  expected = np.stack([draw(eta) for eta in etas])
+  jitted = jax.jit(draw)
+  np.testing.assert_allclose(np.stack([jitted(eta) for eta in etas]), expected, atol=1e-5)
+  np.testing.assert_allclose(jax.vmap(draw)(jnp.array(etas)), expected, atol=1e-5)
+
+
+# --- ends ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [ALL_LINEAR, *HEUN.values()], ids=["linear", *HEUN])
+def test_flow_starts_at_pure_noise_and_ends_at_the_denoised(method):
+  path, grid, shape = paths.rectified_flow(), samplers.uniform_time(8), (len(LINEAR), 500, 1)
+  run = samplers.trajectory(jax.random.key(0), gaussian(path), path, shape=shape,
+                            method=method, grid=grid)
+  np.testing.assert_allclose(run.t, np.linspace(1, 0, 9), atol=1e-7)
+  assert np.all(np.isfinite(run.x)) and np.all(np.isfinite(run.denoised))
+  # At s = 1 the state is standard noise (five standard errors) and says nothing of x₀ …
+  n = run.x[0].size
+  assert abs(np.mean(run.x[0])) < 5 / np.sqrt(n) and abs(np.std(run.x[0]) - 1) < 5 / np.sqrt(2 * n)
+  np.testing.assert_allclose(run.denoised[0], np.full(shape, 0.5), atol=1e-6)
+  # … and at s = 0 it is D itself.
+  np.testing.assert_array_equal(run.x[-1], run.denoised[-1])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_point_mass_is_recovered_exactly(path):
+  """Ten steps of anything: the last is D, the point; on the way the noise keeps its law."""
+  path, point, shape = PATHS[path], np.array([1.5, -0.5]), (len(LINEAR), 400, 2)
+  denoise = lambda x_t, t: jnp.broadcast_to(jnp.asarray(point, x_t.dtype), x_t.shape)
+  grid = samplers.karras(10, rho_min=0.02, rho_max=50.0)
+  linear, heun, churn = jax.jit(lambda key: [
+      samplers.trajectory(key, denoise, path, shape=shape, method=method, grid=grid).x
+      for method in (ALL_LINEAR, *HEUN.values())])(jax.random.key(0))
+  nodes = methods.lay(grid(path), path)
+  alpha, sigma = (v[:-1, None, None, None] for v in nodes[1:3])
+  noise = lambda x: (np.asarray(x[:-1], np.float64) - alpha * point[None, None, None]) / sigma
+  for x in (linear, heun, churn):
+    np.testing.assert_array_equal(x[-1], np.broadcast_to(point, shape).astype(np.float32))
+  # The ODE keeps the very noise that it began with: float32 of αD + σε, divided by σ again.
+  names = list(LINEAR)
+  for eps in (noise(linear)[:, names.index("ddim(0.0)")], noise(heun).reshape(10, -1, 2)):
+    np.testing.assert_allclose(eps, np.broadcast_to(eps[:1], eps.shape), atol=5e-5)
+  # STEP and churn keep its law: 800 numbers know a standard deviation to 2.5 %.
+  laws = [noise(linear)[:, names.index(f"ddim({eta})")] for eta in ETAS[1:]]
+  for eps in (*laws, noise(churn)[:, 0]):
+    assert np.all(np.abs(eps.std((1, 2)) - 1) < 5 * 0.025)
+
+
+# --- grids ---------------------------------------------------------------------------------------
+
+
+def test_grids_are_their_formulas():
+  path, n = paths.ve(), 9
+  i = np.arange(n) / (n - 1)
+  np.testing.assert_allclose(
+      samplers.karras(n)(path)[:-1], (80 ** (1 / 7) + i * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7)
+  np.testing.assert_allclose(
+      samplers.karras(n, rho_min=0.1, rho_max=3.0, curvature=1.0)(path)[:-1], 3 - 2.9 * i)
+  ell = -np.log(samplers.uniform_half_log_snr(n)(path)[:-1])
+  np.testing.assert_allclose(ell, np.linspace(-np.log(80), -np.log(0.002), n))
+  np.testing.assert_allclose(samplers.uniform_time(n)(path), 80 * (1 - np.arange(n + 1) / n))
+
+  flow, u = paths.rectified_flow(), 1 - np.arange(1, n + 1) / n
+  assert samplers.uniform_time(n)(flow)[0] == np.inf
+  np.testing.assert_allclose(samplers.uniform_time(n)(flow)[1:], u / (1 - u), atol=1e-12)
+  np.testing.assert_allclose(samplers.shifted(n)(flow), samplers.uniform_time(n)(flow))
+  # Esser et al. 2024, eq. 23: s′ = k s/(1 + (k − 1)s).
+  s = 3 * u / (1 + 2 * u)
+  np.testing.assert_allclose(samplers.shifted(n, 3.0)(flow)[1:], s / (1 - s), atol=1e-12)
+  cosine = samplers.cosine(n)(paths.cosine())
+  assert cosine[0] == np.inf
+  np.testing.assert_allclose(cosine[1:], np.tan(0.5 * np.pi * u), atol=1e-12)
+  np.testing.assert_allclose(samplers.uniform_time(n)(paths.cosine())[1:], cosine[1:], atol=1e-12)
+  # σ(0) = σ_min on the geometric path: the path's last time is a level, and clean comes after it.
+  np.testing.assert_allclose(samplers.uniform_time(n)(paths.geometric_ve())[:-1],
+                             np.geomspace(80, 0.01, n))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_grids_fall_in_n_steps_within_the_path_s_range(path):
+  path = PATHS[path]
+  noisiest = np.exp(-paths.on_host(path.half_log_snr, path.t_max))
+  for n in (1, 2, 17):
+    for make in (samplers.karras, samplers.uniform_half_log_snr, samplers.uniform_time,
+                 samplers.cosine, samplers.shifted, lambda n: samplers.shifted(n, 3.0)):
+      rho = make(n)(path)
+      assert rho.shape == (n + 1,) and rho.dtype == np.float64 and rho[-1] == 0.0
+      assert np.all(np.diff(rho) < 0) and rho[0] <= noisiest * (1 + 1e-12)
+      if make in (samplers.uniform_time, samplers.cosine, samplers.shifted):
+        np.testing.assert_allclose(rho[0], noisiest)
+
+
+def test_bad_input_is_named():
+  flow = paths.rectified_flow()
+  for make in (samplers.karras, samplers.uniform_half_log_snr, samplers.uniform_time,
+               samplers.cosine, samplers.shifted):
+    with pytest.raises(ValueError, match="at least 1 step"):
+      make(0)
+  for make in (samplers.karras, samplers.uniform_half_log_snr):
+    for ends in ((2.0, 1.0), (0.0, 1.0), (-1.0, 1.0)):
+      with pytest.raises(ValueError, match="rho_min"):
+        make(5, rho_min=ends[0], rho_max=ends[1])
+    with pytest.raises(ValueError, match="noisiest"):
+      make(5, rho_min=1e4, rho_max=1e5)(paths.ve())
+  with pytest.raises(ValueError, match="curvature"):
+    samplers.karras(5, curvature=0.0)
+  with pytest.raises(ValueError, match="shift"):
+    samplers.shifted(5, -1.0)
+  for make in (samplers.ddim, samplers.euler_maruyama):
+    with pytest.raises(ValueError, match="stochasticity"):
+      make(-0.5)
+    with pytest.raises(ValueError, match="stochasticity"):
+      make(float("nan"))
+  with pytest.raises(ValueError, match="churn"):
+    samplers.heun(-1.0)
+  with pytest.raises(ValueError, match="noise_scale"):
+    samplers.heun(1.0, noise_scale=-1.0)
+
+  key, denoise = jax.random.key(0), gaussian(flow)
+  draw = lambda key=key, **options: samplers.sample(key, denoise, flow, shape=(4, 1), **options)
+  with pytest.raises(ValueError, match=r"initial must have shape \(4, 1\)"):
+    draw(initial=jnp.zeros((4, 2)))
+  with pytest.raises(ValueError, match="must lead the shape"):
+    draw(jax.random.split(key, 3))
+  for rho in ([1.0, 2.0, 0.0], [2.0, 1.0], [2.0, 2.0, 0.0], [0.0], [[1.0, 0.0]]):
+    with pytest.raises(ValueError, match="grid must fall"):
+      draw(grid=lambda path, rho=rho: np.array(rho))
+  for make in (samplers.ddim, samplers.euler_maruyama):
+    with pytest.raises(ValueError, match="stochasticity"):
+      draw(method=make(lambda ell: -ell))
+
+
+# --- keys, transformations, cost -----------------------------------------------------------------
+
+CHOICE = {"method": samplers.ddim(1.0), "grid": samplers.karras(6)}
+
+
+@pytest.mark.parametrize("method", [samplers.ddim(1.0), samplers.heun(3.0)])
+def test_a_sample_is_its_own_key_s_whatever_its_batch(method):
+  path, keys = paths.vp(), jax.random.split(jax.random.key(0), 6)
+  denoise = gaussian(path)
+  draw = lambda keys, shape: np.asarray(samplers.sample(
+      keys, denoise, path, shape=shape, method=method, grid=samplers.karras(6)))
+  batch = draw(keys, (6, 2))
+  # One program fuses differently from another: float32 roundings, no more.
+  for same in (draw(keys.reshape(2, 3), (2, 3, 2)).reshape(6, 2),
+               np.stack([draw(key, (2,)) for key in keys])):
+    np.testing.assert_allclose(same, batch, atol=1e-5)
+  np.testing.assert_array_equal(draw(keys, (6, 2)), batch)
+  raw = jax.random.key_data(keys[0])
+  np.testing.assert_array_equal(draw(raw, (2,)), draw(keys[0], (2,)))
+  # Distinct keys, distinct noise, also between the coordinates and steps of one sample.
+  assert len(np.unique(batch)) == batch.size
+
+
+def test_trajectory_is_the_sample_on_its_way():
+  path = paths.rectified_flow()
+  key, denoise = jax.random.key(3), gaussian(path)
+  run = samplers.trajectory(key, denoise, path, shape=(5, 2), **CHOICE)
+  assert run.t.shape == (7,) and run.x.shape == (7, 5, 2) and run.denoised.shape == (6, 5, 2)
+  np.testing.assert_allclose(
+      samplers.sample(key, denoise, path, shape=(5, 2), **CHOICE), run.x[-1], atol=1e-6)
+  nodes = methods.lay(CHOICE["grid"](path), path)
+  np.testing.assert_allclose(run.t, nodes.t, atol=1e-7)
+  for i in range(6):
+    np.testing.assert_allclose(run.denoised[i], denoise(run.x[i], run.t[i]), atol=1e-5)
+  # The first state is σ times standard noise, and `initial` replaces it.
+  again = samplers.trajectory(key, denoise, path, shape=(5, 2), initial=run.x[0], **CHOICE)
+  np.testing.assert_allclose(again.x, run.x, atol=1e-6)
+
+
+def test_samplers_are_jittable_vmappable_and_differentiable(x64):
+  path, keys = paths.vp(), jax.random.split(jax.random.key(0), 4)
+  denoise = gaussian(path)
+  draw = lambda key: samplers.sample(key, denoise, path, shape=(2,), **CHOICE)
+  eager = np.stack([draw(key) for key in keys])
+  np.testing.assert_allclose(np.stack([jax.jit(draw)(key) for key in keys]), eager, atol=1e-13)
+  np.testing.assert_allclose(jax.vmap(draw)(keys), eager, atol=1e-13)
+
+  # In the starting state, and in what the denoiser closes over.
+  def of_mean(mean, initial):
+    return samplers.sample(keys[0], gaussian(path, mean), path, shape=(2,), initial=initial,
+                           method=samplers.heun(3.0), grid=samplers.karras(5)).sum()
+
+  x = jnp.array([40.0, -9.0])
+  by_mean, by_start = jax.jit(jax.grad(of_mean, (0, 1)))(0.4, x)
+  value = jax.jit(of_mean)
+  np.testing.assert_allclose(
+      by_mean, (value(0.4 + 1e-4, x) - value(0.4 - 1e-4, x)) / 2e-4, rtol=1e-8)
+  # For data N(m, S) a coordinate is m + r(z − m), so ∂/∂m = 1 − r where ∂/∂x = r/α.
+  alpha = path.alpha(path.time(-np.log(80.0)))
+  np.testing.assert_allclose(by_mean, np.sum(1 - alpha * by_start), rtol=1e-8)
+
+
+def test_eager_calls_reuse_their_compilation():
+  path, traces = paths.vp(), []
+  inner = gaussian(path)
+
+  def denoise(x_t, t):
+    traces.append(x_t.shape)
+    return inner(x_t, t)
+
+  draw = lambda seed, n=3: samplers.sample(
+      jax.random.key(seed), denoise, path, shape=(n, 2), method=samplers.ddim(0.5),
+      grid=samplers.karras(6))
+  first = draw(0)
+  count = len(traces)
+  assert count >= 1
+  # New keys, and equal choices made anew: nothing is traced again.
+  assert not np.array_equal(draw(1), first)
+  np.testing.assert_array_equal(draw(0), first)
+  assert len(traces) == count
+  draw(0, n=4)
+  assert len(traces) > count
+
+
+def test_peak_memory_does_not_depend_on_the_number_of_steps():
+  path = paths.vp()
+  w_1, w_2 = jnp.ones((64, 512)) / 64, jnp.ones((512, 64)) / 512
+
+  def denoise(x_t, t):
+    return jnp.tanh(x_t @ w_1 * path.alpha(t)) @ w_2
+
+  def temporary(function, steps):
+    run = jax.jit(lambda key: function(key, denoise, path, shape=(512, 64),
+                                       method=samplers.ddim(1.0), grid=samplers.karras(steps)))
+    memory = run.lower(jax.random.key(0)).compile().memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+  few, many = (temporary(samplers.sample, steps) for steps in (10, 1000))
+  assert few > 512 * 512 * 4 and abs(many / few - 1) < 0.01, (few, many)
+  # The measurement can tell: all states of 1000 steps are kept only by `trajectory`.
+  assert temporary(samplers.trajectory, 1000) > 20 * many
