@@ -8,7 +8,8 @@ a diffused density is the good choice, its score being nearly −(x − αD)/σ�
 
   exact(σ, Λ)     Ornstein–Uhlenbeck with D frozen: bounded for every Λ, first order
   euler(δ)        x + δ s + √(2δ) ξ: first order, unstable for δ ≥ 2σ²
-  midpoint(σ, Λ)  half an OU step, new score, half an OU step: second order, one score per step
+  midpoint(σ, Λ)  an OU step with D at its middle, which a half step with the D before finds:
+                  second order, one score per step
 
 Λ is Langevin time in units of σ², δ is Langevin time itself.
 """
@@ -67,16 +68,21 @@ def euler(time_step: float) -> Discretisation:
 
 
 def midpoint(sigma: float, budget: float) -> Discretisation:
-  """OU half step, fresh score, OU half step; the score is carried over, so one call per step."""
+  """An OU step whose αD is that of its middle; αD is carried over, so one call per step.
+
+  Half a step with the old αD, the new αD there, and the first half again with the new one (its
+  noise kept) before the second. Two half steps with the αD at hand would join into `exact`.
+  """
   _positive(sigma=sigma, budget=budget)
 
   def step(key, x, old, score):
     first, second = jax.random.split(key)
     # The frozen quantity is αD = x + σ²s, not s: it is what the exact OU step holds fixed.
     middle = ornstein_uhlenbeck(first, x, (old - x) / sigma**2, sigma, 0.5 * budget)
-    fresh = score(middle)
-    moved = ornstein_uhlenbeck(second, middle, fresh, sigma, 0.5 * budget)
-    return moved, middle + sigma**2 * fresh
+    fresh = middle + sigma**2 * score(middle)
+    middle = middle - jnp.expm1(-0.5 * budget) * (fresh - old)
+    moved = ornstein_uhlenbeck(second, middle, (fresh - middle) / sigma**2, sigma, 0.5 * budget)
+    return moved, fresh
 
   return Discretisation(lambda x, score: x + sigma**2 * score(x), step)
 

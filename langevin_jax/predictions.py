@@ -94,12 +94,14 @@ def solve(
 ) -> tuple[jax.Array, jax.Array]:
   """(x₀, ε) of a state and of the prediction `value` = a x₀ + b ε; see the module's equation.
 
-  Raises nothing: where the row is parallel to the state (ε at σ = 0, score at α = 0 …) the answer
-  is not finite, because it is not determined.
+  At σ = 0 the state itself says x₀ = x/α, whatever the row. What is not determined is not finite:
+  ε from x₀ at σ = 0, x₀ from ε or score at α = 0.
   """
   a, b = row(frame)
   determinant = frame.alpha * b - frame.sigma * a
+  clean = frame.sigma == 0.0
   x_0 = (b / determinant) * x_t - (frame.sigma / determinant) * value
+  x_0 = jnp.where(clean, x_t / jnp.where(clean, frame.alpha, 1.0), x_0)
   eps = (frame.alpha / determinant) * value - (a / determinant) * x_t
   return x_0, eps
 

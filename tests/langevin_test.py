@@ -59,7 +59,7 @@ METHODS = {
 def test_bias_of_the_stationary_variance(method, order, ratio, monkeypatch, x64):
   """|Var − v| falls as step^order for targets narrower and wider than the noise level."""
   var = ratio * SIGMA**2
-  steps = 0.04 * 0.5 ** np.arange(4)
+  steps = 0.02 * 0.5 ** np.arange(4)
   bias = [stationary_variance(monkeypatch, METHODS[method](float(h)), var) - var for h in steps]
   slopes = np.diff(np.log(np.abs(bias))) / np.diff(np.log(steps))
   # MATH §10: ±.15 over the last halvings.

@@ -184,7 +184,6 @@ def test_stratified_is_the_estimate_with_less_variance():
   error = np.hypot(np.std(stratified), np.std(independent)) / np.sqrt(3000)
   assert abs(np.mean(stratified) - np.mean(independent)) < 5 * error
   ratio = np.std(stratified) / np.std(independent)
-  print(ratio, np.mean(stratified), np.std(stratified), np.std(independent))
   assert ratio < 0.95, ratio
 
 

@@ -1,4 +1,4 @@
-"""Langevin = forward + reverse: as SDEs with the right densities, and as finite steps that compose."""
+"""Langevin = forward + reverse: as SDEs with the right densities, as finite steps that compose."""
 
 import functools
 import itertools
@@ -18,6 +18,13 @@ PATHS = {
         lambda t: jnp.exp(-t), lambda t: t**1.5, t_min=0.0, t_max=3.0),
     "own_sde": paths.from_sde(
         lambda t: -1.0 - t, lambda t: 1.0 + jnp.sin(t) ** 2, t_min=0.0, t_max=2.0),
+}
+# Each function compiled once, for all tests below.
+PATHS = {
+    name: path._replace(**{
+        field: jax.jit(getattr(path, field)) for field in path._fields
+        if callable(getattr(path, field))})
+    for name, path in PATHS.items()
 }
 ETAS = {"0": 0.0, "0.5": 0.5, "1": 1.0, "2": 2.0, "callable": lambda ell: 1.0 + jnp.tanh(ell)}
 
@@ -61,7 +68,7 @@ def density_table(name):
       one = jnp.ones_like(t)
       return (*jax.jvp(path.alpha, (t,), (one,)), *jax.jvp(path.sigma, (t,), (one,)))
 
-    alpha, alpha_dot, sigma, sigma_dot = jax.jit(jax.vmap(coefficients))(t)
+    alpha, alpha_dot, sigma, sigma_dot = jax.vmap(coefficients)(t)
     x = np.asarray(alpha)[:, None] * draws[0] + np.asarray(sigma)[:, None] * draws[1]
     table = jax.vmap(densities)(x, alpha, sigma, alpha_dot, sigma_dot)
   return t, x, *(np.asarray(v) for v in table)
@@ -77,7 +84,7 @@ def fokker_planck(sde, t, x, score, hessian):
         lambda x, s: sde.drift(x, t, s), (x, score), (e, h))[1])(jnp.eye(2), hessian)
     return jnp.trace(columns), sde.drift(x, t, score), sde.diffusion(t)
 
-  div, drift, noise = jax.jit(jax.vmap(divergence))(x, t, score, hessian)
+  div, drift, noise = jax.vmap(divergence)(x, t, score, hessian)
   laplacian = np.trace(hessian, axis1=1, axis2=2) + np.sum(score**2, 1)
   transport = np.sum(np.asarray(drift) * score, 1)
   spread = 0.5 * np.asarray(noise) ** 2 * laplacian
@@ -124,7 +131,7 @@ def test_the_split_adds_up(name, eta, x64):
     return ([p.drift(x, t, score) for p in parts], [p.diffusion(t) ** 2 for p in parts],
             path.diffusion(t) ** 2, jnp.asarray(of_ell))
 
-  drifts, variances, g_squared, eta = jax.jit(jax.vmap(numbers))(levels(path))
+  drifts, variances, g_squared, eta = jax.vmap(numbers)(levels(path))
   np.testing.assert_allclose(drifts[1] + drifts[2], drifts[0], rtol=1e-12, atol=1e-12)
   np.testing.assert_allclose(variances[1] + variances[2], variances[0], rtol=1e-12)
   np.testing.assert_allclose(variances[0], (1 + eta**2) * g_squared, rtol=1e-12)
@@ -139,8 +146,8 @@ def test_a_clock_says_the_same_as_its_stochasticity(name, eta, x64):
   by_eta = splitting.split(path, eta)
   by_clock = splitting.split(path, clock=lambda t: 0.5 * (1.0 + eta**2) * path.diffusion(t) ** 2)
   x, score = jnp.asarray([0.4, -1.3]), jnp.asarray([1.1, 0.2])
-  numbers = jax.jit(jax.vmap(lambda t: [
-      [(p.drift(x, t, score), p.diffusion(t) ** 2) for p in parts] for parts in (by_eta, by_clock)]))
+  numbers = jax.vmap(lambda t: [
+      [(p.drift(x, t, score), p.diffusion(t) ** 2) for p in parts] for parts in (by_eta, by_clock)])
   own, other = numbers(levels(path))
   for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(other), strict=True):
     np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12)
@@ -168,7 +175,7 @@ def test_a_small_step_is_the_reverse_sde(name, x64):
     return ((a - 1.0) * x + b * denoised) / delta, reverse.drift(x, t, score), (
         c**2 / delta), reverse.diffusion(t) ** 2
 
-  drift, wanted_drift, var, wanted_var = jax.jit(jax.vmap(rates))(levels(path))
+  drift, wanted_drift, var, wanted_var = jax.vmap(rates)(levels(path))
   # The next order is δ times rates up to 1e3 (linear_vp, geometric_ve).
   np.testing.assert_allclose(drift, wanted_drift, rtol=1e-3, atol=1e-3)
   np.testing.assert_allclose(var, wanted_var, rtol=1e-3)
@@ -262,7 +269,7 @@ def test_the_forward_kernel_needs_no_denoiser(name, x64):
             splitting.step(key, x, jnp.full(2, 1e3), *numbers, budget),
             paths.transition(key, x, s, t, path), path.alpha(t) / path.alpha(s))
 
-  (a, b, _), stepped, moved, ratio = jax.jit(both)(s, t)
+  (a, b, _), stepped, moved, ratio = both(s, t)
   np.testing.assert_allclose(a, ratio, rtol=1e-12)
   np.testing.assert_allclose(b, 0.0, atol=1e-14)
   np.testing.assert_allclose(stepped, moved, rtol=1e-10)
@@ -314,7 +321,7 @@ def test_the_sde_step_is_the_ddpm_posterior(x64):
 
 
 def test_posterior_of_the_forward_kernel(x64):
-  """The same on any path: the η = 1 step, D for x₀, is q(x_s | x_t, x₀) by Gaussian conditioning."""
+  """The same on any path: the η = 1 step is q(x_s | x_t, x₀ = D), by Gaussian conditioning."""
   (start, end), rng = random_levels(200, 5, places=2)
   (alpha, sigma), alpha_s = start, end[0]
   h = rng.uniform(0.01, 3.0, 200)
@@ -349,8 +356,8 @@ def test_ends(budget):
   np.testing.assert_array_equal(step(0.0, 1.0, 1.0, 0.0, budget), denoised)
   # From pure noise, x = σε̂.
   kept, fresh = np.exp(-budget), np.sqrt(-np.expm1(-2 * budget))
-  np.testing.assert_allclose(
-      step(0.0, 1.0, 0.6, 0.8, budget), 0.6 * denoised + 0.8 * (kept * x + fresh * noise), rtol=1e-6)
+  wanted = 0.6 * denoised + 0.8 * (kept * x + fresh * noise)
+  np.testing.assert_allclose(step(0.0, 1.0, 0.6, 0.8, budget), wanted, rtol=1e-6)
   # From clean data x = αD no ε̂ is known: the forward kernel's Λ = ∞ is `corrupt`.
   stepped = splitting.step(key, x, x, 1.0, 0.0, 0.6, 0.8, budget)
   np.testing.assert_allclose(stepped, 0.6 * x + 0.8 * fresh * noise, rtol=1e-6)

@@ -39,8 +39,9 @@ def interleaved(
 ) -> dict[str, np.ndarray]:
   """Seconds per iteration of each task in each of `repeats` rounds, shape (repeats,).
 
-  A round gives every task about `seconds`, in `slices` turns, whose order is reversed every other
-  time. The first call of a task, in which things compile, is not counted.
+  A round gives every task about `seconds`, in `slices` turns (fewer where an iteration takes longer
+  than a turn would), whose order is reversed every other time. The first call of a task, in which
+  things compile, is not counted.
 
   Args:
     tasks: name → run(n), which returns when n iterations have been done.
@@ -61,11 +62,13 @@ def interleaved(
     task(n)
     return clock() - start
 
-  counts = {}
+  wanted = {}
   for name, task in tasks.items():
     task(1)
-    once = min(timed(task, 1) for _ in range(3))
-    counts[name] = max(1, round(seconds / slices / max(once, 1e-9)))
+    once = min(timed(task, 1) for _ in range(2))
+    wanted[name] = max(1, round(seconds / max(once, 1e-9)))
+  slices = min(slices, *wanted.values())
+  counts = {name: -(-n // slices) for name, n in wanted.items()}
 
   rounds: dict[str, list[float]] = {name: [] for name in tasks}
   for _ in range(repeats):

@@ -93,7 +93,8 @@ def train() -> Part:
                                                              mixture2d.get_config())):
     run = runs.prepare(config)
     devices = jax.devices()[:config.training.cpu_devices]
-    times = _timed({"train_step": _train_step(run, devices), "bare": _bare_step(run, devices)})
+    times = _timed({"train_step": _train_step(run, devices), "bare": _bare_step(run, devices)},
+                   f"training, {name}")
     seconds[f"train {name}"] = _plain(times)
     per = f"{len(devices)} devices, {config.training.steps_per_dispatch} steps a dispatch"
     rows.append(Row(f"train_step ÷ bare, {name} ({per})",
@@ -114,7 +115,7 @@ def sampling() -> Part:
       "mixture2d MLP, heun 25": (mlp, samplers.heun(), 25, 49),
   }
   for name, (run, method, steps, calls) in methods.items():
-    times = _timed(_samplings(run, method, steps, calls))
+    times = _timed(_samplings(run, method, steps, calls), f"sampling, {name}")
     seconds[f"sampling {name}"] = _plain(times)
     for how in ("eager", "jitted"):
       for rival in ("loop", "scan"):
@@ -154,7 +155,7 @@ def against_torch() -> Part:
       if not worker.stdout.readline():
         raise OSError("the PyTorch worker has ended; its message is above")
 
-    times = _timed({"torch": torch_steps, **tasks})
+    times = _timed({"torch": torch_steps, **tasks}, "PyTorch, digits DiT")
     worker.stdin.close()
     worker.wait()
   rows = [Row(f"{names} on {n} device{'s' * (n > 1)}",
@@ -340,8 +341,11 @@ def _placement(devices: Sequence[jax.Device]) -> Callable[..., jax.sharding.Name
   return lambda *axes: jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
-def _timed(tasks: Mapping[str, measure.Task]) -> dict[str, np.ndarray]:
-  return measure.interleaved(tasks, repeats=_REPEATS.value, seconds=_SECONDS.value)
+def _timed(tasks: Mapping[str, measure.Task], what: str) -> dict[str, np.ndarray]:
+  times = measure.interleaved(tasks, repeats=_REPEATS.value, seconds=_SECONDS.value)
+  medians = ", ".join(f"{name} {1e3 * np.median(t):.4g} ms" for name, t in times.items())
+  print(f"  {what}: {medians}", flush=True)
+  return times
 
 
 def _plain(times: Mapping[str, np.ndarray]) -> dict[str, list[float]]:

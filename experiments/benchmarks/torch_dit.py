@@ -140,8 +140,9 @@ class Trainer:
     loss.backward()
     nn.utils.clip_grad_norm_(self.parameters, setting.gradient_clip)
     self.optimizer.step()
+    rate = 1.0 - 0.5 ** (1.0 / setting.ema_half_life_steps)
     with torch.no_grad():
-      torch._foreach_lerp_(self.ema, self.parameters, 1.0 - 0.5**(1.0 / setting.ema_half_life_steps))
+      torch._foreach_lerp_(self.ema, self.parameters, rate)
     return loss.item()
 
 
