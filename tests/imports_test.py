@@ -11,9 +11,9 @@ ROOT = pathlib.Path(langevin_jax.__file__).parent
 ROOMS = ("paths", "predictions", "langevin", "splitting", "mixtures", "objectives", "samplers",
          "likelihood", "networks", "training")
 # Flags, files, clocks, screens and processes belong to experiments/.
-IMPURE = {"absl", "argparse", "experiments", "io", "logging", "matplotlib", "ml_collections", "orbax",
-          "os", "pathlib", "pickle", "shutil", "subprocess", "sys", "tempfile", "tensorboardX",
-          "time", "datetime", "tqdm", "random"}
+IMPURE = {"absl", "argparse", "datetime", "experiments", "io", "logging", "matplotlib",
+          "ml_collections", "orbax", "os", "pathlib", "pickle", "random", "shutil", "subprocess",
+          "sys", "tempfile", "tensorboardX", "time", "tqdm"}
 PURE_PYTHON = {"collections", "functools", "math", "typing"}
 
 

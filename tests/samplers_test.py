@@ -1,5 +1,7 @@
 """Samplers: the exact law for every path, stochasticity and method, orders, ends, keys, memory."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,9 +83,6 @@ def quantile(u, rho):
     below = cdf(middle, rho) < u
     low, high = np.where(below, middle, low), np.where(below, high, middle)
   return 0.5 * (low + high)
-
-
-# --- the law of what is sampled ------------------------------------------------------------------
 
 
 def test_the_elementwise_model_is_the_mixture(x64):
@@ -259,9 +258,6 @@ def test_kl_of_the_ancestral_step(x64):
   assert abs(order_of(kl) - 2.0) < 0.2
 
 
-# --- what a method is --------------------------------------------------------------------------
-
-
 def test_heun_is_algorithm_2_of_karras_et_al(x64):
   """Without churn, in σ, as the paper writes it."""
   path, grid = paths.ve(), samplers.karras(6, rho_min=0.1, rho_max=5.0)
@@ -271,7 +267,7 @@ def test_heun_is_algorithm_2_of_karras_et_al(x64):
                          grid=grid, initial=jnp.asarray(x))
   rho = grid(path)
   model = lambda x, rho: 0.5 + 0.3 / (0.3 + rho**2) * (x - 0.5)
-  for now, after in zip(rho[:-1], rho[1:], strict=True):
+  for now, after in itertools.pairwise(rho):
     d = (x - model(x, now)) / now
     euler = x + (after - now) * d
     x = euler if after == 0.0 else x + (after - now) * 0.5 * (
@@ -325,7 +321,7 @@ def test_a_callable_stochasticity_is_integrated(x64):
   n = samplers.ddim(eta).plan(nodes, path)
   ell = nodes.half_log_snr[:-1]
   budget = np.array([integrate.quad(lambda ell: 2.25 * np.exp(-(ell**2)), *ends)[0]
-                     for ends in zip(ell[:-1], ell[1:], strict=True)])
+                     for ends in itertools.pairwise(ell)])
   # 16-point Gauss–Legendre of a Gaussian over steps no wider than 2.
   np.testing.assert_allclose(n.c[:-1], nodes.sigma[1:-1] * np.sqrt(-np.expm1(-2 * budget)),
                              rtol=1e-7)
@@ -350,9 +346,6 @@ def test_stochasticity_may_be_traced(make):
   jitted = jax.jit(draw)
   np.testing.assert_allclose(np.stack([jitted(eta) for eta in etas]), expected, atol=1e-5)
   np.testing.assert_allclose(jax.vmap(draw)(jnp.array(etas)), expected, atol=1e-5)
-
-
-# --- ends ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", [ALL_LINEAR, *HEUN.values()], ids=["linear", *HEUN])
@@ -394,9 +387,6 @@ def test_a_point_mass_is_recovered_exactly(path):
   laws = [noise(linear)[:, names.index(f"ddim({eta})")] for eta in ETAS[1:]]
   for eps in (*laws, *(noise(x)[:, 0] for x in heun[1:])):
     assert np.all(np.abs(eps.std((1, 2)) - 1) < 5 * 0.025)
-
-
-# --- grids ---------------------------------------------------------------------------------------
 
 
 def test_grids_are_their_formulas():
@@ -479,8 +469,6 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="stochasticity"):
       draw(method=make(lambda ell: -ell))
 
-
-# --- keys, transformations, cost -----------------------------------------------------------------
 
 CHOICE = {"method": samplers.ddim(1.0), "grid": samplers.karras(6)}
 

@@ -10,9 +10,10 @@ from experiments.config import Config, Data, Network, Objective, Sampling, Train
 def get_config() -> Config:
   return Config(
       data=Data(name="digits"),
-      network=Network(name="dit", width=128, depth=4, heads=4, patch_size=2),
-      objective=Objective(prediction="velocity", density="logit_normal_s", weight="flow_matching"),
-      training=Training(steps=2000, batch_size=128, learning_rate=1e-3, warmup_steps=100,
-                        ema_half_life_steps=200.0, label_dropout=0.1, cpu_devices=2),
+      network=Network(name="dit", width=96, depth=4, heads=4, patch_size=2),
+      objective=Objective(prediction="v", density="logit_normal_s", level_mean=-0.5, level_std=1.3,
+                          weight="edm"),
+      training=Training(steps=3000, batch_size=128, learning_rate=2e-3, warmup_steps=200,
+                        ema_half_life_steps=300.0, label_dropout=0.1, cpu_devices=2),
       sampling=Sampling(sampler="heun", steps=25, batch_size=600),
   )
