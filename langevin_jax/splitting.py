@@ -72,7 +72,7 @@ def split(
 
     clock = lambda t: 0.5 * (path.diffusion(t) ** 2 + excess(t) ** 2)
   else:
-    if not _is_zero(stochasticity):
+    if not is_zero(stochasticity):
       raise ValueError("give split either a stochasticity or a clock: each determines the other")
     inner = path.t_min + (path.t_max - path.t_min) * (np.arange(256) + 0.5) / 256
     given, least = on_host(
@@ -112,7 +112,8 @@ def checked(stochasticity: Stochasticity, path: Path) -> Callable[[jax.Array], j
   return lambda ell: jnp.asarray(stochasticity)
 
 
-def _is_zero(stochasticity: Stochasticity) -> bool:
+def is_zero(stochasticity: Stochasticity) -> bool:
+  """Whether η is the number 0, known before anything is traced: then no noise need be drawn."""
   return isinstance(stochasticity, (int, float)) and stochasticity == 0
 
 

@@ -75,8 +75,6 @@ def main() -> int:
     report["rows"] += [{"part": name, **row._asdict(), "value": row.value and row.value._asdict(),
                         "load_average": [before[0], measure.load()[0]]} for row in part.rows]
     report["seconds"].update(part.seconds)
-    for row in part.rows:
-      print("  " + _line(row, max(len(row.name) for row in part.rows)), flush=True)
     measure.write(pathlib.Path(_OUT.value), report)
   width = max(len(row.name) for row in rows)
   print(f"\n{'':{width}}  {'median':>8}  {'least':>8}  {'greatest':>8}  target")

@@ -14,7 +14,8 @@ class DiT(nn.Module):
   """adaLN-zero transformer on patches of an image.
 
   All blocks start as the identity and the output at zero. Blocks are one scan over stacked
-  parameters: compile time does not grow with depth.
+  parameters, so compile time need not grow with depth; a few blocks are unrolled, which spares the
+  loop's copies (a fifth of a small network's training step on CPU).
 
   Attributes:
     patch_size: side of a square patch, in pixels; divides height and width of the image.
@@ -24,7 +25,7 @@ class DiT(nn.Module):
     num_classes: labels are 0 … num_classes − 1, and num_classes for none; 0 ignores them.
     mlp_ratio: hidden units of a block's MLP, over width.
     dtype: "float32" or "bfloat16", of the products; parameters and output are float32.
-    unroll: blocks per iteration of the scan; `depth` leaves no loop.
+    unroll: blocks per iteration of the scan; depth or more leaves no loop.
     remat: whether the gradient recomputes a block rather than keep its activations.
   """
 
@@ -35,7 +36,7 @@ class DiT(nn.Module):
   num_classes: int = 0
   mlp_ratio: float = 4.0
   dtype: str = "float32"
-  unroll: int = 1
+  unroll: int = 8
   remat: bool = False
 
   @nn.compact
@@ -43,8 +44,8 @@ class DiT(nn.Module):
     """x (batch, h, w, c) at unit scale, ell a scalar or (batch,), labels (batch,) → as x, float32.
 
     Raises:
-      ValueError: x not (batch, h, w, c), patch_size not dividing it, heads not dividing width, an
-        unknown dtype.
+      ValueError: x not (batch, h, w, c), patch_size not dividing it, heads not dividing width,
+        depth < 1, an unknown dtype.
     """
     if x.ndim != 4:
       raise ValueError(f"x must be (batch, height, width, channels), got shape {x.shape}")
@@ -54,6 +55,8 @@ class DiT(nn.Module):
       raise ValueError(f"patch_size must divide the image's {height}×{width}, got {p}")
     if self.heads < 1 or self.width % self.heads:
       raise ValueError(f"heads must divide width {self.width}, got {self.heads}")
+    if self.depth < 1:
+      raise ValueError(f"depth must be at least 1, got {self.depth}")
     rows, columns = height // p, width // p
 
     condition = Conditioning(self.width, self.num_classes, name="conditioning")(
@@ -68,7 +71,7 @@ class DiT(nn.Module):
     block = nn.remat(Block, prevent_cse=False) if self.remat else Block
     h, _ = nn.scan(
         block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast,
-        length=self.depth, unroll=self.unroll,
+        length=self.depth, unroll=min(self.unroll, self.depth),
     )(self.heads, self.mlp_ratio, self.dtype, name="blocks")(h, condition)
 
     shift, scale = _modulation(condition, 2, self.dtype, "modulation")

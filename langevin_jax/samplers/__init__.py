@@ -1,6 +1,13 @@
 """Samplers: a grid of noise levels, a method, and one scan that runs them along any path."""
 
-from langevin_jax.samplers.grids import Grid, cosine, karras, shifted, uniform_half_log_snr, uniform_time
+from langevin_jax.samplers.grids import (
+    Grid,
+    cosine,
+    karras,
+    shifted,
+    uniform_half_log_snr,
+    uniform_time,
+)
 from langevin_jax.samplers.methods import Method, ddim, euler, euler_maruyama, heun
 from langevin_jax.samplers.sampling import Trajectory, sample, trajectory
 

@@ -60,7 +60,25 @@ def noise(key: jax.Array, x: jax.Array) -> jax.Array:
   return draw(key, x)
 
 
-@functools.lru_cache
+def _memoised(default: float):
+  """Memoises a factory of one option η, refusing η < 0; a traced η makes a method of its own."""
+  def memoise(factory):
+    cached = functools.lru_cache(factory)
+
+    @functools.wraps(factory)
+    def make(stochasticity=default):
+      if isinstance(stochasticity, jax.Array):
+        return factory(stochasticity)
+      if not callable(stochasticity) and not stochasticity >= 0.0:
+        raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
+      return cached(stochasticity)
+
+    return make
+
+  return memoise
+
+
+@_memoised(default=0.0)
 def ddim(stochasticity: splitting.Stochasticity = 0.0) -> Method:
   """STEP(h, η²h) from level to level (MATH §1): 0 is DDIM, 1 the DDPM posterior, any η between.
 
@@ -69,15 +87,13 @@ def ddim(stochasticity: splitting.Stochasticity = 0.0) -> Method:
   Raises:
     ValueError: η < 0.
   """
-  _early_check(stochasticity)
-
   def plan(nodes, path):
     return Linear(nodes.t[:-1], *_step_weights(nodes, path, stochasticity))
 
-  return _linear(plan, noisy=not _deterministic(stochasticity))
+  return _linear(plan, noisy=not splitting.is_zero(stochasticity))
 
 
-@functools.lru_cache
+@_memoised(default=1.0)
 def euler_maruyama(stochasticity: splitting.Stochasticity = 1.0) -> Method:
   """Euler–Maruyama of Table 4's reverse process in the path's own time; one call per step.
 
@@ -89,14 +105,14 @@ def euler_maruyama(stochasticity: splitting.Stochasticity = 1.0) -> Method:
   Raises:
     ValueError: η < 0.
   """
-  _early_check(stochasticity)
-
   def plan(nodes, path):
-    eta = splitting.checked(stochasticity, path)
     t, alpha, sigma, ell = (v[:-1] for v in nodes)
-    g, alpha_dot, sigma_dot, eta = on_host(
-        jax.vmap(lambda t, ell: (path.diffusion(t), path.alpha_dot(t), path.sigma_dot(t),
-                                 jnp.asarray(eta(ell), float))), t, ell)
+    g, alpha_dot, sigma_dot = on_host(
+        jax.vmap(lambda t: (path.diffusion(t), path.alpha_dot(t), path.sigma_dot(t))), t)
+    eta = stochasticity
+    if callable(stochasticity):
+      checked = splitting.checked(stochasticity, path)
+      eta = on_host(jax.vmap(lambda ell: jnp.asarray(checked(ell), float)), ell)
     with np.errstate(invalid="ignore", over="ignore"):
       delta = -np.diff(nodes.t)
       per_eps = -delta * (sigma_dot + 0.5 * eta**2 * g**2 / sigma)
@@ -104,9 +120,10 @@ def euler_maruyama(stochasticity: splitting.Stochasticity = 1.0) -> Method:
              eta * g * np.sqrt(delta))
       finite = np.isfinite(np.diff(nodes.half_log_snr))
     exact = _step_weights(nodes, path, stochasticity)
-    return Linear(t, *(np.where(finite, o, e) for o, e in zip(own, exact, strict=True)))
+    where = jnp.where if isinstance(eta, jax.Array) else np.where
+    return Linear(t, *(where(finite, o, e) for o, e in zip(own, exact, strict=True)))
 
-  return _linear(plan, noisy=not _deterministic(stochasticity))
+  return _linear(plan, noisy=not splitting.is_zero(stochasticity))
 
 
 @functools.lru_cache
@@ -213,8 +230,10 @@ def _step_weights(nodes: Nodes, path: Path, stochasticity) -> tuple:
   ell = nodes.half_log_snr
   if callable(stochasticity):
     return on_host(splitting.weights, *levels, _integral(stochasticity, ell, path))
-  if isinstance(stochasticity, jax.core.Tracer):
-    return splitting.weights(*map(jnp.asarray, levels), stochasticity**2 * jnp.diff(ell))
+  if isinstance(stochasticity, jax.Array):
+    # A finite stand-in for an infinite step keeps η = 0 from making 0·∞.
+    h = jnp.asarray(np.minimum(np.diff(ell), 1e30), float)
+    return splitting.weights(*(jnp.asarray(v, float) for v in levels), stochasticity**2 * h)
   splitting.checked(stochasticity, path)
   # 0·∞: the ODE step takes no noise however long it is.
   budget = np.zeros(len(ell) - 1) if stochasticity == 0 else stochasticity**2 * np.diff(ell)
@@ -238,12 +257,3 @@ def _integral(stochasticity, ell: np.ndarray, path: Path) -> np.ndarray:
       jax.vmap(jax.vmap(lambda ell: jnp.asarray(eta(ell), float) ** 2)),
       middle[:, None] + half[:, None] * nodes)
   return np.where(infinite, np.where(squared[:, 0] > 0.0, np.inf, 0.0), half * (squared @ weights))
-
-
-def _deterministic(stochasticity) -> bool:
-  return isinstance(stochasticity, (int, float)) and stochasticity == 0
-
-
-def _early_check(stochasticity) -> None:
-  if isinstance(stochasticity, (int, float)) and not stochasticity >= 0:
-    raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")

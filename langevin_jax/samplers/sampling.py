@@ -68,7 +68,7 @@ def _run(key, initial, denoise, path, shape, method, grid, keep):
     raise ValueError(f"keys of shape {key.shape} must lead the shape {shape} of the samples")
   choice = (denoise, path, shape, methods.ddim() if method is None else method,
             grids.karras(40) if grid is None else grid, keep)
-  # A traced call must not be remembered: its denoiser may hold tracers of the outer function.
+  # A traced call is part of the outer function's compilation and is not remembered here.
   if isinstance(key, jax.core.Tracer) or isinstance(initial, jax.core.Tracer):
     return _runner(*choice)(key, initial)
   return _compiled(*choice)(key, initial)
