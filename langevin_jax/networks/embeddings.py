@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-# sin and cos of u times these: from half a wave over the whole range to a wave over Δℓ ≈ 0.4 in the
-# middle and 3 at ρ = 10^{±3}, which linear layers then combine.
+# sin and cos of u times 1 … 64: from a third of a wave over the whole range to a wave over Δℓ ≈ 0.4
+# in the middle and 3 at ρ = 10^{±3}.
 MAX_FREQUENCY = 64.0
 NUM_FREQUENCIES = 32
 

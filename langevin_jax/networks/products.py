@@ -1,7 +1,8 @@
 """Dense layers whose products take bfloat16 operands and accumulate in float32.
 
-A product bfloat16 × bfloat16 → float32 is fast on every kind of hardware. Left to itself, autodiff
-multiplies float32 cotangents in its transpose, which is not, so the gradient is written out here.
+Matrix units multiply bfloat16 and add in float32. Left to itself, autodiff would put the float32
+cotangent into the transposed products, which then are float32 throughout; so the gradient is
+written out here.
 """
 
 import functools
