@@ -80,24 +80,28 @@ def trajectories(
 
   Images become strips, noise at the left; points become curves over the real data.
   """
-  figure, panels = plt.subplots(
-      len(runs), 1, figsize=(10, 4 * len(runs)), squeeze=False) if dataset.kind == "image" else (
-          plt.subplots(1, len(runs), figsize=(5 * len(runs), 5), squeeze=False))
+  figure, panels = plt.subplots(1, len(runs), figsize=(6.5 * len(runs), 5.5), squeeze=False)
   for axes, (name, (rho, states)) in zip(panels.ravel(), runs.items(), strict=True):
     axes.set_title(name)
     if dataset.kind == "image":
-      shown = np.linspace(0, len(rho) - 1, 12).round().astype(int)
+      # Evenly spread in the angle atan ρ between data and noise, where the picture changes.
+      angle = np.arctan(rho)
+      wanted = np.linspace(angle[0], 0.0, 10)
+      shown = np.unique(np.abs(angle[:, None] - wanted).argmin(0))
       _tile(axes, list(np.swapaxes(states[shown], 0, 1)), len(shown), (-2.0, 2.0))
       size = states.shape[3] + 1
       axes.set_xticks(size * np.arange(len(shown)) + 0.5 * size,
-                      [f"ρ={rho[i]:.2g}" for i in shown], fontsize=7)
+                      [f"{rho[i]:.2g}" for i in shown], fontsize=8)
+      axes.set_xlabel("noise-to-signal ratio ρ = σ/α")
     elif dataset.kind == "vector" and states.shape[-1] >= 2:
       project = _plane(dataset.test)
       axes.scatter(*project(dataset.test[:2000]).T, s=2, color="#cccccc")
       curves = project(states)
-      axes.plot(curves[..., 0], curves[..., 1], lw=0.6, color=SECOND, alpha=0.6)
-      axes.scatter(*curves[-1].T, s=8, color=ACCENT, zorder=3)
-      axes.set(aspect="equal", xlabel="x/√(α² + σ²), noise to data")
+      few = curves[:, :12]
+      axes.plot(few[..., 0], few[..., 1], lw=0.8, color=SECOND, alpha=0.7)
+      axes.scatter(*curves[-1].T, s=6, color=ACCENT, zorder=3)
+      axes.scatter(*few[0].T, s=10, color=SECOND, zorder=3)
+      axes.set(aspect="equal", xlabel="x/√(α² + σ²): from noise (blue) to data (red)")
   _save(figure, file)
 
 
@@ -128,5 +132,5 @@ def _tile(axes, rows: list[np.ndarray], columns: int, value_range) -> None:
 
 def _save(figure, file: pathlib.Path) -> None:
   figure.tight_layout()
-  figure.savefig(file, dpi=130)
+  figure.savefig(file, dpi=130, bbox_inches="tight")
   plt.close(figure)

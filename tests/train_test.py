@@ -156,3 +156,20 @@ def test_loss_not_finite_stops_with_step_and_level(tmp_path):
                 d.name.isdigit())
   step = int(err.split("at step ")[1].split(",")[0])
   assert all(k <= step for k in kept)
+
+
+def test_a_batch_split_over_virtual_devices_learns_the_same(undisturbed, tmp_path):
+  """Sums run in another order over two devices: losses agree to rounding, the same mesh bitwise."""
+  shas = []
+  for name in ("a", "b"):
+    code, _, err = runner.run("train", *SMALL, *STEPS, "--config.training.cpu_devices=2",
+                              f"--workdir={tmp_path / name}")
+    assert code == 0, err
+    shas.append(manifest(tmp_path / name)["sha256"])
+    assert len(manifest(tmp_path / name)["devices"]) == 2
+  assert shas[0] == shas[1]
+  for one, two in zip(metrics(undisturbed), metrics(tmp_path / "a"), strict=True):
+    assert abs(one["loss"] - two["loss"]) <= 1e-4 * one["loss"]
+  code, _, err = runner.run("train", *SMALL, "--config.training.cpu_devices=3",
+                            f"--workdir={tmp_path / 'c'}")
+  assert code == 2 and "batch_size: 32 must be divisible by the 3 devices" in err

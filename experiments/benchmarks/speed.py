@@ -95,7 +95,7 @@ def train() -> Part:
     times = _timed({"train_step": _train_step(run, devices), "bare": _bare_step(run, devices)},
                    f"training, {name}")
     seconds[f"train {name}"] = _plain(times)
-    per = f"{len(devices)} devices, {config.training.steps_per_dispatch} steps a dispatch"
+    per = f"devices: {len(devices)}, steps a dispatch: {config.training.steps_per_dispatch}"
     rows.append(Row(f"train_step ÷ bare, {name} ({per})",
                     measure.ratio(times["train_step"], times["bare"]), "<= 1.05"))
   return Part(rows, seconds)
@@ -153,13 +153,14 @@ def against_torch() -> Part:
   count = run.config.training.cpu_devices
   numbers = sorted({1, count})
   with contextlib.ExitStack() as stack:
-    torch = {name: _torch_steps(stack.enter_context(_torch_worker(run, environment)))
+    torch = {name: _torch_steps(stack.enter_context(_torch_worker(run, environment)),
+                                run.config.training.steps_per_dispatch)
              for name, environment in (("torch", {}),
                                        ("torch asleep", {"OMP_WAIT_POLICY": "passive"}))}
     jax_steps = {f"jax {n}": _train_step(run, jax.devices()[:n]) for n in numbers}
     times = _timed({**torch, **jax_steps}, "PyTorch, digits DiT")
   best = np.minimum(*(times[name] for name in torch))
-  rows = [Row(f"{what} on {n} device{'s' * (n > 1)}", measure.ratio(best, times[f"jax {n}"]),
+  rows = [Row(f"{what} (devices: {n})", measure.ratio(best, times[f"jax {n}"]),
               ">= 1" if n == count else "") for n in numbers]
   return Part(rows, {"torch digits DiT": _plain(times)})
 
@@ -321,9 +322,9 @@ def _torch_worker(
       worker.kill()
 
 
-def _torch_steps(worker: subprocess.Popen) -> measure.Task:
+def _torch_steps(worker: subprocess.Popen, per_dispatch: int) -> measure.Task:
   def steps(n):
-    print(n, file=worker.stdin, flush=True)
+    print(n * per_dispatch, file=worker.stdin, flush=True)
     if not worker.stdout.readline():
       raise OSError("the PyTorch worker has ended; its message is above")
 
