@@ -24,26 +24,32 @@ class Mixture(NamedTuple):
   """A mixture of K Gaussians in d dimensions; a pytree, and exact in float32 to ~1e-6.
 
   weights: (K,), positive, of any sum. means: (K, d). covariances: (K, d, d), symmetric; zero
-  matrices are allowed (then σ must be positive).
+  matrices are allowed (then σ must be positive). Gradients in x, α and σ are exact; those in the
+  covariances go through `eigh` and need distinct eigenvalues.
   """
 
   weights: jax.Array
   means: jax.Array
   covariances: jax.Array
 
+  def _modes(self):
+    """Variances (K, d) and axes (K, d, d) of each component: S_k = U diag(λ) Uᵀ.
+
+    In these axes V_k is diagonal at every level, so the only factorisation is of the S_k themselves
+    and none is batched over states (batched LAPACK calls can deadlock XLA's CPU thread pool).
+    """
+    var, axes = jnp.linalg.eigh(self.covariances)
+    return jnp.maximum(var, 0.0), axes
+
   def _whitened(self, x, alpha, sigma):
-    """Component-wise log(w_k N) of one x (d,), and V_k⁻¹(x − αm_k): shapes (K,) and (K, d)."""
-    d = self.means.shape[-1]
-    var = alpha**2 * self.covariances + sigma**2 * jnp.eye(d, dtype=self.covariances.dtype)[None]
-    factor = jnp.linalg.cholesky(var)
-    offset = x[None] - alpha * self.means
-    solve = jax.scipy.linalg.solve_triangular
-    half = jax.vmap(lambda f, o: solve(f, o, lower=True))(factor, offset)
-    whitened = jax.vmap(lambda f, h: solve(f, h, lower=True, trans=1))(factor, half)
-    log_det = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)), axis=1)
+    """Of one x (d,): log(w_k N) (K,), V_k⁻¹(x − αm_k) (K, d) and α S_k V_k⁻¹(x − αm_k) (K, d)."""
+    spread, axes = self._modes()
+    var = alpha**2 * spread + sigma**2
+    offset = jnp.einsum("kij,ki->kj", axes, x[None] - alpha * self.means)
     log_weights = jnp.log(self.weights) - jnp.log(jnp.sum(self.weights))
-    log_normal = -0.5 * jnp.sum(half**2, axis=1) - log_det - 0.5 * d * jnp.log(2.0 * jnp.pi)
-    return log_weights + log_normal, whitened
+    log_normal = -0.5 * jnp.sum(offset**2 / var + jnp.log(2.0 * jnp.pi * var), axis=1)
+    back = lambda rows: jnp.einsum("kij,kj->ki", axes, rows)
+    return log_weights + log_normal, back(offset / var), back(alpha * spread / var * offset)
 
   def log_prob(self, x: jax.Array, alpha: Scalar = 1.0, sigma: Scalar = 0.0) -> jax.Array:
     """log p(x) of the level (α, σ) in nats; x (..., d) → (...). (1, 0) is the data itself."""
@@ -53,7 +59,7 @@ class Mixture(NamedTuple):
   def score(self, x: jax.Array, alpha: Scalar = 1.0, sigma: Scalar = 0.0) -> jax.Array:
     """∇ₓ log p(x) at the level (α, σ); x (..., d) → (..., d)."""
     def one(x):
-      log_parts, whitened = self._whitened(x, alpha, sigma)
+      log_parts, whitened, _ = self._whitened(x, alpha, sigma)
       return -jax.nn.softmax(log_parts) @ whitened
 
     return jnp.vectorize(one, signature="(d)->(d)")(x)
@@ -63,20 +69,18 @@ class Mixture(NamedTuple):
 
     Weights r_k, means m_k + α S_k V_k⁻¹(x − α m_k), covariances S_k − α² S_k V_k⁻¹ S_k.
     """
-    log_parts, whitened = self._whitened(x, alpha, sigma)
-    d = self.means.shape[-1]
-    var = alpha**2 * self.covariances + sigma**2 * jnp.eye(d, dtype=self.covariances.dtype)[None]
-    means = self.means + alpha * jnp.einsum("kij,kj->ki", self.covariances, whitened)
-    # S − α²SV⁻¹S = σ²SV⁻¹: no difference of nearly equal matrices.
-    covariances = sigma**2 * jnp.swapaxes(jnp.linalg.solve(var, self.covariances), 1, 2)
-    return Mixture(jax.nn.softmax(log_parts), means, 0.5 * (covariances + covariances.mT))
+    log_parts, _, shift = self._whitened(x, alpha, sigma)
+    spread, axes = self._modes()
+    # λ − α²λ²/(α²λ + σ²) without the difference of nearly equal numbers.
+    left = sigma**2 * spread / (alpha**2 * spread + sigma**2)
+    covariances = jnp.einsum("kij,kj,klj->kil", axes, left, axes)
+    return Mixture(jax.nn.softmax(log_parts), self.means + shift, covariances)
 
   def denoise(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> jax.Array:
     """D(x) = E[x₀ | x] at the level (α, σ); x (..., d) → (..., d). Level (0, σ) gives the mean."""
     def one(x):
-      log_parts, whitened = self._whitened(x, alpha, sigma)
-      means = self.means + alpha * jnp.einsum("kij,kj->ki", self.covariances, whitened)
-      return jax.nn.softmax(log_parts) @ means
+      log_parts, _, shift = self._whitened(x, alpha, sigma)
+      return jax.nn.softmax(log_parts) @ (self.means + shift)
 
     return jnp.vectorize(one, signature="(d)->(d)")(x)
 
@@ -84,8 +88,8 @@ class Mixture(NamedTuple):
     """n draws of the data, shape (n, d). Consumes `key`."""
     key_k, key_x = jax.random.split(key)
     k = jax.random.choice(key_k, len(self.weights), (n,), p=self.weights / self.weights.sum())
-    values, vectors = jnp.linalg.eigh(self.covariances)
-    root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[:, None, :]
+    spread, axes = self._modes()
+    root = axes * jnp.sqrt(spread)[:, None, :]
     noise = jax.random.normal(key_x, (n, self.means.shape[-1]), self.means.dtype)
     return self.means[k] + jnp.einsum("nij,nj->ni", root[k], noise)
 
@@ -108,7 +112,7 @@ class Mixture(NamedTuple):
       raise ValueError(f"mask must have shape ({d},) with an unknown (False) entry, got {mask}")
     (known,), (free,) = np.nonzero(mask), np.nonzero(~mask)
     marginal = Mixture(self.weights, self.means[:, known], self.covariances[:, known][:, :, known])
-    log_parts, whitened = marginal._whitened(value[known], 1.0, 0.0)
+    log_parts, whitened, _ = marginal._whitened(value[known], 1.0, 0.0)
     cross = self.covariances[:, free][:, :, known]
     gain = jnp.swapaxes(jnp.linalg.solve(marginal.covariances, cross.mT), 1, 2)
     covariances = self.covariances[:, free][:, :, free] - gain @ cross.mT

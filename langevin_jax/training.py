@@ -102,18 +102,20 @@ def train_step(
   key = jax.random.fold_in(key, state.step)
   (value, levels), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, key, batch)
   grad_norm = optax.tree.norm(gradient)
-  updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-
-  step = state.step + 1
-  half_life = jnp.minimum(ema_half_life_steps, 0.1 * step.astype(jnp.float32))
-  # ema′ = ema + (1 − 2^{−1/half-life}) (params − ema)
-  rate = -jnp.expm1(-jnp.log(2.0) / half_life)
-  ema = jax.tree.map(lambda e, p: e + rate.astype(e.dtype) * (p - e), state.ema, params)
-
   finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-  moved = TrainState(step, params, ema, opt_state)
-  state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
+
+  def move(state, gradient):
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    step = state.step + 1
+    half_life = jnp.minimum(ema_half_life_steps, 0.1 * step.astype(jnp.float32))
+    # ema′ = ema + (1 − 2^{−1/half-life}) (params − ema)
+    rate = -jnp.expm1(-jnp.log(2.0) / half_life)
+    ema = jax.tree.map(lambda e, p: e + rate.astype(e.dtype) * (p - e), state.ema, params)
+    return TrainState(step, params, ema, opt_state)
+
+  # Not a `where` over the tree: that would keep the old state beside the new and copy both.
+  state = jax.lax.cond(finite, move, lambda state, gradient: state, state, gradient)
   return state, _metrics(value, grad_norm, finite, levels["half_log_snr"], levels["eps_error"])
 
 

@@ -1,4 +1,4 @@
-"""Settings of every test: no implicit rank promotion, and few threads where tests run side by side."""
+"""Settings of every test: no implicit rank promotion; float64 where a test asks for it."""
 
 import jax
 import pytest

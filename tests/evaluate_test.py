@@ -73,7 +73,7 @@ def test_evaluate_a_mixture(mixture_run):
 
 
 def test_evaluate_digits(digits_run):
-  code, out, err = runner.run("evaluate", f"--workdir={digits_run}", "--num_samples=200",
+  code, _, err = runner.run("evaluate", f"--workdir={digits_run}", "--num_samples=200",
                               "--path=ve", timeout=400)
   assert code == 0, err
   metrics = json.loads((digits_run / "evaluation.json").read_text())["metrics"]
