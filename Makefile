@@ -29,7 +29,7 @@ demo: $(READY)
 	$(RUN) -m experiments.evaluate --workdir=runs/digits
 
 test: $(READY)
-	$(RUN) -m pytest -n 2 --dist loadfile
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(RUN) -m ruff check .

@@ -16,18 +16,23 @@ SMALL = (
     "--config.sampling.batch_size=100")
 
 
-def start(module: str, *arguments: str, cwd: pathlib.Path = ROOT, **options) -> subprocess.Popen:
-  """The process of `python -m experiments.<module>`, output captured as text."""
+def start(module: str, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen:
+  """The process of `python -m experiments.<module>`, output captured as text.
+
+  `prefix` is a command that runs the rest of its arguments.
+  """
   environment = os.environ | {
       "JAX_COMPILATION_CACHE_DIR": str(cache()), "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
   return subprocess.Popen(
-      [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)], cwd=cwd, text=True,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **options)
+      [*prefix, sys.executable, "-m", f"experiments.{module}", *map(str, arguments)], cwd=ROOT,
+      text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 
-def run(module: str, *arguments: str, timeout: float = 240.0, **options) -> tuple[int, str, str]:
+def run(
+    module: str, *arguments: str, timeout: float = 240.0, prefix: tuple[str, ...] = ()
+) -> tuple[int, str, str]:
   """(exit code, stdout, stderr) of a finished process; a hard limit on its time."""
-  process = start(module, *arguments, **options)
+  process = start(module, *arguments, prefix=prefix)
   try:
     out, err = process.communicate(timeout=timeout)
   except subprocess.TimeoutExpired:

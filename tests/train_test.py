@@ -2,7 +2,6 @@
 
 import json
 import random
-import resource
 import signal
 import time
 
@@ -85,8 +84,8 @@ def test_signal_saves_and_the_rest_is_bitwise(number, tmp_path):
 
 
 def test_sigkill_at_any_moment_ten_times_ends_bitwise_the_same(tmp_path):
-  """Saves every 20 of 3000 steps: most kills fall within or just after one."""
-  steps = "--config.training.steps=3000", "--config.training.checkpoint_every=20"
+  """Saves every 20 of 1500 steps: most kills fall within or just after one."""
+  steps = "--config.training.steps=1500", "--config.training.checkpoint_every=20"
   whole, killed = tmp_path / "whole", tmp_path / "killed"
   code, _, err = runner.run("train", *SMALL, *steps, f"--workdir={whole}")
   assert code == 0, err
@@ -99,7 +98,7 @@ def test_sigkill_at_any_moment_ten_times_ends_bitwise_the_same(tmp_path):
     process = runner.start("train", *SMALL, *steps, f"--workdir={killed}")
     if kills % 2:
       # Anywhere from the first import on, start-up and restore included.
-      time.sleep(dice.uniform(0.2, 4.0))
+      time.sleep(dice.uniform(0.2, 3.5))
     else:
       # Among steps and saves: a moment after this run's first save.
       wait_until(lambda before=before: newest() > before, process)
@@ -131,13 +130,13 @@ def test_failed_write_keeps_the_checkpoint_before(tmp_path):
   process.kill()
   process.communicate()
 
-  def limit():
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-
-  code, _, err = runner.run("train", *limited, preexec_fn=limit)
+  # Files above 39 KiB fail with EFBIG rather than a signal.
+  limit = ("bash", "-c", 'trap "" XFSZ; ulimit -f 39; exec "$@"', "limit")
+  code, _, err = runner.run("train", *limited, prefix=limit)
   assert code == 2
-  assert err.splitlines()[-1].startswith("error: checkpoint could not be written"), err
+  # Orbax's own threads print their tracebacks around it.
+  assert any(line.startswith("error: checkpoint could not be written, earlier ones are complete")
+             for line in err.splitlines()), err
   code, out, err = runner.run("train", *limited)
   assert code == 0, err
   assert "resuming" in out and "at step 1000" in out
