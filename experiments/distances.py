@@ -126,6 +126,7 @@ def c2st(x: np.ndarray, y: np.ndarray, *, seed: int, folds: int = 3) -> float:
   """
   import warnings
 
+  import threadpoolctl
   from sklearn import exceptions, model_selection, neural_network, pipeline, preprocessing
 
   if folds < 2:
@@ -142,7 +143,8 @@ def c2st(x: np.ndarray, y: np.ndarray, *, seed: int, folds: int = 3) -> float:
       neural_network.MLPClassifier((64, 64), alpha=0.1, learning_rate_init=3e-3, max_iter=100,
                                    tol=0.0, random_state=seed))
   split = model_selection.StratifiedKFold(folds, shuffle=True, random_state=seed)
-  with warnings.catch_warnings():
+  # One BLAS thread: the matrices are small, and threads that wait for each other spin.
+  with warnings.catch_warnings(), threadpoolctl.threadpool_limits(1, user_api="blas"):
     # 100 epochs are the budget whether or not the loss has settled.
     warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
     return float(model_selection.cross_val_score(model, both, which, cv=split).mean())
