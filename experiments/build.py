@@ -34,6 +34,11 @@ def prediction(config: config_lib.Objective) -> predictions.Row:
 
 def density(config: config_lib.Objective, path: paths.Path) -> objectives.Density:
   """π(ℓ) of `config.objective`; `path` is the clock of uniform_time."""
+  for field in ("rho_max", "level_std", "sigma_data", "gamma"):
+    if not 0.0 < getattr(config, field) < float("inf"):
+      raise ValueError(f"objective.{field} must be positive, got {getattr(config, field)}")
+  if not abs(config.level_mean) < float("inf"):
+    raise ValueError(f"objective.level_mean must be finite, got {config.level_mean}")
   levels = {"rho_min": config.rho_min, "rho_max": config.rho_max}
   normal = {"mean": config.level_mean, "std": config.level_std, **levels}
   return _choose("objective.density", config.density, {
@@ -94,6 +99,10 @@ def optimizer(config: config_lib.Training) -> optax.GradientTransformation:
   for field in ("learning_rate", "gradient_clip", "ema_half_life_steps"):
     if not getattr(config, field) > 0.0:
       raise ValueError(f"training.{field} must be positive, got {getattr(config, field)}")
+  if not 0.0 < config.beta_2 < 1.0:
+    raise ValueError(f"training.beta_2 must lie in (0, 1), got {config.beta_2}")
+  if not config.weight_decay >= 0.0:
+    raise ValueError(f"training.weight_decay must be >= 0, got {config.weight_decay}")
   if not 0.0 <= config.label_dropout <= 1.0:
     raise ValueError(f"training.label_dropout must lie in [0, 1], got {config.label_dropout}")
   warmup = min(config.warmup_steps, config.steps)
@@ -135,6 +144,8 @@ def grid(config: config_lib.Sampling) -> samplers.Grid:
   """The noise levels of `config.sampling`."""
   n = at_least("sampling.steps", config.steps, 1)
   at_least("sampling.batch_size", config.batch_size, 1)
+  if not config.shift > 0.0:
+    raise ValueError(f"sampling.shift must be positive, got {config.shift}")
   levels = {"rho_min": config.rho_min, "rho_max": config.rho_max}
   return _choose("sampling.grid", config.grid, {
       "karras": lambda: samplers.karras(n, **levels),
@@ -148,7 +159,11 @@ def grid(config: config_lib.Sampling) -> samplers.Grid:
 def _choose(field: str, name: str, options: dict[str, Callable[[], Any]]) -> Any:
   if name not in options:
     raise ValueError(f"config.{field}: must be one of {', '.join(options)}; got {name!r}")
-  return options[name]()
+  try:
+    return options[name]()
+  except ValueError as error:
+    # The library names its own arguments; a user wants to know which group of fields they are.
+    raise ValueError(f"config.{field} {name!r}: {error}") from error
 
 
 def at_least(field: str, value: int, least: int) -> int:

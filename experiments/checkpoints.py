@@ -62,40 +62,50 @@ def restore(
       checkpoints of which none can be read.
   """
   steps = sorted(manager.all_steps(), reverse=True)
-  damage = ""
+  damaged: dict[int, str] = {}
   for step in steps:
     try:
       found = manager.item_metadata(step)["state"]
       if found is None:
         raise ValueError("its metadata are missing")
       found = getattr(found, "tree", found)
+    except (PermissionError, MemoryError):
+      raise
     except Exception as error:
-      damage = _note_damage(manager, step, error, discard_damaged)
+      damaged[step] = _damage(step, error)
       continue
     _check_same(found, target, step)
     try:
       restored = manager.restore(step, args=ocp.args.Composite(
           state=ocp.args.StandardRestore(target)))["state"]
+    except (PermissionError, MemoryError):
+      raise
     except Exception as error:
-      damage = _note_damage(manager, step, error, discard_damaged)
+      damaged[step] = _damage(step, error)
       continue
+    if damaged and discard_damaged:
+      _discard(manager, damaged)
     return restored
   if steps:
     raise ValueError(f"checkpoints: none of steps {steps} in {manager.directory} can be read: "
-                     f"{damage}")
+                     f"{'; '.join(damaged.values())}")
   return None
 
 
-def _note_damage(manager, step: int, error: Exception, discard: bool) -> str:
+def _damage(step: int, error: Exception) -> str:
   reason = f"step {step}: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
   print(f"checkpoint of step {step} is damaged, trying the one before ({reason})", file=sys.stderr)
-  if discard and len(manager.all_steps()) > 1:
-    place = pathlib.Path(manager.directory).parent / "damaged_checkpoints"
-    place.mkdir(exist_ok=True)
+  return reason
+
+
+def _discard(manager: ocp.CheckpointManager, steps) -> None:
+  """Moves checkpoints to damaged_checkpoints/, once an older one is known to be good."""
+  place = pathlib.Path(manager.directory).parent / "damaged_checkpoints"
+  place.mkdir(exist_ok=True)
+  for step in steps:
     shutil.rmtree(place / str(step), ignore_errors=True)
     shutil.move(pathlib.Path(manager.directory) / str(step), place / str(step))
-    manager.reload()
-  return reason
+  manager.reload()
 
 
 def _check_same(found: State, target: State, step: int) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 
 from absl import flags
 
+from experiments import cli
 from experiments import config as config_lib
 
 _PATH = flags.DEFINE_string("path", "", "Path to sample along; the run's own if not given.")
@@ -18,6 +19,7 @@ _SHIFT = flags.DEFINE_float("shift", None, "Shift of the grid `shifted`.")
 
 def config(trained: config_lib.Config) -> config_lib.Config:
   """The run's config with the path and the sampling that the flags ask for."""
+  cli.refuse_config()
   fields = {"sampler": _SAMPLER.value or None, "steps": _STEPS.value, "churn": _CHURN.value,
             "stochasticity": _STOCHASTICITY.value, "grid": _GRID.value or None,
             "shift": _SHIFT.value}

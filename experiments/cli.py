@@ -36,6 +36,13 @@ def config() -> config_lib.Config:
   return config_lib.override(config_lib.load(_CONFIG.value), _overrides)
 
 
+def refuse_config() -> None:
+  """For programs that take a trained run as it is. Raises ValueError where a config is given."""
+  if _CONFIG.value or _overrides:
+    raise ValueError("--config belongs to experiments.train; a run's own is used, and --path, "
+                     "--sampler, --steps, --stochasticity … choose another way to sample")
+
+
 def workdir(value: str) -> pathlib.Path:
   """The directory of `--workdir`. Raises ValueError where it is not given."""
   if not value:
@@ -69,6 +76,9 @@ def _answered(main: Callable[[], int | None]) -> int:
     logging.set_verbosity(logging.FATAL)
   try:
     return main() or 0
+  except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    return 130
   except (ValueError, OSError, FloatingPointError) as error:
     logging.debug("where it came from", exc_info=True)
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -209,7 +209,10 @@ def load(file: str) -> Config:
   """
   if not pathlib.Path(file).is_file():
     raise ValueError(f"config: no file {file!r}; shipped ones are in experiments/configs/")
-  config = runpy.run_path(file).get("get_config", lambda: None)()
+  try:
+    config = runpy.run_path(file).get("get_config", lambda: None)()
+  except Exception as error:  # whatever the user's own Python raises
+    raise ValueError(f"config: {file}: {type(error).__name__}: {error}") from error
   if not isinstance(config, Config):
     raise ValueError(f"config: {file!r} must define get_config() returning a config.Config")
   return config

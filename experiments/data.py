@@ -294,6 +294,9 @@ def _held_out(
   # Through the shuffled examples sorted by class, every (1/holdout)-th one.
   chosen = np.diff(np.floor(np.arange(n + 1) * holdout)) > 0
   test, train = np.sort(order[chosen]), np.sort(order[~chosen])
+  if missing := sorted(set(range(num_classes)) - set(y[train].tolist())):
+    raise ValueError("data labels must be class numbers 0, 1, 2, … without gaps; class "
+                     f"{missing[0]} of {num_classes} has no example to train on")
   return _standardised(x[train], y[train], x[test], y[test], kind=kind, value_range=value_range,
                        num_classes=num_classes)
 

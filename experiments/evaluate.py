@@ -26,6 +26,7 @@ from experiments import (
   runs,
 )
 
+flags.adopt_module_key_flags(choice)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 0, "How many; the config's if not given.")
 
@@ -47,8 +48,8 @@ def main() -> int:
   real = np.concatenate([dataset.train, dataset.test])
   n = build.at_least(
       "num_samples", _NUM_SAMPLES.value or config.evaluation.num_samples or len(real), 20)
-  labels = runs.even_labels(run, n)
   seed = config.evaluation.seed
+  labels = runs.data_labels(run, n, seed)
   with progress.bar(n, 0, "sampling") as bar:
     x = runs.draw(run, state.ema, config.sampling, path, labels, seed=seed, progress=bar)
   x = data.standardise(x, dataset.mean, dataset.scale)
@@ -83,21 +84,22 @@ def images(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray, seed: int) 
 
   Features are those of a classifier trained on the real training set. FID and its like depend on
   the sizes of the sets, so samples and the floor, the other half of the real data, are both
-  compared with one half of the real data at equal n.
+  compared with one half of the real data at equal n. C2ST has all the real data to learn from.
   """
   flat = lambda images: images.reshape(len(images), -1)
   real = np.concatenate([dataset.train, dataset.test])
   order = np.random.default_rng(seed).permutation(len(real))[:2 * _LIMIT]
   real = real[order]
-  half, other = real[:len(real) // 2], real[len(real) // 2:]
+  n = min(len(real) // 2, len(x))
+  half, other = real[:n], real[len(real) // 2:][:n]
   model, features = None, flat
   if dataset.num_classes:
     model = classifier.train(
         dataset.train, dataset.train_labels, num_classes=dataset.num_classes, seed=seed)
     features = lambda images: classifier.features(model, images)
-  rows = feature_rows(features(half), features(x[:len(half)]), features(other), seed)
+  rows = feature_rows(features(half), features(x[:n]), features(other), seed)
   compared = min(len(x), len(real), _LIMIT)
-  rows.append((f"C2ST accuracy, pixels (n = {compared} each; floor: halves)",
+  rows.append((f"C2ST accuracy, pixels (n = {compared} each; floor: {n} each)",
                distances.c2st(flat(real[:compared]), flat(x[:compared]), seed=seed),
                distances.c2st(flat(half), flat(other), seed=seed)))
   if model is not None:

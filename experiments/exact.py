@@ -59,8 +59,8 @@ def kl_to_samples(
 ) -> tuple[float, float]:
   """KL between histograms of the law and of samples; and of as many real draws, the floor.
 
-  Σ P log(P/Q̂) with Q̂ = (count + ½)/(n + ½ bins²). It sees what a sampler adds to the model's own
-  error, but is biased upwards by about bins²/2n: compare it with its floor.
+  Σ P log(P/Q̂) with Q̂ = (count + ½)/(n + ½ (bins² + 1)). It sees what a sampler adds to the model's
+  own error, but is biased upwards by about bins²/2n: compare it with its floor.
   """
   low, high = np.quantile(real, [0.0005, 0.9995], axis=0)
   edges = [np.linspace(a - 0.05 * (b - a), b + 0.05 * (b - a), bins + 1)
@@ -75,7 +75,8 @@ def kl_to_samples(
 
   def kl(points):
     count = np.histogram2d(*points.T, bins=edges)[0]
-    estimate = (count + 0.5) / (count.sum() + 0.5 * bins**2)
+    # Points outside the box are one more cell, of no probability: they are missed inside it.
+    estimate = (count + 0.5) / (len(points) + 0.5 * (bins**2 + 1))
     return float(np.sum(probability * np.log(np.maximum(probability, 1e-300) / estimate)))
 
   return kl(x), kl(real)

@@ -48,6 +48,10 @@ def prepare(config: config_lib.Config) -> Run:
   Raises:
     ValueError: anything that the config asks for and cannot be had, by the field's name.
   """
+  for name, seed in (("seed", config.seed), ("evaluation.seed", config.evaluation.seed)):
+    if not 0 <= seed < 2**31:
+      raise ValueError(f"config.{name}: must lie in [0, 2³¹), got {seed}")
+  build.at_least("evaluation.num_samples", config.evaluation.num_samples, 0)
   path = build.path(config.path)
   density = build.density(config.objective, path)
   weight = build.weight(config.objective, density)
@@ -111,6 +115,14 @@ def even_labels(run: Run, n: int) -> np.ndarray:
   return (np.arange(n) % max(run.dataset.num_classes, 1)).astype(np.int32)
 
 
+def data_labels(run: Run, n: int, seed: int) -> np.ndarray:
+  """n labels as frequent as in the training data: what samples must have to be compared with it."""
+  if not run.dataset.num_classes:
+    return np.zeros(n, np.int32)
+  labels = np.resize(np.random.default_rng(seed).permutation(run.dataset.train_labels), n)
+  return labels.astype(np.int32)
+
+
 def draw(
     run: Run, params: Any, sampling: config_lib.Sampling, path: paths.Path, labels: np.ndarray, *,
     seed: int, progress: Progress = lambda done: None,
@@ -119,6 +131,9 @@ def draw(
 
   Sample i depends on (seed, i, its label) alone, not on the batch it rides in. Samples of images
   are clipped to the range of the data, and rounded where the data are whole grey levels.
+
+  Raises:
+    FloatingPointError: a sample is not finite.
   """
   method, grid = build.method(sampling), build.grid(sampling)
   shape = run.dataset.train.shape[1:]
@@ -142,5 +157,7 @@ def draw(
     parts.append(np.asarray(batch(params, keys, now))[:n - start])
     progress(min(start + size, n))
   x = data.restore(run.dataset, np.concatenate(parts))
+  if bad := int(np.sum(~np.isfinite(x.reshape(n, -1)).all(axis=1))):
+    raise FloatingPointError(f"{bad} of {n} samples are not finite; nothing was written")
   x = np.round(x) if run.dataset.integers else x
   return x if run.dataset.value_range is None else np.clip(x, *run.dataset.value_range)

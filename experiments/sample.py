@@ -1,6 +1,6 @@
 """Draws samples from a trained run, along any path, by any method.
 
-  python -m experiments.sample --workdir=runs/digits --path=vp --stochasticity=0.7
+  python -m experiments.sample --workdir=runs/digits --path=vp --sampler=ddim --stochasticity=0.7
 
 Writes the samples in the user's units (.npy), their labels where there are classes, the resolved
 choice (.json), a picture beside real data and one of reverse trajectories (.png).
@@ -19,6 +19,7 @@ from experiments import build, choice, cli, plots, progress, records, runs
 from experiments import config as config_lib
 from langevin_jax import paths, samplers
 
+flags.adopt_module_key_flags(choice)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many.")
 _OUT = flags.DEFINE_string("out", "", "The .npy file; samples.npy in the workdir if not given.")
@@ -39,6 +40,7 @@ def main() -> int:
   build.grid(config.sampling)
   run, state = runs.trained(workdir)
   labels = runs.even_labels(run, _NUM_SAMPLES.value)
+  build.at_least("label", _LABEL.value, -1)
   if _LABEL.value >= 0:
     if _LABEL.value >= run.dataset.num_classes:
       raise ValueError(f"--label must be below the number of classes, {run.dataset.num_classes}")
@@ -55,7 +57,7 @@ def write(
 ) -> None:
   """The samples and everything that belongs beside them."""
   out.parent.mkdir(parents=True, exist_ok=True)
-  written = [out, out.with_suffix(".json"), out.with_suffix(".png")]
+  written = [out, out.with_suffix(".json")]
   np.save(out, x)
   if run.dataset.num_classes:
     written.insert(1, out.with_suffix(".labels.npy"))
@@ -64,9 +66,10 @@ def write(
       "step": int(state.step), "num_samples": len(x), "seed": _SEED.value,
       "path": dataclasses.asdict(config.path), "sampling": dataclasses.asdict(config.sampling),
   }, indent=2) + "\n")
-  plots.samples(out.with_suffix(".png"), run.dataset, x, labels)
-  if run.dataset.kind in ("image", "vector"):
-    written.append(out.with_name("trajectories.png"))
+  # Arrays that are neither images nor points in a plane or more have no picture.
+  if run.dataset.kind == "image" or (run.dataset.kind == "vector" and x.shape[1] > 1):
+    written += [out.with_suffix(".png"), out.with_name("trajectories.png")]
+    plots.samples(written[-2], run.dataset, x, labels)
     plots.trajectories(written[-1], run.dataset, reverse_runs(run, state.ema, config, path))
   print("wrote " + ", ".join(map(str, written)))
 

@@ -21,6 +21,7 @@ from absl import flags
 from experiments import checkpoints, cli, data, plots, progress, records, runs
 from langevin_jax import training
 
+flags.declare_key_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; made if absent.")
 
 
@@ -54,7 +55,8 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
     first = int(state.step)
     if first:
       print(f"resuming {workdir} at step {first} of {config.steps}", flush=True)
-    records.manifest(workdir, run.config, finished=False)
+    if first < config.steps or not (workdir / "manifest.json").exists():
+      records.manifest(workdir, run.config, finished=False)
     metrics = records.Metrics(workdir, first)
     reporter = _Reporter(run, metrics, first)
     saved = first
@@ -77,6 +79,9 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
   if saved < config.steps:
     print(f"stopped at step {saved} of {config.steps} and saved it in {workdir}; "
           "the same command goes on from there", flush=True)
+    return state
+  if first == saved and json.loads((workdir / "manifest.json").read_text())["finished"]:
+    print(f"{workdir} is trained to step {saved} already", flush=True)
     return state
   records.manifest(
       workdir, run.config, finished=True, steps=saved, seconds=round(seconds, 1), since_step=first,

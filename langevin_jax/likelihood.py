@@ -13,8 +13,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from langevin_jax.paths import Path
+from langevin_jax.paths import Path, on_host
 
 Denoiser = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -33,12 +34,12 @@ def log_prob(
     key: consumed by the Hutchinson probe (unused by "exact").
     denoise: (x_t, t) → D along `path`, differentiable.
     x: one example, any shape. path: gives (α, σ) and t at each level; the result does not depend
-      on it beyond rounding.
+      on it beyond rounding while the path reaches ρ_max.
     steps: RK4 steps; 64 give an error near 1e-4 nats on smooth two-dimensional models.
     divergence: "exact" costs x.size JVPs a call; "hutchinson" one, unbiased in log q, with one
       Rademacher probe kept fixed along the trajectory (variance 2 Σ_{i≠j} J²).
-    rho_min, rho_max: the range of ρ = σ/α. The prior at ρ_max is N(0, 1 + ρ_max²), for data at unit
-      scale and mean zero.
+    rho_min, rho_max: the range of ρ = σ/α, which ends where the path does if that comes sooner.
+      The prior at ρ_max is N(0, 1 + ρ_max²), for data at unit scale and mean zero.
 
   Raises:
     ValueError: steps < 1, a reversed range, or an unknown divergence.
@@ -50,6 +51,7 @@ def log_prob(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
   if divergence not in ("exact", "hutchinson"):
     raise ValueError(f'divergence must be "exact" or "hutchinson", got {divergence!r}')
+  rho_max = min(rho_max, float(np.exp(-on_host(path.half_log_snr, np.float64(path.t_max)))))
   d = x.size
   if divergence == "exact":
     probes = jnp.eye(d, dtype=x.dtype).reshape(d, *x.shape)

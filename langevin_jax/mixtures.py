@@ -112,7 +112,7 @@ class Mixture(NamedTuple):
       raise ValueError(f"mask must have shape ({d},) with an unknown (False) entry, got {mask}")
     (known,), (free,) = np.nonzero(mask), np.nonzero(~mask)
     marginal = Mixture(self.weights, self.means[:, known], self.covariances[:, known][:, :, known])
-    log_parts, whitened, _ = marginal._whitened(value[known], 1.0, 0.0)
+    log_parts, whitened, _ = marginal._whitened(jnp.asarray(value)[known], 1.0, 0.0)
     cross = self.covariances[:, free][:, :, known]
     gain = jnp.swapaxes(jnp.linalg.solve(marginal.covariances, cross.mT), 1, 2)
     covariances = self.covariances[:, free][:, :, free] - gain @ cross.mT

@@ -117,9 +117,13 @@ def convert(
     x_t: the state on `path` at scalar time `t`.
     source, target: names in `ROWS`, or rows of your own.
 
+  A prediction that the state does not determine is not finite: see `solve`.
+
   Raises:
     ValueError: an unknown name.
   """
+  if source == target:
+    return value
   here = frame(path, t)
   (a, b), (c, d) = named(source)(here), named(target)(here)
   determinant = here.alpha * b - here.sigma * a

@@ -64,6 +64,14 @@ def refused(override):
     ("training.decay", "exponential", "training.decay: must be one of"),
     ("training.label_dropout", "1.5", "label_dropout must lie in [0, 1]"),
     ("training.learning_rate", "0", "training.learning_rate must be positive"),
+    ("training.beta_2", "2", "training.beta_2 must lie in (0, 1)"),
+    ("training.weight_decay", "-1", "training.weight_decay must be >= 0"),
+    ("sampling.shift", "-1", "sampling.shift must be positive"),
+    ("objective.sigma_data", "0", "objective.sigma_data must be positive"),
+    ("objective.level_mean", "nan", "objective.level_mean must be finite"),
+    ("evaluation.num_samples", "-4", "evaluation.num_samples: must be at least 0"),
+    ("evaluation.seed", "-1", "config.evaluation.seed: must lie in"),
+    ("seed", str(10**20), "config.seed: must lie in"),
     ("data.name", "imagenet", "data.name must be one of"),
     ("data.name", "fashion_mnist", None),
     ("data.name", "arrays", "data.path"),
@@ -71,7 +79,7 @@ def refused(override):
 def test_config_is_refused_by_name(name, value, wanted, tmp_path):
   override = {name: value}
   if name == "objective.level_std":
-    override["objective.density"], wanted = "log_normal_rho", "std of the noise levels"
+    override["objective.density"], wanted = "log_normal_rho", "objective.level_std must be positive"
   if name == "path.beta_min":
     override["path.name"], wanted = "linear_vp", "0 < beta_min <= beta_max"
   if value == "fashion_mnist":
@@ -84,6 +92,7 @@ def test_config_is_refused_by_name(name, value, wanted, tmp_path):
     (np.zeros((0, 2)), None, "data.path"),
     (np.full((20, 2), np.nan), None, "data.path"),
     (np.random.default_rng(0).normal(size=(20, 2)), np.zeros(7, int), "labels"),
+    (np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 3 * 7, "class 1 of 15"),
 ])
 def test_bad_arrays_are_refused(array, labels, wanted, tmp_path):
   file = tmp_path / "mine.npz"
@@ -101,6 +110,13 @@ def test_image_of_a_size_the_network_cannot_cut(tmp_path):
   assert "data.shape" in message
 
 
+def test_a_config_file_that_does_not_run_says_so(tmp_path):
+  file = tmp_path / "mine.py"
+  file.write_text("from experiments.config import Data\nget_config = lambda: Data(nme='x')\n")
+  with pytest.raises(ValueError, match=r"mine\.py: TypeError: .*nme"):
+    config.load(str(file))
+
+
 @pytest.mark.parametrize("arguments", [
     ["--config.network.widht=3"], ["--config.path.name=x"], ["--config.training.steps=0"],
     ["--unknown=1"], ["--config=nowhere.py"], ["positional"]])
@@ -114,7 +130,7 @@ def test_command_line_says_one_line_and_makes_no_workdir(arguments, tmp_path):
 @pytest.mark.parametrize("arguments", [
     ["--path=nonsense"], ["--steps=0"], ["--sampler=ddim", "--stochasticity=-1"],
     ["--sampler=nonsense"], ["--num_samples=0"], ["--out=x.txt"], ["--label=3"],
-    ["--sampler=euler", "--stochasticity=0.5"]])
+    ["--sampler=euler", "--stochasticity=0.5"], ["--config.seed=3"], ["--label=-7"]])
 def test_sample_says_one_line_and_leaves_the_workdir(arguments, trained):
   before = contents(trained)
   code, out, err = runner.run("sample", f"--workdir={trained}", *arguments)
@@ -177,6 +193,10 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(trained, tmp_path):
   for step in ("10", "20"):
     truncate(workdir / "checkpoints" / step)
   before = contents(workdir)
+  code, _, err = runner.run("train", *SMALL, "--config.training.steps=20",
+                            "--config.training.checkpoint_every=10", f"--workdir={workdir}")
+  assert code == 2 and err.splitlines()[-1].startswith("error: checkpoints: none of steps [20, 10]")
+  assert contents(workdir) == before
   code, _, err = runner.run("sample", f"--workdir={workdir}")
   assert code == 2 and err.splitlines()[-1].startswith("error: checkpoints: none of steps [20, 10]")
   assert contents(workdir) == before

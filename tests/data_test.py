@@ -193,9 +193,13 @@ def test_arrays_keys_and_labels(tmp_path):
     assert dataset.num_classes == 2
     first = data.restore(dataset, dataset.train)[:, 0]
     np.testing.assert_array_equal(dataset.train_labels, first >= 9.0)
-  np.save(tmp_path / "labels.npy", 2 - y)
+  np.save(tmp_path / "labels.npy", 1 - y)
   dataset = data.load("arrays", path=path, labels=str(tmp_path / "labels.npy"))
-  assert dataset.num_classes == 3 and set(dataset.test_labels) == {1, 2}
+  first = data.restore(dataset, dataset.train)[:, 0]
+  np.testing.assert_array_equal(dataset.train_labels, first < 9.0)
+  np.save(tmp_path / "labels.npy", 2 - y)
+  with pytest.raises(ValueError, match="without gaps; class 0 of 3"):
+    data.load("arrays", path=path, labels=str(tmp_path / "labels.npy"))
   np.savez(path, points=x)
   assert data.load("arrays", path=path).num_classes == 0
   np.savez(path, a=x, b=x)

@@ -364,6 +364,18 @@ def test_flow_starts_at_pure_noise_and_ends_at_the_denoised(method):
 
 
 @pytest.mark.parametrize("path", PATHS)
+def test_every_number_of_a_plan_is_finite_from_the_noisiest_level_on(path):
+  """Also where the path starts at α = 0: rectified flow's s = 1, the cosine's t = 1."""
+  path = PATHS[path]
+  for grid in (samplers.uniform_time(6), samplers.cosine(6), samplers.shifted(6, 3.0)):
+    nodes = methods.lay(grid(path), path)
+    assert nodes.alpha.min() >= 0.0 and not np.isnan(nodes.half_log_snr).any()
+    for method in (samplers.ddim(1.0), samplers.euler_maruyama(1.0), samplers.heun()):
+      for numbers in jax.tree.leaves(method.plan(nodes, path)._replace(t=np.zeros(1))):
+        assert np.isfinite(numbers).all()
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_a_point_mass_is_recovered_exactly(path):
   """Ten steps of anything: the last is D, the point; on the way the noise keeps its law."""
   path, point, shape = PATHS[path], np.array([1.5, -0.5]), (len(LINEAR), 400, 2)

@@ -63,11 +63,7 @@ def experiment(name: str) -> dict:
     workdir = pathlib.Path(_RUNS.value) / f"{name}-{seed}"
     config = ROOT / "configs" / f"{name}.py"
     call("train", f"--config={config}", f"--workdir={workdir}", f"--config.seed={seed}")
-    log = workdir / "seconds.json"
-    if not log.exists():
-      records.write_text(log, json.dumps(
-          json.loads((workdir / "manifest.json").read_text())["seconds"]))
-    result["seconds"].append(json.loads(log.read_text()))
+    result["seconds"].append(json.loads((workdir / "manifest.json").read_text())["seconds"])
     for path in PATHS:
       call("evaluate", f"--workdir={workdir}", f"--path={path}")
       result[path].append(json.loads((workdir / "evaluation.json").read_text()))

@@ -38,8 +38,8 @@ def _integrated_beta(beta_min: float, beta_max: float):
     raise ValueError(
         f"betas must satisfy 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
   slope = beta_max - beta_min
-  beta = lambda t: beta_min + slope * t
-  integral = lambda t: t * (beta_min + 0.5 * slope * t)
+  beta = lambda t: beta_min + slope * as_float(t)
+  integral = lambda t: as_float(t) * (beta_min + 0.5 * slope * t)
   # Divided through by b: 0 at b = 0 and ∞ at b = ∞, never ∞/∞.
   inverse = lambda b: 2.0 / (beta_min / b + jnp.sqrt((beta_min / b) ** 2 + 2.0 * slope / b))
   return beta, integral, inverse
@@ -74,14 +74,15 @@ def sub_vp(*, beta_min: float = 0.1, beta_max: float = 20.0) -> Path:
 @functools.lru_cache
 def cosine() -> Path:
   """Cosine VP: α = cos(πt/2), σ = sin(πt/2), t ∈ [0, 1] (Nichol & Dhariwal 2021, no offset)."""
-  angle = lambda t: 0.5 * jnp.pi * t
+  angle = lambda t: 0.5 * jnp.pi * as_float(t)
+  tan = lambda t: jnp.sin(angle(t)) / jnp.sin(angle(1.0 - t))
   return from_coefficients(
       # sin(π(1 − t)/2) is exactly 0 at t = 1, where a rounded cos(π/2) is not.
       lambda t: jnp.sin(angle(1.0 - t)), lambda t: jnp.sin(angle(t)), t_min=0.0, t_max=1.0,
       half_log_snr=lambda t: jnp.log(jnp.sin(angle(1.0 - t))) - jnp.log(jnp.sin(angle(t))),
-      time=lambda ell: jnp.arctan(jnp.exp(-ell)) / (0.5 * jnp.pi),
-      drift=lambda t: -0.5 * jnp.pi * jnp.tan(angle(t)),
-      diffusion=lambda t: jnp.sqrt(jnp.pi * jnp.tan(angle(t))))
+      # A rounded quotient may pass 1, beyond which α would be negative.
+      time=lambda ell: jnp.minimum(jnp.arctan(jnp.exp(-ell)) / (0.5 * jnp.pi), 1.0),
+      drift=lambda t: -0.5 * jnp.pi * tan(t), diffusion=lambda t: jnp.sqrt(jnp.pi * tan(t)))
 
 
 @functools.lru_cache
@@ -108,7 +109,8 @@ def geometric_ve(*, sigma_min: float = 0.01, sigma_max: float = 80.0) -> Path:
   sigma = lambda t: jnp.exp(start + growth * t)
   return from_coefficients(
       lambda t: jnp.ones_like(as_float(t)), sigma, t_min=0.0, t_max=1.0,
-      half_log_snr=lambda t: -(start + growth * t), time=lambda ell: -(ell + start) / growth,
+      half_log_snr=lambda t: -(start + growth * as_float(t)),
+      time=lambda ell: -(ell + start) / growth,
       drift=lambda t: jnp.zeros_like(as_float(t)),
       diffusion=lambda t: math.sqrt(2.0 * growth) * sigma(t))
 
@@ -119,4 +121,5 @@ def rectified_flow() -> Path:
   return from_coefficients(
       lambda s: 1.0 - s, as_float, t_min=0.0, t_max=1.0,
       half_log_snr=lambda s: jnp.log1p(-s) - jnp.log(s), time=lambda ell: jax.nn.sigmoid(-ell),
-      drift=lambda s: -1.0 / (1.0 - s), diffusion=lambda s: jnp.sqrt(2.0 * s / (1.0 - s)))
+      drift=lambda s: -1.0 / (1.0 - as_float(s)),
+      diffusion=lambda s: jnp.sqrt(2.0 * s / (1.0 - as_float(s))))

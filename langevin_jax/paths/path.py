@@ -182,7 +182,8 @@ def convert(
   and stays finite where α = 0 (rectified flow at s = 1).
 
   Returns:
-    (x_b, t_b). A path that never reaches the noise level of `t_a` answers with its own end.
+    (x_b, t_b). Where path B does not reach the noise level, a closed form gives its limit, which
+    may be infinite (VE at the pure noise of rectified flow), and a bisected path its own end.
   """
   t_b = path_b.time(path_a.half_log_snr(t_a))
   scale_a = jnp.hypot(path_a.alpha(t_a), path_a.sigma(t_a))

@@ -62,6 +62,8 @@ def _run(key, initial, denoise, path, shape, method, grid, keep):
   shape = tuple(shape)
   if initial is not None and jnp.shape(initial) != shape:
     raise ValueError(f"initial must have shape {shape}, got {jnp.shape(initial)}")
+  if initial is not None:
+    initial = jnp.asarray(initial, jnp.result_type(initial, float))
   if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
     key = jax.random.wrap_key_data(key)
   if key.shape != shape[:key.ndim]:
