@@ -144,7 +144,7 @@ def numbers(name: str, expression, **columns):
   return np.broadcast_to(sp.lambdify(symbols, expression, "numpy")(*given), (4,))
 
 
-def close(actual, desired):
+def check_close(actual, desired):
   # float64 rounding of a few operations on numbers up to 1e3.
   np.testing.assert_allclose(np.asarray(actual), desired, rtol=1e-12, atol=1e-12)
 
@@ -162,7 +162,7 @@ def test_table_1_in_code(name, x64):
   rows = jax.vmap(lambda t: (path.alpha(t), path.sigma(t), path.drift(t), path.diffusion(t)))(
       POINTS[name])
   for actual, formula in zip(rows, (*FORWARD[name], *TABLE_1[name]), strict=True):
-    close(actual, numbers(name, formula))
+    check_close(actual, numbers(name, formula))
 
 
 @pytest.mark.parametrize(("given", "wanted"), PAIRS)
@@ -180,8 +180,8 @@ def test_table_2_in_code(given, wanted, x64):
   x_b, t_b = jax.vmap(lambda x, t: paths.convert(x, t, PATHS[given], PATHS[wanted]))(
       STATES, POINTS[given])
   scale, level = TABLE_2[given, wanted]
-  close(x_b, numbers(given, scale * x, x=STATES))
-  close(np.exp(-t_b) if wanted == "vp" else t_b, numbers(given, level))
+  check_close(x_b, numbers(given, scale * x, x=STATES))
+  check_close(np.exp(-t_b) if wanted == "vp" else t_b, numbers(given, level))
 
 
 @pytest.mark.parametrize("row", TABLE_3)
@@ -211,9 +211,9 @@ def test_table_3_in_code(row, x64):
   wanted = splitting.Split(
       (clock * score, sp.sqrt(2 * clock)), (f * x, g), (drift, noise))
   for part, (drift, noise) in zip(parts, wanted, strict=True):
-    close(jax.vmap(part.drift)(STATES, POINTS[name], SCORES),
+    check_close(jax.vmap(part.drift)(STATES, POINTS[name], SCORES),
           numbers(name, drift, x=STATES, score=SCORES))
-    close(jax.vmap(part.diffusion)(POINTS[name]), numbers(name, noise))
+    check_close(jax.vmap(part.diffusion)(POINTS[name]), numbers(name, noise))
 
 
 @pytest.mark.parametrize("row", TABLE_4)
@@ -235,9 +235,9 @@ def test_table_4_in_code(row, x64):
   native = jax.vmap(lambda v, x, t: predictions.convert(
       v, x, t, path, source="score", target=ROW_NAMES[name]))(SCORES, STATES, POINTS[name])
   by_native = drift.subs({NOISE: value, VELOCITY: value})
-  close(jax.vmap(reverse.drift)(STATES, POINTS[name], SCORES),
+  check_close(jax.vmap(reverse.drift)(STATES, POINTS[name], SCORES),
         numbers(name, by_native, x=STATES, score=SCORES, value=np.asarray(native)))
-  close(jax.vmap(reverse.diffusion)(POINTS[name]), numbers(name, noise))
+  check_close(jax.vmap(reverse.diffusion)(POINTS[name]), numbers(name, noise))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -247,7 +247,7 @@ def test_table_4_relation_to_score(name, x64):
   native = jax.vmap(lambda v, x, t: predictions.convert(
       v, x, t, PATHS[name], source="score", target=ROW_NAMES[name]))(
           SCORES, STATES, POINTS[name])
-  close(native, numbers(name, formula, x=STATES, score=SCORES))
+  check_close(native, numbers(name, formula, x=STATES, score=SCORES))
 
 
 @pytest.mark.parametrize(("given", "wanted"), PAIRS)
@@ -269,7 +269,7 @@ def test_table_5_in_code(given, wanted, x64):
     return predictions.convert(
         noise, x_b, t_b, PATHS[wanted], source="eps", target=ROW_NAMES[wanted])
 
-  close(jax.vmap(cross)(SCORES, STATES, POINTS[given]),
+  check_close(jax.vmap(cross)(SCORES, STATES, POINTS[given]),
         numbers(given, TABLE_5[given, wanted], x=STATES, value=SCORES))
 
 
@@ -321,13 +321,13 @@ def test_table_7_in_code(row, x64):
   name = row[:2]
   path, noise_draws = PATHS[name], SCORES
   x_t = jax.vmap(lambda x, e, t: paths.corrupt(x, e, t, path))(STATES, noise_draws, POINTS[name])
-  close(x_t, numbers(name, state.subs({x_0: x, eps: score}), x=STATES, score=noise_draws))
+  check_close(x_t, numbers(name, state.subs({x_0: x, eps: score}), x=STATES, score=noise_draws))
   target = jax.vmap(lambda e, x, t: predictions.convert(
       e, x, t, path, source="eps", target=ROW_NAMES[name]))(noise_draws, x_t, POINTS[name])
   # The loss is zero where the network says the target.
   residuals = numbers(name, sp.sqrt(loss).subs({x_0: x, eps: score}), x=STATES,
                       score=noise_draws, value=np.asarray(target))
-  close(residuals, np.zeros(4))
+  check_close(residuals, np.zeros(4))
   reverse = splitting.split(path, float(eta)).reverse
-  close(jax.vmap(reverse.drift)(STATES, POINTS[name], SCORES),
+  check_close(jax.vmap(reverse.drift)(STATES, POINTS[name], SCORES),
         numbers(name, drift.subs(NATIVE), x=STATES, score=SCORES))
