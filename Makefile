@@ -1,4 +1,4 @@
-# make demo   train, sample and judge the digits model (about 7 minutes on 2 cores)
+# make demo   train, sample and judge the digits model (about 4 minutes on 2 cores)
 # make test   every test
 # make lint   ruff
 # make bench  speed against the bare network and PyTorch, quality of digits and the 2-D mixture
