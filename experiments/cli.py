@@ -10,8 +10,8 @@ from experiments import config as config_lib
 
 _CONFIG = flags.DEFINE_string(
     "config", "", "Python file with get_config(), such as experiments/configs/digits.py. Its "
-    "fields are overridden as --config.training.steps=100; an unknown one is answered with those "
-    "there are.")
+    "fields are overridden as --config.training.steps=100; with their defaults they are: "
+    + ", ".join(f"{name}={value}" for name, value in config_lib.flatten(config_lib.Config())) + ".")
 
 _overrides: dict[str, str] = {}
 
