@@ -82,9 +82,9 @@ class Objective:
 class Training:
   """How to learn; everything is counted in steps.
 
-  `steps_per_dispatch` steps run in one compiled scan. `cpu_devices` splits each batch over as many
-  virtual devices when the run is on CPU, so that element-wise work uses all cores; accelerators are
-  always all used.
+  `steps_per_dispatch` steps run in one compiled scan, which also spares a CPU the re-allocation of
+  its buffers. `cpu_devices` splits each batch over as many virtual devices when the run is on CPU;
+  accelerators are always all used.
   """
 
   steps: int = 4000

@@ -3,8 +3,8 @@
   python -m experiments.benchmarks.quality --out=runs/bench/quality.json
 
 For each seed one run is trained by the command line and evaluated along VP, VE and rectified flow,
-since one network serves all paths; runs that exist are used as they are. A budget in the table is
-the seconds that training took on this machine.
+since one network serves all paths; finished runs are used as they are. The seconds are those of the
+training session that finished a run: the whole of it, unless it was resumed.
 """
 
 import json
