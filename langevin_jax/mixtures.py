@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from langevin_jax import predictions
 from langevin_jax.paths import Path
 
 Scalar = jax.Array | float
@@ -162,8 +163,10 @@ class Empirical(NamedTuple):
     return jax.random.choice(key, self.points, (n,))
 
 
-def denoiser(
-    model: Mixture | Empirical, path: Path
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def denoiser(model: Mixture | Empirical, path: Path) -> predictions.Denoiser:
   """The exact model as `denoise(x_t, t)` along a path, the interface of every sampler."""
-  return lambda x_t, t: model.denoise(x_t, path.alpha(t), path.sigma(t))
+  def at(x, ell):
+    frame = predictions.unit_frame(ell)
+    return model.denoise(x, frame.alpha, frame.sigma)
+
+  return predictions.Denoiser(at, path)

@@ -18,6 +18,7 @@ obey the same equations, the map being linear):
 Add one by writing a row; nothing else needs to know of it.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -131,9 +132,45 @@ def convert(
           + ((d * here.alpha - c * here.sigma) / determinant) * value)
 
 
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+  """A model that knows no path, made to run along one: `denoise(x_t, t)` = E[x₀ | xₜ].
+
+  at: (x, ell) → D for states at unit scale, x = xₜ/√(α² + σ²) with any leading axes, and the scalar
+    half log-SNR `ell`; everything that the model is.
+  path: only says what `t` means and how large xₜ is.
+
+  Samplers, guidance and inpainting call `at` with the levels of their grid, so that a model of this
+  kind makes the same samples, bit for bit, along every path on the same grid. Any function
+  `denoise(x_t, t)` will do in its place, to rounding.
+  """
+
+  at: Callable[[jax.Array, jax.Array], jax.Array]
+  path: Path
+
+  def __call__(self, x_t: jax.Array, t: jax.Array | float) -> jax.Array:
+    scale = jnp.hypot(self.path.alpha(t), self.path.sigma(t))
+    return self.at(x_t / scale, self.path.half_log_snr(t))
+
+
+Denoise = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def at_level(denoise: Denoise, path: Path) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Any `denoise(x_t, t)` along `path` as a function (x, ell) of unit-scale states and levels."""
+  if isinstance(denoise, Denoiser):
+    return denoise.at
+
+  def at(x, ell):
+    t = path.time(ell)
+    return denoise(jnp.hypot(path.alpha(t), path.sigma(t)) * x, t)
+
+  return at
+
+
 def denoiser(
     network: Callable[[jax.Array, jax.Array], jax.Array], path: Path, *, prediction: str | Row
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+) -> Denoiser:
   """A network as `denoise(x_t, t)` = E[x₀ | xₜ] on any path (the network's door, DESIGN).
 
   The network sees its input at unit scale, x/√(α² + σ²), and the noise level as ℓ, a scalar here;
@@ -146,11 +183,4 @@ def denoiser(
     prediction: the row that the network was trained to predict.
   """
   row = named(prediction)
-
-  def denoise(x_t, t):
-    ell = path.half_log_snr(t)
-    here = unit_frame(ell)
-    x = x_t / jnp.hypot(path.alpha(t), path.sigma(t))
-    return solve(network(x, ell), x, here, row)[0]
-
-  return denoise
+  return Denoiser(lambda x, ell: solve(network(x, ell), x, unit_frame(ell), row)[0], path)

@@ -14,7 +14,7 @@ ROOMS = ("paths", "predictions", "langevin", "splitting", "mixtures", "objective
 IMPURE = {"absl", "argparse", "datetime", "experiments", "io", "logging", "matplotlib",
           "ml_collections", "orbax", "os", "pathlib", "pickle", "random", "shutil", "subprocess",
           "sys", "tempfile", "tensorboardX", "time", "tqdm"}
-PURE_PYTHON = {"collections", "functools", "math", "typing"}
+PURE_PYTHON = {"collections", "dataclasses", "functools", "math", "typing"}
 
 
 def imports(source: str) -> set[str]:
