@@ -1,11 +1,15 @@
-"""The likelihood of the probability-flow ODE against exact densities."""
+"""Likelihoods of the probability-flow ODE and bits of discrete data, against exact densities."""
+
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from langevin_jax import likelihood, mixtures, paths
+from langevin_jax import likelihood, mixtures, paths, predictions
+from langevin_jax.likelihood import flow, prior
 
 RHO_MIN = 0.05
 
@@ -120,6 +124,171 @@ def test_float32_is_good_to_a_thousandth():
   np.testing.assert_allclose(values, blurred_log_prob(model, x), atol=1e-3)
 
 
+def gaussian(mean, var, path=None) -> predictions.Denoiser:
+  """E[x₀ | x] of N(mean, var) data, entries independent."""
+  def at(x, ell):
+    frame = predictions.unit_frame(ell)
+    spread = frame.alpha**2 * var + frame.sigma**2
+    return mean + frame.alpha * var / spread * (x - frame.alpha * mean)
+
+  return predictions.Denoiser(at, paths.vp() if path is None else path)
+
+
+def test_a_denoiser_gives_the_same_digits_along_every_path():
+  """It is called at unit scale and ℓ: the path only says where the noise ends."""
+  x = jax.random.normal(jax.random.key(0), (4, 3))
+  values = [np.asarray(jax.jit(lambda x, path=path: likelihood.log_prob(
+      jax.random.key(0), gaussian(0.3, 0.5, path), path, x, batch_axes=1, steps=8))(x))
+      for path in (paths.vp(), paths.ve(), paths.rectified_flow(), paths.linear_vp())]
+  for value in values[1:]:
+    np.testing.assert_array_equal(value, values[0])
+
+
+def test_moments_make_the_prior_right(x64):
+  """N(m, S + ρ²) instead of N(0, 1 + ρ²): KL(p‖prior) at ρ = 20 from 1e-5 to 2.5e-11 (MATH §6)."""
+  weights, means, stds = (np.array(v) for v in (
+      [0.35, 0.45, 0.2], [-1.2, 0.4, 1.6], [0.35, 0.25, 0.15]))
+  mean = weights @ means
+  var = weights @ (stds**2 + means**2) - mean**2
+  z, cell = np.linspace(-180.0, 180.0, 8001, retstep=True)
+  p = stats.norm.pdf(z[:, None], means, np.hypot(stds, 20.0)) @ weights
+  kl = lambda moments: cell * np.sum(p * (np.log(np.maximum(p, 1e-300)) - prior.log_prob(
+      jnp.asarray(z)[:, None], 20.0, moments, 1)))
+  assert 5e-6 < kl(None) < 5e-5
+  np.testing.assert_allclose(kl((mean, var)), 2.5e-11, rtol=0.05)
+
+
+def test_gradients_reach_the_model_and_the_data(x64):
+  """Gaussian data, any ρ_max: ∂ log q/∂m = (x − m)/(S + ρ_min²) = −∂ log q/∂x, adaptive or not."""
+  var, x = np.array([0.5, 2.0]), np.array([[0.4, -1.0], [1.5, 0.3]])
+  mean = np.array([0.2, -0.3])
+  key = jax.random.key(0)
+
+  def total(mean, x, **options):
+    return jnp.sum(likelihood.log_prob(
+        key, gaussian(mean[None], var[None]), paths.vp(), x, batch_axes=1, moments=(mean, var),
+        rho_min=0.1, rho_max=3.0, **options))
+
+  # The Jacobian is diagonal: one Rademacher probe finds its trace exactly.
+  for options in ({"divergence": "hutchinson"}, {"tolerance": 1e-7}):
+    value, gradients = jax.jit(jax.value_and_grad(
+        lambda mean, x, options=options: total(mean, x, **options), (0, 1)))(mean, x)
+    expected = stats.norm.logpdf(x, mean, np.sqrt(var + 0.01))
+    pull = (x - mean) / (var + 0.01)
+    np.testing.assert_allclose(value, expected.sum(), atol=1e-5)
+    np.testing.assert_allclose(gradients[0], pull.sum(0), atol=1e-4)
+    np.testing.assert_allclose(gradients[1], -pull, atol=1e-4)
+
+
+def test_a_batch_is_its_examples(x64):
+  """One call of the model for all; each example's probe is its own key's."""
+  def at(x, ell):
+    turned = jnp.stack([x[..., 1, :], x[..., 0, :] * x[..., 1, :]], -2)
+    return jnp.tanh(x + turned) * jnp.exp(-0.1 * ell)
+
+  x, keys = jax.random.normal(jax.random.key(0), (3, 2, 4)), jax.random.split(jax.random.key(1), 3)
+  run = lambda key, x, **options: likelihood.log_prob(
+      key, predictions.Denoiser(at, paths.vp()), paths.vp(), x, steps=4, **options)
+
+  @jax.jit
+  def both(keys, x):
+    probed, all_at_once = {"divergence": "hutchinson"}, {"chunk": None}
+    together = [run(keys, x, batch_axes=1, **probed), run(keys, x, batch_axes=1, **all_at_once),
+                run(keys, x, batch_axes=1, chunk=3)]
+    alone = [jax.vmap(lambda key, x, o=o: run(key, x, **o))(keys, x) for o in (probed, all_at_once)]
+    return together, alone
+
+  (probed, exact, chunked), alone = both(keys, x)
+  assert probed.shape == (3,) and np.abs(probed - exact).min() > 1e-3
+  np.testing.assert_allclose(probed, alone[0], rtol=1e-12)
+  np.testing.assert_allclose(exact, alone[1], rtol=1e-12)
+  np.testing.assert_allclose(chunked, exact, rtol=1e-12)
+
+
+def test_an_adaptive_solve_keeps_its_tolerance_or_says_so(x64):
+  """Errors of the order of the local tolerance; too few steps raise, or are NaN when traced."""
+  x, path = points(8), paths.vp()
+  denoise = denoiser(path)
+  run = lambda x, tolerance, max_steps, denoise=denoise: likelihood.log_prob(
+      jax.random.key(0), denoise, path, x, rho_min=RHO_MIN, tolerance=tolerance,
+      max_steps=max_steps)
+  # The second is below rounding: no step passes.
+  tight, never = jax.jit(jax.vmap(lambda tolerance: jax.vmap(
+      lambda x: run(x, tolerance, 200))(x)))(jnp.array([1e-8, 1e-30]))
+  # The prior's own error is 1e-6; a hundred steps may each add their tolerance.
+  np.testing.assert_allclose(tight, np.asarray(blurred_log_prob(planar(), x)), atol=3e-6)
+  assert np.all(np.isnan(never))
+  with pytest.raises(ValueError, match="max_steps=3"):
+    run(jnp.ones(1), 1e-8, 3, gaussian(0.0, 1.0))
+
+
+def test_exact_divergence_of_what_does_not_fit_is_refused():
+  """Named before anything is computed; a chunk or a probe is the remedy."""
+  side = int(np.sqrt(flow.TANGENT_LIMIT_BYTES / 4)) + 1
+  run = lambda x, **options: jax.eval_shape(lambda x: likelihood.log_prob(
+      jax.random.key(0), lambda x, t: x, paths.vp(), x, **options), x)
+  x = jax.ShapeDtypeStruct((side,), jnp.float32)
+  with pytest.raises(ValueError, match=f"{side} dimensions.*hutchinson"):
+    run(x)
+  assert run(x, chunk=8).shape == run(x, divergence="hutchinson").shape == ()
+  with pytest.raises(ValueError, match="dimensions"):
+    run(jax.ShapeDtypeStruct((9, side // 2), jnp.float32), batch_axes=1)
+
+
+def test_dequantised_data_are_bounded_by_the_discrete_law():
+  """Cells of a Gaussian: E log q(y) falls short of log P by what quadrature says, K draws by less.
+
+  Units change on the way: levels 5 apart, standardised by a mean and a scale.
+  """
+  step, mean, scale, n = 5.0, 100.0, 8.0, 40_000
+  levels = mean + step * np.arange(-12, 13) + 1.0
+  edges = (levels[:, None] + step * np.array([-0.5, 0.5]) - mean) / scale
+  chance = np.diff(stats.norm.cdf(edges), axis=1)[:, 0]
+  u = (np.arange(2000) + 0.5) / 2000
+  density = stats.norm.logpdf(edges[:, :1] + (step / scale) * u)
+  entropy = -(chance @ np.log2(chance))
+  expected = -(chance @ (density.mean(1) + np.log(step / scale))) / np.log(2)
+  assert 0.02 < expected - entropy < 0.05
+  rng = np.random.default_rng(0)
+  x = rng.choice(levels, n, p=chance / chance.sum())
+
+  @jax.jit
+  def bits(keys):
+    y = jax.vmap(lambda key: likelihood.dequantise(key, x, step=step, mean=mean, scale=scale))(keys)
+    log_q = jax.scipy.stats.norm.logpdf(y)
+    in_bits = lambda log_q: likelihood.bits_per_dim(log_q, 1, step=step, scale=scale)
+    return in_bits(log_q[0]), in_bits(likelihood.log_mean_exp(log_q))
+
+  one, many = (np.asarray(v) for v in bits(jax.random.split(jax.random.key(0), 16)))
+  error = one.std() / np.sqrt(n)
+  assert abs(one.mean() - expected) < 4 * error
+  # Against the exact code length of the same draws, which takes the noise of the data away.
+  excess = many + np.log2(chance)[np.searchsorted(levels, x)]
+  assert 0.0 < excess.mean() < 0.1 * (expected - entropy)
+  assert excess.mean() < one.mean() + np.log2(chance)[np.searchsorted(levels, x)].mean()
+
+
+def test_bits_per_dim_of_many_dimensions(x64):
+  """Uniform grey levels cost log₂ 256 bits, in any units; scales by channel count in the mean."""
+  scale = np.array([40.0, 60.0, 90.0])
+  y = np.asarray(likelihood.dequantise(
+      jax.random.key(0), jnp.zeros((2, 4, 4, 3), jnp.uint8), mean=127.5, scale=scale))
+  assert y.shape == (2, 4, 4, 3)
+  cell = (np.array([-0.5, 0.5])[:, None] - 127.5) / scale
+  assert np.all(y >= cell[0]) and np.all(y <= cell[1])
+  log_q = -16 * np.log(256.0 / scale).sum()  # the uniform density over all 256 cells
+  np.testing.assert_allclose(likelihood.bits_per_dim(log_q, 48, scale=scale), 8.0, rtol=1e-12)
+  np.testing.assert_allclose(  # the same data in [0, 1], 1/255 apart
+      likelihood.bits_per_dim(log_q, 48, step=1 / 255, scale=scale / 255), 8.0, rtol=1e-12)
+
+
+def test_without_diffrax_a_tolerance_says_what_to_install(monkeypatch):
+  monkeypatch.setitem(sys.modules, "diffrax", None)
+  with pytest.raises(ValueError, match=r"langevin_jax\[adaptive\]"):
+    likelihood.log_prob(jax.random.key(0), gaussian(0.0, 1.0), paths.vp(), jnp.ones(1),
+                        tolerance=1e-3)
+
+
 def test_bad_input_is_named():
   path = paths.vp()
   run = lambda **options: likelihood.log_prob(
@@ -131,3 +300,21 @@ def test_bad_input_is_named():
       run(rho_min=low, rho_max=high)
   with pytest.raises(ValueError, match="divergence"):
     run(divergence="trace")
+  for options, name in (({"tolerance": 0.0}, "tolerance"), ({"max_steps": 0}, "max_steps"),
+                        ({"chunk": 0}, "chunk"), ({"batch_axes": 2}, "batch_axes"),
+                        ({"moments": (0.0, -1.0)}, "variances"),
+                        ({"moments": (np.zeros(3), 1.0)}, "moments"),
+                        ({"rho_min": 1e9, "rho_max": 2e9}, "noisiest")):
+    with pytest.raises(ValueError, match=name):
+      run(**options) if name != "noisiest" else likelihood.log_prob(
+          jax.random.key(0), lambda x, t: x, paths.ve(), jnp.zeros(2), **options)
+  with pytest.raises(ValueError, match="keys of shape"):
+    likelihood.log_prob(jax.random.split(jax.random.key(0), 3), lambda x, t: x, path,
+                        jnp.zeros((2, 2)), batch_axes=1, divergence="hutchinson")
+  with pytest.raises(ValueError, match="dims"):
+    likelihood.bits_per_dim(0.0, 0)
+  for options in ({"step": 0.0}, {"scale": np.array([1.0, -1.0])}):
+    with pytest.raises(ValueError, match="must be positive"):
+      likelihood.dequantise(jax.random.key(0), jnp.zeros(2), **options)
+  with pytest.raises(ValueError, match="levels"):
+    likelihood.decoder(jnp.zeros((2, 2)))

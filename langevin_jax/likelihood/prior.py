@@ -1,0 +1,77 @@
+"""The noisy end: where it lies, and the Gaussian that the model starts from there.
+
+In the VE frame z = x/α = x₀ + ρ ε the prior at ρ_max is N(m, S + ρ_max²), with m and S the data's
+mean and variances, or 0 and 1 for standardised data.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from langevin_jax.paths import Path, on_host
+
+Moments = tuple[jax.Array | float, jax.Array | float]
+
+
+def reach(path: Path, rho_min: float, rho_max: float) -> tuple[float, float]:
+  """(ρ_min, ρ_max) as asked, or up to the path's own noisy end where that comes sooner.
+
+  Raises:
+    ValueError: not 0 < rho_min < rho_max, or a path that ends before rho_min.
+  """
+  if not 0.0 < rho_min < rho_max:
+    raise ValueError(
+        f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
+  end = float(np.exp(-on_host(path.half_log_snr, np.float64(path.t_max))))
+  if not end > rho_min:
+    raise ValueError(f"rho_min={rho_min} lies beyond the path's noisiest level {end:.4g}")
+  # A path that ends at ρ_max up to rounding gives the same digits as one that goes further.
+  return rho_min, rho_max if end >= rho_max * (1.0 - 1e-9) else end
+
+
+def data_axes(x: jax.Array, batch_axes: int) -> tuple[int, ...]:
+  """The axes of one example in x, the leading `batch_axes` being examples.
+
+  Raises:
+    ValueError: batch_axes outside 0 … x.ndim.
+  """
+  if not 0 <= batch_axes <= x.ndim:
+    raise ValueError(f"batch_axes must be 0 … {x.ndim} for x of shape {x.shape}, got {batch_axes}")
+  return tuple(range(batch_axes, x.ndim))
+
+
+def gaussian(
+    moments: Moments | None, x: jax.Array, batch_axes: int
+) -> tuple[jax.Array, jax.Array]:
+  """Mean and variances of the data for the prior, each in the shape of x.
+
+  Raises:
+    ValueError: moments that do not broadcast to one example, or a variance below zero.
+  """
+  mean, var = (0.0, 1.0) if moments is None else moments
+  shape = x.shape[batch_axes:]
+  for name, value in (("mean", mean), ("variance", var)):
+    given = jnp.shape(value)
+    if len(given) > len(shape) or any(
+        a not in (1, b) for a, b in zip(given[::-1], shape[::-1], strict=False)):
+      raise ValueError(f"moments: {name} of shape {given} does not broadcast to data of {shape}")
+  if not isinstance(var, jax.core.Tracer) and not np.all(np.asarray(var) >= 0.0):
+    raise ValueError(f"moments: variances must be >= 0, got {var}")
+  spread = lambda v: jnp.broadcast_to(jnp.broadcast_to(jnp.asarray(v, x.dtype), shape), x.shape)
+  return spread(mean), spread(var)
+
+
+def log_prob(
+    z: jax.Array, rho: float, moments: Moments | None, batch_axes: int, extra: float = 0.0
+) -> jax.Array:
+  """log N(z; m, S + ρ²) in nats, summed over the data's axes.
+
+  `extra` is a variance that z is to be averaged over: E log N(z + √extra ξ; m, S + ρ²).
+  """
+  mean, var = gaussian(moments, z, batch_axes)
+  var = var + rho**2
+  return -0.5 * jnp.sum(
+      ((z - mean) ** 2 + extra) / var + jnp.log(var) + math.log(2.0 * math.pi),
+      data_axes(z, batch_axes))

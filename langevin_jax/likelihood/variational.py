@@ -1,0 +1,90 @@
+"""§5: the variational bound on −log q of the η = 1 model.
+
+For any score, trained to the end or not (Song et al. 2021b, Theorem 3; Kingma et al. 2021, eq. 11),
+
+  E[−log q(z_min)] ≤ E[−log prior(z_max)] + ∫ (E‖ε − ε_θ‖² − d) dℓ,   z_min = x + ρ_min ε.
+
+The two sides are equal where s_θ is the score of a diffused density; the gap is the KL between the
+two processes given their clean ends. It says nothing of the probability-flow ODE (η = 0).
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from langevin_jax import objectives, predictions
+from langevin_jax.likelihood import prior
+from langevin_jax.paths import Path
+
+Decode = Callable[[jax.Array, jax.Array, float], jax.Array]
+
+
+def bound(
+    key: jax.Array, denoise: predictions.Denoise, path: Path, x: jax.Array, *, draws: int = 128,
+    density: objectives.Density | None = None, decode: Decode | None = None, batch_axes: int = 0,
+    moments: prior.Moments | None = None, rho_min: float = 0.002, rho_max: float = 80.0,
+) -> jax.Array:
+  """An unbiased estimate, in nats, of the upper bound on −log q of each example.
+
+  Without `decode` it bounds E[−log q(x + ρ_min ε)], and so −log of q blurred by ρ_min at x. With
+  it, it bounds −log P(x) of discrete x under P(x | z_min):
+
+    bound + E[−log P(x | z_min)] − d/2 log(2πe ρ_min²)      (Kingma et al. 2021, eq. 11).
+
+  Args:
+    key: consumed, for levels and noise. The batch shares its levels, one call of the model each.
+    denoise, path, batch_axes, moments, rho_min, rho_max: as in `log_prob`. x: clean data.
+    draws: noise levels, stratified.
+    density: π(ℓ) of the levels; its range must be that of ρ. None is uniform in ℓ;
+      `objectives.by_error` has less variance.
+    decode: (z_min, x, ρ_min) → log P(x | z_min) of each entry, such as `discrete.decoder(…)`.
+
+  Returns:
+    Nats, of shape x.shape[:batch_axes].
+
+  Raises:
+    ValueError: draws < 1, a reversed range, moments or batch_axes that do not fit x.
+  """
+  if draws < 1:
+    raise ValueError(f"draws must be at least 1, got {draws}")
+  x = jnp.asarray(x, jnp.result_type(x, float))
+  axes, d = prior.data_axes(x, batch_axes), math.prod(x.shape[batch_axes:])
+  rho_min, rho_max = prior.reach(path, rho_min, rho_max)
+  if density is None:
+    density = objectives.uniform_half_log_snr(rho_min=rho_min, rho_max=rho_max)
+  at = predictions.at_level(denoise, path)
+  key_ell, key_eps, key_min = jax.random.split(key, 3)
+
+  def rate(total, draw):
+    key, ell = draw
+    eps = jax.random.normal(key, x.shape, x.dtype)
+    error = eps_error(at, x, x, eps, ell, axes) - surplus(eps, ell, axes) - d
+    return total + error / (draws * density.density(ell)).astype(x.dtype), None
+
+  ells = objectives.stratified(key_ell, draws, density).astype(x.dtype)
+  integral, _ = jax.lax.scan(
+      rate, jnp.zeros(x.shape[:batch_axes], x.dtype), (jax.random.split(key_eps, draws), ells))
+  nats = integral - prior.log_prob(x, rho_max, moments, batch_axes, extra=rho_max**2)
+  if decode is None:
+    return nats
+  z_min = x + rho_min * jax.random.normal(key_min, x.shape, x.dtype)
+  entropy = 0.5 * d * math.log(2.0 * math.pi * math.e * rho_min**2)
+  return nats - jnp.sum(decode(z_min, x, rho_min), axes) - entropy
+
+
+def eps_error(at, target, x, eps, ell, axes) -> jax.Array:
+  """‖D − target‖²/ρ² at z = x + ρ ε, which is ‖ε − ε_θ‖² where the target is x."""
+  frame = predictions.unit_frame(ell)
+  denoised = at(frame.alpha * x + frame.sigma * eps, ell)
+  return jnp.exp(2.0 * ell) * jnp.sum((denoised - target) ** 2, axes)
+
+
+def surplus(eps, ell, axes) -> jax.Array:
+  """A control variate of ‖ε − ε_θ‖², of mean 0: at little noise, where ε_θ ≈ 0, it is ‖ε‖² − d.
+
+  α²(‖ε‖² − d), α² = 1/(1 + ρ²): the share of ε that data at unit scale hide.
+  """
+  alpha = predictions.unit_frame(ell).alpha
+  return alpha**2 * jnp.sum(eps**2 - 1.0, axes)

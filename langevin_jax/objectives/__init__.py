@@ -1,0 +1,37 @@
+"""§5, Tables 6–7: one loss, and two functions of the noise level that make every named one.
+
+All three losses of Table 6 are L dt = E‖ε − ε̂‖² |dℓ|, the rate at which KL(data‖model) falls. So a
+training loss is a density π(ℓ) of the noise levels drawn and a weight w(ℓ) on them,
+
+  loss = E_{ℓ ~ π} w(ℓ) E‖ε − ε̂‖²;
+
+the product π w says what is optimised, the rest is variance. Maximum likelihood is w = 1/π.
+"""
+
+from langevin_jax.objectives.densities import (
+    Density,
+    log_normal_rho,
+    logit_normal_s,
+    normal_half_log_snr,
+    stratified,
+    uniform_half_log_snr,
+    uniform_time,
+)
+from langevin_jax.objectives.learned import Histogram, by_error, histogram, observe
+from langevin_jax.objectives.losses import loss
+from langevin_jax.objectives.weights import (
+    Weight,
+    edm,
+    flow_matching,
+    likelihood,
+    min_snr,
+    p2,
+    sigmoid,
+    simple,
+)
+
+__all__ = [
+    "Density", "Histogram", "Weight", "by_error", "edm", "flow_matching", "histogram", "likelihood",
+    "log_normal_rho", "logit_normal_s", "loss", "min_snr", "normal_half_log_snr", "observe", "p2",
+    "sigmoid", "simple", "stratified", "uniform_half_log_snr", "uniform_time",
+]

@@ -1,0 +1,60 @@
+"""§5: the loss of a batch, on the row of Table 5 that the network predicts.
+
+The error of a row (a, b) is δy = a δx₀ + b δε = (b − a σ/α) δε, and the loss is computed on the row
+itself, where both ends are finite.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from langevin_jax import predictions
+from langevin_jax.objectives.densities import Density, stratified
+from langevin_jax.objectives.weights import Weight
+
+
+def loss(
+    key: jax.Array, network: Callable[[jax.Array, jax.Array], jax.Array], x_0: jax.Array, *,
+    density: Density, weight: Weight, prediction: str | predictions.Row,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """The one loss on a batch: corrupted by vmap, one call of the network, weighed by vmap.
+
+  Per example, with the row (a, b) of `prediction` in the unit-scale frame and y = a x₀ + b ε,
+
+    w(ℓ) ‖y − ŷ‖²/(b − a σ/α)² = w(ℓ) ‖ε − ε̂‖²,   averaged over the data's dimensions.
+
+  Args:
+    key: consumed, for levels and noise.
+    network: (x (n, *shape), ell (n,)) → row values (n, *shape).
+    x_0: clean data at unit scale, (n, *shape).
+    density: π(ℓ), stratified over the batch. weight: w(ℓ). prediction: row or name.
+
+  Returns:
+    The mean loss, and per-example `half_log_snr` and `eps_error` (mean squared, unweighted), (n,).
+
+  Raises:
+    ValueError: an unknown prediction.
+  """
+  row = predictions.named(prediction)
+  key_ell, key_eps = jax.random.split(key)
+  ells = stratified(key_ell, len(x_0), density).astype(x_0.dtype)
+  eps = jax.random.normal(key_eps, x_0.shape, x_0.dtype)
+
+  def corrupt(x_0, eps, ell):
+    frame = predictions.unit_frame(ell)
+    a, b = row(frame)
+    return frame.alpha * x_0 + frame.sigma * eps, a * x_0 + b * eps
+
+  x, target = jax.vmap(corrupt)(x_0, eps, ells)
+  output = network(x, ells)
+
+  def weigh(ell, target, output):
+    frame = predictions.unit_frame(ell)
+    a, b = row(frame)
+    per_eps = b - a * frame.sigma / frame.alpha
+    error = jnp.mean((target - output) ** 2)
+    return weight(ell) / per_eps**2 * error, error / per_eps**2
+
+  losses, eps_errors = jax.vmap(weigh)(ells, target, output)
+  return jnp.mean(losses), {"half_log_snr": ells, "eps_error": eps_errors}

@@ -1,0 +1,277 @@
+"""The variational bound and the KL ledger close on mixtures, by quadrature and by Monte Carlo."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from langevin_jax import likelihood, mixtures, paths, predictions, samplers
+
+# The one-dimensional mixture of MATH §6, and another law whose diffused score is a wrong model.
+P = np.array([0.35, 0.45, 0.2]), np.array([-1.2, 0.4, 1.6]), np.array([0.35, 0.25, 0.15])
+Q = np.array([0.5, 0.5]), np.array([-0.8, 1.0]), np.array([0.5, 0.6])
+MOMENTS = {name: (w @ m, w @ (s**2 + m**2) - (w @ m) ** 2)
+           for name, (w, m, s) in (("p", P), ("q", Q))}
+RHO_MIN, RHO_MAX = 0.05, 20.0
+DEVIATIONS = 4.5  # Student's t with 15 degrees of freedom: once in 2500 runs
+
+
+def parts(law, z, rho, xp=np):
+  """log p and D in the VE frame, elementwise in z."""
+  weights, means, stds = (xp.asarray(v, z.dtype) for v in law)
+  z = z[..., None]
+  var = (stds**2 + rho**2).reshape((1,) * (z.ndim - 1) + (-1,))
+  across = lambda v: v.reshape(var.shape)
+  offset = z - across(means)
+  log_parts = (xp.log(across(weights)) - 0.5 * xp.log(2 * np.pi * var) - 0.5 * offset**2 / var)
+  top = log_parts.max(-1, keepdims=True)
+  r = xp.exp(log_parts - top)
+  total = r.sum(-1, keepdims=True)
+  denoised = across(means) + across(stds**2) / var * offset
+  return (top + xp.log(total))[..., 0], (r / total * denoised).sum(-1)
+
+
+def model(law, bend=0.0) -> predictions.Denoiser:
+  """The diffused law's denoiser, plus a bend that makes it the score of no density's diffusion."""
+  def at(x, ell):
+    rho = jnp.exp(-ell)
+    z = x / predictions.unit_frame(ell).alpha
+    return parts(law, z, rho, jnp)[1] + bend * jnp.sin(2.0 * x)
+
+  return predictions.Denoiser(at, paths.vp())
+
+
+def truth(dtype=np.float32) -> mixtures.Mixture:
+  weights, means, stds = (jnp.asarray(v, dtype) for v in P)
+  return mixtures.Mixture(weights, means[:, None], (stds**2)[:, None, None])
+
+
+def data(n: int, dtype=np.float32) -> np.ndarray:
+  rng = np.random.default_rng(0)
+  k = rng.choice(3, n, p=P[0])
+  return (P[1][k] + P[2][k] * rng.standard_normal(n))[:, None].astype(dtype)
+
+
+def expectation(values, rho):
+  """E over p at ρ of values(z): the trapezoidal rule, exact to rounding for analytic densities."""
+  z = np.linspace(-1.2 - 9 * np.hypot(0.35, rho), 1.6 + 9 * np.hypot(0.25, rho), 4001)
+  p = np.exp(parts(P, z, rho)[0])
+  return (z[1] - z[0]) * np.sum(p * values(z))
+
+
+def relative(log_q, rho):
+  """KL(p‖q) at ρ."""
+  return expectation(lambda z: parts(P, z, rho)[0] - log_q(z), rho)
+
+
+def gaussian(moments, rho):
+  mean, var = moments
+  return lambda z: -0.5 * ((z - mean) ** 2 / (var + rho**2) + np.log(2 * np.pi * (var + rho**2)))
+
+
+def over_levels(rate, low, high, nodes=40):
+  """∫ rate dℓ by Gauss–Legendre."""
+  points, weights = np.polynomial.legendre.leggauss(nodes)
+  half = 0.5 * (high - low)
+  return half * sum(w * rate(low + half * (u + 1)) for u, w in zip(points, weights, strict=True))
+
+
+def score_error(ell, law=Q):
+  rho = np.exp(-ell)
+  gap = lambda z: (parts(P, z, rho)[1] - parts(law, z, rho)[1]) ** 2
+  return expectation(gap, rho) / rho**2
+
+
+def mmse(ell):
+  """E‖x₀ − D*‖² = E‖x₀‖² − E‖D*‖²."""
+  second = P[0] @ (P[2] ** 2 + P[1] ** 2)
+  return second - expectation(lambda z: parts(P, z, np.exp(-ell))[1] ** 2, np.exp(-ell))
+
+
+ENDS = -np.log(RHO_MAX), -np.log(RHO_MIN)
+PRIOR = relative(gaussian(MOMENTS["q"], RHO_MAX), RHO_MAX)
+ENTROPY = -expectation(lambda z: parts(P, z, RHO_MIN)[0], RHO_MIN)
+KL = relative(lambda z: parts(Q, z, RHO_MIN)[0], RHO_MIN)
+
+
+def assert_close(estimate: likelihood.Estimate, expected, floor=1e-6):
+  assert np.all(np.abs(np.asarray(estimate.value) - expected)
+                < DEVIATIONS * np.asarray(estimate.error) + floor), (estimate, expected)
+
+
+def test_the_sum_is_the_kl_to_six_digits():
+  """Prior and score error, integrated by rule, against KL(p‖q) (MATH §10: 1e-6)."""
+  scores = over_levels(score_error, *ENDS)
+  assert KL > 0.3 and PRIOR > 1e-9
+  # The model's prior is Gaussian: the diffused q's own KL at ρ_max is the third digit of 1e-5.
+  end = relative(lambda z: parts(Q, z, RHO_MAX)[0], RHO_MAX)
+  assert abs(end + scores - KL) < 1e-6
+  assert abs(PRIOR + scores - KL) < 1e-6
+
+
+def run_ledger(denoise, *, n=8192, **options):
+  options = {"bins": 16, "rho_min": RHO_MIN, "rho_max": RHO_MAX, **options}
+  run = jax.jit(lambda key, x: likelihood.ledger(key, denoise, paths.vp(), x, **options))
+  return jax.tree.map(np.asarray, run(jax.random.key(3), data(n)))
+
+
+def test_the_ledger_of_a_diffused_model_is_its_kl():
+  """With the exact law: each bin the quadrature's, the sum KL(data‖model)."""
+  made = run_ledger(model(Q), exact=truth(), moments=MOMENTS["q"])
+  bins = [over_levels(score_error, *ends, nodes=6)
+          for ends in zip(made.edges[:-1], made.edges[1:], strict=True)]
+  assert np.all(made.discretisation.value == 0.0)
+  assert_close(made.prior, PRIOR)
+  assert_close(made.score, bins)
+  assert_close(made.total, KL)
+  # And it is precise: the test could tell one in a hundred.
+  assert made.total.error < 0.01 * KL
+  parts_sum = made.prior.value + made.score.value.sum()
+  np.testing.assert_allclose(made.total.value, parts_sum, rtol=1e-5)
+
+
+def test_without_the_density_it_is_the_cross_entropy():
+  """Trained networks: total = H(z_min) + KL; two models' bins differ by their score errors."""
+  grid = samplers.karras(11, rho_min=RHO_MIN, rho_max=RHO_MAX)
+  wrong, right = (run_ledger(model(law), grid=grid, moments=MOMENTS[name])
+                  for law, name in ((Q, "q"), (P, "p")))
+  continuous = wrong.total.value - wrong.discretisation.value.sum()
+  assert_close(likelihood.Estimate(continuous, wrong.total.error), ENTROPY + KL)
+  assert_close(likelihood.Estimate(
+      right.prior.value + right.score.value.sum(), right.total.error), ENTROPY)
+  # One key: the two share their noise, so that differences are better known than either.
+  bins = [over_levels(score_error, *ends, nodes=6)
+          for ends in zip(wrong.edges[:-1], wrong.edges[1:], strict=True)]
+  gap = wrong.score.value - right.score.value
+  assert_close(likelihood.Estimate(gap, wrong.score.error), bins)
+  # The discretisation needs no density: it is that of the exact law's ledger.
+  known = run_ledger(model(P), grid=grid, exact=truth(), moments=MOMENTS["p"])
+  both = np.hypot(right.discretisation.error, known.discretisation.error)
+  assert_close(likelihood.Estimate(right.discretisation.value, both), known.discretisation.value)
+
+
+def marginal(law, bend, rho):
+  """KL(data‖model) of STEP(h, Λ = h) at the grid's end, from p at its start, on a lattice."""
+  z = [np.linspace(-1.2 - 7 * np.hypot(0.35, r), 1.6 + 7 * np.hypot(0.25, r), 700) for r in rho]
+  q = np.exp(parts(P, z[0], rho[0])[0])
+  for here, there, r, s in zip(z[:-1], z[1:], rho[:-1], rho[1:], strict=True):
+    denoised = parts(law, here, r)[1] + bend * np.sin(2 * here / np.hypot(1, r))
+    keep = (s / r) ** 2
+    std = s * np.sqrt(1 - keep)
+    kernel = np.exp(-0.5 * ((there[:, None] - (denoised + keep * (here - denoised))) / std) ** 2)
+    q = kernel @ q * (here[1] - here[0]) / (std * np.sqrt(2 * np.pi))
+  cell = z[-1][1] - z[-1][0]
+  np.testing.assert_allclose(cell * q.sum(), 1.0, atol=1e-7)
+  log_p = parts(P, z[-1], rho[-1])[0]
+  return cell * np.sum(np.exp(log_p) * (log_p - np.log(np.maximum(q, 1e-300))))
+
+
+def path_kl(rho):
+  """Σ_i ∫ e^{2ℓ} (mmse(ℓ_i) − mmse(ℓ)) dℓ of the exact model."""
+  ells = -np.log(rho)
+  total = 0.0
+  for i, ends in enumerate(itertools.pairwise(ells)):
+    here = mmse(ells[i])
+    total += over_levels(lambda ell, here=here: np.exp(2 * ell) * (here - mmse(ell)), *ends,
+                         nodes=5)
+  return total
+
+
+def test_discretisation_of_the_exact_model():
+  """The ledger is the processes' KL, of order 1; it bounds the marginal KL, of order 2."""
+  bounds, ends = [], []
+  for n in (10, 20, 40, 80):
+    grid = samplers.karras(n + 1, rho_min=RHO_MIN, rho_max=RHO_MAX)
+    rho = grid(paths.vp())[:-1]
+    bounds.append(path_kl(rho))
+    ends.append(marginal(P, 0.0, rho))
+    if n in (10, 40):
+      made = run_ledger(model(P), exact=truth(), grid=grid, moments=MOMENTS["p"])
+      assert_close(made.discretisation._replace(
+          value=made.discretisation.value.sum(),
+          error=np.sqrt(np.sum(made.discretisation.error**2))), bounds[-1])
+      assert_close(made.total, bounds[-1])
+      assert np.all(np.abs(made.score.value) < 1e-5)
+      assert made.total.error < 0.05 * bounds[-1]
+  slope = lambda errors: np.polyfit(np.log([20, 40, 80]), -np.log(errors[1:]), 1)[0]
+  assert np.all(np.array(ends) < bounds)
+  assert abs(slope(bounds) - 1.0) < 0.15, bounds
+  assert abs(slope(ends) - 2.0) < 0.2, ends
+
+
+@pytest.mark.parametrize("n", [10, 80])
+def test_a_wrong_sampler_is_no_worse_than_its_ledger(n):
+  """A model that is no diffused score: the KL of the ends is below the sum, strictly."""
+  grid = samplers.karras(n + 1, rho_min=RHO_MIN, rho_max=RHO_MAX)
+  made = run_ledger(model(P, bend=0.05), exact=truth(), grid=grid, moments=MOMENTS["p"])
+  end = marginal(P, 0.05, grid(paths.vp())[:-1])
+  assert 0.0 < end < made.total.value - DEVIATIONS * made.total.error, (end, made.total)
+  assert made.score.value.sum() > 0.01
+
+
+def test_the_bound_is_tight_on_a_diffused_score():
+  """E[−log q(z_min)] on both sides: by quadrature 1.5006190, and by `bound` to its error."""
+  cross = ENTROPY + KL
+  np.testing.assert_allclose(cross, 1.5006190, atol=1e-7)
+  # ∫(E‖ε − ε_θ‖² − 1)dℓ = ∫(mmse e^{2ℓ} − 1)dℓ + the score error.
+  rate = lambda ell: np.exp(2 * ell) * mmse(ell) - 1.0 + score_error(ell)
+  start = -expectation(gaussian(MOMENTS["q"], RHO_MAX), RHO_MAX)
+  np.testing.assert_allclose(start + over_levels(rate, *ENDS), cross, atol=1e-6)
+  run = jax.jit(lambda key, x: likelihood.bound(
+      key, model(Q), paths.vp(), x, draws=64, batch_axes=1, moments=MOMENTS["q"],
+      rho_min=RHO_MIN, rho_max=RHO_MAX))
+  # Levels are shared within a batch: independent batches know the error.
+  nats = np.asarray(jax.vmap(run)(jax.random.split(jax.random.key(0), 16),
+                                  data(16 * 512).reshape(16, 512, 1))).mean(1)
+  assert_close(likelihood.Estimate(nats.mean(), nats.std(ddof=1) / 4), cross)
+  assert nats.std(ddof=1) / 4 < 0.02
+
+
+def test_the_bound_of_discrete_data_is_the_entropy():
+  """The exact model of a law on three levels: bound with its decoder = −log P(x), level by level.
+
+  The decoder takes the levels as equally likely, which at ρ_min = .05, an eighth of half their
+  distance, changes nothing in the sixth digit.
+  """
+  levels, chance = np.array([-1.2, 0.0, 1.0], np.float32), np.array([0.2, 0.5, 0.3], np.float32)
+  law = chance, levels, np.zeros(3, np.float32)
+  moments = chance @ levels, chance @ levels**2 - (chance @ levels) ** 2
+  x = np.tile(levels[:, None], (1, 1024))[..., None]
+  run = jax.jit(lambda key: likelihood.bound(
+      key, model(law), paths.vp(), x, draws=64, batch_axes=2, moments=moments,
+      decode=likelihood.decoder(levels), rho_min=RHO_MIN, rho_max=RHO_MAX))
+  nats = np.stack([run(key) for key in jax.random.split(jax.random.key(0), 16)]).mean(2)
+  # The Gaussian prior at ρ_max costs its KL to the mixture, 1e-9.
+  assert_close(likelihood.Estimate(nats.mean(0), nats.std(0, ddof=1) / 4), -np.log(chance))
+  assert nats.std(0, ddof=1).max() / 4 < 0.03
+
+
+def test_examples_of_any_shape(x64):
+  """N(0, 1) in six dimensions: the cross-entropy of the exact model is the entropy of z_min."""
+  x = jax.random.normal(jax.random.key(0), (512, 2, 3))
+  exact = predictions.Denoiser(lambda x, ell: predictions.unit_frame(ell).alpha * x, paths.ve())
+  made = jax.jit(lambda key: likelihood.ledger(
+      key, exact, paths.ve(), x, bins=8, rho_min=0.1, rho_max=10.0))(jax.random.key(1))
+  assert made.score.value.shape == made.discretisation.error.shape == (8,)
+  np.testing.assert_allclose(made.edges, np.linspace(-np.log(10), np.log(10), 9), atol=1e-12)
+  assert_close(made.total, 3.0 * np.log(2 * np.pi * np.e * 1.01))
+
+
+def test_bad_input_is_named():
+  x = jnp.zeros((32, 2))
+  run = lambda **options: likelihood.ledger(
+      jax.random.key(0), lambda x, t: x, paths.rectified_flow(), x, **options)
+  for options, name in (({"bins": 0}, "bins"), ({"draws_per_bin": 0}, "draws_per_bin"),
+                        ({"repeats": 1}, "repeats"), ({"repeats": 5}, "repeats=5"),
+                        ({"rho_min": 2.0, "rho_max": 1.0}, "rho_min"),
+                        ({"grid": samplers.uniform_time(4)}, "finite"),
+                        ({"grid": samplers.karras(1)}, "two or more"),
+                        ({"moments": (np.zeros(3), 1.0)}, "moments")):
+    with pytest.raises(ValueError, match=name):
+      run(**options)
+  with pytest.raises(ValueError, match="draws"):
+    likelihood.bound(jax.random.key(0), lambda x, t: x, paths.vp(), x, draws=0)
+  with pytest.raises(ValueError, match="batch_axes"):
+    likelihood.bound(jax.random.key(0), lambda x, t: x, paths.vp(), x, batch_axes=3)
