@@ -4,6 +4,7 @@ Rooms in the paper's order; each imports only those before it.
 """
 
 from langevin_jax import (
+    guidance,
     langevin,
     likelihood,
     mixtures,
@@ -17,6 +18,6 @@ from langevin_jax import (
 )
 
 __all__ = [
-    "langevin", "likelihood", "mixtures", "networks", "objectives", "paths", "predictions",
+    "guidance", "langevin", "likelihood", "mixtures", "networks", "objectives", "paths", "predictions",
     "samplers", "splitting", "training",
 ]

@@ -124,9 +124,16 @@ def weights(alpha_t, sigma_t, alpha_s, sigma_s, budget):
 
   From σ = 0 the state is αD and a = 0; to σ′ = 0 the step returns α′D; from α = 0 no case arises.
   """
+  xp = namespace(alpha_t, sigma_t, alpha_s, sigma_s, budget)
   noisy = sigma_t > 0.0
-  a = jnp.where(noisy, jnp.exp(-budget) * sigma_s / jnp.where(noisy, sigma_t, 1.0), 0.0)
-  return a, alpha_s - a * alpha_t, sigma_s * jnp.sqrt(-jnp.expm1(-2.0 * budget))
+  a = xp.where(noisy, xp.exp(-budget) * sigma_s / xp.where(noisy, sigma_t, 1.0), 0.0)
+  return a, alpha_s - a * alpha_t, sigma_s * xp.sqrt(-xp.expm1(-2.0 * budget))
+
+
+def namespace(*values):
+  """`numpy` where no value is a jax array, else `jax.numpy`: plans are made on the host unless an
+  option of theirs is traced."""
+  return jnp if any(isinstance(v, jax.Array) for v in jax.tree.leaves(values)) else np
 
 
 def step(

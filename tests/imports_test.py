@@ -9,7 +9,7 @@ import langevin_jax
 
 ROOT = pathlib.Path(langevin_jax.__file__).parent
 ROOMS = ("paths", "predictions", "langevin", "splitting", "mixtures", "objectives", "samplers",
-         "likelihood", "networks", "training")
+         "likelihood", "guidance", "inpainting", "networks", "training")
 # Flags, files, clocks, screens and processes belong to experiments/.
 IMPURE = {"absl", "argparse", "datetime", "experiments", "io", "logging", "matplotlib",
           "ml_collections", "orbax", "os", "pathlib", "pickle", "random", "shutil", "subprocess",

@@ -9,7 +9,7 @@ import pytest
 from scipy import integrate, stats
 
 from langevin_jax import mixtures, paths, samplers, splitting
-from langevin_jax.samplers import methods
+from langevin_jax.samplers import levels, linear, noise
 
 WEIGHTS, MEANS, STDS = np.array([[0.35, 0.45, 0.2], [-1.2, 0.4, 1.6], [0.35, 0.25, 0.15]])
 # A user's own process, two functions and nothing else, stands beside the named ones.
@@ -21,20 +21,32 @@ PATHS = {
 ETAS = (0.0, 0.5, 1.0, 2.0)
 LINEAR = {
     **{f"ddim({eta})": samplers.ddim(eta) for eta in ETAS},
-    "euler": samplers.euler(),
+    "euler": samplers.euler_maruyama(0.0),
     **{f"euler_maruyama({eta})": samplers.euler_maruyama(eta) for eta in ETAS[1:]}}
 HEUN = {"heun": samplers.heun(), "heun(churn)": samplers.heun(20.0)}
+METHODS = {
+    "ddim": samplers.ddim(), "multistep(2)": samplers.multistep(2),
+    "multistep(3)": samplers.multistep(3), "unipc(1)": samplers.unipc(1),
+    "unipc(2)": samplers.unipc(2), "unipc(3)": samplers.unipc(3),
+    "singlestep(2)": samplers.singlestep(2), "singlestep(3)": samplers.singlestep(3),
+    "heun": samplers.heun(), "heun, own time": samplers.heun(own_time=True),
+    "euler": samplers.euler(), "adams_bashforth(2)": samplers.adams_bashforth(2),
+    "adams_bashforth(3)": samplers.adams_bashforth(3),
+    "multistep(2, 1)": samplers.multistep(2, 1.0), "multistep(3, 0.5)": samplers.multistep(3, 0.5),
+    "unipc(2, 1)": samplers.unipc(2, 1.0), "singlestep(2, 1)": samplers.singlestep(2, 1.0),
+    "singlestep(3, 2)": samplers.singlestep(3, 2.0), "euler_maruyama": samplers.euler_maruyama()}
 
 
-def side_by_side(linear: dict[str, samplers.Method]) -> samplers.Method:
+def side_by_side(chosen: dict[str, samplers.Method]) -> samplers.Method:
   """Methods x′ = a x + b D + c ξ as one, along a leading axis of x of shape (methods, n, d).
 
   The step is the library's; a compilation then serves eight methods.
   """
   def plan(nodes, path):
-    plans = [method.plan(nodes, path) for method in linear.values()]
-    stack = lambda *v: np.stack(v, 1)[..., None, None]
-    return methods.Linear(nodes.t[:-1], *map(stack, *(p[1:] for p in plans)))
+    plans = [method.plan(nodes, path) for method in chosen.values()]
+    stack = lambda values: np.stack(values, -1)[..., None, None]
+    a, b, c = (stack([getattr(p, name) for p in plans]) for name in "abc")
+    return linear.Numbers(levels.pick(nodes, slice(-1)), a, b, c)
 
   return samplers.ddim(1.0)._replace(plan=plan)
 
@@ -154,12 +166,12 @@ def test_order_of_convergence_to_the_exact_flow(x64):
   for name, method, path, order in (
       ("ddim", samplers.ddim(), "rectified_flow", 1), ("heun", samplers.heun(), "vp", 2)):
     path = PATHS[path]
-    level = methods.lay(np.array([3.0, 0.1]), path)
-    denoise = jax.jit(mixtures.denoiser(line(), path))
+    alpha = jax.vmap(path.alpha)(jax.vmap(path.time)(-np.log([3.0, 0.1])))
+    denoise = mixtures.denoiser(line(), path)
     ends = jax.jit(lambda x, p=path, d=denoise, m=method: [
         samplers.trajectory(jax.random.key(0), d, p, shape=x.shape, method=m, grid=g,
-                            initial=x).x[-2] for g in grids])(jnp.asarray(level.alpha[0] * start))
-    orders[name] = [rmse(x / level.alpha[1]) for x in ends], order
+                            initial=x).x[-2] for g in grids])(alpha[0] * start)
+    orders[name] = [rmse(x / alpha[1]) for x in ends], order
   np.testing.assert_allclose(orders["ddim"][0][1], 2.5e-2, rtol=0.1)
   np.testing.assert_allclose(orders["heun"][0][1], 9.5e-4, rtol=0.1)
 
@@ -168,11 +180,11 @@ def test_order_of_convergence_to_the_exact_flow(x64):
   for name, path in PATHS.items():
     errors = []
     for grid in (grids[0], grids[-1]):
-      nodes = methods.lay(grid(path), path)
-      numbers = samplers.euler().plan(nodes, path)
+      nodes = levels.lay(grid(path), path)
+      numbers = samplers.euler_maruyama(0.0).plan(nodes, path)
       x = nodes.alpha[0] * start
       for i in range(len(nodes.t) - 2):
-        x = numbers.a[i] * x + numbers.b[i] * model(x, nodes.alpha[i], nodes.sigma[i])
+        x = numbers.a[i] * x + numbers.b[i, 0] * model(x, nodes.alpha[i], nodes.sigma[i])
       errors.append(rmse(x / nodes.alpha[-2]))
     orders[f"euler along {name}"] = errors, 1
   for name, (errors, order) in orders.items():
@@ -181,24 +193,19 @@ def test_order_of_convergence_to_the_exact_flow(x64):
 
 def final_variance(method, path, grid, var):
   """Variance of z at the last positive level for N(0, var) data, exact: no sampling."""
-  nodes = methods.lay(grid(path), path)
+  nodes = levels.lay(grid(path), path)
   numbers = method.plan(nodes, path)
-  if isinstance(numbers, methods.Linear):
-    alpha, sigma = (v[:-1, None] for v in nodes[1:3])
-    gain = alpha * var / (alpha**2 * var + sigma**2)
-    a, b = numbers.a[:, None] + numbers.b[:, None] * gain, numbers.c[:, None] + 0 * gain
-  else:
-    # A step is x′ = A x + B ξ; both are read off two states under one key.
-    key, denoise = jax.random.key(0), gaussian(path, 0.0, jnp.asarray(var))
+  # A step is x′ = A x + B ξ; both are read off two states and two draws.
+  model = levels.model(gaussian(path, 0.0, jnp.asarray(var)))
+  zero, one = jnp.zeros(len(var)), jnp.ones(len(var))
 
-    @jax.jit
-    @jax.vmap
-    def read(numbers):
-      at_0, at_1 = (method.step(key, x, (), denoise, numbers)[0]
-                    for x in (jnp.zeros(len(var)), jnp.ones(len(var))))
-      return at_1 - at_0, at_0 / methods.noise(key, at_0)
+  @jax.jit
+  @jax.vmap
+  def read(numbers):
+    step = lambda x, xi: method.step(lambda i: xi, x, method.init(x), model, numbers)[0]
+    return step(one, zero), step(zero, one)
 
-    a, b = map(np.asarray, read(jax.tree.map(jnp.asarray, numbers)))
+  a, b = map(np.asarray, read(jax.tree.map(jnp.asarray, numbers)))
   v = nodes.alpha[0] ** 2 * var + nodes.sigma[0] ** 2
   for i in range(len(a) - 1):
     v = a[i] ** 2 * v + b[i] ** 2
@@ -240,14 +247,17 @@ def test_kl_of_the_ancestral_step(x64):
 
   def divergence(n):
     path, grid = paths.ve(), samplers.karras(n + 1, rho_min=0.05, rho_max=20.0)
-    nodes = methods.lay(grid(path), path)
+    nodes = levels.lay(grid(path), path)
     numbers = samplers.ddim(1.0).plan(nodes, path)
-    rho = nodes.sigma[:-1]
+    rho, size = np.exp(-nodes.half_log_snr[:-1]), 1.0 / nodes.alpha
+    # From unit scale to the VE frame, z = x/α.
+    a, b, c = (numbers.a * size[1:] / size[:-1], numbers.b[:, 0] * size[1:],
+               numbers.c * size[1:])
     z = [np.linspace(-1.2 - 7 * np.hypot(0.35, r), 1.6 + 7 * np.hypot(0.25, r), points)
          for r in rho]
     q = jnp.exp(log_prob(z[0], rho[0]))
     for i in range(n):
-      q = push(q, z[i], z[i + 1], rho[i], numbers.a[i], numbers.b[i], numbers.c[i])
+      q = push(q, z[i], z[i + 1], rho[i], a[i], b[i], c[i])
     cell = z[-1][1] - z[-1][0]
     np.testing.assert_allclose(cell * q.sum(), 1.0, atol=1e-8)
     q = np.maximum(q, 1e-300)
@@ -277,7 +287,7 @@ def test_heun_is_algorithm_2_of_karras_et_al(x64):
 
 def test_churn_acts_between_its_bounds_and_is_capped(x64):
   path = paths.rectified_flow()
-  nodes = methods.lay(samplers.karras(20)(path), path)
+  nodes = levels.lay(samplers.karras(20)(path), path)
   rho = np.exp(-nodes.half_log_snr[:-1])
   for churn in (4.0, 40.0):
     n = samplers.heun(churn, churn_min=0.05, churn_max=50.0, noise_scale=1.1).plan(nodes, path)
@@ -285,17 +295,17 @@ def test_churn_acts_between_its_bounds_and_is_capped(x64):
     assert 0 < inside.sum() < 20
     np.testing.assert_array_equal(n.c > 0.0, inside)
     gamma = min(churn / 20, np.sqrt(2) - 1)
-    s = path.sigma(n.t)
+    s = path.sigma(n.level.t[:, 0])
     np.testing.assert_allclose(s / (1 - s), np.where(inside, 1 + gamma, 1) * rho, rtol=1e-10)
-    np.testing.assert_allclose(
-        (n.c / (1 - s))[inside], (1.1 * rho * np.sqrt((1 + gamma) ** 2 - 1))[inside], rtol=1e-10)
+    np.testing.assert_allclose((n.c / n.level.alpha[:, 0])[inside],
+                               (1.1 * rho * np.sqrt((1 + gamma) ** 2 - 1))[inside], rtol=1e-10)
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_euler_maruyama_is_the_reverse_process_of_the_split(x64, path):
   """x′ = x + δ drift(x, t, s) + √δ diffusion(t) ξ of Table 4, inside the range."""
   path = PATHS[path]
-  nodes = methods.lay(samplers.karras(6, rho_min=0.05, rho_max=20.0)(path), path)
+  nodes = levels.lay(samplers.karras(6, rho_min=0.05, rho_max=20.0)(path), path)
   x, denoised = 0.7, -0.3
 
   @jax.jit
@@ -309,14 +319,16 @@ def test_euler_maruyama_is_the_reverse_process_of_the_split(x64, path):
   delta = -np.diff(nodes.t)[:-1]
   for eta, (drift, diffusion) in zip(ETAS, processes(jnp.asarray(nodes.t[:-2])), strict=True):
     n = samplers.euler_maruyama(eta).plan(nodes, path)
-    np.testing.assert_allclose((n.a * x + n.b * denoised)[:-1], x + delta * drift, rtol=1e-9)
-    np.testing.assert_allclose(n.c[:-1], np.sqrt(delta) * diffusion, rtol=1e-9, atol=1e-12)
+    moved = nodes.scale[1:] * (n.a * x / nodes.scale[:-1] + n.b[:, 0] * denoised)
+    np.testing.assert_allclose(moved[:-1], x + delta * drift, rtol=1e-9)
+    np.testing.assert_allclose((nodes.scale[1:] * n.c)[:-1], np.sqrt(delta) * diffusion,
+                               rtol=1e-9, atol=1e-12)
 
 
 def test_a_callable_stochasticity_is_integrated(x64):
   """Λ = ∫η² dℓ; a constant callable is that number."""
   path = paths.rectified_flow()
-  nodes = methods.lay(samplers.karras(12)(path), path)
+  nodes = levels.lay(samplers.karras(12)(path), path)
   eta = lambda ell: 1.5 * jnp.exp(-0.5 * ell**2)
   n = samplers.ddim(eta).plan(nodes, path)
   ell = nodes.half_log_snr[:-1]
@@ -326,11 +338,11 @@ def test_a_callable_stochasticity_is_integrated(x64):
   np.testing.assert_allclose(n.c[:-1], nodes.sigma[1:-1] * np.sqrt(-np.expm1(-2 * budget)),
                              rtol=1e-7)
   # Infinite steps at both ends too: from α = 0 and to σ = 0.
-  nodes = methods.lay(samplers.uniform_time(6)(path), path)
+  nodes = levels.lay(samplers.uniform_time(6)(path), path)
   for make in (samplers.ddim, samplers.euler_maruyama):
     for constant in (0.0, 0.7):
       ours, number = make(lambda ell, c=constant: c).plan(nodes, path), make(constant)
-      for a, b in zip(ours, number.plan(nodes, path), strict=True):
+      for a, b in zip(*map(jax.tree.leaves, (ours, number.plan(nodes, path))), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
 
 
@@ -368,10 +380,10 @@ def test_every_number_of_a_plan_is_finite_from_the_noisiest_level_on(path):
   """Also where the path starts at α = 0: rectified flow's s = 1, the cosine's t = 1."""
   path = PATHS[path]
   for grid in (samplers.uniform_time(6), samplers.cosine(6), samplers.shifted(6, 3.0)):
-    nodes = methods.lay(grid(path), path)
+    nodes = levels.lay(grid(path), path)
     assert nodes.alpha.min() >= 0.0 and not np.isnan(nodes.half_log_snr).any()
-    for method in (samplers.ddim(1.0), samplers.euler_maruyama(1.0), samplers.heun()):
-      for numbers in jax.tree.leaves(method.plan(nodes, path)._replace(t=np.zeros(1))):
+    for method in METHODS.values():
+      for numbers in jax.tree.leaves(method.plan(nodes, path)._replace(level=())):
         assert np.isfinite(numbers).all()
 
 
@@ -386,8 +398,8 @@ def test_a_point_mass_is_recovered_exactly(path):
   linear, *heun = jax.jit(lambda key: [
       samplers.trajectory(key, denoise, path, shape=shape, method=method, grid=grid).x
       for method in chosen])(jax.random.key(0))
-  nodes = methods.lay(grid(path), path)
-  alpha, sigma = (v[:-1, None, None, None] for v in nodes[1:3])
+  nodes = levels.lay(grid(path), path)
+  alpha, sigma = ((nodes.scale * v)[:-1, None, None, None] for v in (nodes.alpha, nodes.sigma))
   noise = lambda x: (np.asarray(x[:-1], np.float64) - alpha * point[None, None, None]) / sigma
   for x in (linear, *heun):
     np.testing.assert_array_equal(x[-1], np.broadcast_to(point, shape).astype(np.float32))
@@ -510,7 +522,7 @@ def test_trajectory_is_the_sample_on_its_way():
   assert run.t.shape == (7,) and run.x.shape == (7, 5, 2) and run.denoised.shape == (6, 5, 2)
   np.testing.assert_allclose(
       samplers.sample(key, denoise, path, shape=(5, 2), **CHOICE), run.x[-1], atol=1e-6)
-  nodes = methods.lay(CHOICE["grid"](path), path)
+  nodes = levels.lay(CHOICE["grid"](path), path)
   np.testing.assert_allclose(run.t, nodes.t, atol=1e-7)
   for i in range(6):
     np.testing.assert_allclose(run.denoised[i], denoise(run.x[i], run.t[i]), atol=1e-5)

@@ -8,10 +8,21 @@ from langevin_jax.samplers.grids import (
     uniform_half_log_snr,
     uniform_time,
 )
-from langevin_jax.samplers.methods import Method, ddim, euler, euler_maruyama, heun
+from langevin_jax.samplers.levels import Level, Method
+from langevin_jax.samplers.linear import (
+    adams_bashforth,
+    ddim,
+    euler,
+    euler_maruyama,
+    multistep,
+    unipc,
+)
+from langevin_jax.samplers.noise import brownian
 from langevin_jax.samplers.sampling import Trajectory, sample, trajectory
+from langevin_jax.samplers.staged import heun, singlestep
 
 __all__ = [
-    "Grid", "Method", "Trajectory", "cosine", "ddim", "euler", "euler_maruyama", "heun", "karras",
-    "sample", "shifted", "trajectory", "uniform_half_log_snr", "uniform_time",
+    "Grid", "Level", "Method", "Trajectory", "adams_bashforth", "brownian", "cosine", "ddim",
+    "euler", "euler_maruyama", "heun", "karras", "multistep", "sample", "shifted", "singlestep",
+    "trajectory", "uniform_half_log_snr", "uniform_time", "unipc",
 ]

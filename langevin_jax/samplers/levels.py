@@ -1,0 +1,179 @@
+"""Where a sampler stands: noise levels laid on a path, at unit scale, and the numbers made of them.
+
+Inside a sampler a state is held at unit scale, x = xₜ/√(α² + σ²), for every path, with
+
+  α = 1/√(1 + ρ²),   σ = ρ/√(1 + ρ²),   ρ = e^{−ℓ}.
+
+So a path does not enter the arithmetic at all, and two paths on one grid make the same samples. It
+only says, for a model that is a function of (xₜ, t), what t and xₜ are.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from langevin_jax import predictions, splitting
+from langevin_jax.paths import Path, on_host
+
+
+class Level(NamedTuple):
+  """Noise levels, noise to data; scalars within a step, float64 arrays (n + 1,) in a plan.
+
+  t and scale = √(α_t² + σ_t²) are the path's own time and size; half_log_snr is ℓ; alpha and sigma
+  are those at unit scale. The last of a plan is the data itself, (α, σ) = (1, 0), at scale 1.
+  """
+
+  t: Any
+  half_log_snr: Any
+  alpha: Any
+  sigma: Any
+  scale: Any
+
+
+Model = Callable[[jax.Array, Level], jax.Array]
+Draw = Callable[[int], jax.Array]
+
+
+class Method(NamedTuple):
+  """How a sampler moves; pure functions of states at unit scale.
+
+  plan(levels, path) → numbers for the n steps, a pytree of arrays with leading axis n.
+  init(x) → what the steps carry besides the state (history; () where there is none).
+  step(draw, x, carry, model, numbers) → (x_s, denoised, carry). `draw(i)` is the i-th ξ ~ N(0, I)
+    of this step in the shape of x, the 0th being the reverse process's own; `model(x, level)` is D,
+    one call of the network.
+  stochasticity: η, which says how much noise the process takes between two levels.
+  """
+
+  plan: Callable[[Level, Path], Any]
+  init: Callable[[jax.Array], Any]
+  step: Callable[[Draw, jax.Array, Any, Model, Any], tuple[jax.Array, jax.Array, Any]]
+  stochasticity: splitting.Stochasticity = 0.0
+
+
+def lay(rho: np.ndarray, path: Path) -> Level:
+  """The levels ρ (n + 1,) on a path, in float64; one that a path does not reach becomes its end.
+
+  ρ = 0 is the data itself, also for a path that stops short of it.
+  """
+  with np.errstate(divide="ignore"):
+    ell = -np.log(rho)
+  level = Level(*on_host(_along(path), ell))
+  # 0 by its own name: a path's clean end may be rounded.
+  clean = rho == 0.0
+  return Level(level.t, np.where(clean, np.inf, level.half_log_snr),
+               np.where(clean, 1.0, level.alpha), np.where(clean, 0.0, level.sigma),
+               np.where(clean, 1.0, level.scale))
+
+
+def moved(level: Level, by: Any, path: Path) -> Level:
+  """The level `by` further on in ℓ, where ℓ is finite; in float64 unless `by` is traced."""
+  if isinstance(by, jax.Array):
+    return _at(jnp.asarray(level.half_log_snr, float) + by, path)
+  if not np.any(by):
+    return level
+  return Level(*on_host(_along(path), level.half_log_snr + by))
+
+
+@functools.lru_cache(maxsize=64)
+def _along(path: Path) -> Callable[[jax.Array], Level]:
+  """`_at` on this path as one object, so that its compilation is found again."""
+  return lambda ell: _at(ell, path)
+
+
+def _at(ell: jax.Array, path: Path) -> Level:
+  """Levels at ℓ (n,) on a path, or at its end where it does not go so far."""
+  t = jax.vmap(path.time)(ell)
+  reached = jax.vmap(path.half_log_snr)(t)
+  # The given number wherever the path has it: the same for all paths, to the last bit.
+  missed = jnp.abs(reached - ell) > 1e-6 * (1.0 + jnp.abs(ell))
+  ell = jnp.where(missed, reached, ell)
+  rho = jnp.exp(-ell)
+  size = jnp.hypot(1.0, rho)
+  sigma = jnp.where(jnp.isinf(rho), 1.0, rho / size)
+  return Level(t, ell, 1.0 / size, sigma,
+               jnp.hypot(jax.vmap(path.alpha)(t), jax.vmap(path.sigma)(t)))
+
+
+def pick(levels: Level, index: Any) -> Level:
+  """The levels at `index`, a slice or an array of positions."""
+  return Level(*(values[index] for values in levels))
+
+
+def model(denoise: predictions.Denoise) -> Model:
+  """A denoiser as samplers call it: one that knows no path at its level, another at (xₜ, t)."""
+  if isinstance(denoise, predictions.Denoiser):
+    return lambda x, level: denoise.at(x, level.half_log_snr)
+  return lambda x, level: denoise(level.scale * x, level.t)
+
+
+def numbers(function: Callable, *arguments: Any) -> Any:
+  """`function(xp, *arguments)` by numpy in float64; by jax.numpy where an argument is traced."""
+  xp = splitting.namespace(arguments)
+  if xp is jnp:
+    return function(jnp, *jax.tree.map(lambda a: jnp.asarray(a, float), arguments))
+  # Infinite steps make numbers that are not selected.
+  with np.errstate(all="ignore"):
+    return function(np, *jax.tree.map(lambda a: np.asarray(a, np.float64), arguments))
+
+
+def memoised(factory: Callable[..., Any]) -> Callable[..., Any]:
+  """Makes a method once for equal arguments, so that compiled code is reused; η may be traced."""
+  cached = functools.lru_cache(factory)
+
+  @functools.wraps(factory)
+  def make(*args, **kwargs):
+    traced = any(isinstance(a, jax.Array) for a in (*args, *kwargs.values()))
+    return (factory if traced else cached)(*args, **kwargs)
+
+  return make
+
+
+def check_stochasticity(stochasticity: splitting.Stochasticity) -> None:
+  """Raises ValueError for a number η that is not ≥ 0; a callable is checked where it is planned."""
+  known = not callable(stochasticity) and not isinstance(stochasticity, jax.Array)
+  if known and not stochasticity >= 0.0:
+    raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
+
+
+def check_order(order: int, most: int = 3) -> None:
+  """Raises ValueError for an order that is not one of 1 … `most`."""
+  if order not in range(1, most + 1):
+    raise ValueError(f"order must be one of {', '.join(map(str, range(1, most + 1)))}, got {order}")
+
+
+def budgets(levels: Level, stochasticity: splitting.Stochasticity, path: Path) -> Any:
+  """Λ = ∫η² dℓ of each of the n steps.
+
+  An infinite step (from α = 0, or to the clean end) has Λ = ∞, or 0 where η vanishes at its finite
+  end: from α = 0 the state is pure noise whatever Λ, and at the clean end no noise is left.
+  """
+  ell = levels.half_log_snr
+  low, high = ell[:-1], ell[1:]
+  h = np.where(low == high, 0.0, high - low)
+  if isinstance(stochasticity, jax.Array):
+    # A finite stand-in for an infinite step keeps η = 0 from making 0·∞.
+    return stochasticity**2 * jnp.asarray(np.minimum(h, 1e30), float)
+  if not callable(stochasticity):
+    return np.zeros(len(h)) if stochasticity == 0 else stochasticity**2 * h
+  infinite = ~np.isfinite(h)
+  end = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high, 0.0))
+  squared, integral = square_integral(
+      stochasticity, np.where(infinite, end, low), np.where(infinite, end, high), path)
+  return np.where(infinite, np.where(squared > 0.0, np.inf, 0.0), integral)
+
+
+def square_integral(
+    stochasticity: splitting.Stochasticity, low: np.ndarray, high: np.ndarray, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+  """η² near `low`, and ∫η² dℓ from low to high by 16-point Gauss–Legendre; arrays of one shape."""
+  eta = splitting.checked(stochasticity, path)
+  nodes, weights = np.polynomial.legendre.leggauss(16)
+  middle, half = 0.5 * (low + high), 0.5 * (high - low)
+  squared = on_host(jax.vmap(jax.vmap(lambda ell: jnp.asarray(eta(ell), float) ** 2)),
+                    middle[:, None] + half[:, None] * nodes)
+  return squared[:, 0], half * (squared @ weights)

@@ -1,0 +1,301 @@
+"""Methods of one call a step: STEP, multistep, UniPC, Euler–Maruyama, Adams–Bashforth.
+
+All are one linear update of what is known at a level,
+
+  x′ = a x + Σ b_j s_j + c ξ,   s = q D + p x the slope remembered, newest first,
+
+and a method is its numbers, made for all steps in float64 on the host. A corrector takes the slope
+at the point that was predicted, which the next step needs anyway, and does the last step again with
+it: x = a x + c ξ + Σ b*_j s_j, at no extra call. Exponential integrators remember D itself.
+
+Where an end of a step is infinitely far in ℓ (α = 0, or the clean end) every method takes STEP,
+which is exact there, and history never reaches across: nothing diverges, nothing is biased.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from langevin_jax import splitting
+from langevin_jax.paths import Path, on_host
+from langevin_jax.samplers import exponential
+from langevin_jax.samplers.levels import (
+    Level,
+    Method,
+    budgets,
+    check_order,
+    check_stochasticity,
+    memoised,
+    numbers,
+    pick,
+)
+
+
+class Numbers(NamedTuple):
+  """x′ = a x + Σ b_j s_j + c ξ with s = q D + p x, after a correction by Σ fix_j s_j where due.
+
+  b (n, k) and fix (n, k + 1) belong to slopes from the newest on; fix and fixed are None where
+  nothing is corrected, p and q where D itself is remembered.
+  """
+
+  level: Level
+  a: Any
+  b: Any
+  c: Any
+  p: Any = None
+  q: Any = None
+  fix: Any = None
+  fixed: Any = None
+
+
+@memoised
+def ddim(stochasticity: splitting.Stochasticity = 0.0) -> Method:
+  """STEP(h, η²h) from level to level (MATH §1): 0 is DDIM, 1 the DDPM posterior, any η between.
+
+  One call per step, order 1. For a callable η(ℓ), Λ = ∫η² dℓ. In ρ it is Euler's method.
+
+  Raises:
+    ValueError: η < 0.
+  """
+  return multistep(1, stochasticity)
+
+
+@memoised
+def multistep(
+    order: int = 2, stochasticity: splitting.Stochasticity = 0.0
+) -> Method:
+  """Exponential multistep: DPM-Solver++(2M, 3M) at η = 0, SDE-DPM-Solver++ at any η (MATH §6).
+
+  One call per step. The polynomial through the last `order` values of D is integrated exactly
+  against the drift, the noise is exact (Lu et al. 2022, §5; Xue et al. 2023, eq. 14). Order 1 is
+  `ddim`. Order 3 starts with a corrected first step, without which it would be of order 2.
+
+  Raises:
+    ValueError: order not 1, 2 or 3; η < 0; a grid of fewer steps than the order.
+  """
+  return _exponential(f"multistep(order={order})", order, stochasticity,
+                      corrector=2 if order == 3 else 0, first_alone=True)
+
+
+@memoised
+def unipc(order: int = 2, stochasticity: splitting.Stochasticity = 0.0) -> Method:
+  """Predictor of `order`, corrector of order + 1, at one call per step (Zhao et al. 2023, UniPC).
+
+  The corrector reuses D at the predicted point, so orders 1, 2, 3 of the predictor converge with
+  order 2, 3 and (the first step being what it is) 3. With η > 0, predictor and corrector share the
+  noise (Xue et al. 2023, SA-Solver).
+
+  Raises:
+    ValueError: as `multistep`.
+  """
+  return _exponential(f"unipc(order={order})", order, stochasticity,
+                      corrector=order + 1)
+
+
+def _exponential(name, order, stochasticity, *, corrector: int, first_alone=False) -> Method:
+  """The predictor of `order`; `corrector` nodes correct it, or the first step alone."""
+  check_order(order)
+  check_stochasticity(stochasticity)
+
+  def plan(levels: Level, path: Path) -> Numbers:
+    steps(levels, order, name)
+    budget = budgets(levels, stochasticity, path)
+    h = np.diff(levels.half_log_snr)
+    finite = np.isfinite(h)
+    age = _age(finite & (h > 0.0))
+    known = np.where(finite, np.minimum(age + 1, order), 1)
+    fixed = age == 1 if first_alone else age > 0
+
+    def make(xp, levels, budget):
+      here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
+      a, b, c = splitting.weights(here.alpha, here.sigma, after.alpha, after.sigma, budget)
+      if order == 1 and not corrector:
+        return a, b[:, None], c, None
+      # The clock u = ℓ + Λ; infinite steps are of no length in it, for nothing reaches across.
+      w = xp.where(finite, xp.diff(levels.half_log_snr) + budget, xp.inf)
+      clock = xp.cumsum(xp.concatenate([xp.zeros(1, w.dtype), xp.where(finite, w, 0.0)]))
+      moments = exponential.moments(w, max(order, corrector))
+      rows = after.alpha[:, None] * _lagrange(moments, w, clock[:-1], known, order)
+      if not corrector:
+        return a, rows, c, None
+      fix = here.alpha[:, None] * _corrector(moments, w, clock[:-1], clock[:-1], age, corrector)
+      return a, rows, c, xp.where(fixed[:, None], fix, 0.0)
+
+    a, b, c, fix = numbers(make, levels, budget)
+    return Numbers(pick(levels, slice(-1)), a, b, c, fix=fix, fixed=fixed if corrector else None)
+
+  return _method(plan, stochasticity, history=max(order, corrector) - 1, corrects=corrector > 0)
+
+
+def _age(valid: np.ndarray) -> np.ndarray:
+  """How many steps in a row before each one are valid: as many old slopes as it may look at."""
+  age = np.zeros(len(valid), int)
+  for i in range(1, len(valid)):
+    age[i] = age[i - 1] + 1 if valid[i - 1] else 0
+  return age
+
+
+def _lagrange(moments, width, clock, known, most: int, newest=None) -> Any:
+  """Weights (n, most) of slopes, from the newest on, through the last `known` of which a step goes.
+
+  Step i starts at clock[i] and is width[i] long; `moments` are those of its kernel. Its nodes are
+  the values of the clock at this step and the ones before, and `newest` first where it is given.
+  """
+  xp = splitting.namespace(width, clock)
+  safe = xp.where(xp.isfinite(width) & (width != 0.0), width, 1.0)
+  lags = range(most if newest is None else most - 1)
+  # Where there is no such node any other number does: it is not used.
+  nodes = [xp.where(known > j, (xp.roll(clock, j) - clock) / safe, -1.0 - j) if j else
+           xp.zeros_like(clock) for j in lags]
+  nodes = nodes if newest is None else [(newest - clock) / safe, *nodes]
+  rows = xp.zeros((len(clock), most), clock.dtype)
+  for count in range(1, most + 1):
+    row = exponential.weights(moments, nodes[:count])
+    row = xp.stack([*row, *[xp.zeros_like(clock)] * (most - count)], axis=1)
+    rows = xp.where((known == count)[:, None], row, rows)
+  return rows
+
+
+def _corrector(moments, width, clock, newest, age, most: int) -> Any:
+  """Weights (n, most) that do the step before again, through the point `newest` it led to."""
+  roll = splitting.namespace(width, clock).roll
+  return _lagrange([roll(m, 1) for m in moments], roll(width, 1), roll(clock, 1),
+                   np.minimum(age + 1, most), most, newest=newest)
+
+
+@memoised
+def euler_maruyama(stochasticity: splitting.Stochasticity = 1.0) -> Method:
+  """Euler–Maruyama of Table 4's reverse process in the path's own time; one call per step.
+
+    x′ = x + δ (−f x + (1 + η²)/2 g² s) + η g √δ ξ,   δ = t − t′
+
+  evaluated as −α̇ D − (σ̇ + η²g²/2σ) ε̂, in which nothing cancels. Poor at big steps wherever g
+  is large; `ddim` at the same η solves the linear part exactly.
+
+  Raises:
+    ValueError: η < 0.
+  """
+  check_stochasticity(stochasticity)
+
+  def plan(levels: Level, path: Path) -> Numbers:
+    delta = -np.diff(levels.t)
+    alpha_dot, sigma_dot, sigma, g = _derivatives(levels, path)
+    eta = stochasticity
+    if callable(stochasticity):
+      checked = splitting.checked(stochasticity, path)
+      eta = on_host(jax.vmap(lambda ell: jnp.asarray(checked(ell), float)),
+                    levels.half_log_snr[:-1])
+    here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
+    finite = np.isfinite(np.diff(levels.half_log_snr))
+
+    def make(xp, here, after, budget, eta, delta, alpha_dot, sigma_dot, sigma, g):
+      exact = splitting.weights(here.alpha, here.sigma, after.alpha, after.sigma, budget)
+      per_eps = -delta * (sigma_dot + 0.5 * eta**2 * g**2 / sigma)
+      shrink = here.scale / after.scale
+      own = (shrink * (1.0 + per_eps / sigma),
+             (-delta * alpha_dot - per_eps * here.alpha / here.sigma) / after.scale,
+             eta * g * xp.sqrt(delta) / after.scale)
+      return tuple(xp.where(finite, o, e) for o, e in zip(own, exact, strict=True))
+
+    a, b, c = numbers(make, here, after, budgets(levels, stochasticity, path), eta, delta,
+                      alpha_dot, sigma_dot, sigma, g)
+    return Numbers(here, a, b[:, None], c)
+
+  return _method(plan, stochasticity)
+
+
+def euler() -> Method:
+  """Euler of the probability-flow ODE ẋ = α̇ D + σ̇ ε̂ in the path's own time (flow sampling)."""
+  return adams_bashforth(1)
+
+
+@memoised
+def adams_bashforth(order: int = 2) -> Method:
+  """Adams–Bashforth of the velocity u = α̇ D + σ̇ ε̂ in the path's own time; one call per step.
+
+    x′ = x − δ Σ β_j u_j,   Σ β_j θ_j^i = 1/(i + 1)
+
+  On rectified flow these are the multistep methods of flow matching; order 1 is Euler's.
+
+  Raises:
+    ValueError: order not 1, 2 or 3; a grid of fewer steps than the order.
+  """
+  check_order(order)
+
+  def plan(levels: Level, path: Path) -> Numbers:
+    steps(levels, order, f"adams_bashforth(order={order})")
+    alpha_dot, sigma_dot, _, _ = _derivatives(levels, path)
+    here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
+    delta, finite = np.diff(levels.t), np.isfinite(np.diff(levels.half_log_snr))
+    p = sigma_dot / here.sigma
+    q = alpha_dot - p * here.alpha
+    # STEP, with D for a slope: at the clean end, and where the velocity of pure noise has no limit.
+    own = finite | ((np.arange(len(delta)) == 0) & np.isfinite(p) & np.isfinite(q) & (delta != 0.0))
+    own &= np.isfinite(delta)
+    p, q = np.where(own, p, 0.0), np.where(own, q, 1.0)
+    age = _age(own & (delta != 0.0))
+    known = np.where(own, np.minimum(age + 1, order), 1)
+    fixed = (age == 1) & (order == 3)
+
+    def make(xp, here, after, delta, time):
+      moments = [delta / (j + 1) for j in range(order)]
+      rows = _lagrange(moments, delta, time, known, order) / after.scale[:, None]
+      a, b, _ = splitting.weights(
+          here.alpha, here.sigma, after.alpha, after.sigma, xp.zeros_like(delta))
+      alone = xp.where(np.arange(order) == 0, b[:, None], 0.0)
+      return (xp.where(own, here.scale / after.scale, a), xp.where(own[:, None], rows, alone),
+              _corrector(moments, delta, time, time, age, 2) / here.scale[:, None])
+
+    a, b, fix = numbers(make, here, after, delta, here.t)
+    fix = {"fix": np.where(fixed[:, None], fix, 0.0), "fixed": fixed} if order == 3 else {}
+    return Numbers(here, a, b, np.zeros(len(a)), p=p, q=q, **fix)
+
+  return _method(plan, 0.0, history=order - 1, corrects=order == 3)
+
+
+def _derivatives(levels: Level, path: Path) -> Sequence[np.ndarray]:
+  """α̇, σ̇, σ and g of the path's own coordinates where each step begins."""
+  return on_host(_derivatives_along(path), levels.t[:-1])
+
+
+@functools.lru_cache(maxsize=64)
+def _derivatives_along(path: Path):
+  return jax.vmap(lambda t: (path.alpha_dot(t), path.sigma_dot(t), path.sigma(t),
+                             path.diffusion(t)))
+
+
+def steps(levels: Level, order: int, name: str) -> int:
+  """The number of steps; ValueError where it is below the order of the method."""
+  n = len(levels.t) - 1
+  if n < order:
+    raise ValueError(f"{name} needs a grid of at least {order} steps, got {n}")
+  return n
+
+
+def _method(plan, stochasticity, *, history: int = 0, corrects: bool = False) -> Method:
+  """A method of the module's equation that remembers `history` slopes."""
+  noisy = not splitting.is_zero(stochasticity)
+
+  def init(x):
+    zero = jnp.zeros_like(x)
+    return (zero if corrects else (), (zero,) * history)
+
+  def step(draw, x, carry, model, n):
+    denoised = model(x, n.level)
+    base, past = carry
+    slopes = (denoised if n.q is None else n.q * denoised + n.p * x, *past)
+    if corrects:
+      x = jnp.where(n.fixed, base + _sum(n.fix, slopes), x)
+    base = n.a * x + n.c * draw(0) if noisy else n.a * x
+    carry = (base if corrects else (), slopes[:history])
+    return base + _sum(n.b, slopes), denoised, carry
+
+  return Method(plan, init, step, stochasticity)
+
+
+def _sum(weights: jax.Array, slopes: Sequence[jax.Array]) -> jax.Array:
+  return sum(weights[j] * slopes[j] for j in range(len(weights)))

@@ -1,0 +1,199 @@
+"""Methods of several calls a step: exponential singlestep, and Heun with EDM's churn.
+
+A step first adds noise, x̂ = m x + c ξ, exactly: the forward kernel by Λ takes the state from ρ back
+to ρ̂ = ρ e^Λ. Then stages go the whole way down from there by the ODE, each a linear update
+
+  x_j = a_j x̂ + Σ_{i<j} b_ji D_i,   D_i = D(x_i) at its own level,
+
+so a method is a table of numbers, made in float64 on the host, and its weak order is that of its
+ODE step for any η: the noise is not approximated. A step whose end is infinitely far is STEP, by
+its first stage alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from langevin_jax import splitting
+from langevin_jax.paths import Path, on_host
+from langevin_jax.samplers import exponential
+from langevin_jax.samplers.levels import (
+    Level,
+    Method,
+    budgets,
+    check_order,
+    check_stochasticity,
+    memoised,
+    moved,
+    numbers,
+    pick,
+)
+
+
+class Stages(NamedTuple):
+  """x̂ = m x + c ξ, then x_{j+1} = a_j x̂ + Σ_i b_ji D_i at `level` (n, stages); see the module.
+
+  `used` (n, stages) says which stages are run; the last of them is the step's result.
+  """
+
+  level: Level
+  m: Any
+  c: Any
+  a: Any
+  b: Any
+  used: Any
+
+
+@memoised
+def singlestep(order: int = 2, stochasticity: splitting.Stochasticity = 0.0) -> Method:
+  """Exponential singlestep: DPM-Solver++(2S, 3S), for any η after the exact forward kernel.
+
+  `order` calls per step, at 0; 0, ½; or 0, ⅓, ⅔ of the step (Lu et al. 2022; MATH §6). Weak order
+  `order` for every η.
+
+  Raises:
+    ValueError: order not 1, 2 or 3; η < 0.
+  """
+  check_order(order)
+  check_stochasticity(stochasticity)
+  nodes = (0.0, 0.5) if order == 2 else (0.0, 1.0 / 3.0, 2.0 / 3.0)[:order]
+
+  def plan(levels: Level, path: Path) -> Stages:
+    hat, after, finite = _kicked(levels, budgets(levels, stochasticity, path), path)
+    # The length of an infinite step is not used.
+    w = _where(finite, after.half_log_snr - hat.half_log_snr, 1.0)
+    inner = [moved(hat, node * w, path) for node in nodes[1:]]
+
+    def make(xp, hat, after, inner, w):
+      a, b = [], []
+      for stage, target in enumerate((*inner, after)):
+        reached = nodes[stage + 1] if stage + 1 < order else 1.0
+        # Through D at the beginning and at the last node: {0}, {0, ⅓}, {0, ⅔}.
+        seen = sorted({0, stage})
+        places = [xp.full_like(w, nodes[i] / reached) for i in seen]
+        row = dict(zip(seen, exponential.weights(
+            exponential.moments(reached * w, len(seen)), places), strict=True))
+        a.append(target.sigma / hat.sigma)
+        b.append([target.alpha * row.get(i, xp.zeros_like(w)) for i in range(order)])
+      return a, b
+
+    return _stages(levels, hat, inner, numbers(make, hat, after, inner, w), finite)
+
+  return _method(plan, order, stochasticity)
+
+
+@memoised
+def heun(
+    churn: float = 0.0, *, churn_min: float = 0.0, churn_max: float = np.inf,
+    noise_scale: float = 1.0, own_time: bool = False,
+) -> Method:
+  """Heun's trapezoid with EDM's churn (Karras et al. 2022, algorithm 2); order 2 without churn.
+
+  Each step first adds noise, ρ̂ = ρ(1 + γ) with γ = min(churn/n, √2 − 1) for ρ in
+  [churn_min, churn_max], then takes a trapezoidal step of dz/dρ = ε̂, or of ẋ = α̇ D + σ̇ ε̂ in the
+  path's own time. The step to the clean end, and one from ρ = ∞, is STEP with one call: 2n − 1
+  calls in all.
+
+  Raises:
+    ValueError: negative churn or noise_scale.
+  """
+  if not (churn >= 0.0 and noise_scale >= 0.0):
+    raise ValueError(f"churn and noise_scale must be >= 0, got {churn} and {noise_scale}")
+
+  def plan(levels: Level, path: Path) -> Stages:
+    rho = np.exp(-levels.half_log_snr[:-1])
+    inside = (rho >= churn_min) & (rho <= churn_max)
+    gamma = np.where(inside, min(churn / len(rho), np.sqrt(2.0) - 1.0), 0.0)
+    hat, after, finite = _kicked(levels, np.log1p(gamma), path)
+    # y = s x is the state in the coordinates of the slope dy/dτ = p x + q D, in its clock τ.
+    clocks = (lambda level: _in_time(level, path)) if own_time else _in_rho
+    (tau, s, p, q), (tau_s, s_s, p_s, q_s) = (
+        np.where(finite, clocks(level), 1.0) for level in (hat, after))
+    delta = tau_s - tau
+    # Euler's x₁ = a x̂ + b D₀, then δ/2 of the slopes at both ends.
+    a, b = (s + delta * p) / s_s, delta * q / s_s
+    last = ((s + 0.5 * delta * (p + p_s * a)) / s_s, 0.5 * delta * (q + p_s * b) / s_s,
+            0.5 * delta * q_s / s_s)
+    zero = np.zeros_like(a)
+    stages = _stages(levels, hat, [after], ([a, last[0]], [[b, zero], list(last[1:])]), finite)
+    return stages._replace(c=noise_scale * stages.c)
+
+  return _method(plan, 2, 0.0, noisy=churn > 0.0)
+
+
+def _in_rho(level: Level) -> np.ndarray:
+  """(τ, s, p, q) of dz/dρ = ε̂, z = x/α."""
+  with np.errstate(divide="ignore", invalid="ignore"):
+    return np.stack([np.exp(-level.half_log_snr), 1.0 / level.alpha, 1.0 / level.sigma,
+                     -level.alpha / level.sigma])
+
+
+def _in_time(level: Level, path: Path) -> np.ndarray:
+  """(τ, s, p, q) of ẋ = α̇ D + σ̇ ε̂ in the path's own coordinates and time."""
+  alpha_dot, sigma_dot = on_host(
+      jax.vmap(lambda t: (path.alpha_dot(t), path.sigma_dot(t))), level.t)
+  with np.errstate(divide="ignore", invalid="ignore"):
+    p = sigma_dot / level.sigma
+    return np.stack([level.t, level.scale, p, alpha_dot - p * level.alpha])
+
+
+def _kicked(levels: Level, budget, path: Path) -> tuple[Level, Level, np.ndarray]:
+  """Where the ODE part of each step begins, where it ends, and whether the step is finite."""
+  here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
+  finite = np.isfinite(np.diff(levels.half_log_snr))
+  return moved(here, _where(finite, -budget, 0.0), path), after, finite
+
+
+def _where(condition: np.ndarray, value: Any, other: float) -> Any:
+  """`where` that stays on the host unless `value` is traced."""
+  return (jnp if isinstance(value, jax.Array) else np).where(condition, value, other)
+
+
+def _stages(levels: Level, hat: Level, inner: Sequence[Level], rows, finite) -> Stages:
+  """The table of a step from `hat` through `inner`; an infinite step is STEP by the first stage."""
+  here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
+  a, b = rows
+  first_alone = np.arange(len(a)) == 0
+
+  def make(xp, here, after, hat, inner, a, b):
+    lost = hat.half_log_snr - here.half_log_snr
+    m = xp.where(finite, hat.alpha / xp.where(here.alpha > 0.0, here.alpha, 1.0), 1.0)
+    c = xp.where(finite, hat.sigma * xp.sqrt(-xp.expm1(2.0 * xp.minimum(lost, 0.0))), 0.0)
+    step_a, step_b, _ = splitting.weights(
+        hat.alpha, hat.sigma, after.alpha, after.sigma, xp.zeros_like(hat.alpha))
+    a, b = xp.stack(a, 1), xp.stack([xp.stack(row, 1) for row in b], 1)
+    a = xp.where(finite[:, None], a, step_a[:, None])
+    alone = xp.where(first_alone, step_b[:, None], 0.0)[:, None, :]
+    b = xp.where(finite[:, None, None], b, xp.broadcast_to(alone, b.shape))
+    level = Level(*(xp.stack([v, *(xp.where(finite, w, v) for w in others)], 1)
+                    for v, *others in zip(hat, *inner, strict=True)))
+    return Stages(level, m, c, a, b, finite[:, None] | first_alone)
+
+  return numbers(make, here, after, hat, list(inner), a, b)
+
+
+def _method(plan, stages: int, stochasticity, *, noisy: bool | None = None) -> Method:
+  noisy = not splitting.is_zero(stochasticity) if noisy is None else noisy
+
+  def step(draw, x, carry, model, n):
+    hat = n.m * x + n.c * draw(0) if noisy else x
+
+    # One scan over the stages: the model is compiled once, however many there are.
+    def stage(state, now):
+      place, level, a, b, used = now
+
+      def move(x, known):
+        known = known.at[place].set(model(x, level))
+        return a * hat + sum(b[i] * known[i] for i in range(stages)), known
+
+      return jax.lax.cond(used, move, lambda x, known: (x, known), *state), None
+
+    start = hat, jnp.zeros((stages, *x.shape), x.dtype)
+    (x_s, known), _ = jax.lax.scan(
+        stage, start, (jnp.arange(stages), n.level, n.a, n.b, n.used))
+    return x_s, known[0], carry
+
+  return Method(plan, lambda x: (), step, stochasticity)
