@@ -205,6 +205,24 @@ def test_a_batch_is_its_examples(x64):
   np.testing.assert_allclose(chunked, exact, rtol=1e-12)
 
 
+def test_a_hutchinson_call_costs_a_call_and_a_push():
+  """Two networks' arithmetic for each call of the model (score and trace), not a third."""
+  net = jax.random.normal(jax.random.key(0), (3, 64, 64)) / 8.0
+
+  def at(x, ell):
+    for layer in net:
+      x = jnp.tanh(x @ layer)
+    return x
+
+  # XLA counts the body of a loop once, and the loops' body holds one call.
+  count = lambda f: jax.jit(f).lower(jnp.zeros((32, 64))).compile().cost_analysis()["flops"]
+  ours = count(lambda x: likelihood.log_prob(
+      jax.random.key(0), predictions.Denoiser(at, paths.vp()), paths.vp(), x, batch_axes=1,
+      divergence="hutchinson"))
+  bare = count(lambda x: at(x, 0.0))
+  assert 1.9 < ours / bare < 2.3, ours / bare
+
+
 def test_an_adaptive_solve_keeps_its_tolerance_or_says_so(x64):
   """Errors of the order of the local tolerance; too few steps raise, or are NaN when traced."""
   x, path = points(8), paths.vp()

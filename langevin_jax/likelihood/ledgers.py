@@ -102,6 +102,7 @@ def ledger(
       ("bins", bins, 1), ("draws_per_bin", draws_per_bin, 1), ("repeats", repeats, 2)):
     if value < least:
       raise ValueError(f"{name} must be at least {least}, got {value}")
+  x = jnp.asarray(x, jnp.result_type(x, float))
   if x.ndim < 1 or len(x) % repeats or not len(x):
     raise ValueError(f"repeats must divide the examples, got repeats={repeats}, x {x.shape}")
   if grid is not None:
@@ -153,7 +154,7 @@ def ledger(
   u = jnp.broadcast_to(stratum, shape) + jax.random.uniform(key_u, shape, x.dtype)
   ells = low + width / draws_per_bin * u
   groups = jnp.broadcast_to(jnp.arange(repeats)[:, None, None], shape)
-  flat = jax.tree.map(jnp.ravel, (jax.random.split(key_noise, shape), groups, ells))
+  flat = jax.random.split(key_noise, ells.size), groups.ravel(), ells.ravel()
   score, moved = (
       width * jnp.mean(v.reshape(shape), 2) for v in jax.lax.map(rates, flat))
   first = jax.lax.map(start, (jax.random.split(key_prior, repeats), x))
