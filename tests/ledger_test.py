@@ -162,8 +162,12 @@ def test_of_the_ode_it_says_as_much_as_it_claims(x64):
 def test_without_the_density_it_is_the_cross_entropy():
   """Trained networks: total = H(z_min) + KL; two models' bins differ by their score errors."""
   grid = samplers.karras(11, rho_min=RHO_MIN, rho_max=RHO_MAX)
-  wrong, right = (run_ledger(model(law), grid=grid, moments=MOMENTS[name])
-                  for law, name in ((Q, "q"), (P, "p")))
+  x = data(8192)
+  run = jax.jit(lambda law, moments: likelihood.ledger(
+      jax.random.key(3), model(law), paths.vp(), x, grid=grid, bins=16, moments=moments))
+  padded = (*(np.append(v, last) for v, last in zip(Q, (1e-30, 0.0, 1.0), strict=True)),)
+  wrong, right = (jax.tree.map(np.asarray, run(law, MOMENTS[name]))
+                  for law, name in ((padded, "q"), (P, "p")))
   continuous = wrong.total.value - wrong.discretisation.value.sum()
   assert_close(likelihood.Estimate(continuous, wrong.total.error), ENTROPY + KL)
   assert_close(likelihood.Estimate(
@@ -219,7 +223,7 @@ def test_discretisation_of_the_exact_model():
     rho = grid(paths.vp())[:-1]
     bounds.append(path_kl(rho))
     ends.append(marginal(P, 0.0, rho))
-    if n in (10, 40):
+    if n == 20:
       made = run_ledger(model(P), exact=truth(), grid=grid, moments=MOMENTS["p"])
       assert_close(made.discretisation._replace(
           value=made.discretisation.value.sum(),

@@ -50,7 +50,8 @@ def log_prob(
     max_steps: the most that `tolerance` may take, rejected ones included.
     divergence: "exact" costs one JVP a dimension and call; "hutchinson" one, unbiased in log q,
       with one Rademacher probe kept fixed along the trajectory (variance 2 Σ_{i≠j} J²).
-    chunk: JVPs of "exact" that are pushed together (None: all of them). Fewer need less memory.
+    chunk: JVPs of "exact" that are pushed together (None: all of them). Fewer need less memory,
+      which `TANGENT_LIMIT_BYTES` bounds for x as given: what vmap adds is not seen.
     moments: (mean, variances) of the data, each broadcast to one example, for the prior at ρ_max:
       N(m, S + ρ_max²). None is (0, 1).
     rho_min, rho_max: the range of ρ = σ/α, which ends where the path does if that comes sooner.

@@ -60,8 +60,12 @@ def bound(
   def rate(total, draw):
     key, ell = draw
     eps = jax.random.normal(key, x.shape, x.dtype)
-    error = eps_error(at, x, x, eps, ell, axes) - surplus(eps, ell, axes) - d
-    return total + error / (draws * density.density(ell)).astype(x.dtype), None
+    frame = predictions.unit_frame(ell)
+    denoised = at(frame.alpha * x + frame.sigma * eps, ell)
+    # ‖ε − ε_θ‖² = ‖x − D‖²/ρ²
+    error = jnp.exp(2.0 * ell) * jnp.sum((x - denoised) ** 2, axes)
+    gain = error - d - surplus(eps, ell, axes)
+    return total + gain / (draws * density.density(ell)).astype(x.dtype), None
 
   ells = objectives.stratified(key_ell, draws, density).astype(x.dtype)
   integral, _ = jax.lax.scan(
@@ -72,13 +76,6 @@ def bound(
   z_min = x + rho_min * jax.random.normal(key_min, x.shape, x.dtype)
   entropy = 0.5 * d * math.log(2.0 * math.pi * math.e * rho_min**2)
   return nats - jnp.sum(decode(z_min, x, rho_min), axes) - entropy
-
-
-def eps_error(at, target, x, eps, ell, axes) -> jax.Array:
-  """‖D − target‖²/ρ² at z = x + ρ ε, which is ‖ε − ε_θ‖² where the target is x."""
-  frame = predictions.unit_frame(ell)
-  denoised = at(frame.alpha * x + frame.sigma * eps, ell)
-  return jnp.exp(2.0 * ell) * jnp.sum((denoised - target) ** 2, axes)
 
 
 def surplus(eps, ell, axes) -> jax.Array:
