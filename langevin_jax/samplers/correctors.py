@@ -1,0 +1,145 @@
+"""Correctors: which Langevin step is taken at a level, and how long it is.
+
+A Langevin step leaves pₜ as it is (§2), so any number of them may be taken at a level. At unit
+scale the score there is s = (α D − x)/σ², and a corrector is one of the steps of `langevin` for
+each level. Its size is Λ, Langevin time in units of σ²; the same Λ is the same step on every path.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from langevin_jax import langevin
+from langevin_jax.samplers.levels import Level, memoised
+
+# (ξ, σs) → Λ, one number or one for each sample, with its axes kept.
+Rule = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Corrector(NamedTuple):
+  """A Langevin step for each level; make one of your own by giving `at`.
+
+  at(level) → the discretisation, for states at unit scale.
+  settle(level, carry, score) → what is carried on to the next level, `score` being that of the
+    state which the last step here led to; None where every level begins with a new carry.
+  """
+
+  at: Callable[[Level], langevin.Discretisation]
+  settle: Callable[[Level, Any, jax.Array], Any] | None = None
+
+
+@memoised
+def exact(budget: float | Rule = 0.1) -> Corrector:
+  """STEP(0, Λ), `langevin.exact`: bounded for every Λ, variance bias O(Λ).
+
+  Args:
+    budget: Λ > 0, or a rule for it such as `snr`.
+
+  Raises:
+    ValueError: a budget that is not positive.
+  """
+  if callable(budget):
+    return _ruled(budget, langevin.ornstein_uhlenbeck)
+  check_positive(budget=budget)
+  return Corrector(lambda level: langevin.exact(level.sigma, budget))
+
+
+@memoised
+def euler(budget: float | Rule = 0.1) -> Corrector:
+  """Unadjusted Langevin with δ = Λσ², `langevin.euler`: bias O(Λ), unstable from Λ = 2 on.
+
+  Args:
+    budget: Λ > 0, or a rule for it: score_sde's corrector is `euler(snr(0.16, event_axes=…))`.
+
+  Raises:
+    ValueError: a budget that is not positive.
+  """
+  if callable(budget):
+    return _ruled(budget, lambda noise, x, score, sigma, budget: langevin.unadjusted(
+        noise, x, score, budget * sigma**2))
+  check_positive(budget=budget)
+  return Corrector(lambda level: langevin.euler(budget * level.sigma**2))
+
+
+@memoised
+def midpoint(budget: float = 0.2) -> Corrector:
+  """`langevin.midpoint`: bias O(Λ²), one call a step; the D before finds the first middle.
+
+  Raises:
+    ValueError: a budget that is not positive.
+  """
+  check_positive(budget=budget)
+  return Corrector(lambda level: langevin.midpoint(level.sigma, budget))
+
+
+@memoised
+def baoab(budget: float = 0.2, *, friction: float = 1.0) -> Corrector:
+  """`langevin.baoab` with h = σ√(2Λ) and γ = friction/σ; the momentum goes on from level to level.
+
+  Between two levels the half kick that a step owes is given with the D that the predictor finds
+  there anyway. No bias in x where pₜ is Gaussian, O(Λ) elsewhere (Λ² at friction = ∞, where a step
+  is the Langevin time Λσ²; with less, several steps in a row go further). Unstable from Λ = 2 on.
+
+  Raises:
+    ValueError: a budget or a friction that is not positive.
+  """
+  check_positive(budget=budget, friction=friction)
+  time_step = math.sqrt(2.0 * budget)
+
+  def settle(level, carry, score):
+    momentum, owed = carry
+    return momentum + 0.5 * time_step * level.sigma * owed * score, jnp.zeros_like(owed)
+
+  return Corrector(
+      lambda level: langevin.baoab(time_step * level.sigma, friction / level.sigma), settle)
+
+
+@memoised
+def snr(ratio: float = 0.16, *, event_axes: int) -> Rule:
+  """score_sde's step size d = 2 (r‖ξ‖/‖s‖)² (Song et al. 2021, algorithms 4 and 5), as Λ = d/σ².
+
+  Norms are each sample's own, so that a sample does not depend on its batch; score_sde takes their
+  mean over the batch. Its factor α², 1 − β_i of the discretised VP process, is within 2 % of 1
+  and belongs to that path's time steps: left out. E‖σs‖² is near E‖ξ‖² while noise dominates, so
+  Λ is 2r² there, and more where the data's spread does.
+
+  The step depends on the state and its noise, so the law is not quite kept: the fewer numbers a
+  sample has, the less. For vectors of a few a fixed Λ is better; there a score may nearly vanish,
+  and `euler` has no bound for its step.
+
+  Args:
+    ratio: r > 0. event_axes: how many trailing axes are one sample's: 1 for vectors, 3 for images.
+
+  Raises:
+    ValueError: a ratio that is not positive, or event_axes < 1.
+  """
+  check_positive(ratio=ratio)
+  if event_axes < 1:
+    raise ValueError(f"event_axes must be at least 1, the axes of one sample, got {event_axes}")
+  square = lambda v: jnp.sum(v**2, axis=tuple(range(-event_axes, 0)), keepdims=True)
+
+  def rule(noise, scaled):
+    return 2.0 * ratio**2 * square(noise) / jnp.maximum(square(scaled), jnp.finfo(noise.dtype).tiny)
+
+  return rule
+
+
+def _ruled(rule: Rule, move: Callable) -> Corrector:
+  def at(level):
+    def step(draw, x, carry, score):
+      noise, here = draw(0), score(x)
+      return move(noise, x, here, level.sigma, rule(noise, level.sigma * here)), carry
+
+    return langevin.Discretisation(lambda draw, x, score: (), step)
+
+  return Corrector(at)
+
+
+def check_positive(**values: float) -> None:
+  """Raises ValueError naming the first that is not positive."""
+  for name, value in values.items():
+    if not value > 0.0:
+      raise ValueError(f"{name} must be positive, got {value}")
