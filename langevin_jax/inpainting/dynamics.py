@@ -16,9 +16,9 @@ the level, the path or the data. They are made in float64 on the host, whatever 
 
   half a step with the old c;  the new c;  a kick by (new − old) of a whole step;  the other half.
 
-The force leaves out (1 + G) ∇_y log p(x | y) of the known part y. So the law that the dynamics keeps
-is biased at high noise, less for greater G (on Gaussian data of correlation .8 at α² = .9, a KL of
-1.5e-2 at G = 0 and 5e-4 at G = 5), and exact as α → 1.
+The force leaves out (1 + G) ∇_y log p(x | y) of the known part y. So the law that the dynamics
+keeps is biased at high noise, less for greater G (on Gaussian data of correlation .8 at α² = .9, a
+KL of 1.5e-2 at G = 0 and 5e-4 at G = 5), and exact as α → 1.
 """
 
 import functools

@@ -14,9 +14,12 @@ known. What it is called with decides how many calls of the model a level costs:
 
 All run at unit scale, so every path does. Outer methods of one step are at their best (DDIM of any
 η, singlestep, Heun); multistep ones remember D of states that the method has since moved: on a
-Gaussian, LanPaint-20 is left with a KL of .015 in the place of .0003. Replacement, DDNM and RePaint with one pass are not consistent: more steps do not bring
-them to the conditional law. Inner iterations do, for as far as they mix within a mode; between
-separated modes Langevin dynamics of any kind crosses rarely, and RePaint is better at equal cost.
+Gaussian, LanPaint-20 is left with a KL of .015 in the place of .0003.
+
+Replacement, DDNM and RePaint with one pass are not consistent: more steps do not bring them to the
+conditional law. Inner iterations do, for as far as they mix within a mode. Where modes part at a
+noise level above the one that tells them apart, Langevin dynamics of any kind is too late to cross,
+and RePaint is as good at equal cost, or better.
 """
 
 import functools
