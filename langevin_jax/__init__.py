@@ -5,6 +5,7 @@ Rooms in the paper's order; each imports only those before it.
 
 from langevin_jax import (
     guidance,
+    inpainting,
     langevin,
     likelihood,
     mixtures,
@@ -18,6 +19,6 @@ from langevin_jax import (
 )
 
 __all__ = [
-    "guidance", "langevin", "likelihood", "mixtures", "networks", "objectives", "paths", "predictions",
-    "samplers", "splitting", "training",
+    "guidance", "inpainting", "langevin", "likelihood", "mixtures", "networks", "objectives",
+    "paths", "predictions", "samplers", "splitting", "training",
 ]

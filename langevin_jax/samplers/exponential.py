@@ -27,6 +27,7 @@ from langevin_jax import splitting
 
 Array = np.ndarray | jax.Array
 
+_QUADRATURE = 32  # points of Gauss–Legendre where the moments have no closed form
 _SERIES_TERMS = 24  # of Σ (−w)^m/(m + j + 1)! at w < 2, to float64
 
 
@@ -48,6 +49,27 @@ def moments(w: Array, count: int) -> list[Array]:
       series = series + term
     direct.append(xp.where(w < 2.0, series, recursion))
   return direct
+
+
+def alpha_moments(w: Array, h: Array, rho: Array, count: int) -> list[Array]:
+  """M_j in the place of θ^j with powers of ϑ = (α − α₀)/(α₁ − α₀), α = 1/√(1 + ρ²): unit scale's.
+
+  D is then a polynomial in α. Along the flow of standard normal data D is linear in α, so two
+  values of it say all; and α = 0 is a node like any other, where ℓ = −∞ is none.
+
+  Args:
+    w, h: the step in the clock u and in ℓ, (n,). rho: ρ at its end, (n,).
+  """
+  xp = splitting.namespace(w)
+  nodes, gauss = np.polynomial.legendre.leggauss(_QUADRATURE)
+  # ∫₀ʷ e^{−v} f dv = ∫ κ s^{κ−1} f ds with s = e^{−v/κ} from e^{−h} to 1, where ρ = ρ₁/s.
+  kappa, first = (w / h)[:, None], xp.exp(-h)[:, None]
+  s = first + (1.0 - first) * (0.5 * (nodes + 1.0))[None]
+  unit = lambda rho: 1.0 / xp.sqrt(1.0 + rho**2)
+  end = rho[:, None]
+  theta = (unit(end / s) - unit(end / first)) / (unit(end) - unit(end / first))
+  measure = 0.5 * (1.0 - first) * gauss[None] * kappa * s ** (kappa - 1.0)
+  return [-xp.expm1(-w), *((measure * theta**j).sum(1) for j in range(1, count))]
 
 
 def weights(values: Sequence[Array], nodes: Sequence[Array]) -> list[Array]:
