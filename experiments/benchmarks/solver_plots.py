@@ -1,0 +1,144 @@
+"""Pictures of the solver study: error against network calls, ours warm, each other library cool."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+
+from experiments.benchmarks.solver_runs import OURS, Row
+
+matplotlib.use("Agg")  # must precede pyplot
+import matplotlib.pyplot as plt
+
+COLOURS = {OURS: "#c0392b", "k-diffusion": "#2166ac", "diffusers": "#1b7837", "azula": "#762a83"}
+# Shades of one family tell ours apart; the rest are told apart by library only.
+SHADES = matplotlib.colors.LinearSegmentedColormap.from_list(
+    "warm", ["#f6c244", "#ee7b1c", "#d7301f", "#7f0000"])
+MARKERS = "osD^vPX<>*hpd"
+BOLD = {"lw": 1.2, "ms": 5.5, "mec": "white", "mew": 0.5, "zorder": 3}
+INK = "#222222"
+
+
+def every_method(rows: Sequence[Row], file: pathlib.Path, *, grid: str) -> None:
+  """A panel a problem: each method on one grid, root mean square error, log–log."""
+  figure, panels = _panels(list(dict.fromkeys(row.problem for row in rows)))
+  shown: dict[str, object] = {}
+  for problem, axes in panels.items():
+    here = [row for row in rows if row.problem == problem and row.grid == grid]
+    _others(axes, here, shown)
+    names = list(dict.fromkeys(row.method for row in here if row.library == OURS))
+    for i, method in enumerate(names):
+      line = _curve(axes, here, OURS, method, color=SHADES(i / max(len(names) - 1, 1)),
+                    marker=MARKERS[i % len(MARKERS)], **BOLD)
+      shown.setdefault(f"ours: {method}", line)
+    _finish(axes, problem, here)
+  _save(figure, file, shown, f"Root mean square error of x₀ against the exact flow, every method "
+        f"on the grid {grid}")
+
+
+def laws(rows: Sequence[Row], file: pathlib.Path, *, grid: str, floor: float) -> None:
+  """W₁ of methods that draw noise on one grid: a panel for each stochasticity of ours.
+
+  The other libraries' are the same in all panels: their own, which is η = 1.
+  """
+  rows = [row for row in rows if row.grid == grid]
+  mine = [row for row in rows if row.library == OURS]
+  kinds = list(dict.fromkeys(row.method.partition(", ")[2].partition(" = ")[0] for row in mine))
+  values = list(dict.fromkeys(row.method.partition(", ")[2] for row in mine
+                              if kinds[0] in row.method))
+  figure, panels = _panels(values)
+  shown: dict[str, object] = {}
+  for value, axes in panels.items():
+    _others(axes, rows, shown)
+    names = [name for name in dict.fromkeys(row.method for row in mine)
+             if name.endswith(value) or kinds[0] not in name]
+    for i, method in enumerate(names):
+      line = _curve(axes, rows, OURS, method, color=SHADES(i / max(len(names) - 1, 1)),
+                    marker=MARKERS[i % len(MARKERS)], **BOLD)
+      shown.setdefault(f"ours: {method.removesuffix(', ' + value)}", line)
+    line = axes.axhline(floor, color=INK, ls=":", lw=1.2)
+    shown.setdefault("as many exact draws", line)
+    _finish(axes, f"ours at {value}", rows)
+  _save(figure, file, shown, f"Law of the 1-D mixture: W₁ of samples on the grid {grid}")
+
+
+def best_of_each(rows: Sequence[Row], file: pathlib.Path) -> None:
+  """A panel a problem: the least error of each library over all its methods and grids."""
+  figure, panels = _panels(list(dict.fromkeys(row.problem for row in rows)))
+  shown: dict[str, object] = {}
+  for problem, axes in panels.items():
+    here = [row for row in rows if row.problem == problem]
+    for library, colour in COLOURS.items():
+      for metric, style in (("rmse", "-"), ("median", ":")):
+        budgets = sorted({row.budget for row in here if row.library == library})
+        if not budgets:
+          continue
+        least = [min(getattr(row, metric) for row in here
+                     if row.library == library and row.budget == budget) for budget in budgets]
+        line, = axes.plot(budgets, _drawn(least), style, color=colour, marker="o", ms=4,
+                          lw=2.0 if library == OURS else 1.2, zorder=3 if library == OURS else 2)
+        name = "root mean square" if metric == "rmse" else "median over samples"
+        shown.setdefault(f"{library}, {name}", line)
+    _finish(axes, problem, here, whole=True)
+  _save(figure, file, shown, "The best of each library over its methods and the grids offered")
+
+
+def _panels(names: Sequence[str]):
+  columns = min(4, len(names)) if len(names) != 6 else 3
+  lines = -(-len(names) // columns)
+  figure, axes = plt.subplots(lines, columns, figsize=(5.2 * columns, 5.0 * lines + 1.2),
+                              squeeze=False, layout="constrained")
+  for unused in axes.ravel()[len(names):]:
+    unused.set_visible(False)
+  return figure, dict(zip(names, axes.ravel(), strict=False))
+
+
+def _others(axes, rows: Sequence[Row], shown: dict[str, object]) -> None:
+  """Each method of other libraries as a thin line, and the least of them all."""
+  for library in (name for name in COLOURS if name != OURS):
+    for method in dict.fromkeys(row.method for row in rows if row.library == library):
+      line = _curve(axes, rows, library, method, color=COLOURS[library], lw=1.0, alpha=0.5,
+                    zorder=2)
+      shown.setdefault(f"{library}: each method", line)
+  budgets = sorted({row.budget for row in rows if row.library != OURS})
+  if budgets:
+    least = [min(row.rmse for row in rows if row.library != OURS and row.budget == budget)
+             for budget in budgets]
+    line, = axes.plot(budgets, _drawn(least), color=INK, ls="--", lw=1.6, zorder=4)
+    shown.setdefault("the least of the others", line)
+
+
+def _curve(axes, rows: Sequence[Row], library: str, method: str, **style):
+  points = sorted((row.calls, row.rmse) for row in rows
+                  if row.library == library and row.method == method)
+  calls, errors = zip(*points, strict=True)
+  return axes.plot(calls, _drawn(errors), **style)[0]
+
+
+def _drawn(errors: Sequence[float]) -> np.ndarray:
+  """What a logarithmic axis can show."""
+  errors = np.asarray(errors, float)
+  return np.where(np.isfinite(errors) & (errors > 0.0), errors, np.nan)
+
+
+def _finish(axes, title: str, rows: Sequence[Row], *, whole: bool = False) -> None:
+  budgets = sorted({row.budget for row in rows})
+  errors = _drawn([row.rmse for row in rows])
+  first = errors[[row.budget == budgets[0] for row in rows]]
+  axes.set(xscale="log", yscale="log", xlabel="network calls", title=title)
+  if not whole and np.isfinite(first).any():
+    # Methods that diverge at few calls would flatten all the others.
+    axes.set_ylim(0.6 * np.nanmin(errors), 3.0 * np.nanmedian(first))
+  axes.set_xticks(budgets, map(str, budgets))
+  axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+  axes.grid(alpha=0.25, lw=0.5)
+
+
+def _save(figure, file: pathlib.Path, shown: Mapping[str, object], title: str) -> None:
+  figure.suptitle(title, fontsize=14)
+  figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=5, frameon=False,
+                fontsize=10)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(file, dpi=110)
+  plt.close(figure)

@@ -1,0 +1,100 @@
+"""What the solver study says: the best of ours beside the best of others, and the ratio."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.benchmarks.solver_runs import OURS, Row
+
+# Below this two numbers are the same: rounding of a method that both have.
+SAME = 1.0 + 1e-3
+
+
+class Comparison(NamedTuple):
+  """The best runs of ours and of theirs by one error at one budget; ratio = ours/theirs.
+
+  scope: "karras", where all are on that grid, or "best grid", where each is on its best. theirs is
+  None where no other library is here. An error below the problem's floor counts as the floor.
+  """
+
+  problem: str
+  scope: str
+  metric: str
+  budget: int
+  ours: Row
+  theirs: Row | None
+  ratio: float | None
+
+
+def best(rows: Iterable[Row], metric: str) -> Row | None:
+  """The row of the least error, or None of no rows."""
+  return min(rows, key=lambda row: getattr(row, metric), default=None)
+
+
+def compare(rows: Sequence[Row], *, scopes: Sequence[str] = ("karras", "best grid"),
+            metrics: Sequence[str] = ("rmse", "median"), floor: float = 1e-300) -> list[Comparison]:
+  """Every problem, scope, metric and budget; methods and grids are the least of each side."""
+  found = []
+  for problem in dict.fromkeys(row.problem for row in rows):
+    for scope in scopes:
+      for metric in metrics:
+        for budget in sorted({row.budget for row in rows}):
+          here = [row for row in rows if row.problem == problem and row.budget == budget
+                  and scope in ("best grid", row.grid)]
+          ours = best((row for row in here if row.library == OURS), metric)
+          theirs = best((row for row in here if row.library != OURS), metric)
+          if ours is not None:
+            error = lambda row, metric=metric: max(getattr(row, metric), floor)
+            ratio = None if theirs is None else error(ours) / error(theirs)
+            found.append(Comparison(problem, scope, metric, budget, ours, theirs, ratio))
+  return found
+
+
+def markdown(comparisons: Sequence[Comparison], facts: Sequence[str]) -> str:
+  """The report: facts, where ours is worse, then a table for each scope and metric."""
+  lines = ["# Solvers at equal network calls", "", *facts, ""]
+  judged = [c for c in comparisons if c.ratio is not None]
+  worse = sorted((c for c in judged if c.ratio > SAME), key=lambda c: -c.ratio)
+  if judged:
+    at_or_below = len(judged) - len(worse)
+    lines += [f"Ours is at or below the best of the others in {at_or_below} of {len(judged)} "
+              "comparisons.", ""]
+  if worse:
+    lines += ["## Where ours is worse", "",
+              *_table(("problem", "scope", "error", "calls", "ours", "theirs", "ratio"), (
+                  (c.problem, c.scope, c.metric, c.budget, _named(c.ours, c.metric),
+                   _named(c.theirs, c.metric), f"{c.ratio:.3g}") for c in worse)), ""]
+  for scope, metric in dict.fromkeys((c.scope, c.metric) for c in comparisons):
+    lines += [f"## {scope}, {metric}", "",
+              *_table(("problem", "calls", "best of ours", "best of theirs", "ours ÷ theirs"), (
+                  (c.problem, c.budget, _named(c.ours, c.metric), _named(c.theirs, c.metric),
+                   "" if c.ratio is None else f"{c.ratio:.3g}")
+                  for c in comparisons if (c.scope, c.metric) == (scope, metric))), ""]
+  return "\n".join(lines)
+
+
+def methods(rows: Sequence[Row], metric: str, grid: str, title: str) -> str:
+  """One table of all methods on one grid: a line each, a column a budget, by the last of them."""
+  budgets = sorted({row.budget for row in rows})
+  cells: dict[tuple[str, str], dict[int, float]] = {}
+  for row in rows:
+    if row.grid == grid:
+      cells.setdefault((row.library, row.method), {})[row.budget] = getattr(row, metric)
+  order = sorted(cells, key=lambda name: cells[name].get(budgets[-1], np.inf))
+  return "\n".join([f"### {title}", "", *_table(
+      ("library", "method", *map(str, budgets)),
+      ((*name, *(f"{cells[name][b]:.3g}" if b in cells[name] else "" for b in budgets))
+       for name in order)), ""])
+
+
+def _named(row: Row | None, metric: str) -> str:
+  if row is None:
+    return "none here"
+  library = "" if row.library == OURS else f"{row.library} "
+  return f"{getattr(row, metric):.3g} ({library}{row.method}; {row.grid})"
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[object]]) -> list[str]:
+  return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}",
+          *(f"| {' | '.join(map(str, line))} |" for line in body)]

@@ -1,0 +1,172 @@
+"""Solver study: error against network calls, our methods beside other libraries' on one model.
+
+  python -m experiments.benchmarks.solvers --workdir=runs/digits --rivals_python=other/bin/python
+
+Exact models and a trained one, each from draws of its own law at ρ = 80, to where the exact flow
+ends; at 5, 8, 10, 20 and 50 calls of the model, on every grid that is offered. Then methods that
+draw noise, by the law of what they make. `--out` gets solvers.json (every run), solvers.md (the
+best of ours beside the best of theirs, and where ours is worse) and pictures: solvers.png,
+solvers_best.png, solvers_law.png.
+About 20 minutes on 2 cores; `--fast` takes two. What is absent, a library or the trained run,
+is left out by name.
+"""
+
+import contextlib
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments import cli, records, runs
+from experiments.benchmarks import (
+  measure,
+  rivals,
+  solver_plots,
+  solver_problems,
+  solver_runs,
+  solver_tables,
+)
+from experiments.benchmarks.solver_runs import Row
+from experiments.configs import digits
+
+_OUT = flags.DEFINE_string("out", "runs/bench/solvers", "Directory of what is written.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/digits", "A trained run to solve, too.")
+_PYTHON = flags.DEFINE_string("rivals_python", sys.executable,
+                              "Interpreter that has the other libraries.")
+_CALLS = flags.DEFINE_list("calls", ["5", "8", "10", "20", "50"], "Network calls.")
+_ONLY = flags.DEFINE_list("only", [], "Some of: exact, points, trained, law; all if not given.")
+_FAST = flags.DEFINE_bool("fast", False, "Fewer samples, grids and problems.")
+
+PARTS = ("exact", "points", "trained", "law")
+
+
+def main() -> int:
+  budgets = _budgets(_CALLS.value)
+  chosen = _ONLY.value or PARTS
+  for name in chosen:
+    if name not in PARTS:
+      raise ValueError(f"--only must be of {', '.join(PARTS)}, got {name!r}")
+  runs.configure_jax(digits.get_config())
+  jax.config.update("jax_enable_x64", True)
+  out, begun = pathlib.Path(_OUT.value), time.monotonic()
+  say = lambda text: print(f"[{time.monotonic() - begun:4.0f} s] {text}", flush=True)
+  report = {"machine": measure.machine(), "command": sys.argv[1:], "absent": [], "problems": {}}
+  with contextlib.ExitStack() as stack:
+    worker = _worker(stack, report, say)
+    for rows, floors in study(chosen, budgets, worker, report, say, fast=_FAST.value):
+      # Written after every problem: what is there when it is ended early is whole.
+      write(out, rows, floors, report)
+  print((out / "solvers.md").read_text())
+  say(f"in {out}")
+  return 0
+
+
+def study(
+    parts: Sequence[str], budgets: Sequence[int], worker: rivals.Worker | None,
+    report: dict[str, Any], say: Any, *, fast: bool = False,
+) -> Iterator[tuple[list[Row], dict[str, float]]]:
+  """After each problem, all rows so far, and the floors of those problems that have one.
+
+  `report` gets what is known of the problems.
+  """
+  n, steps = (128, 1500) if fast else (512, 6000)
+  grids = ("karras",) if fast else tuple(solver_runs.GRIDS)
+  options = {"budgets": budgets, "grids": grids, "key": jax.random.key(0), "say": say}
+  rows: list[Row] = []
+  for make in problems(parts, n=n, steps=steps, fast=fast, say=say):
+    problem = make()
+    say(f"{problem.name}: two fine solutions differ by {problem.agreement[0]:.1e} (median) and "
+        f"{problem.agreement[1]:.1e} (greatest)")
+    report["problems"][problem.name] = {
+        "samples": len(problem.z), "shape": problem.z.shape[1:],
+        "median difference of two fine solutions": problem.agreement[0],
+        "greatest difference of two fine solutions": problem.agreement[1],
+        "score": problem.scored}
+    rows += solver_runs.every(problem, worker, judge=solver_runs.errors(problem),
+                              solvers=solver_runs.ours(), random=False, **options)
+    yield rows, {}
+  if "law" in parts:
+    problem, judge, floor = solver_runs.laws(4096 if fast else 32768)
+    report["problems"][problem.name] = {"samples": len(problem.z), "floor": floor}
+    rows += solver_runs.every(problem, worker, judge=judge, solvers=solver_runs.ours_random(),
+                              random=True, **options)
+    yield rows, {problem.name: floor}
+
+
+def problems(parts: Sequence[str], *, n: int, steps: int, fast: bool, say: Any):
+  """Factories of the problems that are solved sample by sample; one that is absent says so."""
+  if "exact" in parts:
+    for name in list(solver_problems.LAWS)[:2 if fast else None]:
+      yield lambda name=name: solver_problems.mixture(name, n=n, steps=steps)
+  if "points" in parts and not fast:
+    yield lambda: solver_problems.digits_points(n=n // 2, steps=steps // 10)
+  if "trained" in parts:
+    workdir = pathlib.Path(_WORKDIR.value)
+    if (workdir / "checkpoints").is_dir():
+      yield lambda: solver_problems.trained(workdir, n=16 if fast else 64, steps=100)
+    else:
+      say(f"trained: --workdir={workdir} has no checkpoint; left out")
+
+
+def write(out: pathlib.Path, rows: Sequence[Row], floors: dict[str, float],
+          report: dict[str, Any]) -> None:
+  """solvers.json, solvers.md and the pictures."""
+  solved = [row for row in rows if row.problem not in floors]
+  random = [row for row in rows if row.problem in floors]
+  # One grid alone is the best grid, too.
+  scopes = ("karras", "best grid")[:len({row.grid for row in rows})]
+  compared = solver_tables.compare(solved, scopes=scopes)
+  for name, floor in floors.items():
+    # Theirs are all of η = 1: ours at any η beside them, and ours at theirs.
+    alike = [row._replace(problem=f"{name}, η = 1") for row in random
+             if row.library != solver_runs.OURS or row.method.endswith(solver_runs.ALIKE)]
+    compared += solver_tables.compare([*random, *alike], scopes=scopes, metrics=("rmse",),
+                                      floor=floor)
+  report["rows"] = [row._asdict() for row in rows]
+  report["comparisons"] = [
+      {**c._asdict(), "ours": c.ours._asdict(), "theirs": c.theirs and c.theirs._asdict()}
+      for c in compared]
+  measure.write(out / "solvers.json", report)
+  facts = [
+      f"{report['machine']['date']}, commit {report['machine']['commit']}.",
+      "Error: root mean square over samples and coordinates of x₀ against the exact flow (rmse), "
+      "and the median over samples of a sample's. Of laws: W₁.",
+      "Grids: " + ", ".join(dict.fromkeys(row.grid for row in rows)) + ".",
+      *(f"Floor of the {name}: {floor:.3g}." for name, floor in floors.items()),
+      *(f"Absent: {why}." for why in report.get("absent", ()))]
+  tables = [solver_tables.methods([row for row in rows if row.problem == problem], "rmse",
+                                  "karras", f"{problem}, karras, rmse")
+            for problem in report["problems"]]
+  text = solver_tables.markdown(compared, facts) + "\n## Every method\n\n" + "\n".join(tables)
+  records.write_text(out / "solvers.md", text)
+  if solved:
+    solver_plots.every_method(solved, out / "solvers.png", grid="karras")
+    solver_plots.best_of_each(solved, out / "solvers_best.png")
+  if random:
+    solver_plots.laws(random, out / "solvers_law.png", grid="karras",
+                      floor=floors[random[0].problem])
+
+
+def _budgets(values: Sequence[str]) -> list[int]:
+  if not values or not all(v.strip().isdigit() and int(v) >= 2 for v in values):
+    raise ValueError(f"--calls must be numbers of at least 2, such as 5,10,20; got {values}")
+  return sorted({int(v) for v in values})
+
+
+def _worker(
+    stack: contextlib.ExitStack, report: dict[str, Any], say: Any
+) -> rivals.Worker | None:
+  """The other libraries, or None where none is installed; what is left out is said and reported."""
+  worker = stack.enter_context(rivals.worker(_PYTHON.value))
+  report["absent"] = [*worker.absent.values(), *worker.notes]
+  for why in report["absent"]:
+    say(f"left out: {why}")
+  return worker if worker.names else None
+
+
+if __name__ == "__main__":
+  cli.run(main)
