@@ -1,4 +1,7 @@
-"""From a config's names to the library's objects: one dict literal for each choice."""
+"""From a config's names to the library's objects: one dict literal for each choice.
+
+What belongs to sampling is in `processes`.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from experiments import config as config_lib
-from langevin_jax import networks, objectives, paths, predictions, samplers
+from langevin_jax import networks, objectives, paths, predictions
 
 
 def path(config: config_lib.Path) -> paths.Path:
   """The forward process of `config.path`."""
-  return _choose("path.name", config.name, {
+  return choose("path.name", config.name, {
       "vp": paths.vp,
       "linear_vp": lambda: paths.linear_vp(beta_min=config.beta_min, beta_max=config.beta_max),
       "cosine": paths.cosine,
@@ -29,7 +32,7 @@ def prediction(config: config_lib.Objective) -> predictions.Row:
   """The row of Table 5 that the network predicts."""
   rows = {name: lambda name=name: predictions.named(name) for name in predictions.ROWS}
   rows["edm"] = lambda: predictions.edm(config.sigma_data)
-  return _choose("objective.prediction", config.prediction, rows)
+  return choose("objective.prediction", config.prediction, rows)
 
 
 def density(config: config_lib.Objective, path: paths.Path) -> objectives.Density:
@@ -41,7 +44,7 @@ def density(config: config_lib.Objective, path: paths.Path) -> objectives.Densit
     raise ValueError(f"objective.level_mean must be finite, got {config.level_mean}")
   levels = {"rho_min": config.rho_min, "rho_max": config.rho_max}
   normal = {"mean": config.level_mean, "std": config.level_std, **levels}
-  return _choose("objective.density", config.density, {
+  return choose("objective.density", config.density, {
       "uniform_half_log_snr": lambda: objectives.uniform_half_log_snr(**levels),
       "uniform_time": lambda: objectives.uniform_time(path, **levels),
       "log_normal_rho": lambda: objectives.log_normal_rho(**normal),
@@ -51,7 +54,7 @@ def density(config: config_lib.Objective, path: paths.Path) -> objectives.Densit
 
 def weight(config: config_lib.Objective, density: objectives.Density) -> objectives.Weight:
   """w(ℓ) of `config.objective`."""
-  return _choose("objective.weight", config.weight, {
+  return choose("objective.weight", config.weight, {
       "likelihood": lambda: objectives.likelihood(density),
       "simple": lambda: objectives.simple(density),
       "edm": lambda: objectives.edm(density, sigma_data=config.sigma_data),
@@ -75,7 +78,7 @@ def network(
     wanted = {"mlp": "vectors (n, d)", "dit": "images (n, h, w, c)"}[config.name]
     raise ValueError(
         f"network.name: {config.name!r} takes {wanted}, the data have examples of shape {shape}")
-  module = _choose("network.name", config.name, {
+  module = choose("network.name", config.name, {
       "mlp": lambda: networks.MLP(width=config.width, depth=config.depth,
                                   num_classes=num_classes, dtype=config.dtype),
       "dit": lambda: networks.DiT(patch_size=config.patch_size, width=config.width,
@@ -107,7 +110,7 @@ def optimizer(config: config_lib.Training) -> optax.GradientTransformation:
     raise ValueError(f"training.label_dropout must lie in [0, 1], got {config.label_dropout}")
   warmup = min(config.warmup_steps, config.steps)
   decay_steps = max(config.steps - warmup, 1)
-  after = _choose("training.decay", config.decay, {
+  after = choose("training.decay", config.decay, {
       "cosine": lambda: optax.cosine_decay_schedule(config.learning_rate, decay_steps),
       "linear": lambda: optax.linear_schedule(config.learning_rate, 0.0, decay_steps),
       "constant": lambda: optax.constant_schedule(config.learning_rate),
@@ -121,42 +124,8 @@ def optimizer(config: config_lib.Training) -> optax.GradientTransformation:
                   weight_decay=config.weight_decay))
 
 
-def method(config: config_lib.Sampling) -> samplers.Method:
-  """The sampling method of `config.sampling`."""
-  if not config.stochasticity >= 0.0:
-    raise ValueError(f"sampling.stochasticity must be >= 0, got {config.stochasticity}")
-  if not config.churn >= 0.0:
-    raise ValueError(f"sampling.churn must be >= 0, got {config.churn}")
-  # An option that would be ignored is a mistake, and is said to be one.
-  for field, takers in (("stochasticity", ("ddim", "euler_maruyama")), ("churn", ("heun",))):
-    if getattr(config, field) > 0.0 and config.sampler not in takers:
-      raise ValueError(f"sampling.{field} belongs to sampler {' or '.join(takers)}; "
-                       f"{config.sampler!r} has none")
-  return _choose("sampling.sampler", config.sampler, {
-      "ddim": lambda: samplers.ddim(config.stochasticity),
-      "euler": samplers.euler,
-      "euler_maruyama": lambda: samplers.euler_maruyama(config.stochasticity),
-      "heun": lambda: samplers.heun(config.churn),
-  })
-
-
-def grid(config: config_lib.Sampling) -> samplers.Grid:
-  """The noise levels of `config.sampling`."""
-  n = at_least("sampling.steps", config.steps, 1)
-  at_least("sampling.batch_size", config.batch_size, 1)
-  if not config.shift > 0.0:
-    raise ValueError(f"sampling.shift must be positive, got {config.shift}")
-  levels = {"rho_min": config.rho_min, "rho_max": config.rho_max}
-  return _choose("sampling.grid", config.grid, {
-      "karras": lambda: samplers.karras(n, **levels),
-      "uniform_half_log_snr": lambda: samplers.uniform_half_log_snr(n, **levels),
-      "uniform_time": lambda: samplers.uniform_time(n),
-      "cosine": lambda: samplers.cosine(n),
-      "shifted": lambda: samplers.shifted(n, config.shift),
-  })
-
-
-def _choose(field: str, name: str, options: dict[str, Callable[[], Any]]) -> Any:
+def choose(field: str, name: str, options: dict[str, Callable[[], Any]]) -> Any:
+  """What the option called `name` makes; a ValueError names the field `config.<field>`."""
   if name not in options:
     raise ValueError(f"config.{field}: must be one of {', '.join(options)}; got {name!r}")
   try:

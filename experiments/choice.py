@@ -1,29 +1,103 @@
-"""Flags of `sample` and `evaluate`: along which path, by which method, the trained model is run."""
+"""Flags of `sample` and `evaluate`: along which path, by which method, the trained model is run.
+
+Every field of the config's `sampling` is a flag; what is not given is as the run's config says.
+"""
 
 import dataclasses
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, processes
 from experiments import config as config_lib
 
 _PATH = flags.DEFINE_string("path", "", "Path to sample along; the run's own if not given.")
-_SAMPLER = flags.DEFINE_string("sampler", "", "ddim, euler, euler_maruyama or heun.")
-_STEPS = flags.DEFINE_integer("steps", None, "Number of steps.")
-_STOCHASTICITY = flags.DEFINE_float("stochasticity", None, "η: 0 is the ODE, 1 the SDE.")
-_CHURN = flags.DEFINE_float("churn", None, "EDM's churn, of heun.")
-_GRID = flags.DEFINE_string(
-    "grid", "", "karras, uniform_half_log_snr, uniform_time, cosine or shifted.")
-_SHIFT = flags.DEFINE_float("shift", None, "Shift of the grid `shifted`.")
+_HELP = {
+    "sampler": "ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth "
+               "or annealed_langevin.",
+    "order": "Of multistep, singlestep, unipc and adams_bashforth: 1, 2 or 3; 2 if not given.",
+    "steps": "Number of steps.",
+    "grid": "karras, uniform_half_log_snr, uniform_time, cosine, shifted or levels.",
+    "rho_min": "Last positive noise-to-signal ratio ρ of karras and uniform_half_log_snr.",
+    "rho_max": "First ρ of karras and uniform_half_log_snr.",
+    "shift": "Shift of the grid `shifted`.",
+    "levels": "A grid of your own: falling ρ, such as 80,20,5,1,.2,.02; it ends clean.",
+    "stochasticity": "η: 0 is the ODE, 1 the SDE, of " + ", ".join(
+        processes.TAKERS["stochasticity"]) + ".",
+    "churn": "EDM's churn, of heun.",
+    "churn_noise": "EDM's S_noise: the churn's noise times this.",
+    "noise_interval": "lo,hi in ρ: η or churn is 0 outside.",
+    "own_time": "heun in the path's own time in the place of ρ.",
+    "brownian": "Noise of one Brownian path, the same for every number of steps.",
+    "corrector": "exact, euler, midpoint or baoab: a Langevin step at every level of any sampler "
+                 "that does not correct itself; of annealed_langevin, euler if not given.",
+    "corrections": "Langevin steps a level; 1 if not given, of annealed_langevin 100.",
+    "corrector_budget": "Langevin time Λ of each, in units of σ²; 0.1 (exact, euler) or 0.2 "
+                        "(midpoint, baoab) if not given.",
+    "corrector_snr": "score_sde's rule for it, Λ = 2 (r ‖ξ‖/‖σs‖)², of exact and euler: r.",
+    "corrector_friction": "Friction of baoab in units of 1/σ; 1 if not given.",
+    "moments": "Start from the mean and variances of the training data at the first level.",
+    "guidance": "w of classifier-free guidance: 1 is none, 0 no label.",
+    "guidance_interval": "lo,hi in ρ: no guidance, at one call, outside.",
+    "guidance_rescale": "Of guidance, 0 to 1: the spread of an example is kept.",
+    "batch_size": "How many samples are drawn at once.",
+}
+
+
+def _define():
+  kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
+  return {field.name: kinds.get(field.type, flags.DEFINE_string)(field.name, None,
+                                                                 _HELP[field.name])
+          for field in dataclasses.fields(config_lib.Sampling)}
+
+
+_FIELDS = _define()
 
 
 def config(trained: config_lib.Config) -> config_lib.Config:
-  """The run's config with the path and the sampling that the flags ask for."""
+  """The run's config with the path and the sampling that the flags ask for.
+
+  Where a flag names another sampler, grid or corrector, options of the config's own that it does
+  not have are left out; one that a flag gives is refused where it would do nothing.
+
+  Raises:
+    ValueError: such a flag, or a value of another type.
+  """
   cli.refuse_config()
-  fields = {"sampler": _SAMPLER.value or None, "steps": _STEPS.value, "churn": _CHURN.value,
-            "stochasticity": _STOCHASTICITY.value, "grid": _GRID.value or None,
-            "shift": _SHIFT.value}
-  given = {name: value for name, value in fields.items() if value is not None}
-  return dataclasses.replace(
-      trained, sampling=dataclasses.replace(trained.sampling, **given),
-      path=dataclasses.replace(trained.path, name=_PATH.value or trained.path.name))
+  given = {name: flag.value for name, flag in _FIELDS.items() if flag.value is not None}
+  if "levels" in given:
+    if "steps" in given:
+      raise ValueError("--steps would do nothing beside --levels, which are as many as they are")
+    given.setdefault("grid", "levels")
+  config = config_lib.override(trained, {
+      **{f"sampling.{name}": value for name, value in given.items()},
+      "path.name": _PATH.value or trained.path.name})
+  sampling = config.sampling
+  for name, takers in processes.GRIDS.items():
+    if name in given and sampling.grid not in takers:
+      processes.belongs_to(name, "grid", takers, sampling.grid)
+  annealed = "annealed_langevin" in (trained.sampling.sampler, sampling.sampler)
+  dropped = _replaced(sampling, given, annealed and "sampler" in given) - set(given)
+  sampling = dataclasses.replace(sampling, **{
+      field.name: field.default for field in dataclasses.fields(sampling)
+      if field.name in dropped})
+  return dataclasses.replace(config, sampling=sampling)
+
+
+def _replaced(sampling: config_lib.Sampling, given: dict, annealed: bool) -> set[str]:
+  """Options of what the flags have put something else in the place of."""
+  names = set()
+  if "sampler" in given:
+    names |= {name for name, takers in processes.TAKERS.items() if sampling.sampler not in takers}
+  if "grid" in given:
+    names |= {name for name in ("shift", "levels") if sampling.grid not in processes.GRIDS[name]}
+  if annealed:
+    names |= {"corrector", *processes.CORRECTOR}
+  elif "corrector" in given:
+    names |= set(processes.CORRECTOR)
+  noise = {name: getattr(sampling, name) for name in ("stochasticity", "churn")}
+  if given.keys() & {"sampler", *noise} and not any(
+      value for name, value in noise.items() if name not in names):
+    names |= {"noise_interval", "churn_noise", "brownian"}
+  if given.get("guidance") == 1.0:
+    names |= {"guidance_interval", "guidance_rescale"}
+  return names

@@ -106,20 +106,43 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """How to draw: sampler ddim, euler, euler_maruyama or heun on one of the grids.
+  """How to draw: a sampler on a grid of noise levels; 0, "" and () mean "the sampler's own".
 
-  grid: karras, uniform_half_log_snr (both from rho_max to rho_min), uniform_time, cosine or shifted
-  (by `shift`). stochasticity is η of ddim and euler_maruyama, churn of heun.
+  sampler: ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth or
+  annealed_langevin. grid: karras, uniform_half_log_snr (both from rho_max to rho_min),
+  uniform_time, cosine, shifted (by `shift`) or levels, which are then given, falling, in
+  `levels`. Everything else belongs to some of them and is refused by the others.
+
+  stochasticity is η; noise_interval = (lo, hi), in ρ, is where η or churn is not 0. corrector:
+  exact, euler, midpoint or baoab, `corrections` times a level, each a Langevin time of
+  corrector_budget σ², or score_sde's corrector_snr. moments: the first state has the training
+  data's mean and variances. guidance: w of classifier-free guidance, in
+  guidance_interval = (lo, hi) of ρ and 1 outside.
   """
 
   sampler: str = "ddim"
+  order: int = 0
   steps: int = 50
-  stochasticity: float = 0.0
-  churn: float = 0.0
   grid: str = "karras"
   rho_min: float = 0.002
   rho_max: float = 80.0
   shift: float = 1.0
+  levels: tuple[float, ...] = ()
+  stochasticity: float = 0.0
+  churn: float = 0.0
+  churn_noise: float = 1.0
+  noise_interval: tuple[float, ...] = ()
+  own_time: bool = False
+  brownian: bool = False
+  corrector: str = ""
+  corrections: int = 0
+  corrector_budget: float = 0.0
+  corrector_snr: float = 0.0
+  corrector_friction: float = 0.0
+  moments: bool = False
+  guidance: float = 1.0
+  guidance_interval: tuple[float, ...] = ()
+  guidance_rescale: float = 0.0
   batch_size: int = 500
 
 
@@ -198,7 +221,9 @@ def _parse(value: Any, kind: Any, name: str) -> Any:
       return value
   except (ValueError, KeyError, TypeError):
     pass
-  raise ValueError(f"config.{name}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
+  wanted = kind.__name__ if get_origin(kind) is None else (
+      f"{get_args(kind)[0].__name__}s separated by commas")
+  raise ValueError(f"config.{name}: expected {wanted}, got {value!r}")
 
 
 def load(file: str) -> Config:

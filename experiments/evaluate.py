@@ -3,7 +3,8 @@
   python -m experiments.evaluate --workdir=runs/digits
 
 Prints a table and writes evaluation.json. Every number stands beside its floor, the same number for
-real data in place of samples, and the sizes of both sets.
+real data in place of samples, and the sizes of both sets. With `--likelihood` also how likely the
+model finds held-out data, in nats and bits a dimension, with standard errors.
 """
 
 import dataclasses
@@ -21,14 +22,27 @@ from experiments import (
   data,
   distances,
   exact,
+  likelihoods,
+  processes,
   progress,
   records,
   runs,
 )
+from experiments import config as config_lib
 
 flags.adopt_module_key_flags(choice)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 0, "How many; the config's if not given.")
+_OUT = flags.DEFINE_string(
+    "out", "", "The .json file; evaluation.json in the workdir if not given.")
+_LIKELIHOOD = flags.DEFINE_bool("likelihood", False, "Also the likelihood of held-out data.")
+_LIKELIHOOD_SAMPLES = flags.DEFINE_integer(
+    "likelihood_samples", None, "Held-out examples it is of; all if not given.")
+_DIVERGENCE = flags.DEFINE_string(
+    "divergence", None, "Of --likelihood: exact or hutchinson; exact up to "
+    f"{likelihoods.EXACT_UP_TO} dimensions if not given.")
+_LIKELIHOOD_STEPS = flags.DEFINE_integer(
+    "likelihood_steps", None, "RK4 steps of the probability-flow ODE; 64 if not given.")
 
 # More examples than this cost minutes and change no digit that is printed.
 _LIMIT = 10_000
@@ -38,12 +52,18 @@ Row = tuple[str, float, float | None]
 
 def main() -> int:
   workdir = cli.workdir(_WORKDIR.value)
-  config = choice.config(records.read_config(workdir))
+  trained = records.read_config(workdir)
+  config = choice.config(trained)
   runs.configure_jax(config)
   path = build.path(config.path)
-  build.method(config.sampling)
-  build.grid(config.sampling)
-  run, state = runs.trained(workdir)
+  processes.check(config.sampling, path)
+  settings = likelihood_settings(config.sampling)
+  out = pathlib.Path(_OUT.value or workdir / "evaluation.json")
+  if out.suffix != ".json":
+    raise ValueError(f"--out must end in .json, got {out}")
+  run = runs.prepare(trained)
+  runs.check_labels(run, config.sampling)
+  state = runs.restored(run, workdir)
   dataset = run.dataset
   real = np.concatenate([dataset.train, dataset.test])
   n = build.at_least(
@@ -60,11 +80,39 @@ def main() -> int:
     rows += vector_agreement(dataset, x, labels)
   if config.data.name == "mixture2d":
     rows += exact.rows(run, state.ema, path, x)
-  report(workdir, rows, {
+  facts = {
       "step": int(state.step), "num_samples": n, "num_train": len(dataset.train),
       "num_held_out": len(dataset.test), "path": dataclasses.asdict(config.path),
-      "sampling": dataclasses.asdict(config.sampling)})
+      "sampling": processes.resolved(config.sampling)}
+  if settings is not None:
+    with progress.bar(2 * likelihoods.count(run, settings), 0, "likelihood") as bar:
+      more, facts["likelihood"] = likelihoods.rows(
+          run, state.ema, config.sampling, path, settings, bar)
+    rows += more
+  report(out, rows, facts)
   return 0
+
+
+def likelihood_settings(sampling: config_lib.Sampling) -> likelihoods.Settings | None:
+  """What the flags say of the likelihood; None where it is not asked for.
+
+  Raises:
+    ValueError: values that are not allowed, or one of them without --likelihood.
+  """
+  given = {"likelihood_samples": _LIKELIHOOD_SAMPLES, "divergence": _DIVERGENCE,
+           "likelihood_steps": _LIKELIHOOD_STEPS}
+  if not _LIKELIHOOD.value:
+    for name, flag in given.items():
+      if flag.value is not None:
+        raise ValueError(f"--{name} belongs to --likelihood, which is not given")
+    return None
+  if _LIKELIHOOD_SAMPLES.value is not None:
+    build.at_least("likelihood_samples", _LIKELIHOOD_SAMPLES.value, 2)
+  settings = likelihoods.Settings(
+      _LIKELIHOOD_SAMPLES.value or 0, _DIVERGENCE.value or "",
+      64 if _LIKELIHOOD_STEPS.value is None else _LIKELIHOOD_STEPS.value)
+  likelihoods.check(settings, sampling)
+  return settings
 
 
 def vectors(dataset: data.Dataset, x: np.ndarray, seed: int) -> list[Row]:
@@ -137,9 +185,10 @@ def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -
            float(model.score(flat(dataset.test), dataset.test_labels)))]
 
 
-def report(workdir: pathlib.Path, rows: list[Row], facts: dict) -> None:
-  """evaluation.json, the table, and what lies in the workdir."""
-  records.write_text(workdir / "evaluation.json", json.dumps({
+def report(out: pathlib.Path, rows: list[Row], facts: dict) -> None:
+  """The .json, the table, and what lies beside it."""
+  out.parent.mkdir(parents=True, exist_ok=True)
+  records.write_text(out, json.dumps({
       **facts, "metrics": {name: {"value": value, "floor": floor} for name, value, floor in rows},
   }, indent=2, ensure_ascii=False) + "\n")
   width = max(len(name) for name, _, _ in rows)
@@ -147,7 +196,7 @@ def report(workdir: pathlib.Path, rows: list[Row], facts: dict) -> None:
   print(f"\n{'':{width}}  {'samples':>10}  {'floor':>10}")
   for name, value, floor in rows:
     print(f"{name:{width}}  {number(value):>10}  {number(floor):>10}")
-  print(f"\nin {workdir}/: {', '.join(sorted(file.name for file in workdir.iterdir()))}")
+  print(f"\nin {out.parent}/: {', '.join(sorted(file.name for file in out.parent.iterdir()))}")
 
 
 if __name__ == "__main__":

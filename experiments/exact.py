@@ -41,17 +41,29 @@ def kl_by_quadrature(
   log q is the model's probability-flow density (exact divergence, 48 RK4 steps). Both densities are
   taken at the noise level ρ_min, where the flow starts.
   """
-  half = float(jnp.max(jnp.abs(truth.means))) + 5.0 * float(
-      jnp.sqrt(jnp.max(jnp.linalg.eigvalsh(truth.covariances))))
-  axis = np.linspace(-half, half, points, dtype=np.float32)
-  x = jnp.asarray(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2))
+  x, area = _square(truth, points)
   one = lambda x: likelihood.log_prob(
       jax.random.key(0), denoise, path, x, steps=48, rho_min=rho_min)
   log_q = jax.jit(lambda x: jax.lax.map(one, x, batch_size=3200))(x)
   log_p = truth.log_prob(x, 1.0, rho_min)
-  area = float(axis[1] - axis[0]) ** 2
   p = jnp.exp(log_p)
   return float(area * jnp.sum(p * (log_p - log_q))), float(area * jnp.sum(jnp.exp(log_q)))
+
+
+def entropy(truth: mixtures.Mixture, *, points: int = 400) -> float:
+  """−∫ p log p in nats: the least that any model's mean −log q can be."""
+  x, area = _square(truth, points)
+  log_p = truth.log_prob(x, 1.0, 0.0)
+  return -float(area * jnp.sum(jnp.exp(log_p) * log_p))
+
+
+def _square(truth: mixtures.Mixture, points: int) -> tuple[jax.Array, float]:
+  """The points (points², 2) of a square grid that holds all but ~1e-6 of p, and a cell's area."""
+  half = float(jnp.max(jnp.abs(truth.means))) + 5.0 * float(
+      jnp.sqrt(jnp.max(jnp.linalg.eigvalsh(truth.covariances))))
+  axis = np.linspace(-half, half, points, dtype=np.float32)
+  return (jnp.asarray(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)),
+          float(axis[1] - axis[0]) ** 2)
 
 
 def kl_to_samples(

@@ -49,10 +49,12 @@ def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np
   if dataset.kind == "image":
     columns = 8
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 6))
-    rows = dataset.num_classes if 0 < dataset.num_classes <= 12 else 8
+    # Samples without a label are in no row of a class.
+    by_class = 0 < dataset.num_classes <= 12 and np.all(labels < dataset.num_classes)
+    rows = dataset.num_classes if by_class else 8
     for axes, images, classes, title in (
         (left, x, labels, "samples"), (right, real, dataset.test_labels, "real")):
-      if 0 < dataset.num_classes <= 12:
+      if by_class:
         index = [np.flatnonzero(classes == row)[:columns] for row in range(rows)]
       else:
         index = np.array_split(np.arange(min(rows * columns, len(images))), rows)
@@ -71,6 +73,43 @@ def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np
     axes.hist2d(*points.T, bins=100, range=limits, cmap="magma")
     axes.set(title=title, aspect="equal")
   return _save(figure, file)
+
+
+def inpainted(
+    file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, known, *, real: bool
+) -> None:
+  """Known, result and, where there is one, real: a column an image, or points and their results.
+
+  Unknown pixels are blue. `known` is the run's `runs.Known`.
+  """
+  n = min(len(x), 16)
+  index = np.arange(n)
+  values, mask = known.restored[index % len(known.restored)], known.mask[index % len(known.mask)]
+  shown = {"known": values, "result": x[:n]} | ({"real": _real(dataset, n)} if real else {})
+  if dataset.kind == "image":
+    figure, axes = plt.subplots(figsize=(0.7 * n + 0.8, 0.75 * len(shown) + 0.3))
+    coloured = {name: np.repeat(_scaled(images, dataset.value_range)[..., :3],
+                                3 if images.shape[-1] == 1 else 1, axis=-1)
+                for name, images in shown.items()}
+    unknown = ~mask.all(axis=-1)
+    coloured["known"][unknown] = matplotlib.colors.to_rgb(SECOND)
+    _tile(axes, list(coloured.values()), n, (0.0, 1.0))
+    height = x.shape[1] + 1
+    axes.set_yticks(height * np.arange(len(shown)) + 0.5 * height, list(shown))
+    return _save(figure, file)
+  project = _plane(data.restore(dataset, dataset.test))
+  figure, axes = plt.subplots(figsize=(5.5, 5.0))
+  axes.scatter(*project(data.restore(dataset, dataset.test[:2000])).T, s=2, color="#cccccc")
+  if real:
+    axes.scatter(*project(_real(dataset, min(len(x), 500))).T, s=8, color=SECOND, label="real")
+  axes.scatter(*project(x[:500]).T, s=8, color=ACCENT, label="result")
+  axes.legend(frameon=False)
+  return _save(figure, file)
+
+
+def _real(dataset: data.Dataset, n: int) -> np.ndarray:
+  """The first n held-out examples, over again where there are fewer, in the user's units."""
+  return data.restore(dataset, dataset.test[np.arange(n) % len(dataset.test)])
 
 
 def trajectories(
@@ -116,18 +155,22 @@ def _plane(real: np.ndarray):
 
 def _tile(axes, rows: list[np.ndarray], columns: int, value_range) -> None:
   """Rows of images (k ≤ columns, h, w, c) as one picture with a pixel between them."""
-  low, high = value_range if value_range is not None else (-2.0, 2.0)
   h, w, c = rows[0].shape[1:]
   sheet = np.ones((len(rows) * (h + 1), columns * (w + 1), c))
   for i, row in enumerate(rows):
     for j, image in enumerate(row[:columns]):
-      scaled = np.clip((image - low) / (high - low), 0.0, 1.0)
-      sheet[i * (h + 1):i * (h + 1) + h, j * (w + 1):j * (w + 1) + w] = scaled
+      sheet[i * (h + 1):i * (h + 1) + h, j * (w + 1):j * (w + 1) + w] = _scaled(image, value_range)
   axes.imshow(sheet[..., 0] if c == 1 else sheet, cmap="gray", vmin=0.0, vmax=1.0,
               interpolation="nearest", aspect="equal")
   axes.set(xticks=[], yticks=[])
   for side in axes.spines.values():
     side.set_visible(False)
+
+
+def _scaled(image: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
+  """Grey levels between 0 and 1."""
+  low, high = value_range if value_range is not None else (-2.0, 2.0)
+  return np.clip((image - low) / (high - low), 0.0, 1.0)
 
 
 def _save(figure, file: pathlib.Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import build, checkpoints, data, records
+from experiments import build, checkpoints, data, processes, records
 from experiments import config as config_lib
-from langevin_jax import paths, predictions, samplers, training
+from langevin_jax import guidance, inpainting, paths, predictions, samplers, training
 
 Progress = Callable[[int], None]
 
@@ -57,8 +57,7 @@ def prepare(config: config_lib.Config) -> Run:
   weight = build.weight(config.objective, density)
   prediction = build.prediction(config.objective)
   optimizer = build.optimizer(config.training)
-  build.method(config.sampling)
-  build.grid(config.sampling)
+  processes.check(config.sampling, path)
   fields = vars(config.data)
   dataset = data.load(fields["name"], **{k: v for k, v in fields.items() if k != "name"})
   init, apply = build.network(config.network, dataset.train.shape[1:], dataset.num_classes)
@@ -67,6 +66,7 @@ def prepare(config: config_lib.Config) -> Run:
       num_classes=dataset.num_classes, label_dropout=config.training.label_dropout)
   start = lambda key: training.init(init(key), optimizer)
   run = Run(config, dataset, path, apply, start, loss, optimizer)
+  check_labels(run, config.sampling)
   jax.eval_shape(start, jax.random.key(0))  # a network that does not fit the data says so now
   return run
 
@@ -92,22 +92,52 @@ def trained(workdir: pathlib.Path) -> tuple[Run, training.TrainState]:
     ValueError: no run there, no checkpoint yet, or one that cannot be read.
   """
   run = prepare(records.read_config(workdir))
+  return run, restored(run, workdir)
+
+
+def restored(run: Run, workdir: pathlib.Path) -> training.TrainState:
+  """The state of the newest checkpoint in `workdir`; raises ValueError as `trained` does."""
   if not (workdir / "checkpoints").is_dir():
     raise ValueError(f"--workdir {workdir} has no checkpoint yet")
   with checkpoints.manager(workdir, keep=1, read_only=True) as manager:
     state = checkpoints.restore(manager, abstract_state(run))
   if state is None:
     raise ValueError(f"--workdir {workdir} has no checkpoint yet")
-  return run, state
+  return state
 
 
 def denoiser(
-    run: Run, params: Any, path: paths.Path, labels: jax.Array
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """The network as `denoise(x_t, t)` along `path`, for one batch with these labels."""
-  network = lambda x, ell: run.apply(params, x, ell, labels)
-  return predictions.denoiser(
-      network, path, prediction=build.prediction(run.config.objective))
+    run: Run, params: Any, path: paths.Path, labels: jax.Array,
+    sampling: config_lib.Sampling | None = None,
+) -> predictions.Denoiser:
+  """The network as `denoise(x_t, t)` along `path`, for one batch with these labels.
+
+  With `sampling`, under its guidance.
+  """
+  network = lambda x, ell, labels: run.apply(params, x, ell, labels)
+  row = build.prediction(run.config.objective)
+  if sampling is None or sampling.guidance == 1.0:
+    return predictions.denoiser(lambda x, ell: network(x, ell, labels), path, prediction=row)
+  return guidance.classifier_free(
+      network, path, labels, null_label=run.dataset.num_classes, weight=sampling.guidance,
+      prediction=row, interval=processes.guided_interval(sampling),
+      rescale=sampling.guidance_rescale)
+
+
+def check_labels(run: Run, sampling: config_lib.Sampling, *, unlabelled: bool = False) -> None:
+  """Raises ValueError where guidance, or sampling without labels, needs a model that is not there.
+
+  The model without labels is what `training.label_dropout` has trained.
+  """
+  what = "sampling.guidance" if sampling.guidance != 1.0 else "--label=none" if unlabelled else ""
+  if not what or (unlabelled and not run.dataset.num_classes):
+    return
+  if not run.dataset.num_classes:
+    raise ValueError(f"{what} needs data with labels, and data.name={run.config.data.name!r} "
+                     "has none")
+  if not run.config.training.label_dropout > 0.0:
+    raise ValueError(f"{what} needs a run that was trained with training.label_dropout > 0: no "
+                     "other knows what there is without a label")
 
 
 def even_labels(run: Run, n: int) -> np.ndarray:
@@ -123,41 +153,123 @@ def data_labels(run: Run, n: int, seed: int) -> np.ndarray:
   return labels.astype(np.int32)
 
 
-def draw(
-    run: Run, params: Any, sampling: config_lib.Sampling, path: paths.Path, labels: np.ndarray, *,
-    seed: int, progress: Progress = lambda done: None,
-) -> np.ndarray:
-  """One sample per label, in the user's units, shape (n, *data shape), float32.
+def moments(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and variances of the training data, of one example's shape, in standard units."""
+  x = dataset.train
+  return x.mean(0, dtype=np.float64), x.var(0, dtype=np.float64)
 
-  Sample i depends on (seed, i, its label) alone, not on the batch it rides in. Samples of images
-  are clipped to the range of the data, and rounded where the data are whole grey levels.
+
+class Known(NamedTuple):
+  """What samples are given, for inpainting; sample i has the (i mod length)-th of each array.
+
+  values: (k, *shape) in standard units. restored: the same in the user's. mask: (m, *shape),
+  True where known.
+  """
+
+  values: np.ndarray
+  restored: np.ndarray
+  mask: np.ndarray
+  method: inpainting.Inpainter
+
+
+def batches(
+    run: Run, params: Any, sampling: config_lib.Sampling, path: paths.Path, labels: np.ndarray, *,
+    seed: int, start: int = 0, known: Known | None = None,
+) -> Iterator[np.ndarray]:
+  """Samples from the `start`-th on, batch by batch, in the user's units, (k, *shape) float32.
+
+  Sample i depends on (seed, i, its label, what it is given) alone, not on the batch it rides in.
+  Samples of images are clipped to the range of the data, and rounded where the data are whole grey
+  levels. A batch is sent off before the one before it is read: a device waits for no disk.
+
+  Args:
+    labels: (n,), one a sample. start: a multiple of the batch size (`batch_size`).
 
   Raises:
     FloatingPointError: a sample is not finite.
   """
-  method, grid = build.method(sampling), build.grid(sampling)
-  shape = run.dataset.train.shape[1:]
-  n = len(labels)
-  size = min(sampling.batch_size, n)
-  size += -size % jax.device_count()
-
-  @jax.jit
-  def batch(params, keys, labels):
-    return samplers.sample(keys, denoiser(run, params, path, labels), path,
-                           shape=(size, *shape), method=method, grid=grid)
-
+  n, size = len(labels), batch_size(sampling, len(labels))
+  draw = jax.jit(_drawing(run, sampling, path, (size, *run.dataset.train.shape[1:]), known))
   params = jax.device_put(params, sharding())
-  key = jax.random.key(seed)
-  parts = []
-  for start in range(0, n, size):
+  sent: list[tuple[int, jax.Array]] = []
+  for first in range(start, n, size):
     # The last batch repeats its end, so that one compiled program serves all.
-    index = np.minimum(np.arange(start, start + size), n - 1)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(index))
-    keys, now = jax.device_put((keys, jnp.asarray(labels[index])), sharding("data"))
-    parts.append(np.asarray(batch(params, keys, now))[:n - start])
-    progress(min(start + size, n))
-  x = data.restore(run.dataset, np.concatenate(parts))
-  if bad := int(np.sum(~np.isfinite(x.reshape(n, -1)).all(axis=1))):
-    raise FloatingPointError(f"{bad} of {n} samples are not finite; nothing was written")
+    index = np.minimum(np.arange(first, first + size), n - 1)
+    sent.append((first, draw(params, *_arguments(labels, index, seed, known))))
+    if len(sent) > 1:
+      yield _finished(run, *sent.pop(0), n, known)
+  for first, x in sent:
+    yield _finished(run, first, x, n, known)
+
+
+def batch_size(sampling: config_lib.Sampling, n: int) -> int:
+  """How many samples are drawn at once: no more than wanted, and as many on every device."""
+  size = min(sampling.batch_size, n)
+  return size + -size % jax.device_count()
+
+
+def draw(
+    run: Run, params: Any, sampling: config_lib.Sampling, path: paths.Path, labels: np.ndarray, *,
+    seed: int, known: Known | None = None, progress: Progress = lambda done: None,
+) -> np.ndarray:
+  """All of `batches` in one array, (n, *shape)."""
+  parts, done = [], 0
+  for x in batches(run, params, sampling, path, labels, seed=seed, known=known):
+    parts.append(x)
+    done += len(x)
+    progress(done)
+  return np.concatenate(parts)
+
+
+def trajectory(
+    run: Run, params: Any, sampling: config_lib.Sampling, path: paths.Path, labels: np.ndarray, *,
+    seed: int, known: Known | None = None,
+) -> samplers.Trajectory:
+  """The whole reverse runs of the first len(labels) samples of `batches`, on the path's own scale.
+
+  In standard units and neither clipped nor rounded; on one device.
+  """
+  n = len(labels)
+  arguments = _arguments(labels, np.arange(n), seed, known, sharded=False)
+  run_back = _drawing(run, sampling, path, (n, *run.dataset.train.shape[1:]), known,
+                      samplers.trajectory)
+  return jax.tree.map(np.asarray, jax.jit(run_back)(params, *arguments))
+
+
+def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Callable:
+  """A function (params, keys, labels, values, mask) → what `sample` makes of the process."""
+  method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)
+  start = moments(run.dataset) if sampling.moments else None
+
+  def draw(params, keys, labels, values, mask):
+    here = method if known is None else known.method(method, values, mask)
+    return sample(keys, denoiser(run, params, path, labels, sampling), path, shape=shape,
+                  method=here, grid=grid, brownian=brownian,
+                  moments=None if start is None else tuple(jnp.asarray(m, float) for m in start))
+
+  return draw
+
+
+def _arguments(labels, index, seed, known, *, sharded=True) -> tuple:
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(index))
+  given = (None, None) if known is None else (
+      known.values[index % len(known.values)], known.mask[index % len(known.mask)])
+  arguments = keys, labels[index], *given
+  return jax.device_put(arguments, sharding("data")) if sharded else arguments
+
+
+def _finished(run, first, x, n, known) -> np.ndarray:
+  """A batch in the user's units, checked; without what repeats the last sample."""
+  x = data.restore(run.dataset, np.asarray(x)[:n - first])
+  last = first + len(x)
+  if bad := int(np.sum(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))):
+    raise FloatingPointError(f"{bad} of samples {first}…{last - 1} are not finite; nothing was "
+                             "written")
   x = np.round(x) if run.dataset.integers else x
-  return x if run.dataset.value_range is None else np.clip(x, *run.dataset.value_range)
+  x = x if run.dataset.value_range is None else np.clip(x, *run.dataset.value_range)
+  if known is not None:
+    # What was given comes back as it was given, whatever standardising has rounded.
+    index = np.arange(first, last)
+    mask = known.mask[index % len(known.mask)]
+    x = np.where(mask, known.restored[index % len(known.restored)], x)
+  return x

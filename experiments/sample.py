@@ -1,100 +1,205 @@
 """Draws samples from a trained run, along any path, by any method.
 
   python -m experiments.sample --workdir=runs/digits --path=vp --sampler=ddim --stochasticity=0.7
+  python -m experiments.sample --workdir=runs/digits --known=held_out --mask=left
 
 Writes the samples in the user's units (.npy), their labels where there are classes, the resolved
-choice (.json), a picture beside real data and one of reverse trajectories (.png).
+choice (.json), a picture beside real data and one of reverse trajectories (.png). Samples go to
+disk batch by batch; the same command again goes on where it was killed, to the same samples.
+
+With `--known` and `--mask` the unknown part of examples is drawn given the known one (inpainting).
 """
 
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import build, choice, cli, plots, progress, records, runs
+from experiments import (
+  build,
+  choice,
+  cli,
+  data,
+  inpaint,
+  plots,
+  processes,
+  progress,
+  records,
+  runs,
+  streams,
+)
 from experiments import config as config_lib
-from langevin_jax import paths, samplers
+from langevin_jax import paths
+from langevin_jax.samplers import levels
 
 flags.adopt_module_key_flags(choice)
+flags.adopt_module_key_flags(inpaint)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many.")
+_NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", None, "How many; 1000 if not given, or as many as --known has examples.")
 _OUT = flags.DEFINE_string("out", "", "The .npy file; samples.npy in the workdir if not given.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.")
-_LABEL = flags.DEFINE_integer("label", -1, "One class for all samples; -1 goes round the classes.")
+_LABEL = flags.DEFINE_string(
+    "label", "", "One class for all samples, or none for the model without labels. Not given, "
+    "samples go round the classes; in inpainting they have the labels of held_out, else none.")
+_TRAJECTORY = flags.DEFINE_bool(
+    "trajectory", False, "Also write the reverse runs of the first samples, *.trajectory.npy.")
+
+# So many reverse runs are drawn, and more samples make no other picture.
+_IMAGES_SHOWN, _POINTS_SHOWN, _SAMPLES_SHOWN = 8, 60, 20_000
 
 
 def main() -> int:
   workdir = cli.workdir(_WORKDIR.value)
-  config = choice.config(records.read_config(workdir))
+  trained = records.read_config(workdir)
+  config = choice.config(trained)
   runs.configure_jax(config)
-  build.at_least("num_samples", _NUM_SAMPLES.value, 1)
   out = pathlib.Path(_OUT.value or workdir / "samples.npy")
   if out.suffix != ".npy":
     raise ValueError(f"--out must end in .npy, got {out}")
+  if not 0 <= _SEED.value < 2**31:
+    raise ValueError(f"--seed must lie in [0, 2³¹), got {_SEED.value}")
   path = build.path(config.path)
-  build.method(config.sampling)
-  build.grid(config.sampling)
-  run, state = runs.trained(workdir)
-  labels = runs.even_labels(run, _NUM_SAMPLES.value)
-  build.at_least("label", _LABEL.value, -1)
-  if _LABEL.value >= 0:
-    if _LABEL.value >= run.dataset.num_classes:
-      raise ValueError(f"--label must be below the number of classes, {run.dataset.num_classes}")
-    labels = np.full_like(labels, _LABEL.value)
-  with progress.bar(len(labels), 0, "sampling") as bar:
-    x = runs.draw(run, state.ema, config.sampling, path, labels, seed=_SEED.value, progress=bar)
-  write(run, state, config, path, x, labels, out)
+  processes.check(config.sampling, path)
+  painting = inpaint.method(config.sampling)
+  run = runs.prepare(trained)
+  known = None if painting is None else inpaint.known(run, painting[1])
+  n = build.at_least("num_samples", _number(known), 1)
+  labels, named = _labels(run, config.sampling, n, known)
+  state = runs.restored(run, workdir)
+
+  made = {
+      "step": int(state.step), "num_samples": n, "seed": _SEED.value, "labels": named,
+      "path": dataclasses.asdict(config.path), "sampling": processes.resolved(config.sampling)}
+  if painting is not None:
+    made["inpainting"] = painting[0] | inpaint.described(known)
+  stream = streams.Stream(out, (n, *run.dataset.train.shape[1:]), made)
+  made["network_calls"] = processes.network_calls(
+      config.sampling, path, *([inpaint.wrap(known.method)] if known else []))
+  made["commit"] = records.commit()
+  if stream.done:
+    print(f"going on with {out} at sample {stream.done} of {n}", flush=True)
+  draw(run, state.ema, config.sampling, path, labels, known, stream)
+  write(run, state.ema, config, path, labels, known, made, out)
+  stream.forget()
   return 0
 
 
+def draw(run, params, sampling, path, labels, known, stream: streams.Stream) -> None:
+  """Fills the stream from where it is, and gives the file its name."""
+  what = "sampling" if known is None else "inpainting"
+  with progress.bar(len(labels), stream.done, what) as bar:
+    try:
+      if stream.done < len(labels):
+        for x in runs.batches(run, params, sampling, path, labels, seed=_SEED.value,
+                              start=stream.done, known=known):
+          stream.write(x)
+          bar(stream.done)
+    except FloatingPointError:
+      stream.discard()
+      raise
+    finally:
+      stream.close()
+  stream.finish()
+
+
 def write(
-    run: runs.Run, state, config: config_lib.Config, path: paths.Path, x: np.ndarray,
-    labels: np.ndarray, out: pathlib.Path,
+    run: runs.Run, params, config: config_lib.Config, path: paths.Path, labels: np.ndarray,
+    known: runs.Known | None, made: dict[str, Any], out: pathlib.Path,
 ) -> None:
-  """The samples and everything that belongs beside them."""
-  out.parent.mkdir(parents=True, exist_ok=True)
+  """Everything that belongs beside the samples in `out`."""
+  dataset = run.dataset
   written = [out, out.with_suffix(".json")]
-  np.save(out, x)
-  if run.dataset.num_classes:
+  if dataset.num_classes:
     written.insert(1, out.with_suffix(".labels.npy"))
     np.save(written[1], labels)
-  records.write_text(out.with_suffix(".json"), json.dumps({
-      "step": int(state.step), "num_samples": len(x), "seed": _SEED.value,
-      "path": dataclasses.asdict(config.path), "sampling": dataclasses.asdict(config.sampling),
-  }, indent=2) + "\n")
   # Arrays that are neither images nor points in a plane or more have no picture.
-  if run.dataset.kind == "image" or (run.dataset.kind == "vector" and x.shape[1] > 1):
+  pictures = dataset.kind == "image" or (dataset.kind == "vector" and dataset.train.shape[1] > 1)
+  if pictures or _TRAJECTORY.value:
+    shown = min(len(labels), _POINTS_SHOWN if dataset.kind == "vector" else _IMAGES_SHOWN)
+    reverse = lambda sampling: runs.trajectory(
+        run, params, sampling, path, labels[:shown], seed=_SEED.value, known=known)
+    chosen = reverse(config.sampling)
+    at = _levels(config.sampling, path)
+  if _TRAJECTORY.value:
+    written.insert(1, out.with_suffix(".trajectory.npy"))
+    np.save(written[1], _restored(dataset, chosen.x, at))
+    made["trajectory"] = {"file": written[1].name, "samples": shown, **_described(at)}
+  if pictures:
     written += [out.with_suffix(".png"), out.with_name("trajectories.png")]
-    plots.samples(written[-2], run.dataset, x, labels)
-    plots.trajectories(written[-1], run.dataset, reverse_runs(run, state.ema, config, path))
+    x = np.load(out, mmap_mode="r")[:_SAMPLES_SHOWN]
+    if known is None:
+      plots.samples(written[-2], dataset, x, labels[:len(x)])
+    else:
+      plots.inpainted(written[-2], dataset, x, known, real=inpaint.is_held_out())
+    other = counterpart(config.sampling)
+    rho = np.exp(-at.half_log_snr)
+    plots.trajectories(written[-1], dataset, {
+        f"{config.path.name}, {processes.title(sampling)}": (rho, run_back.x / at.scale.reshape(
+            -1, *[1] * (run_back.x.ndim - 1)))
+        for sampling, run_back in ((config.sampling, chosen), (other, reverse(other)))})
+  records.write_text(
+      out.with_suffix(".json"), json.dumps(made, indent=2, ensure_ascii=False) + "\n")
   print("wrote " + ", ".join(map(str, written)))
 
 
-def reverse_runs(
-    run: runs.Run, params, config: config_lib.Config, path: paths.Path
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """From the same noise, the ODE (η = 0) and the SDE (η = 1) of the same Langevin dynamics."""
-  grid = build.grid(config.sampling)
-  count = 8 if run.dataset.kind == "image" else 60
-  shape = (count, *run.dataset.train.shape[1:])
-  labels = jnp.asarray(runs.even_labels(run, count))
-  keys = jax.random.split(jax.random.key(_SEED.value), count)
+def counterpart(sampling: config_lib.Sampling) -> config_lib.Sampling:
+  """From the same noise, the other process of the same Langevin dynamics: SDE for ODE, or ODE."""
+  plain = dataclasses.replace(sampling, **{
+      field.name: field.default for field in dataclasses.fields(sampling)
+      if field.name in (*processes.TAKERS, *processes.CORRECTOR, "corrector")})
+  noisy = processes.is_noisy(sampling) or sampling.corrector or (
+      sampling.sampler == "annealed_langevin")
+  return dataclasses.replace(plain, sampler="ddim", stochasticity=0.0 if noisy else 1.0)
 
-  def reverse(params, eta):
-    states = samplers.trajectory(
-        keys, runs.denoiser(run, params, path, labels), path, shape=shape,
-        method=samplers.ddim(eta), grid=grid)
-    alpha, sigma = jax.vmap(path.alpha)(states.t), jax.vmap(path.sigma)(states.t)
-    unit = jax.vmap(lambda x, a, s: x / jnp.hypot(a, s))(states.x[:-1], alpha[:-1], sigma[:-1])
-    return jnp.concatenate([unit, states.x[-1:]])
 
-  rho = np.asarray(grid(path))
-  return {f"{config.path.name}, η = {eta:g}": (rho, np.asarray(
-      jax.jit(reverse, static_argnums=1)(params, eta))) for eta in (0.0, 1.0)}
+def _number(known: runs.Known | None) -> int:
+  """How many samples: of each known example equally many."""
+  if known is None:
+    return 1000 if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
+  return len(known.values) if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
+
+
+def _labels(
+    run: runs.Run, sampling: config_lib.Sampling, n: int, known: runs.Known | None
+) -> tuple[np.ndarray, Any]:
+  """The label of each sample, and how the JSON says it."""
+  classes, value = run.dataset.num_classes, _LABEL.value
+  labels, named = runs.even_labels(run, n), "all classes in turn" if classes else None
+  if known is not None and not value:
+    labels, named = inpaint.labels(run, n), "held out"
+    value = "none" if labels is None else ""
+  if value == "none":
+    labels, named = np.full(n, classes, np.int32), None
+  elif value:
+    if not value.lstrip("-").isdecimal() or not 0 <= int(value) < classes:
+      allowed = f"a class in 0 … {classes - 1}, or none" if classes else (
+          f"left out: data.name={run.config.data.name!r} has no labels")
+      raise ValueError(f"--label must be {allowed}; got {value!r}")
+    labels, named = np.full(n, int(value), np.int32), int(value)
+  runs.check_labels(run, sampling, unlabelled=value == "none")
+  return labels, named
+
+
+def _levels(sampling: config_lib.Sampling, path: paths.Path) -> levels.Level:
+  return levels.lay(np.asarray(processes.grid(sampling)(path), np.float64), path)
+
+
+def _restored(dataset: data.Dataset, x: np.ndarray, at: levels.Level) -> np.ndarray:
+  """Noisy states xₜ in the user's units: α mean + scale xₜ, since x₀ is mean + scale x₀."""
+  wide = (-1, *[1] * (x.ndim - 1))
+  alpha = (at.alpha * at.scale).reshape(wide)
+  return (alpha * dataset.mean + dataset.scale * x.astype(np.float64)).astype(np.float32)
+
+
+def _described(at: levels.Level) -> dict[str, list[float | None]]:
+  """The levels of a trajectory for JSON, which knows no infinity."""
+  values = {"t": at.t, "rho": np.exp(-at.half_log_snr), "alpha": at.alpha * at.scale,
+            "sigma": at.sigma * at.scale}
+  return {name: [float(v) if np.isfinite(v) else None for v in row] for name, row in values.items()}
 
 
 if __name__ == "__main__":

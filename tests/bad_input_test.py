@@ -121,21 +121,80 @@ def test_a_config_file_that_does_not_run_says_so(tmp_path):
     ["--config.network.widht=3"], ["--config.path.name=x"], ["--config.training.steps=0"],
     ["--unknown=1"], ["--config=nowhere.py"], ["positional"]])
 def test_command_line_says_one_line_and_makes_no_workdir(arguments, tmp_path):
-  code, out, err = runner.run("train", *SMALL, *arguments, f"--workdir={tmp_path / 'run'}")
+  code, out, err = runner.call("train", *SMALL, *arguments, f"--workdir={tmp_path / 'run'}")
   assert code == 2 and not out
   assert err.startswith("error: ") and len(err.splitlines()) == 1, err
   assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("arguments", [
-    ["--path=nonsense"], ["--steps=0"], ["--sampler=ddim", "--stochasticity=-1"],
-    ["--sampler=nonsense"], ["--num_samples=0"], ["--out=x.txt"], ["--label=3"],
-    ["--sampler=euler", "--stochasticity=0.5"], ["--config.seed=3"], ["--label=-7"]])
-def test_sample_says_one_line_and_leaves_the_workdir(arguments, trained):
+def test_sample_from_its_own_process_says_one_line(trained):
   before = contents(trained)
-  code, out, err = runner.run("sample", f"--workdir={trained}", *arguments)
+  code, out, err = runner.run("sample", f"--workdir={trained}", "--sampler=nonsense")
   assert code == 2 and not out
   assert err.startswith("error: ") and len(err.splitlines()) == 1, err
+  assert contents(trained) == before
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), [
+    ("--path=nonsense", "path.name: must be one of vp"),
+    ("--steps=0", "sampling.steps: must be at least 1"),
+    ("--sampler=nonsense", "annealed_langevin; got 'nonsense'"),
+    ("--num_samples=0", "num_samples: must be at least 1"),
+    ("--out=x.txt", "--out must end in .npy"),
+    ("--seed=-1", "--seed must lie in"),
+    ("--config.seed=3", "--config belongs to experiments.train"),
+    ("--label=3", "--label must be left out"),
+    ("--label=-7", "--label must be left out"),
+    ("--label=seven", "--label must be left out"),
+    ("--sampler=ddim --stochasticity=-1", "stochasticity must be >= 0"),
+    ("--sampler=euler --stochasticity=0.5", "sampling.stochasticity belongs to sampler ddim"),
+    ("--sampler=ddim --order=2", "sampling.order belongs to sampler multistep"),
+    ("--sampler=multistep --order=4", "order must be one of 1, 2, 3, got 4"),
+    ("--sampler=multistep --order=3 --steps=2", "needs a grid of at least 3 steps, got 2"),
+    ("--sampler=unipc --steps=1", "needs a grid of at least 2 steps, got 1"),
+    ("--sampler=ddim --churn=3", "sampling.churn belongs to sampler heun"),
+    ("--sampler=ddim --own_time", "sampling.own_time belongs to sampler heun"),
+    ("--sampler=ddim --brownian", "sampling.brownian needs stochasticity > 0"),
+    ("--sampler=ddim --noise_interval=.1,1", "noise_interval needs stochasticity or churn > 0"),
+    ("--sampler=ddim --stochasticity=1 --noise_interval=1,.1", "0 <= lo < hi, got (1.0, 0.1)"),
+    ("--churn_noise=1.01", "churn_noise needs churn > 0"),
+    ("--levels=80,20,20,1", "fall from noise to data, got 20 after 20"),
+    ("--levels=80,20,-1", "fall from noise to data, got -1 after 20"),
+    ("--levels=80,x", "config.sampling.levels: expected floats separated by commas, got"),
+    ("--levels=80,20 --steps=3", "--steps would do nothing beside --levels"),
+    ("--levels=80,20 --grid=karras", "sampling.levels belongs to grid levels; 'karras' has none"),
+    ("--grid=levels", "sampling.levels must be given"),
+    ("--levels=200,20 --path=geometric_ve", "begin at the path's noisiest level 80"),
+    ("--grid=cosine --rho_min=.1", "sampling.rho_min belongs to grid karras"),
+    ("--grid=cosine --shift=2", "sampling.shift belongs to grid shifted"),
+    ("--rho_min=90", "0 < rho_min < rho_max"),
+    ("--corrections=2", "sampling.corrections belongs to a corrector"),
+    ("--corrector=metropolis", "must be one of exact, euler, midpoint, baoab"),
+    ("--corrector=midpoint --corrector_snr=.2", "corrector_snr belongs to corrector exact or"),
+    ("--corrector=exact --corrector_friction=2", "corrector_friction belongs to corrector baoab"),
+    ("--corrector=exact --corrector_snr=.2 --corrector_budget=.1", "two rules for one step size"),
+    ("--sampler=unipc --corrector=exact", "predictor corrects its own last step"),
+    ("--guidance=2", "sampling.guidance needs data with labels"),
+    ("--guidance=nan", "sampling.guidance must be finite"),
+    ("--guidance_interval=1,2", "sampling.guidance_interval belongs to guidance"),
+    ("--guidance=2 --guidance_rescale=2", "guidance_rescale must lie in [0, 1]"),
+    ("--inner_steps=4", "--inner_steps belongs to inpainting: give --mask and --known"),
+    ("--mask=left", "--mask needs --known beside it"),
+    ("--known=held_out", "--known needs --mask beside it"),
+    ("--mask=left --known=held_out", "--mask=left needs images"),
+    ("--mask=m.npy --known=nowhere.npy", "--known must name an existing file"),
+    ("--mask=m.npy --known=held_out", "--mask must name an existing file"),
+    ("--mask=left --known=held_out --inpainting=magic", "--inpainting must be one of lanpaint"),
+    ("--mask=left --known=held_out --inpainting=ddnm --friction=3", "belongs to --inpainting=lan"),
+    ("--mask=left --known=held_out --inpainting=repaint", "repaint resamples by noise"),
+    ("--mask=left --known=held_out --sampler=unipc", "does its last step again"),
+    ("--mask=left --known=held_out --inner_steps=0", "inner_steps must be at least 1"),
+])
+def test_sample_says_one_line_and_leaves_the_workdir(arguments, wanted, trained):
+  before = contents(trained)
+  code, out, err = runner.call("sample", f"--workdir={trained}", *arguments.split())
+  assert code == 2 and not out
+  assert err.startswith("error: ") and len(err.splitlines()) == 1 and wanted in err, err
   assert contents(trained) == before
 
 

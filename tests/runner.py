@@ -1,9 +1,19 @@
 """Runs the command line in a process of its own, small, with the tests' own compilation cache."""
 
+import contextlib
+import importlib
+import io
 import os
 import pathlib
 import subprocess
 import sys
+import unittest.mock
+
+import jax
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import checkpoints, cli, config, records, runs
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = ROOT / "experiments" / "configs"
@@ -45,3 +55,41 @@ def run(
 def cache() -> pathlib.Path:
   """A compilation cache that lives as long as the checkout: compiling is most of a small run."""
   return ROOT / ".pytest_cache" / "compiled"
+
+
+def untrained(workdir: pathlib.Path, settings: config.Config) -> pathlib.Path:
+  """A run of no step in `workdir`: what sampling needs of one, without a process that trains it."""
+  run = runs.prepare(settings)
+  records.claim(workdir, settings)
+  with checkpoints.manager(workdir, keep=1) as manager:
+    checkpoints.save(manager, 1, jax.jit(run.init)(jax.random.key(settings.seed)))
+    checkpoints.finish(manager)
+  return workdir
+
+
+def call(module: str, *arguments: str) -> tuple[int, str, str]:
+  """`run` within this process: no start-up to pay for, and nothing that a kill would need.
+
+  The same parser, answers and exit codes; only the settings of jax are left as the tests have them.
+  """
+  name = f"experiments.{module}"
+  _forget(name)
+  entry = importlib.import_module(name)
+  out, err = io.StringIO(), io.StringIO()
+  with (flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+        unittest.mock.patch.object(runs, "configure_jax"),
+        unittest.mock.patch.dict(cli._overrides, clear=True)):
+    try:
+      cli._parse([module, *map(str, arguments)])
+      code = cli._answered(entry.main)
+    except SystemExit as left:
+      code = left.code
+  _forget(name)
+  return code, out.getvalue(), err.getvalue()
+
+
+def _forget(name: str) -> None:
+  """An entry point may define flags that another has too: only one of them is there at a time."""
+  for flag in list(flags.FLAGS.flags_by_module_dict().get(name, ())):
+    delattr(flags.FLAGS, flag.name)
+  sys.modules.pop(name, None)

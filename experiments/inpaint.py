@@ -1,0 +1,229 @@
+"""Flags and files of inpainting: what is known, where, and the method that keeps to it.
+
+`--known` is an array of one example's shape or (N, …), or a PNG, in the user's units, or
+`held_out`; `--mask` is boolean or 0/1, of the same shapes, True where known, or a PNG that is white
+where known, or the half of the image that is known: left, right, top or bottom.
+"""
+
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments import config as config_lib
+from experiments import data, processes, readers, records, runs
+from langevin_jax import inpainting
+
+_MASK = flags.DEFINE_string(
+    "mask", "", "Inpainting: a .npy (boolean or 0/1) or .png (white), True where known; or the "
+    "half of the image that is known: left, right, top, bottom.")
+_KNOWN = flags.DEFINE_string(
+    "known", "", "Inpainting: a .npy or .png in the data's units, one example or N; or held_out, "
+    "the run's held-out data.")
+_METHOD = flags.DEFINE_string(
+    "inpainting", None, "lanpaint (if not given), replacement, repaint, ddnm or langevin.")
+_OPTIONS = {
+    "inner_steps": (("lanpaint", "langevin"), flags.DEFINE_integer(
+        "inner_steps", None, "Iterations a level, of lanpaint and langevin; 10 if not given.")),
+    "inpainting_guidance": (("lanpaint",), flags.DEFINE_float(
+        "inpainting_guidance", None, "G of lanpaint, on the known part; 8 if not given.")),
+    "inner_step_size": (("lanpaint", "langevin"), flags.DEFINE_float(
+        "inner_step_size", None, "Langevin time of an iteration in σ²; 0.15 if not given.")),
+    "friction": (("lanpaint",), flags.DEFINE_float(
+        "friction", None, "√γ of lanpaint's momentum; 15 if not given.")),
+    "overdamped": (("lanpaint",), flags.DEFINE_bool(
+        "overdamped", None, "lanpaint without momentum.")),
+    "resamples": (("repaint",), flags.DEFINE_integer(
+        "resamples", None, "How often repaint takes each step; 10 if not given.")),
+}
+_HALVES = ("left", "right", "top", "bottom")
+
+
+def method(sampling: config_lib.Sampling) -> tuple[dict[str, Any], inpainting.Inpainter] | None:
+  """(the resolved options, the inpainting method) of the flags; None where nothing is inpainted.
+
+  Raises:
+    ValueError: an option that would do nothing, or a sampler that the method cannot use.
+  """
+  given = {name: flag.value for name, (_, flag) in _OPTIONS.items() if flag.value is not None}
+  if bool(_MASK.value) != bool(_KNOWN.value):
+    missing, there = ("mask", "known") if _KNOWN.value else ("known", "mask")
+    raise ValueError(f"--{there} needs --{missing} beside it: what is known, and where")
+  if not _MASK.value:
+    if names := [*(["inpainting"] if _METHOD.value else []), *given]:
+      raise ValueError(f"--{names[0]} belongs to inpainting: give --mask and --known")
+    return None
+  name = _METHOD.value or "lanpaint"
+  for option in given:
+    takers = _OPTIONS[option][0]
+    if name in _NAMES and name not in takers:
+      raise ValueError(f"--{option} belongs to --inpainting={' or '.join(takers)}; {name!r} has "
+                       "none")
+  if name == "repaint" and not processes.is_noisy(sampling):
+    raise ValueError("--inpainting=repaint resamples by noise, and this sampler takes none: add "
+                     "--sampler=ddim --stochasticity=1")
+  if name != "ddnm" and processes.corrects_itself(sampling):
+    raise ValueError(f"--inpainting={name} changes the state at a level, and sampler "
+                     f"{sampling.sampler!r} does its last step again from the state before: choose "
+                     "multistep or singlestep of order 2, ddim or heun")
+  options = {option: given.get(option, value) for option, value in _NAMES.get(name, {}).items()}
+  return {"method": name, **options}, _make(name, options)
+
+
+_NAMES = {
+    "lanpaint": {"inner_steps": 10, "inpainting_guidance": 8.0, "inner_step_size": 0.15,
+                 "overdamped": False, "friction": 15.0},
+    "replacement": {},
+    "repaint": {"resamples": 10},
+    "ddnm": {},
+    "langevin": {"inner_steps": 10, "inner_step_size": 0.15},
+}
+
+
+def _make(name: str, options: dict[str, Any]) -> inpainting.Inpainter:
+  makers = {
+      "lanpaint": lambda inner_steps, inpainting_guidance, inner_step_size, overdamped, friction:
+          inpainting.lanpaint(inner_steps, inpainting_guidance, step_size=inner_step_size,
+                              underdamped=not overdamped, friction=friction),
+      "replacement": inpainting.replacement,
+      "repaint": inpainting.repaint,
+      "ddnm": inpainting.ddnm,
+      "langevin": lambda inner_steps, inner_step_size: inpainting.langevin(
+          inner_steps, step_size=inner_step_size),
+  }
+  choices = {key: functools.partial(maker, **options) for key, maker in makers.items()}
+  if name not in choices:
+    raise ValueError(f"--inpainting must be one of {', '.join(choices)}; got {name!r}")
+  try:
+    return choices[name]()
+  except ValueError as error:
+    raise ValueError(f"--inpainting={name}: {error}") from error
+
+
+def known(run: runs.Run, method: inpainting.Inpainter) -> runs.Known:
+  """What the flags say is known, checked against the run's data.
+
+  Raises:
+    ValueError: files that cannot be read, shapes that do not fit, a mask that is not boolean, or
+      all or nothing known, known values that are not finite or outside the data's range.
+  """
+  dataset = run.dataset
+  shape = dataset.train.shape[1:]
+  if _KNOWN.value == "held_out":
+    restored = data.restore(dataset, dataset.test)
+    # Whole grey levels come back whole from standard units.
+    restored = np.round(restored) if dataset.integers else restored
+  else:
+    restored = _examples(_read(_KNOWN.value, "--known", shape), shape, "--known")
+  mask = half(_MASK.value, dataset) if _MASK.value in _HALVES else _mask(shape)
+  count = max(len(restored), len(mask))
+  if count % len(restored) or count % len(mask):
+    raise ValueError(f"--known holds {len(restored)} examples and --mask {len(mask)}: give one "
+                     "mask, or one for each")
+  for name, each in (("everything", mask.all), ("nothing", lambda axis: ~mask.any(axis))):
+    if (bad := each(axis=tuple(range(1, mask.ndim)))).any():
+      remedy = "leaves nothing to sample" if name == "everything" else "is plain sampling"
+      raise ValueError(f"--mask: {name} is known in example {int(np.argmax(bad))}, which {remedy}")
+  index = np.arange(count)
+  try:
+    restored, _ = inpainting.checked(
+        restored[index % len(restored)], mask[index % len(mask)], (count, *shape),
+        value_range=dataset.value_range)
+  except ValueError as error:
+    raise ValueError(f"--known: {error}") from error
+  restored = np.asarray(restored)
+  return runs.Known(data.standardise(restored, dataset.mean, dataset.scale), restored, mask, method)
+
+
+def labels(run: runs.Run, n: int) -> np.ndarray | None:
+  """The labels of what is known, one a sample; None where it comes without."""
+  if _KNOWN.value != "held_out" or not run.dataset.num_classes:
+    return None
+  return run.dataset.test_labels[np.arange(n) % len(run.dataset.test_labels)]
+
+
+def is_held_out() -> bool:
+  """Whether what is unknown has a real value to be compared with."""
+  return _KNOWN.value == "held_out"
+
+
+def half(name: str, dataset: data.Dataset) -> np.ndarray:
+  """The mask (1, h, w, c) of the half of an image that is known."""
+  if dataset.kind != "image":
+    raise ValueError(f"--mask={name} needs images; the data are examples of shape "
+                     f"{dataset.train.shape[1:]}: give a .npy")
+  mask = np.zeros((1, *dataset.train.shape[1:]), bool)
+  h, w = mask.shape[1:3]
+  rows, columns = {
+      "left": (slice(None), slice(w // 2)), "right": (slice(None), slice(w // 2, None)),
+      "top": (slice(h // 2), slice(None)), "bottom": (slice(h // 2, None), slice(None))}[name]
+  mask[:, rows, columns] = True
+  return mask
+
+
+def _read(name: str, flag: str, shape: tuple[int, ...]) -> np.ndarray:
+  file = readers.existing(name, flag, directory=False)
+  if file.suffix.lower() not in readers.IMAGE_SUFFIXES:
+    content = readers.read_numpy(name, flag)
+    if not isinstance(content, np.ndarray):
+      raise ValueError(f"{flag}: {name!r} must be a .npy of one array, not a .npz")
+    return content
+  channels = 1 if flag == "--mask" else shape[-1]
+  if len(shape) != 3 or channels not in (1, 3, 4):
+    raise ValueError(f"{flag}: {name!r} is a picture, the data are examples of shape {shape}: "
+                     "give a .npy")
+  try:
+    return readers.read_image(pathlib.Path(file), 0, channels)
+  except ValueError as error:
+    raise ValueError(str(error).replace("data.path", flag, 1)) from error
+
+
+def _examples(array: np.ndarray, shape: tuple[int, ...], flag: str) -> np.ndarray:
+  """(k, *shape) of one example or k; images may leave out a single channel."""
+  if array.dtype.kind not in "biuf":
+    raise ValueError(f"{flag} must be of numbers, got dtype {array.dtype}")
+  grey = shape[:-1] if shape[2:] == (1,) else None
+  if array.shape in (shape, grey):
+    return array.reshape(1, *shape)
+  if array.ndim and len(array) and array.shape[1:] in (shape, grey):
+    return array.reshape(len(array), *shape)
+  raise ValueError(f"{flag} must have the shape {shape} of one example, or (N, "
+                   f"{', '.join(map(str, shape))}); got {array.shape}")
+
+
+def _mask(shape: tuple[int, ...]) -> np.ndarray:
+  array = _read(_MASK.value, "--mask", shape)
+  picture = not _MASK.value.endswith(".npy")
+  on = 255 if picture else 1
+  if array.dtype.kind not in "biuf" or not np.isin(array, (0, on)).all():
+    allowed = "black or white" if picture else "boolean or 0/1"
+    raise ValueError(f"--mask must be {allowed}, True where known; got "
+                     f"{'values such as ' + str(_other(array, on)) if array.size else array.shape}")
+  array = array == on
+  if len(shape) == 3 and shape[-1] > 1 and array.shape != shape:
+    # A mask of pixels is one of all their channels.
+    flat = (*shape[:-1], 1)
+    if array.shape in (shape[:-1], flat) or array.shape[1:] in (shape[:-1], flat):
+      return np.repeat(_examples(array, flat, "--mask"), shape[-1], axis=-1)
+  return _examples(array, shape, "--mask")
+
+
+def _other(array: np.ndarray, on: int) -> Any:
+  """A value that is neither 0 nor `on`, or the type where it is not a number at all."""
+  if array.dtype.kind not in "biuf":
+    return array.dtype
+  return array[~np.isin(array, (0, on))].flat[0]
+
+
+def wrap(method: inpainting.Inpainter):
+  """For `processes.network_calls`: the method with one number known."""
+  one = np.zeros((1, 1), np.float32)
+  return lambda outer: method(outer, one, one == 0.0)
+
+
+def described(known: runs.Known) -> dict[str, Any]:
+  """What was known, for the record; the digest tells two files of one name apart."""
+  digest = records.sha256({"known": np.where(known.mask, known.restored, 0.0), "mask": known.mask})
+  return {"mask": _MASK.value, "known": _KNOWN.value, "sha256": digest}

@@ -1,0 +1,232 @@
+"""Sampling from the command line: every choice by a flag, streams to disk, kills, trajectories."""
+
+import dataclasses
+import json
+import signal
+import time
+import tracemalloc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runner
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import choice, config, processes, records, runs, streams
+from langevin_jax import inpainting, paths, samplers
+
+BATCH = 100
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  settings = config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
+      "data.train_size": 500, "data.test_size": 200, "network.width": 16, "network.depth": 1,
+      "sampling.steps": 6, "sampling.batch_size": BATCH})
+  return runner.untrained(tmp_path_factory.mktemp("sample") / "run", settings)
+
+
+@pytest.mark.parametrize(("choice", "calls"), [
+    ({"sampler": "euler_maruyama", "stochasticity": 1.0}, 7),
+    ({"sampler": "multistep", "order": 3, "brownian": True, "stochasticity": 0.5}, 7),
+    ({"sampler": "unipc"}, 7),
+    ({"sampler": "adams_bashforth", "grid": "levels", "levels": (9.0, 3.0, 1.0, 0.1)}, 4),
+    ({"sampler": "heun", "churn": 3.0, "noise_interval": (0.1, 10.0), "own_time": True}, 13),
+    # The step to the clean end has one stage.
+    ({"sampler": "singlestep", "order": 3}, 3 * 6 + 1),
+    # Neither the first level nor the clean end is corrected.
+    ({"sampler": "ddim", "corrector": "exact", "corrections": 2, "corrector_snr": 0.1}, 7 + 2 * 6),
+    ({"sampler": "multistep", "corrector": "baoab", "corrector_friction": 2.0}, 7 + 6),
+    ({"sampler": "annealed_langevin", "corrections": 4}, 7 * 4 + 1),
+    ({"sampler": "ddim", "guidance": 2.0}, 14),
+    # ρ = 80, 24.4, 5.97, 1.1, .13, .0085, .002 (karras): two levels lie in (1, 10].
+    ({"sampler": "ddim", "guidance": 2.0, "guidance_interval": (1.0, 10.0)}, 7 + 2),
+    ({"sampler": "ddim", "guidance": 0.0}, 7),
+])
+def test_a_choice_costs_the_calls_that_its_method_says(choice, calls):
+  sampling = config.Sampling(**{"steps": 7, **choice})
+  processes.check(sampling, paths.vp())
+  assert processes.network_calls(sampling, paths.vp()) == calls
+  fields = processes.resolved(sampling)
+  assert fields["steps"] == len(processes.grid(sampling)(paths.vp())) - 1
+
+
+def test_inpainting_costs_its_inner_iterations_at_every_level():
+  one = np.ones((1, 1), np.float32)
+  wrap = lambda outer: inpainting.lanpaint(5)(outer, one, one > 0.0)
+  sampling = config.Sampling(sampler="ddim", steps=4)
+  assert processes.network_calls(sampling, paths.ve(), wrap) == 4 * (5 + 1)
+
+
+def test_noise_is_taken_inside_its_interval_alone():
+  """Of N(0, 1) data: nowhere is the ODE, everywhere is η, and else the plan has Λ = 0 outside."""
+  grid, path = samplers.karras(12), paths.ve()
+  rho = grid(path)
+
+  def noise(interval, eta=1.0):
+    sampling = config.Sampling(sampler="ddim", stochasticity=eta, noise_interval=interval, steps=12)
+    moved, grid, _ = processes.process(sampling)
+    return moved.plan(samplers.levels.lay(grid(path), path), path).c
+
+  everywhere, nowhere = noise(()), noise((1e3, 1e4))
+  assert np.all(nowhere == 0.0) and np.all(everywhere[:-1] > 0.0)
+  np.testing.assert_allclose(noise((0.0, 1e9))[:-1], everywhere[:-1], rtol=1e-6)
+  some = noise((0.1, 10.0))
+  outside = (rho[1:] > 10.0) | (rho[:-1] < 0.1)
+  inside = (rho[1:] >= 0.1) & (rho[:-1] <= 10.0)
+  assert outside.sum() >= 3 and inside.sum() >= 3
+  assert np.all(some[outside] == 0.0)
+  np.testing.assert_allclose(some[inside], everywhere[inside], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("own", "arguments", "wanted"), [
+    ({"churn": 5.0, "noise_interval": (0.1, 9.0)}, [], {}),
+    ({"churn": 5.0, "noise_interval": (0.1, 9.0)}, ["--sampler=unipc"],
+     {"sampler": "unipc", "churn": 0.0, "noise_interval": ()}),
+    ({"churn": 5.0}, ["--churn=0"], {"churn": 0.0}),
+    ({"churn": 5.0, "noise_interval": (0.1, 9.0)}, ["--sampler=ddim", "--stochasticity=1"],
+     {"sampler": "ddim", "churn": 0.0, "stochasticity": 1.0}),
+    ({"sampler": "annealed_langevin", "corrections": 9}, ["--sampler=ddim"],
+     {"sampler": "ddim", "corrections": 0}),
+    ({"corrector": "baoab", "corrector_friction": 2.0}, ["--corrector=exact"],
+     {"corrector": "exact", "corrector_friction": 0.0}),
+    ({"grid": "shifted", "shift": 3.0}, ["--grid=cosine"], {"grid": "cosine", "shift": 1.0}),
+    ({}, ["--levels=9,1,.1"], {"grid": "levels", "levels": (9.0, 1.0, 0.1)}),
+    ({"guidance": 3.0, "guidance_interval": (0.1, 1.0)}, ["--guidance=1"],
+     {"guidance": 1.0, "guidance_interval": ()}),
+])
+def test_a_flag_replaces_what_its_choice_has_no_use_for(own, arguments, wanted):
+  trained = config.Config(sampling=config.Sampling(**{"sampler": "heun", **own}))
+  with flagsaver.flagsaver():
+    flags.FLAGS(["sample", *arguments])
+    chosen = choice.config(trained).sampling
+  assert chosen == dataclasses.replace(trained.sampling, **wanted)
+  processes.check(chosen, paths.vp())
+
+
+def test_trajectory_is_that_of_the_samples(workdir, tmp_path):
+  out = tmp_path / "x.npy"
+  code, _, err = runner.call(
+      "sample", f"--workdir={workdir}", "--num_samples=70", "--path=rectified_flow",
+      "--sampler=multistep", "--stochasticity=1", "--levels=50,10,2,.5,.1", "--moments",
+      "--corrector=exact", "--trajectory", f"--out={out}")
+  assert code == 0, err
+  made = json.loads(out.with_suffix(".json").read_text())
+  x, run_back = np.load(out), np.load(tmp_path / made["trajectory"]["file"])
+  assert run_back.shape == (6, 60, 2)
+  # One batch of 60 and one of 70: the same samples to rounding.
+  np.testing.assert_allclose(run_back[-1], x[:60], rtol=0, atol=1e-5)
+  rho = np.array(made["trajectory"]["rho"])
+  np.testing.assert_allclose(rho, [50.0, 10.0, 2.0, 0.5, 0.1, 0.0], rtol=1e-6)
+  np.testing.assert_allclose(
+      made["trajectory"]["sigma"], rho / (1.0 + rho), rtol=1e-6, atol=1e-12)
+  assert made["network_calls"] == 5 + 4 and made["sampling"]["steps"] == 5
+  assert (tmp_path / "trajectories.png").stat().st_size > 1000
+
+  # The first states have the law that --moments says, N(α m, α²S + σ²) in standard units: at
+  # α = 1/51 that is nearly noise, and in the user's units its mean is α times the data's.
+  dataset = runs.prepare(records.read_config(workdir)).dataset
+  alpha, sigma = 1.0 / 51.0, 50.0 / 51.0
+  start = (run_back[0] - alpha * dataset.mean) / dataset.scale
+  spread = np.sqrt(alpha**2 * dataset.train.var(0) + sigma**2)
+  assert np.all(np.abs(start.mean(0) / spread) < 4.0 / np.sqrt(60))
+  assert np.all(np.abs(start.std(0) / spread - 1.0) < 4.0 / np.sqrt(2 * 60))
+
+
+def test_a_killed_command_goes_on_to_the_same_samples(workdir, tmp_path):
+  out, n = tmp_path / "x.npy", 30_000
+  partial, progress = out.with_name("x.npy.partial"), out.with_name("x.npy.progress")
+  command = ("sample", f"--workdir={workdir}", f"--num_samples={n}", "--sampler=ddim",
+             "--stochasticity=1", f"--out={out}", "--seed=5")
+  done = 0
+  for _ in range(2):
+    process, wanted = runner.start(*command), done + 2 * BATCH
+    deadline = time.monotonic() + 120.0
+    while done < wanted and process.poll() is None and time.monotonic() < deadline:
+      done = json.loads(progress.read_text())["done"] if progress.exists() else 0
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert wanted <= done < n and not out.exists() and partial.exists()
+  done = json.loads(progress.read_text())["done"]
+  whole = partial.read_bytes()[:128 + 8 * done]  # the header, and 8 bytes a sample
+
+  # A different command keeps its hands off.
+  code, _, err = runner.call(*command, "--steps=7")
+  assert code == 2 and "sampling.steps: 6 → 7" in err and "delete" in err
+  assert partial.read_bytes()[:len(whole)] == whole
+
+  code, stdout, err = runner.call(*command)
+  assert code == 0, err
+  assert f"going on with {out} at sample {done} of {n}" in stdout
+  assert not partial.exists() and not progress.exists() and out.read_bytes()[:len(whole)] == whole
+  run, state = runs.trained(workdir)
+  sampling = dataclasses.replace(run.config.sampling, sampler="ddim", stochasticity=1.0)
+  x = runs.draw(run, state.ema, sampling, run.path, runs.even_labels(run, n), seed=5)
+  np.testing.assert_array_equal(np.load(out), x)
+
+
+def test_what_is_not_finite_is_not_left_behind(workdir, tmp_path, monkeypatch):
+  whole = runs.restored
+  monkeypatch.setattr(runs, "restored", lambda *arguments: whole(*arguments)._replace(
+      ema=jax.tree.map(lambda leaf: leaf * jnp.nan, whole(*arguments).ema)))
+  code, _, err = runner.call("sample", f"--workdir={workdir}", f"--out={tmp_path / 'x.npy'}")
+  assert code == 2 and "100 of samples 0…99 are not finite" in err
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_streams(tmp_path):
+  """Rows count once they are whole; torn ones, lost ones and other commands are told apart."""
+  file, rows = tmp_path / "deep" / "x.npy", np.arange(24.0, dtype=np.float32).reshape(8, 3)
+  stream = streams.Stream(file, rows.shape, {"seed": 0})
+  stream.write(rows[:2])
+  stream.close()
+  with (file.parent / "x.npy.partial").open("ab") as partial:
+    partial.write(b"torn")
+
+  with pytest.raises(ValueError, match=r"2 of 8 done: seed: 0 → 1 \(there → here\); finish it"):
+    streams.Stream(file, rows.shape, {"seed": 1})
+  with pytest.raises(ValueError, match=r"shape: \[8, 3\] → \[9, 3\]"):
+    streams.Stream(file, (9, 3), {"seed": 0})
+
+  stream = streams.Stream(file, rows.shape, {"seed": 0})
+  assert stream.done == 2
+  stream.write(rows[2:])
+  stream.finish()
+  np.testing.assert_array_equal(np.load(file), rows)
+  # Killed before what belongs beside it was written: nothing is drawn again.
+  assert streams.Stream(file, rows.shape, {"seed": 0}).done == 8
+  stream.forget()
+  assert [path.name for path in file.parent.iterdir()] == ["x.npy"]
+
+  # A finished array is no part of the next command's, nor is a partial one that is too short.
+  for _ in range(2):
+    stream = streams.Stream(file, rows.shape, {"seed": 0})
+    assert stream.done == 0
+    stream.write(rows[:5])
+    stream.close()
+    partial = file.parent / "x.npy.partial"
+    partial.write_bytes(partial.read_bytes()[:-1])
+  np.testing.assert_array_equal(np.load(file), rows)
+
+
+def test_memory_does_not_grow_with_what_is_written(tmp_path):
+  def peak(n):
+    tracemalloc.start()
+    stream = streams.Stream(tmp_path / f"{n}.npy", (n, 1000), {})
+    for _ in range(n // 100):
+      stream.write(np.ones((100, 1000), np.float32))
+    stream.finish()
+    return tracemalloc.get_traced_memory()[1], tracemalloc.stop()
+
+  # 2 MB and 20 MB of samples.
+  small, large = peak(500)[0], peak(5000)[0]
+  assert large < 1.2 * small
+
+
+def test_a_disk_without_room_is_said_before_anything_is_drawn(tmp_path, monkeypatch):
+  monkeypatch.setattr(streams.shutil, "disk_usage", lambda place: type("", (), {"free": 100}))
+  with pytest.raises(OSError, match=r"disk full: .* takes 1,200 bytes more, 100 are free"):
+    streams.Stream(tmp_path / "x.npy", (100, 3), {})
+  assert list(tmp_path.iterdir()) == []
