@@ -291,7 +291,3 @@ def test_bad_input_is_named():
                lambda k: corrected.annealed_langevin(corrections=k)):
     with pytest.raises(ValueError, match="corrections must be at least 1"):
       make(0)
-  for predictor in (samplers.unipc(), samplers.multistep(3)):
-    with pytest.raises(ValueError, match="corrects its own last step"):
-      samplers.sample(jax.random.key(0), GAUSSIAN, VP, shape=(1,), grid=GRID,
-                      method=corrected.predictor_corrector(predictor, correctors.exact()))

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from langevin_jax import predictions
 from langevin_jax.likelihood import prior
 from langevin_jax.paths import Path
+from langevin_jax.samplers.adaptive import integrate
 
 TANGENT_LIMIT_BYTES = 2**28
 """The most that the tangents of one exact divergence may take: a network keeps many times this."""
@@ -85,7 +86,9 @@ def log_prob(
   if tolerance is None:
     z, gained = _runge_kutta(slope, x, batch_axes, start, end, steps)
   else:
-    z, gained = _adaptive(slope, x, batch_axes, start, end, tolerance, max_steps)
+    (z, gained), _ = integrate(
+        lambda state, ell: slope(state[0], ell), (x, jnp.zeros(x.shape[:batch_axes], x.dtype)),
+        start, end, tolerance=tolerance, max_steps=max_steps)
   # log q(start) = log q(end) − ∫ d log q, the integral running from the data outwards.
   return prior.log_prob(z, rho_max, moments, batch_axes) - gained
 
@@ -157,25 +160,3 @@ def _runge_kutta(slope, x, batch_axes, start, end, steps):
 
   nothing = jnp.zeros(x.shape[:batch_axes], x.dtype)
   return jax.lax.scan(step, (x, nothing), jnp.arange(steps, dtype=x.dtype))[0]
-
-
-def _adaptive(slope, x, batch_axes, start, end, tolerance, max_steps):
-  try:
-    import diffrax
-  except ImportError as error:
-    raise ValueError(
-        "tolerance needs diffrax: pip install 'langevin_jax[adaptive]', or leave it None for "
-        "fixed steps") from error
-  # The largest entry, not the mean square: an example is as exact in a batch as alone.
-  largest = lambda error: jnp.max(jnp.stack([jnp.max(jnp.abs(e)) for e in jax.tree.leaves(error)]))
-  solution = diffrax.diffeqsolve(
-      diffrax.ODETerm(lambda ell, state, _: slope(state[0], ell)), diffrax.Tsit5(),
-      jnp.asarray(start, x.dtype), jnp.asarray(end, x.dtype), None,
-      (x, jnp.zeros(x.shape[:batch_axes], x.dtype)), max_steps=max_steps, throw=False,
-      stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance, norm=largest))
-  reached = solution.result == diffrax.RESULTS.successful
-  if not isinstance(reached, jax.core.Tracer) and not reached:
-    raise ValueError(
-        f"tolerance={tolerance} was not reached within max_steps={max_steps}: raise either, or "
-        "leave tolerance None for fixed steps")
-  return jax.tree.map(lambda leaf: jnp.where(reached, leaf[0], jnp.nan), solution.ys)

@@ -1,8 +1,13 @@
 """Samplers: a grid of noise levels, a method, and one scan that runs them along any path."""
 
+from langevin_jax.samplers import correctors
+from langevin_jax.samplers.adaptive import adaptive
+from langevin_jax.samplers.corrected import annealed_langevin, predictor_corrector
+from langevin_jax.samplers.correctors import Corrector
 from langevin_jax.samplers.grids import (
     Grid,
     cosine,
+    explicit,
     karras,
     shifted,
     uniform_half_log_snr,
@@ -18,11 +23,14 @@ from langevin_jax.samplers.linear import (
     unipc,
 )
 from langevin_jax.samplers.noise import brownian
+from langevin_jax.samplers.optimised import optimised
 from langevin_jax.samplers.sampling import Trajectory, sample, trajectory
 from langevin_jax.samplers.staged import heun, singlestep
 
 __all__ = [
-    "Grid", "Level", "Method", "Trajectory", "adams_bashforth", "brownian", "cosine", "ddim",
-    "euler", "euler_maruyama", "heun", "karras", "multistep", "sample", "shifted", "singlestep",
+    "Corrector", "Grid", "Level", "Method", "Trajectory", "adams_bashforth", "adaptive",
+    "annealed_langevin",
+    "brownian", "correctors", "cosine", "ddim", "euler", "euler_maruyama", "explicit", "heun",
+    "karras", "multistep", "optimised", "predictor_corrector", "sample", "shifted", "singlestep",
     "trajectory", "uniform_half_log_snr", "uniform_time", "unipc",
 ]

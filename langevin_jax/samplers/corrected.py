@@ -14,7 +14,6 @@ import numpy as np
 from langevin_jax.paths import Path
 from langevin_jax.samplers.correctors import Corrector, euler
 from langevin_jax.samplers.levels import Draw, Level, Method, Model, memoised, pick
-from langevin_jax.samplers.linear import Numbers
 
 # Draws set apart for one identity step.
 _DRAWS = 4
@@ -61,16 +60,12 @@ def predictor_corrector(
     corrections: how many at a level, ≥ 1.
 
   Raises:
-    ValueError: corrections < 1; where it is planned, a predictor that itself corrects the state it
-      came from (`unipc`, `multistep(3)`), and would undo what was done to it since.
+    ValueError: corrections < 1.
   """
   _check(corrections)
 
   def plan(levels: Level, path: Path) -> _Corrected:
     inner = predictor.plan(levels, path)
-    if isinstance(inner, Numbers) and inner.fixed is not None:
-      raise ValueError("predictor corrects its own last step, so no corrector can come between: "
-                       "use multistep(2) or singlestep in the place of unipc or multistep(3)")
     count = np.arange(len(levels.t) - 1)
     return _Corrected(pick(levels, slice(-1)), levels.alpha[1:], count > 0, count == 1, inner)
 

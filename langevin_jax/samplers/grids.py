@@ -7,7 +7,8 @@ at the path's own noisy end where that is less.
 """
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -100,6 +101,25 @@ def shifted(n: int, shift: float = 1.0) -> Grid:
       return _closed(shift * s / (1.0 - s))
 
   return grid
+
+
+def explicit(rho: Sequence[float]) -> Grid:
+  """Your own levels ρ, falling and positive; the clean end is added. The same for every path.
+
+  Raises:
+    ValueError: no level, or levels that do not fall or are not positive.
+  """
+  values = tuple(float(v) for v in rho)
+  falls = all(a > b for a, b in itertools.pairwise(values))
+  if not values or not falls or not values[-1] > 0.0:
+    given = ", ".join(map(str, values))
+    raise ValueError(f"levels must be positive and fall strictly, got {given}")
+  return _explicit(values)
+
+
+@functools.lru_cache
+def _explicit(values: tuple[float, ...]) -> Grid:
+  return lambda path: _closed(np.array(values))
 
 
 def _top(path: Path, rho_max: float, rho_min: float) -> float:

@@ -73,6 +73,14 @@ def fold(key: jax.Array, data: jax.Array | int) -> jax.Array:
   return fold_in(key, data)
 
 
+def split(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The key of the first state and that of the steps; of each key of an array."""
+  halve = jax.random.split
+  for _ in key.shape:
+    halve = jax.vmap(halve)
+  return tuple(jnp.moveaxis(halve(key), -1, 0))
+
+
 def start(
     draw: Callable[[], jax.Array], level: Level, moments: tuple[jax.Array, jax.Array] | None
 ) -> jax.Array:

@@ -1,7 +1,7 @@
 """One scan for every method, grid, path and model: `sample`, and `trajectory` when it is wanted."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from langevin_jax import predictions, splitting
 from langevin_jax.paths import Path
 from langevin_jax.samplers import grids, levels, linear, noise
-from langevin_jax.samplers.levels import Method
+from langevin_jax.samplers.levels import Level, Method
 
 Moments = tuple[jax.Array, jax.Array]
 
@@ -97,59 +97,79 @@ def _compiled(*choice):
   return jax.jit(_runner(*choice))
 
 
-def _runner(denoise, path, shape, method, grid, brownian, keep):
+class Plan(NamedTuple):
+  """What a run needs besides keys and model, made on the host: arrays with leading axis n (+ 1)."""
+
+  levels: Level
+  numbers: Any
+  places: noise.Positions | None
+
+
+def plan(
+    path: Path, method: Method, grid: grids.Grid, brownian: noise.Brownian | None = None
+) -> tuple[Plan, float]:
+  """The numbers of a run, and the length of its Brownian path's clock (0 where there is none).
+
+  Raises:
+    ValueError: a grid that does not fall strictly to 0, or what the method refuses.
+  """
   rho = np.asarray(grid(path), np.float64)
   if rho.ndim != 1 or len(rho) < 2 or rho[-1] != 0.0 or not np.all(np.diff(rho) < 0.0):
     raise ValueError(f"a grid must fall strictly to a last rho of 0, got {rho}")
   nodes = levels.lay(rho, path)
-  numbers = method.plan(nodes, path)
-  model = levels.model(denoise)
+  places, length = None, 0.0
   if brownian is not None and not splitting.is_zero(method.stochasticity):
     places, length = noise.positions(nodes, method.stochasticity, path, brownian.depth)
+  return Plan(nodes, method.plan(nodes, path), places), length
+
+
+def _runner(denoise, path, shape, method, grid, brownian, keep):
+  planned, length = plan(path, method, grid, brownian)
+  depth = 0 if brownian is None else brownian.depth
+  return lambda key, initial, moments: run(
+      planned, key, initial, moments, model=levels.model(denoise), shape=shape, method=method,
+      keep=keep, length=length, depth=depth)
+
+
+def run(
+    planned: Plan, key: jax.Array, initial: jax.Array | None, moments: Moments | None, *,
+    model: levels.Model, shape: tuple[int, ...], method: Method, keep: bool = False,
+    length: float = 0.0, depth: int = 0,
+) -> jax.Array | Trajectory:
+  """One reverse process by its numbers, which may be traced: grids of n steps share a program."""
+  dtype = jnp.result_type(float) if initial is None else initial.dtype
+  cast = lambda v: jnp.asarray(v, dtype if jnp.issubdtype(v.dtype, jnp.floating) else v.dtype)
+  planned = jax.tree.map(cast, planned)
+  key_start, key_steps = noise.split(key)
+  like = jax.ShapeDtypeStruct(shape, dtype)
+  first = levels.pick(planned.levels, 0)
+  if initial is None:
+    x = noise.start(lambda: noise.normal(key_start, like), first, moments)
   else:
-    places = None
+    x = initial / first.scale
+  at = lambda place: noise.value(key_steps, like, place.cell, place.part, length, depth)
 
-  def run(key, initial, moments):
-    dtype = jnp.result_type(float) if initial is None else initial.dtype
-    cast = lambda v: jnp.asarray(v, dtype if jnp.issubdtype(v.dtype, jnp.floating) else v.dtype)
-    split = jax.random.split
-    for _ in key.shape:
-      split = jax.vmap(split)
-    key_start, key_steps = jnp.moveaxis(split(key), -1, 0)
-    like = jax.ShapeDtypeStruct(shape, dtype)
-    first = jax.tree.map(cast, levels.pick(nodes, 0))
-    if initial is None:
-      x = noise.start(lambda: noise.normal(key_start, like), first, moments)
+  def step(carry, now):
+    i, numbers, place = now
+    x, history, y = carry
+    own = noise.fold(key_steps, i)
+    if place is None:
+      reverse = lambda: noise.normal(own, x)
     else:
-      x = initial / first.scale
-    at = lambda place: noise.value(key_steps, like, place.cell, place.part, length, brownian.depth)
+      before, y = y, at(place)
+      reverse = lambda: (y - place.kept * before) / place.spread
+    # Draw 0 is the reverse process's own; a traced index is a corrector's, and never 0.
+    draw = lambda j: (reverse() if isinstance(j, int) and j == 0 else
+                      noise.normal(noise.fold(own, j), x))
+    x, denoised, history = method.step(draw, x, history, model, numbers)
+    return (x, history, y), (x, denoised) if keep else None
 
-    def step(carry, now):
-      i, numbers, place = now
-      x, history, y = carry
-      own = noise.fold(key_steps, i)
-      if place is None:
-        # The j-th draw of a step is its own key's, folded again.
-        reverse = lambda: noise.normal(own, x)
-      else:
-        before, y = y, at(place)
-        reverse = lambda: (y - place.kept * before) / place.spread
-      # A traced index is a corrector's: never 0.
-      draw = lambda j: (reverse() if isinstance(j, int) and j == 0 else
-                        noise.normal(noise.fold(own, j), x))
-      x, denoised, history = method.step(draw, x, history, model, numbers)
-      return (x, history, y), (x, denoised) if keep else None
-
-    count = jnp.arange(len(rho) - 1)
-    split_places = (None, None) if places is None else tuple(
-        jax.tree.map(lambda v, s=s: cast(v[s]), places) for s in (0, slice(1, None)))
-    y = () if places is None else at(split_places[0])
-    (x_0, *_), states = jax.lax.scan(
-        step, (x, method.init(x), y), (count, jax.tree.map(cast, numbers), split_places[1]))
-    if not keep:
-      return x_0
-    scale = cast(nodes.scale).reshape(-1, *[1] * len(shape))
-    x = jnp.concatenate([x[None], states[0]]) * jnp.broadcast_to(scale, (len(rho), *shape))
-    return Trajectory(cast(nodes.t), x, states[1])
-
-  return run
+  start, ends = (jax.tree.map(lambda v, s=s: v[s], planned.places) for s in (0, slice(1, None)))
+  carry = x, method.init(x), () if start is None else at(start)
+  steps = jnp.arange(len(planned.levels.t) - 1)
+  (x_0, *_), states = jax.lax.scan(step, carry, (steps, planned.numbers, ends))
+  if not keep:
+    return x_0
+  scale = planned.levels.scale.reshape(-1, *[1] * len(shape))
+  x = jnp.concatenate([x[None], states[0]])
+  return Trajectory(planned.levels.t, x * jnp.broadcast_to(scale, x.shape), states[1])

@@ -1,0 +1,384 @@
+"""Exponential integrators of order 1–3 and their relatives, against theory and one another."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from langevin_jax import paths, predictions, samplers
+from langevin_jax.samplers import exponential, levels
+
+WEIGHTS, MEANS, STDS = (.35, .45, .2), (-1.2, .4, 1.6), (.35, .25, .15)
+VP, VE, FLOW = paths.vp(), paths.ve(), paths.rectified_flow()
+
+
+def mixture(x, ell):
+  """D of the one-dimensional mixture of MATH §6 at unit scale, elementwise."""
+  frame = predictions.unit_frame(ell)
+  var = [frame.alpha**2 * s**2 + frame.sigma**2 for s in STDS]
+  offset = [x - frame.alpha * m for m in MEANS]
+  r = jax.nn.softmax(jnp.stack([jnp.log(w) - 0.5 * jnp.log(v) - 0.5 * o**2 / v
+                                for w, v, o in zip(WEIGHTS, var, offset, strict=True)]), axis=0)
+  return sum(r[k] * (MEANS[k] + frame.alpha * STDS[k] ** 2 / var[k] * offset[k]) for k in range(3))
+
+
+def gaussian(x, ell, var=0.3, mean=0.5):
+  frame = predictions.unit_frame(ell)
+  return mean + frame.alpha * var / (frame.alpha**2 * var + frame.sigma**2) * (
+      x - frame.alpha * mean)
+
+
+def quantile(u, rho):
+  """F_ρ⁻¹(u) of the mixture by 80 halvings."""
+  cdf = lambda z: sum(w * stats.norm.cdf(z, m, np.hypot(s, rho))
+                      for w, m, s in zip(WEIGHTS, MEANS, STDS, strict=True))
+  low, high = np.full_like(u, -5 - 8 * rho), np.full_like(u, 5 + 8 * rho)
+  for _ in range(80):
+    middle = 0.5 * (low + high)
+    below = cdf(middle) < u
+    low, high = np.where(below, middle, low), np.where(below, high, middle)
+  return 0.5 * (low + high)
+
+
+def ends(method, path, grid, x, model):
+  """z at the last positive level of a grid, from z = x at its first."""
+  denoise = predictions.Denoiser(model, path)
+  size = path.alpha(path.time(-np.log(grid(path)[[0, -2]])))
+  run = samplers.trajectory(jax.random.key(0), denoise, path, shape=x.shape, method=method,
+                            grid=grid, initial=jnp.asarray(size[0] * x))
+  return run.x[-2] / size[1]
+
+
+# Order, and the root mean square error at N = 32 of MATH §6 where it gives one.
+DETERMINISTIC = {
+    "multistep(2)": (samplers.multistep(2), VP, 2, 1.2e-3),
+    "multistep(3)": (samplers.multistep(3), FLOW, 3, 1.26e-4),
+    "multistep(2, α)": (samplers.multistep(2, variable="alpha"), FLOW, 2, None),
+    "multistep(3, α)": (samplers.multistep(3, variable="alpha"), VE, 3, None),
+    "unipc(1)": (samplers.unipc(1), VP, 2, None),
+    "unipc(2)": (samplers.unipc(2), VE, 3, 1.8e-4),
+    "unipc(2, α)": (samplers.unipc(2, variable="alpha"), VE, 3, None),
+    "singlestep(1)": (samplers.singlestep(1), VP, 1, 2.5e-2),
+    "singlestep(2)": (samplers.singlestep(2), FLOW, 2, 4.4e-4),
+    "singlestep(3)": (samplers.singlestep(3), VP, 3, 1.7e-5),
+    "heun, own time": (samplers.heun(own_time=True), FLOW, 2, None),
+    "adams_bashforth(2)": (samplers.adams_bashforth(2), FLOW, 2, None),
+    "adams_bashforth(3)": (samplers.adams_bashforth(3), FLOW, 3, None)}
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_order_of_convergence_to_the_exact_flow(x64, name):
+  """z′ = F⁻¹_ρ′(F_ρ(z)) from ρ = 3 to .1: slope from N = 16 to 128, errors at 32 within 10 %.
+
+  MATH §10: ±.15, and ±.25 at order three. Multistep methods are still short of their order at 16
+  steps, at which their history is half of all; theirs is the slope from 32 to 128.
+  """
+  method, path, order, expected = DETERMINISTIC[name]
+  u = np.linspace(0.02, 0.98, 200)
+  start, exact = quantile(u, 3.0), quantile(u, 0.1)
+  # n + 1 levels down to .1 are n steps; the last step of all, to ρ = 0, is not looked at.
+  error = {n: np.sqrt(np.mean((ends(method, path, samplers.karras(n + 1, rho_min=0.1, rho_max=3.0),
+                                    start, mixture) - exact) ** 2)) for n in (16, 32, 128)}
+  first = 32 if "step(" in name and "multi" in name or "unipc" in name else 16
+  slope = np.log(error[first] / error[128]) / np.log(128 / first)
+  assert abs(slope - order) < (0.15 if order < 3 else 0.25), (slope, error)
+  if expected is not None:
+    np.testing.assert_allclose(error[32], expected, rtol=0.1)
+
+
+def test_unipc_of_order_3_is_at_least_that(x64):
+  u = np.linspace(0.02, 0.98, 200)
+  start, exact = quantile(u, 3.0), quantile(u, 0.1)
+  error = [np.sqrt(np.mean((ends(samplers.unipc(3), VP, samplers.karras(
+      n + 1, rho_min=0.1, rho_max=3.0), start, mixture) - exact) ** 2)) for n in (32, 128)]
+  assert np.log2(error[0] / error[1]) / 2 > 3.0
+
+
+# Several at once: the error of a single one changes sign on the way.
+VARIANCES = np.array([0.05, 0.2, 1.0, 4.0])
+
+
+def law(method, n):
+  """Var z at the last positive level for N(0, var) data, exact: the run on unit draws.
+
+  The method is linear in the first state and in its draws, so the variance is the sum of squares of
+  its responses to each of them alone.
+  """
+  nodes = levels.lay(samplers.karras(n + 1, rho_min=0.1, rho_max=3.0)(VE), VE)
+  var = VARIANCES
+  first = np.sqrt(nodes.alpha[0] ** 2 * var + nodes.sigma[0] ** 2)
+  # Row 0 responds to the start, row i + 1 to the draw of step i.
+  x = jnp.zeros((n + 1, len(var))).at[0].set(first)
+  numbers = jax.tree.map(lambda v: jnp.asarray(v)[:-1], method.plan(nodes, VE))
+
+  @jax.jit
+  def run(x, numbers):
+    def step(carry, now):
+      i, numbers = now
+      x, history = carry
+      row = jnp.arange(n + 1)[:, None] == i + 1
+      draw = lambda _: jnp.broadcast_to(jnp.where(row, 1.0, 0.0), x.shape)
+      x, _, history = method.step(draw, x, history, model, numbers)
+      return (x, history), None
+
+    def model(x, level):
+      gain = level.alpha * var / (level.alpha**2 * var + level.sigma**2)
+      return jnp.broadcast_to(gain[None], x.shape) * x
+
+    return jax.lax.scan(step, (x, method.init(x)), (jnp.arange(n), numbers))[0][0]
+
+  return np.sum(np.asarray(run(x, numbers)) ** 2, 0) / nodes.alpha[-2] ** 2
+
+
+@pytest.mark.parametrize(("make", "order"), [
+    (lambda eta: samplers.multistep(2, eta), 2), (lambda eta: samplers.unipc(1, eta), 2),
+    (lambda eta: samplers.singlestep(1, eta), 1), (lambda eta: samplers.singlestep(2, eta), 2),
+    (lambda eta: samplers.singlestep(3, eta), 3),
+    (lambda eta: samplers.multistep(2, eta, variable="alpha"), 2)],
+    ids=["multistep(2)", "unipc(1)", "singlestep(1)", "singlestep(2)", "singlestep(3)",
+         "multistep(2, α)"])
+@pytest.mark.parametrize("eta", [0.5, 1.0, 2.0])
+def test_weak_order(x64, make, order, eta):
+  """Of the law of Gaussian data, by its exact recursion, ±.2 (MATH §10); η = 2 needs more steps."""
+  counts = (64, 128) if eta < 2.0 else (128, 256)
+  errors = [np.sqrt(np.mean((law(make(eta), n) / (VARIANCES + 0.01) - 1) ** 2)) for n in counts]
+  assert abs(np.log2(errors[0] / errors[1]) - order) < 0.2, errors
+
+
+def test_moments_are_integrals_also_where_formulas_cancel(x64):
+  """M_j = ∫₀¹ w e^{−w(1−θ)} θ^j dθ, in float64 and (3e-7) in float32; 1 at w = ∞."""
+  w = np.array([1e-9, 1e-4, 0.3, 1.999, 2.001, 7.0, 60.0])
+  exact = np.array([[integrate.quad(lambda th, w=w, j=j: w * np.exp(-w * (1 - th)) * th**j, 0, 1,
+                                    epsabs=0, epsrel=1e-13)[0] for w in w] for j in range(4)])
+  np.testing.assert_allclose(exponential.moments(w, 4), exact, rtol=1e-12)
+  single = exponential.moments(jnp.asarray(w, jnp.float32), 4)
+  np.testing.assert_allclose(single, exact, rtol=3e-7)
+  np.testing.assert_array_equal(exponential.moments(np.array([np.inf]), 4), np.ones((4, 1)))
+  # w/(j + 1) as w → 0: those of Adams–Bashforth, whose weights are 3/2 and −1/2.
+  tiny = np.array([1e-12])
+  np.testing.assert_allclose(
+      np.ravel(exponential.weights(exponential.moments(tiny, 2), [np.zeros(1), -np.ones(1)])) / tiny,
+      [1.5, -0.5], rtol=1e-9)
+
+
+def test_weights_integrate_polynomials_in_their_variable_exactly(x64):
+  """D = θ^j, and D = α^j along the step, for j below the number of nodes; any η."""
+  w, nodes = np.array([0.7]), [np.zeros(1), -np.full(1, 0.8), -np.full(1, 1.9)]
+  c = exponential.weights(exponential.moments(w, 3), nodes)
+  for j in range(3):
+    np.testing.assert_allclose(sum(c_i * t**j for c_i, t in zip(c, nodes, strict=True)),
+                               exponential.moments(w, 3)[j], rtol=1e-12)
+  for h, eta in ((0.4, 0.0), (2.5, 0.0), (0.9, 1.0), (0.6, 2.0)):
+    w, rho = (1 + eta**2) * h, 0.3
+    alpha = lambda ell: 1 / np.sqrt(1 + np.exp(-2 * ell))
+    end, kappa = -np.log(rho), 1 + eta**2
+    moments = exponential.alpha_moments(*(np.array([v]) for v in (w, h, rho)), 3)
+    start, stop = alpha(end - h), alpha(end)
+    for j in range(3):
+      exact = integrate.quad(
+          lambda back, j=j: np.exp(-kappa * back) * kappa * (
+              (alpha(end - back) - start) / (stop - start)) ** j, 0, h, epsrel=1e-12)[0]
+      np.testing.assert_allclose(moments[j], exact, rtol=1e-9)
+
+
+def test_multistep_2_is_dpm_solver_plus_plus(x64):
+  """Lu et al. 2022, algorithm 2, with the exact weight w φ₂ of the difference in its place."""
+  nodes = levels.lay(samplers.karras(7)(VE), VE)
+  n = samplers.multistep(2).plan(nodes, VE)
+  h = np.diff(nodes.half_log_snr)
+  for i in range(1, 6):
+    r = h[i - 1] / h[i]
+    change = (h[i] - 1 + np.exp(-h[i])) / h[i] / r
+    expected = nodes.alpha[i + 1] * np.array([-np.expm1(-h[i]) + change, -change])
+    np.testing.assert_allclose(n.b[i], expected, rtol=1e-10)
+  np.testing.assert_allclose(n.b[[0, -1], 1], 0.0)
+
+
+SAME = {
+    "multistep(1) = ddim": (samplers.multistep(1, 0.7), samplers.ddim(0.7), VP),
+    "singlestep(1) = ddim": (samplers.singlestep(1), samplers.ddim(), VP),
+    "Euler on rectified flow = ddim": (samplers.euler(), samplers.ddim(), FLOW),
+    "Euler = Euler–Maruyama at η = 0": (samplers.euler(), samplers.euler_maruyama(0.0), VP),
+    "Euler in σ = ddim": (samplers.adams_bashforth(1), samplers.ddim(), VE),
+    "Heun in ρ = in VE's time": (samplers.heun(), samplers.heun(own_time=True), VE),
+    "η(ℓ) constant = η": (samplers.multistep(3, lambda ell: 0.7 + 0 * ell),
+                          samplers.multistep(3, 0.7), VP),
+    "η(ℓ) constant = η, kernel": (samplers.singlestep(2, lambda ell: 0.7 + 0 * ell),
+                                  samplers.singlestep(2, 0.7), VP)}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_limits_between_methods(x64, name):
+  one, other, path = SAME[name]
+  denoise = predictions.Denoiser(mixture, path)
+  draw = lambda method: samplers.sample(
+      jax.random.key(1), denoise, path, shape=(50,), method=method, grid=samplers.karras(9))
+  np.testing.assert_allclose(draw(one), draw(other), atol=1e-9)
+
+
+PATHS = {"vp": VP, "ve": VE, "rectified_flow": FLOW, "linear_vp": paths.linear_vp(),
+         "cosine": paths.cosine(), "sub_vp": paths.sub_vp()}
+FREE = {
+    "ddim(1)": samplers.ddim(1.0), "multistep(3)": samplers.multistep(3),
+    "multistep(2, 1, α)": samplers.multistep(2, 1.0, variable="alpha"),
+    "unipc(2)": samplers.unipc(2), "singlestep(3, .5)": samplers.singlestep(3, 0.5),
+    "heun": samplers.heun(20.0)}
+
+
+def test_one_model_makes_the_same_samples_along_every_path_to_the_last_bit():
+  """A model that knows no path; a function of (x_t, t) agrees to float32, but for separatrices."""
+  grid, shape = samplers.karras(12), (2000,)
+
+  def plain(path):
+    return lambda x_t, t: mixture(x_t / jnp.hypot(path.alpha(t), path.sigma(t)),
+                                  path.half_log_snr(t))
+
+  def along(path, make):
+    denoise = make(path)
+    return np.stack(jax.jit(lambda key: [
+        samplers.sample(key, denoise, path, shape=shape, method=method, grid=grid)
+        for method in FREE.values()])(jax.random.key(0)))
+
+  knowing = {name: along(path, lambda path: predictions.Denoiser(mixture, path))
+             for name, path in PATHS.items()}
+  for name, x in knowing.items():
+    np.testing.assert_array_equal(x, knowing["ve"], name)
+  assert len(np.unique(knowing["ve"])) > 0.9 * knowing["ve"].size
+  error = np.abs(along(VP, plain) - knowing["ve"])
+  assert np.quantile(error, 0.995) < 1e-5 and error.max() < 1e-3
+
+
+def test_agrees_with_diffrax(x64):
+  """Dopri8 of diffrax on dz/dρ = ε̂ in its own loop, against every family at many steps."""
+  z = jnp.linspace(-2.5, 2.5, 21) * 3.0
+  model = lambda z, rho: mixture(z / jnp.sqrt(1 + rho**2), -jnp.log(rho))
+  solution = diffrax.diffeqsolve(
+      diffrax.ODETerm(lambda rho, z, _: (z - model(z, rho)) / rho), diffrax.Dopri8(), 3.0, 0.1,
+      None, z, stepsize_controller=diffrax.PIDController(rtol=1e-11, atol=1e-12), max_steps=4096)
+  exact = np.asarray(solution.ys[0])
+  grid = samplers.karras(401, rho_min=0.1, rho_max=3.0)
+  for method, atol in ((samplers.singlestep(3), 2e-8), (samplers.unipc(3), 2e-8),
+                       (samplers.multistep(3, variable="alpha"), 2e-6), (samplers.heun(), 2e-5)):
+    np.testing.assert_allclose(ends(method, VE, grid, z, mixture), exact, atol=atol)
+
+
+def test_adaptive_reaches_its_tolerance_or_says_so(x64):
+  denoise, key = predictions.Denoiser(mixture, FLOW), jax.random.key(3)
+  fine = samplers.sample(key, denoise, FLOW, shape=(40,), method=samplers.unipc(3),
+                         grid=samplers.uniform_half_log_snr(800))
+  errors, calls = [], []
+  for tolerance in (1e-3, 1e-6, 1e-9):
+    x, used = samplers.adaptive(key, denoise, FLOW, shape=(40,), tolerance=tolerance)
+    errors.append(np.abs(x - fine).max())
+    calls.append(int(used))
+  assert errors[0] < 0.1 and errors[1] < 1e-4 and errors[2] < 1e-6, errors
+  assert calls[0] < calls[1] < calls[2], calls
+  with pytest.raises(ValueError, match="tolerance=1e-09 was not reached within max_steps=20"):
+    samplers.adaptive(key, denoise, FLOW, shape=(40,), tolerance=1e-9, max_steps=20)
+  # Nothing can be raised where it is traced: nothing wrong is returned either.
+  x, _ = jax.jit(lambda key: samplers.adaptive(key, denoise, FLOW, shape=(40,), tolerance=1e-9,
+                                               max_steps=20))(key)
+  assert np.isnan(x).all()
+
+
+def test_calls_of_the_network(x64):
+  """n for one-call methods; 2n − 1 for Heun and k(n − 1) + 1 for singlestep: the last is STEP."""
+  calls = []
+
+  def counted(x, ell):
+    jax.debug.callback(lambda: calls.append(1))
+    return gaussian(x, ell)
+
+  n = 6
+  for method, expected in (
+      (samplers.multistep(3), n), (samplers.unipc(3), n), (samplers.adams_bashforth(3), n),
+      (samplers.heun(), 2 * n - 1), (samplers.singlestep(2, 1.0), 2 * (n - 1) + 1),
+      (samplers.singlestep(3), 3 * (n - 1) + 1)):
+    calls.clear()
+    jax.block_until_ready(samplers.sample(
+        jax.random.key(0), predictions.Denoiser(counted, VP), VP, shape=(3,), method=method,
+        grid=samplers.karras(n)))
+    jax.effects_barrier()
+    assert len(calls) == expected
+
+
+def test_no_method_is_biased_on_a_point_mass_at_ten_steps():
+  """From ρ = 50 and from pure noise; every state on the way is the point and finite noise."""
+  point = 1.5
+  denoise = predictions.Denoiser(lambda x, ell: jnp.full_like(x, point), FLOW)
+  methods = [method for method, *_ in DETERMINISTIC.values()] + list(FREE.values()) + [
+      samplers.euler_maruyama(), samplers.heun()]
+  for grid in (samplers.karras(10, rho_max=50.0), samplers.uniform_time(10)):
+    runs = jax.jit(lambda key, grid=grid: [
+        samplers.trajectory(key, denoise, FLOW, shape=(64,), method=method, grid=grid).x
+        for method in methods])(jax.random.key(0))
+    for x in runs:
+      np.testing.assert_array_equal(x[-1], np.full(64, point, np.float32))
+      assert np.isfinite(x).all() and np.abs(x).max() < 10.0
+
+
+def test_a_wrapper_s_change_of_the_state_survives_the_correction(x64):
+  """UniPC corrects by an increment: a shift between two steps shifts what follows, no less."""
+  nodes = levels.lay(samplers.karras(5, rho_max=5.0)(VE), VE)
+  method = samplers.unipc(2)
+  numbers = method.plan(nodes, VE)
+  model = lambda x, level: jnp.zeros_like(x)  # D is no function of x: only a x is left of a shift
+
+  def run(shift):
+    x, carry = jnp.ones(1), method.init(jnp.ones(1))
+    for i in range(3):
+      x, _, carry = method.step(lambda _: None, x + shift * (i == 2), carry, model,
+                                jax.tree.map(lambda v, i=i: v[i], numbers))
+    return x
+
+  np.testing.assert_allclose(run(0.25) - run(0.0), 0.25 * numbers.a[2], atol=1e-12)
+
+
+def test_an_optimised_grid_is_better_on_noise_it_has_not_seen():
+  denoise, n, seen = predictions.Denoiser(mixture, VP), 6, []
+  method = samplers.multistep(2, variable="alpha")
+  grid = samplers.optimised(jax.random.key(0), denoise, VP, n=n, shape=(256,), method=method,
+                            rounds=2, progress=lambda solves, error: seen.append(error))
+  rho = grid(VP)
+  assert rho.shape == (n + 1,) and rho[0] == pytest.approx(80.0) and np.all(np.diff(rho) < 0.0)
+  np.testing.assert_array_equal(rho, grid(FLOW))
+  assert len(seen) == 3 and seen[0] >= seen[1] >= seen[2]
+  key = jax.random.key(1)
+  draw = lambda method, grid: samplers.sample(
+      key, denoise, VP, shape=(256,), method=method, grid=grid)
+  fine = draw(samplers.unipc(3), samplers.uniform_half_log_snr(300))
+  rms = lambda grid: np.sqrt(np.mean((draw(method, grid) - fine) ** 2))
+  assert rms(grid) < 0.5 * min(rms(samplers.karras(n)), rms(samplers.uniform_half_log_snr(n)))
+
+
+def test_bad_input_is_named():
+  for make in (samplers.multistep, samplers.unipc, samplers.singlestep, samplers.adams_bashforth):
+    for order in (0, 4, 2.5):
+      with pytest.raises(ValueError, match="order must be one of 1, 2, 3"):
+        make(order)
+  for make in (samplers.multistep, samplers.unipc, samplers.singlestep):
+    with pytest.raises(ValueError, match="stochasticity must be >= 0"):
+      make(2, -1.0)
+  for make in (samplers.multistep, samplers.unipc):
+    with pytest.raises(ValueError, match="variable must be one of half_log_snr, alpha"):
+      make(2, variable="beta")
+  draw = lambda **options: samplers.sample(
+      jax.random.key(0), predictions.Denoiser(gaussian, VP), VP, shape=(2,), **options)
+  for method in (samplers.multistep(3), samplers.unipc(3), samplers.adams_bashforth(3)):
+    with pytest.raises(ValueError, match="needs a grid of at least 3 steps, got 2"):
+      draw(method=method, grid=samplers.karras(2))
+  for rho in ((), (1.0, 2.0), (1.0, 0.0), (1.0, 1.0)):
+    with pytest.raises(ValueError, match="levels must be positive and fall"):
+      samplers.explicit(rho)
+  optimise = lambda **options: samplers.optimised(
+      jax.random.key(0), predictions.Denoiser(gaussian, VP), VP, shape=(2,), **options)
+  with pytest.raises(ValueError, match="n must be at least 1"):
+    optimise(n=0)
+  with pytest.raises(ValueError, match="deterministic"):
+    optimise(n=3, method=samplers.ddim(1.0))
+  for options in ({"tolerance": 0.0}, {"max_steps": 0}):
+    with pytest.raises(ValueError, match="tolerance must be positive and max_steps at least 1"):
+      samplers.adaptive(jax.random.key(0), predictions.Denoiser(gaussian, VP), VP, shape=(2,),
+                        **options)
