@@ -33,6 +33,26 @@ class Spread(NamedTuple):
   high: float
 
 
+class Row(NamedTuple):
+  """One line of the table: a ratio (or what `name` says), its spread, and what is wanted."""
+
+  name: str
+  value: Spread | None
+  target: str
+  note: str = ""
+
+
+class Part(NamedTuple):
+  """The rows of one comparison, and seconds per iteration of each rival in each round."""
+
+  rows: list[Row]
+  seconds: dict[str, dict[str, list[float]]]
+
+
+# (tasks, what they are) → seconds per iteration of each in each round, by `interleaved`.
+Timed = Callable[[Mapping[str, Task], str], dict[str, np.ndarray]]
+
+
 def interleaved(
     tasks: Mapping[str, Task], *, repeats: int, seconds: float, slices: int = 5,
     clock: Callable[[], float] = time.perf_counter,
@@ -96,6 +116,16 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Spread:
     raise ValueError(f"numerator has shape {np.shape(numerator)}, denominator "
                      f"{np.shape(denominator)}; they must be of the same rounds")
   return spread(np.asarray(numerator) / np.asarray(denominator))
+
+
+def plain(times: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+  """As JSON takes them."""
+  return {name: values.tolist() for name, values in times.items()}
+
+
+def repeated(call: Callable[[], Any]) -> Task:
+  """run(n): n calls, each waited for."""
+  return lambda n: [jax.block_until_ready(call()) for _ in range(n)]
 
 
 def machine() -> dict[str, Any]:

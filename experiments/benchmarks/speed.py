@@ -4,11 +4,11 @@
 
 Everything is a ratio to a rival that is timed turn about with it (measure.py), at the shapes of
 experiments/configs/digits.py and mixture2d.py. The table stands beside the target; the JSON holds
-all rounds and the machine's description. About 10 minutes on 2 cores.
+all rounds and the machine's description. About 20 minutes on 2 cores.
 
 The bare network is what a hand-written loop would do: training, forward, backward and the same
-optimizer on a fixed input and target; sampling, the same number of jitted calls, each on the output
-of the one before it.
+optimizer on a fixed input and target; sampling, guidance and likelihood (speed_sampling.py), the
+same number of jitted calls, each on the output of the one before it.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,36 +31,24 @@ import optax
 from absl import flags
 
 from experiments import cli, data, runs
-from experiments.benchmarks import measure
+from experiments.benchmarks import measure, speed_sampling
+from experiments.benchmarks.measure import Part, Row
 from experiments.configs import digits, mixture2d
-from langevin_jax import samplers, training
+from langevin_jax import training
 
 _OUT = flags.DEFINE_string("out", "runs/bench/speed.json", "Where to write the numbers.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds of every comparison.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Time of each rival in each round.")
-_ONLY = flags.DEFINE_list("only", [], "Of train, sampling, memory, torch, import and start; all "
-                          "if not given.")
-
-
-class Row(NamedTuple):
-  """One line of the table: a ratio (or what `name` says), its spread, and what is wanted."""
-
-  name: str
-  value: measure.Spread | None
-  target: str
-  note: str = ""
-
-
-class Part(NamedTuple):
-  """The rows of one comparison, and seconds per iteration of each rival in each round."""
-
-  rows: list[Row]
-  seconds: dict[str, dict[str, list[float]]]
+_ONLY = flags.DEFINE_list("only", [], "Of train, sampling, guidance, likelihood, memory, torch, "
+                          "import and start; all if not given.")
 
 
 def main() -> int:
-  parts = {"train": train, "sampling": sampling, "memory": memory, "torch": against_torch,
-           "import": imports, "start": starts}
+  parts = {"train": train, "sampling": lambda: speed_sampling.sampling(_timed),
+           "guidance": lambda: speed_sampling.guided(_timed),
+           "likelihood": lambda: speed_sampling.likelihoods(_timed),
+           "memory": speed_sampling.memory, "torch": against_torch, "import": imports,
+           "start": starts}
   chosen = _ONLY.value or list(parts)
   for name in chosen:
     if name not in parts:
@@ -94,50 +82,11 @@ def train() -> Part:
     devices = jax.devices()[:config.training.cpu_devices]
     times = _timed({"train_step": _train_step(run, devices), "bare": _bare_step(run, devices)},
                    f"training, {name}")
-    seconds[f"train {name}"] = _plain(times)
+    seconds[f"train {name}"] = measure.plain(times)
     per = f"devices: {len(devices)}, steps a dispatch: {config.training.steps_per_dispatch}"
     rows.append(Row(f"train_step ÷ bare, {name} ({per})",
                     measure.ratio(times["train_step"], times["bare"]), "<= 1.05"))
   return Part(rows, seconds)
-
-
-def sampling() -> Part:
-  """samplers.sample, eager and jitted, against as many calls of the network alone."""
-  rows, seconds = [], {}
-  dit, mlp = runs.prepare(digits.get_config()), runs.prepare(mixture2d.get_config())
-  methods = {
-      "digits DiT, ddim 50, η = 0": (dit, samplers.ddim(0.0), 50, 50),
-      "digits DiT, ddim 50, η = 1": (dit, samplers.ddim(1.0), 50, 50),
-      "digits DiT, heun 25": (dit, samplers.heun(), 25, 49),
-      "mixture2d MLP, ddim 50, η = 0": (mlp, samplers.ddim(0.0), 50, 50),
-      "mixture2d MLP, ddim 50, η = 1": (mlp, samplers.ddim(1.0), 50, 50),
-      "mixture2d MLP, heun 25": (mlp, samplers.heun(), 25, 49),
-  }
-  for name, (run, method, steps, calls) in methods.items():
-    times = _timed(_samplings(run, method, steps, calls), f"sampling, {name}")
-    seconds[f"sampling {name}"] = _plain(times)
-    for how in ("eager", "jitted"):
-      for rival in ("loop", "scan"):
-        rows.append(Row(f"sampling, {how} ÷ {calls} bare calls in a {rival}, {name}",
-                        measure.ratio(times[how], times[f"bare {rival}"]), "<= 1.05"))
-  return Part(rows, seconds)
-
-
-def memory() -> Part:
-  """Peak memory of sampling, by the compiler's own account, at 10 and at 1000 steps."""
-  run = runs.prepare(digits.get_config())
-  rows = []
-  for name, make in (("ddim, η = 1", lambda: samplers.ddim(1.0)), ("heun", samplers.heun)):
-    size = {}
-    for steps in (10, 1000):
-      draw, params, _ = _sampler(run, make(), steps)
-      used = jax.jit(draw).lower(jax.random.key(0), params).compile().memory_analysis()
-      size[steps] = (used.temp_size_in_bytes + used.output_size_in_bytes
-                     + used.argument_size_in_bytes)
-    same = measure.spread([size[1000] / size[10]])
-    rows.append(Row(f"memory, 1000 steps ÷ 10 steps, digits DiT, {name}", same, "1 ± 0.01",
-                    f"{size[10] / 2**20:.2f} and {size[1000] / 2**20:.2f} MiB"))
-  return Part(rows, {})
 
 
 def against_torch() -> Part:
@@ -162,7 +111,7 @@ def against_torch() -> Part:
   best = np.minimum(*(times[name] for name in torch))
   rows = [Row(f"{what} (devices: {n})", measure.ratio(best, times[f"jax {n}"]),
               ">= 1" if n == count else "") for n in numbers]
-  return Part(rows, {"torch digits DiT": _plain(times)})
+  return Part(rows, {"torch digits DiT": measure.plain(times)})
 
 
 def imports() -> Part:
@@ -251,53 +200,6 @@ def _loop(step: Callable[[Any], tuple[Any, Any]], state: Any) -> measure.Task:
   return loop
 
 
-def _sampler(run: runs.Run, method: samplers.Method, steps: int):
-  """(key, params) → samples in the shape of a training batch; parameters; labels."""
-  n = run.config.training.batch_size
-  labels = jnp.asarray(runs.even_labels(run, n))
-  shape = (n, *run.dataset.train.shape[1:])
-  # At the start the output is zero, and so would be all that follows it.
-  leaves, tree = jax.tree.flatten(run.init(jax.random.key(0)).params)
-  keys = jax.random.split(jax.random.key(1), len(leaves))
-  params = jax.tree.unflatten(tree, [
-      leaf + 0.02 * jax.random.normal(key, leaf.shape)
-      for key, leaf in zip(keys, leaves, strict=True)])
-
-  def draw(key, params, denoise=None):
-    denoise = denoise or runs.denoiser(run, params, run.path, labels)
-    return samplers.sample(key, denoise, run.path, shape=shape, method=method,
-                           grid=samplers.karras(steps))
-
-  return draw, params, labels
-
-
-def _samplings(
-    run: runs.Run, method: samplers.Method, steps: int, calls: int
-) -> Mapping[str, measure.Task]:
-  draw, params, labels = _sampler(run, method, steps)
-  key = jax.random.key(0)
-  denoise = runs.denoiser(run, params, run.path, labels)
-  jitted = jax.jit(draw)
-  x = draw(key, params, denoise)
-  ells = jnp.linspace(-4.0, 4.0, calls)
-
-  network = jax.jit(lambda params, x, ell: run.apply(params, x, ell, labels))
-  scanned = jax.jit(lambda params, x: jax.lax.scan(
-      lambda x, ell: (run.apply(params, x, ell, labels), None), x, ells)[0])
-
-  def bare(params, x):
-    for ell in levels:
-      x = network(params, x, ell)
-    return x
-
-  levels = list(ells)
-  repeated = lambda call: lambda n: [jax.block_until_ready(call()) for _ in range(n)]
-  return {"eager": repeated(lambda: draw(key, params, denoise)),
-          "jitted": repeated(lambda: jitted(key, params)),
-          "bare loop": repeated(lambda: bare(params, x)),
-          "bare scan": repeated(lambda: scanned(params, x))}
-
-
 @contextlib.contextmanager
 def _torch_worker(
     run: runs.Run, environment: Mapping[str, str]
@@ -364,10 +266,6 @@ def _timed(tasks: Mapping[str, measure.Task], what: str) -> dict[str, np.ndarray
   medians = ", ".join(f"{name} {1e3 * np.median(t):.4g} ms" for name, t in times.items())
   print(f"  {what}: {medians}", flush=True)
   return times
-
-
-def _plain(times: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-  return {name: values.tolist() for name, values in times.items()}
 
 
 def _run(command: Sequence[str]) -> str:
