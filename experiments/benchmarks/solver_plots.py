@@ -1,4 +1,4 @@
-"""Pictures of the solver study: error against network calls, ours warm, each other library cool."""
+"""Pictures of the solver study: error against network calls, ours warm, other libraries cool."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ matplotlib.use("Agg")  # must precede pyplot
 import matplotlib.pyplot as plt
 
 COLOURS = {OURS: "#c0392b", "k-diffusion": "#2166ac", "diffusers": "#1b7837", "azula": "#762a83"}
-# Shades of one family tell ours apart; the rest are told apart by library only.
-SHADES = matplotlib.colors.LinearSegmentedColormap.from_list(
-    "warm", ["#f6c244", "#ee7b1c", "#d7301f", "#7f0000"])
-MARKERS = "osD^vPX<>*hpd"
+# Ours: a warm colour for each family, a marker for each of its members in turn.
+FAMILIES = {"ddim": "#222222", "in α": "#f0a202", "multistep": "#ee6c1f", "unipc": "#ee6c1f",
+            "singlestep": "#d7191c", "heun": "#d6408a", "time": "#7a0019"}
+MARKERS = "osD^v*PX<>hpd"
 BOLD = {"lw": 1.2, "ms": 5.5, "mec": "white", "mew": 0.5, "zorder": 3}
 INK = "#222222"
 
@@ -28,9 +28,7 @@ def every_method(rows: Sequence[Row], file: pathlib.Path, *, grid: str) -> None:
     here = [row for row in rows if row.problem == problem and row.grid == grid]
     _others(axes, here, shown)
     names = list(dict.fromkeys(row.method for row in here if row.library == OURS))
-    for i, method in enumerate(names):
-      line = _curve(axes, here, OURS, method, color=SHADES(i / max(len(names) - 1, 1)),
-                    marker=MARKERS[i % len(MARKERS)], **BOLD)
+    for method, line in _mine(axes, here, names).items():
       shown.setdefault(f"ours: {method}", line)
     _finish(axes, problem, here)
   _save(figure, file, shown, f"Root mean square error of x₀ against the exact flow, every method "
@@ -53,9 +51,7 @@ def laws(rows: Sequence[Row], file: pathlib.Path, *, grid: str, floor: float) ->
     _others(axes, rows, shown)
     names = [name for name in dict.fromkeys(row.method for row in mine)
              if name.endswith(value) or kinds[0] not in name]
-    for i, method in enumerate(names):
-      line = _curve(axes, rows, OURS, method, color=SHADES(i / max(len(names) - 1, 1)),
-                    marker=MARKERS[i % len(MARKERS)], **BOLD)
+    for method, line in _mine(axes, rows, names).items():
       shown.setdefault(f"ours: {method.removesuffix(', ' + value)}", line)
     line = axes.axhline(floor, color=INK, ls=":", lw=1.2)
     shown.setdefault("as many exact draws", line)
@@ -107,6 +103,19 @@ def _others(axes, rows: Sequence[Row], shown: dict[str, object]) -> None:
              for budget in budgets]
     line, = axes.plot(budgets, _drawn(least), color=INK, ls="--", lw=1.6, zorder=4)
     shown.setdefault("the least of the others", line)
+
+
+def _mine(axes, rows: Sequence[Row], names: Sequence[str]) -> dict[str, object]:
+  """Our methods by name, each with its family's colour."""
+  lines, seen = {}, dict.fromkeys(FAMILIES.values(), 0)
+  for name in names:
+    # A method in the path's time belongs to that, whatever it is.
+    family = "time" if name.endswith("time") else next(f for f in FAMILIES if f in name)
+    colour = FAMILIES[family]
+    lines[name] = _curve(axes, rows, OURS, name, color=colour,
+                         marker=MARKERS[seen[colour] % len(MARKERS)], **BOLD)
+    seen[colour] += 1
+  return lines
 
 
 def _curve(axes, rows: Sequence[Row], library: str, method: str, **style):
