@@ -92,7 +92,7 @@ def integrate(
   except ImportError as error:
     raise ValueError("a tolerance needs diffrax: pip install 'langevin_jax[adaptive]', or take "
                      "fixed steps") from error
-  if not (tolerance > 0.0 and max_steps >= 1):
+  if max_steps < 1 or (isinstance(tolerance, (int, float)) and not tolerance > 0.0):
     raise ValueError(f"tolerance must be positive and max_steps at least 1, got {tolerance} and "
                      f"{max_steps}")
   # The largest entry, not the mean square: an example is as exact in a batch as alone.
