@@ -38,7 +38,7 @@ _OPTIONS = {
     "resamples": (("repaint",), flags.DEFINE_integer(
         "resamples", None, "How often repaint takes each step; 10 if not given.")),
 }
-_HALVES = ("left", "right", "top", "bottom")
+HALVES = ("left", "right", "top", "bottom")
 
 
 def method(sampling: config_lib.Sampling) -> tuple[dict[str, Any], inpainting.Inpainter] | None:
@@ -64,10 +64,6 @@ def method(sampling: config_lib.Sampling) -> tuple[dict[str, Any], inpainting.In
   if name == "repaint" and not processes.is_noisy(sampling):
     raise ValueError("--inpainting=repaint resamples by noise, and this sampler takes none: add "
                      "--sampler=ddim --stochasticity=1")
-  if name != "ddnm" and processes.corrects_itself(sampling):
-    raise ValueError(f"--inpainting={name} changes the state at a level, and sampler "
-                     f"{sampling.sampler!r} does its last step again from the state before: choose "
-                     "multistep or singlestep of order 2, ddim or heun")
   options = {option: given.get(option, value) for option, value in _NAMES.get(name, {}).items()}
   return {"method": name, **options}, _make(name, options)
 
@@ -117,7 +113,7 @@ def known(run: runs.Run, method: inpainting.Inpainter) -> runs.Known:
     restored = np.round(restored) if dataset.integers else restored
   else:
     restored = _examples(_read(_KNOWN.value, "--known", shape), shape, "--known")
-  mask = half(_MASK.value, dataset) if _MASK.value in _HALVES else _mask(shape)
+  mask = half(_MASK.value, dataset) if _MASK.value in HALVES else _mask(shape)
   count = max(len(restored), len(mask))
   if count % len(restored) or count % len(mask):
     raise ValueError(f"--known holds {len(restored)} examples and --mask {len(mask)}: give one "

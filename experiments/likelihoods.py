@@ -1,8 +1,8 @@
 """How likely a trained model finds held-out data: nats an example, bits a dimension, and bounds.
 
 Everything is in the data's own units. Whole grey levels are spread evenly over their cells first,
-so that their density is a lower bound of their probability; what is not discrete has a density.
-Labels are given where there are some, and guidance is not: the likelihood is the model's own.
+so that a mean log-density is a lower bound of their log-probability; other data have a density, of
+the model blurred by ρ_min. Labels are given where there are some; guidance is none of the model.
 """
 
 import math
@@ -65,8 +65,9 @@ def rows(
   x, d = dataset.test[:n], math.prod(dataset.test.shape[1:])
   labels = dataset.test_labels[:n] if dataset.num_classes else np.zeros(n, np.int32)
   divergence = settings.divergence or ("exact" if d <= EXACT_UP_TO else "hutchinson")
-  ends = {"rho_min": sampling.rho_min, "rho_max": sampling.rho_max,
-          "moments": tuple(m.astype(np.float32) for m in runs.moments(dataset))}
+  # The prior has the moments that samples start from.
+  moments = runs.moments(dataset) if sampling.moments else None
+  ends = {"rho_min": sampling.rho_min, "rho_max": sampling.rho_max, "moments": moments}
   scale = float(dataset.scale)
   nats = d * math.log(scale)  # from standard units into the data's own
 
@@ -75,12 +76,8 @@ def rows(
           for key in jax.random.split(jax.random.key(run.config.evaluation.seed), 3)]
   if dataset.integers:
     whole = np.round(data.restore(dataset, x))
-    dense = np.asarray(jax.vmap(lambda key, x: likelihood.dequantise(
+    x = np.asarray(jax.vmap(lambda key, x: likelihood.dequantise(
         key, x, mean=float(dataset.mean), scale=scale))(keys[2], whole))
-    low, high = dataset.value_range
-    grey = (np.arange(low, high + 1.0) - float(dataset.mean)) / scale
-  else:
-    dense = x
 
   def flow(params, keys, x, labels):
     return likelihood.log_prob(
@@ -88,9 +85,8 @@ def rows(
         divergence=divergence, batch_axes=1, **ends)
 
   def bound(params, keys, x, labels):
-    decode = likelihood.decoder(jnp.asarray(grey)) if dataset.integers else None
-    return likelihood.bound(keys[0], runs.denoiser(run, params, path, labels), path, x,
-                            decode=decode, batch_axes=1, **ends)
+    return likelihood.bound(
+        keys[0], runs.denoiser(run, params, path, labels), path, x, batch_axes=1, **ends)
 
   size = runs.batch_size(sampling, n)
   if divergence == "exact":
@@ -99,9 +95,9 @@ def rows(
     size = max(min(size, largest) // jax.device_count(), 1) * jax.device_count()
   part = -(-n // min(_PARTS, n))
   part += -part % jax.device_count()
-  density = nats - _batches(flow, params, (keys[0], dense, labels), size, progress)
-  upper = _batches(bound, params, (keys[1], x, labels), part, lambda done: progress(n + done))
-  upper = upper if dataset.integers else upper + nats
+  density = nats - _batches(flow, params, (keys[0], x, labels), size, progress)
+  upper = nats + _batches(
+      bound, params, (keys[1], x, labels), part, lambda done: progress(n + done))
   # Examples of a part share their levels: the parts are what is independent.
   means = [upper[i:i + part].mean() for i in range(0, n, part)]
   ode = Measured(float(density.mean()), _error(density), n)

@@ -87,16 +87,7 @@ def inpainted(
   values, mask = known.restored[index % len(known.restored)], known.mask[index % len(known.mask)]
   shown = {"known": values, "result": x[:n]} | ({"real": _real(dataset, n)} if real else {})
   if dataset.kind == "image":
-    figure, axes = plt.subplots(figsize=(0.7 * n + 0.8, 0.75 * len(shown) + 0.3))
-    coloured = {name: np.repeat(_scaled(images, dataset.value_range)[..., :3],
-                                3 if images.shape[-1] == 1 else 1, axis=-1)
-                for name, images in shown.items()}
-    unknown = ~mask.all(axis=-1)
-    coloured["known"][unknown] = matplotlib.colors.to_rgb(SECOND)
-    _tile(axes, list(coloured.values()), n, (0.0, 1.0))
-    height = x.shape[1] + 1
-    axes.set_yticks(height * np.arange(len(shown)) + 0.5 * height, list(shown))
-    return _save(figure, file)
+    return strips(file, dataset, shown, ~mask.all(axis=-1))
   project = _plane(data.restore(dataset, dataset.test))
   figure, axes = plt.subplots(figsize=(5.5, 5.0))
   axes.scatter(*project(data.restore(dataset, dataset.test[:2000])).T, s=2, color="#cccccc")
@@ -105,6 +96,21 @@ def inpainted(
   axes.scatter(*project(x[:500]).T, s=8, color=ACCENT, label="result")
   axes.legend(frameon=False)
   return _save(figure, file)
+
+
+def strips(
+    file: pathlib.Path, dataset: data.Dataset, rows: dict[str, np.ndarray], unknown: np.ndarray
+) -> None:
+  """Named rows of n images each; in the first, what is `unknown` (n, h, w) is blue."""
+  n, h = unknown.shape[:2]
+  figure, axes = plt.subplots(figsize=(0.7 * n + 0.8, 0.75 * len(rows) + 0.3))
+  coloured = [np.repeat(_scaled(images, dataset.value_range)[..., :3],
+                        3 if images.shape[-1] == 1 else 1, axis=-1) for images in rows.values()]
+  coloured[0][unknown] = matplotlib.colors.to_rgb(SECOND)
+  _tile(axes, coloured, n, (0.0, 1.0))
+  axes.set_yticks((h + 1) * np.arange(len(rows)) + 0.5 * (h + 1), list(rows))
+  axes.tick_params(length=0)
+  _save(figure, file)
 
 
 def _real(dataset: data.Dataset, n: int) -> np.ndarray:

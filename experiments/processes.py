@@ -23,6 +23,7 @@ _STEPS = ("ddim", "euler_maruyama", "multistep", "singlestep", "unipc")
 # What a sampler's own options are, and which samplers have them.
 TAKERS = {
     "order": ("multistep", "singlestep", "unipc", "adams_bashforth"),
+    "variable": ("multistep", "unipc"),
     "stochasticity": _STEPS,
     "churn": ("heun",),
     "churn_noise": ("heun",),
@@ -94,16 +95,16 @@ def method(config: config_lib.Sampling) -> samplers.Method:
   eta = config.stochasticity
   if config.noise_interval:
     eta = _within(eta, low, high)
-  order = config.order or 2
+  order, variable = config.order or 2, config.variable or "half_log_snr"
   return build.choose("sampling.sampler", config.sampler, {
       "ddim": lambda: samplers.ddim(eta),
       "euler": samplers.euler,
       "euler_maruyama": lambda: samplers.euler_maruyama(eta),
       "heun": lambda: samplers.heun(config.churn, churn_min=low, churn_max=high,
                                     noise_scale=config.churn_noise, own_time=config.own_time),
-      "multistep": lambda: samplers.multistep(order, eta),
+      "multistep": lambda: samplers.multistep(order, eta, variable=variable),
       "singlestep": lambda: samplers.singlestep(order, eta),
-      "unipc": lambda: samplers.unipc(order, eta),
+      "unipc": lambda: samplers.unipc(order, eta, variable=variable),
       "adams_bashforth": lambda: samplers.adams_bashforth(order),
       "annealed_langevin": samplers.ddim,  # its corrector is the whole of it: see `process`
   })
@@ -189,6 +190,8 @@ def resolved(config: config_lib.Sampling) -> dict[str, Any]:
     fields["steps"] = len(_positive(config.levels))
   if config.sampler in TAKERS["order"]:
     fields["order"] = config.order or 2
+  if config.sampler in TAKERS["variable"]:
+    fields["variable"] = config.variable or "half_log_snr"
   annealed = config.sampler == "annealed_langevin"
   if annealed or config.corrector:
     fields["corrector"] = config.corrector or "euler"
@@ -229,11 +232,6 @@ def network_calls(
 def is_noisy(config: config_lib.Sampling) -> bool:
   """Whether noise is taken between two levels."""
   return config.stochasticity > 0.0 or config.churn > 0.0
-
-
-def corrects_itself(config: config_lib.Sampling) -> bool:
-  """Whether a step does the one before it again, from the state where that began."""
-  return config.sampler == "unipc" or (config.sampler == "multistep" and config.order == 3)
 
 
 def title(config: config_lib.Sampling) -> str:

@@ -156,7 +156,7 @@ def data_labels(run: Run, n: int, seed: int) -> np.ndarray:
 def moments(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
   """Mean and variances of the training data, of one example's shape, in standard units."""
   x = dataset.train
-  return x.mean(0, dtype=np.float64), x.var(0, dtype=np.float64)
+  return tuple(moment(0, dtype=np.float64).astype(np.float32) for moment in (x.mean, x.var))
 
 
 class Known(NamedTuple):
@@ -245,7 +245,7 @@ def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Calla
     here = method if known is None else known.method(method, values, mask)
     return sample(keys, denoiser(run, params, path, labels, sampling), path, shape=shape,
                   method=here, grid=grid, brownian=brownian,
-                  moments=None if start is None else tuple(jnp.asarray(m, float) for m in start))
+                  moments=start)
 
   return draw
 

@@ -173,7 +173,8 @@ def test_sample_from_its_own_process_says_one_line(trained):
     ("--corrector=midpoint --corrector_snr=.2", "corrector_snr belongs to corrector exact or"),
     ("--corrector=exact --corrector_friction=2", "corrector_friction belongs to corrector baoab"),
     ("--corrector=exact --corrector_snr=.2 --corrector_budget=.1", "two rules for one step size"),
-    ("--sampler=unipc --corrector=exact", "predictor corrects its own last step"),
+    ("--sampler=unipc --variable=beta", "variable must be one of half_log_snr, alpha, got 'beta'"),
+    ("--sampler=heun --variable=alpha", "sampling.variable belongs to sampler multistep or unipc"),
     ("--guidance=2", "sampling.guidance needs data with labels"),
     ("--guidance=nan", "sampling.guidance must be finite"),
     ("--guidance_interval=1,2", "sampling.guidance_interval belongs to guidance"),
@@ -187,7 +188,6 @@ def test_sample_from_its_own_process_says_one_line(trained):
     ("--mask=left --known=held_out --inpainting=magic", "--inpainting must be one of lanpaint"),
     ("--mask=left --known=held_out --inpainting=ddnm --friction=3", "belongs to --inpainting=lan"),
     ("--mask=left --known=held_out --inpainting=repaint", "repaint resamples by noise"),
-    ("--mask=left --known=held_out --sampler=unipc", "does its last step again"),
     ("--mask=left --known=held_out --inner_steps=0", "inner_steps must be at least 1"),
 ])
 def test_sample_says_one_line_and_leaves_the_workdir(arguments, wanted, trained):

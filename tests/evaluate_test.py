@@ -10,8 +10,8 @@ import pytest
 import runner
 from runner import SMALL
 
-from experiments import build, config, data, exact, runs
-from langevin_jax import mixtures, paths
+from experiments import build, config, data, exact, likelihoods, records, runs
+from langevin_jax import mixtures, paths, predictions
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,13 @@ def test_samples_do_not_depend_on_the_batch_they_ride_in(mixture_run):
   np.testing.assert_allclose(draws[0], other, rtol=0, atol=2e-4)
 
 
-def test_evaluate_a_mixture(mixture_run):
-  code, out, err = runner.run("evaluate", f"--workdir={mixture_run}", "--num_samples=200")
+def test_evaluate_a_mixture(mixture_run, tmp_path):
+  code, out, err = runner.call(
+      "evaluate", f"--workdir={mixture_run}", "--num_samples=200", "--likelihood",
+      f"--out={tmp_path / 'deep' / 'one.json'}")
   assert code == 0, err
-  result = json.loads((mixture_run / "evaluation.json").read_text())
+  result = json.loads((tmp_path / "deep" / "one.json").read_text())
+  assert not (mixture_run / "evaluation.json").exists()
   names = list(result["metrics"])
   for start in ("sliced W2", "MMD", "energy distance", "C2ST", "KL(data‖model)",
                 "KL(data‖samples)", "score error"):
@@ -71,10 +74,94 @@ def test_evaluate_a_mixture(mixture_run):
     assert start in out
   assert result["num_samples"] == 200 and result["num_held_out"] == 200
 
+  # Held-out points say of the same flow what the quadrature does, within their own error.
+  values = {name.split(" (±")[0]: value for name, value in result["likelihood"]["values"].items()}
+  exactly = next(v["value"] for k, v in result["metrics"].items() if k.startswith("KL(data‖model)"))
+  kl = values["KL(data‖model), nats, held-out points"]
+  assert abs(kl["value"] - exactly) < 4.0 * kl["standard_error"] < 0.5
+  nats, bits = values["−log q = (ODE), nats"], values["−log q = (ODE), bits/dim"]
+  np.testing.assert_allclose(bits["value"], nats["value"] / (2.0 * np.log(2.0)), rtol=1e-12)
+  assert result["likelihood"]["n"] == 200 and result["likelihood"]["divergence"] == "exact"
+
+
+def test_likelihood_of_the_exact_model_is_the_entropy(monkeypatch):
+  """With the law's own score the flow and the bound both give −log p, in the data's own units."""
+  settings = config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
+      "data.train_size": 2000, "data.test_size": 600})
+  run = runs.prepare(settings)
+  truth = exact.mixture(run.dataset)
+  monkeypatch.setattr(runs, "denoiser", lambda run, params, path, labels: mixtures.denoiser(
+      truth, path))
+  table, facts = likelihoods.rows(
+      run, (), settings.sampling, paths.vp(), likelihoods.Settings(0, "", 32), lambda done: None)
+  values = {name.split(" (±")[0]: (value, floor) for name, value, floor in table}
+  error = {name.split(" (±")[0]: v["standard_error"] for name, v in facts["values"].items()}
+
+  # The same points blurred by ρ_min: no sampling error is left, only RK4's, 2e-3 at 32 steps.
+  kl, _ = values["KL(data‖model), nats, held-out points"]
+  assert abs(kl) < 2e-3
+  for name in ("−log q = (ODE), nats", "−log q ≤ (η = 1 bound), nats"):
+    value, floor = values[name]
+    assert abs(value - floor) < 4.0 * error[name] < 0.2
+  # Entropy in the user's units, against draws from the law itself.
+  weights, means, covariances = data.gaussian_mixture_2d()
+  law = mixtures.Mixture(*(jnp.asarray(a, jnp.float32) for a in (weights, means, covariances)))
+  log_p = np.asarray(law.log_prob(law.sample(jax.random.key(0), 20_000), 1.0, 0.0))
+  assert abs(values["−log q = (ODE), nats"][1] + log_p.mean()) < 4.0 * log_p.std() / np.sqrt(20_000)
+
+
+def test_likelihood_of_grey_levels_is_that_of_their_cells(digits_run, monkeypatch):
+  """A model that knows of digits that they are N(0, I): −log q of dequantised digits is closed.
+
+  E_u −log q(y) = ½ Σ (x² + 1/12s²)/(1 + ρ²) + d/2 log 2π(1 + ρ²) + d log s, and the bound is tight.
+  """
+  run = runs.prepare(records.read_config(digits_run))
+  alpha = lambda ell: jnp.sqrt(jax.nn.sigmoid(2.0 * ell))
+  monkeypatch.setattr(runs, "denoiser", lambda run, params, path, labels: predictions.Denoiser(
+      lambda x, ell: alpha(ell) * x, path))
+  table, facts = likelihoods.rows(
+      run, (), run.config.sampling, run.path, likelihoods.Settings(64, "", 64), lambda done: None)
+  names = [name.split(" (±")[0] for name, _, _ in table]
+  assert names == ["−log P ≤, dequantised (ODE), nats", "−log P ≤, dequantised (ODE), bits/dim",
+                   "−log P ≤ (η = 1 bound), nats", "−log P ≤ (η = 1 bound), bits/dim"]
+  assert facts["divergence"] == "hutchinson" and facts["n"] == 64 and facts["discrete"]
+
+  x, s, var = run.dataset.test[:64], float(run.dataset.scale), 1.0 + 0.002**2
+  closed = np.mean(np.sum(0.5 * (x**2 + 1.0 / (12.0 * s**2)) / var, axis=(1, 2, 3))) + 64 * (
+      0.5 * np.log(2.0 * np.pi * var) + np.log(s))
+  # What is left of u in a mean of 64: Σ x u/s has variance Σ x²/12s².
+  spread = np.sqrt(np.sum(x**2) / (12.0 * s**2)) / 64
+  assert abs(table[0][1] - closed) < 4.0 * spread < 0.5
+  bound_error = facts["values"][table[2][0]]["standard_error"]
+  assert abs(table[2][1] - closed) < 4.0 * (bound_error + spread)
+  np.testing.assert_allclose(table[1][1], table[0][1] / (64 * np.log(2.0)), rtol=1e-12)
+
+
+def test_an_exact_divergence_that_does_not_fit_is_refused(digits_run, monkeypatch):
+  run, state = runs.trained(digits_run)
+  monkeypatch.setattr(likelihoods.likelihood.flow, "TANGENT_LIMIT_BYTES", 1000)
+  with pytest.raises(ValueError, match=r"exact divergence of x of shape .* 64 dimensions"):
+    likelihoods.rows(run, state.ema, run.config.sampling, run.path,
+                     likelihoods.Settings(4, "exact", 8), lambda done: None)
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), [
+    ("--divergence=exact", "--divergence belongs to --likelihood"),
+    ("--likelihood --divergence=trace", "--divergence must be exact or hutchinson, got 'trace'"),
+    ("--likelihood --likelihood_steps=0", "likelihood_steps: must be at least 1"),
+    ("--likelihood --likelihood_samples=1", "likelihood_samples: must be at least 2"),
+    ("--likelihood --guidance=2", "--likelihood is of the model itself"),
+    ("--out=x.txt", "--out must end in .json"),
+    ("--sampler=unipc --order=3 --steps=2", "needs a grid of at least 3 steps"),
+])
+def test_evaluate_says_one_line(arguments, wanted, mixture_run):
+  code, out, err = runner.call("evaluate", f"--workdir={mixture_run}", *arguments.split())
+  assert code == 2 and not out and len(err.splitlines()) == 1 and wanted in err, err
+
 
 def test_evaluate_digits(digits_run):
-  code, _, err = runner.run("evaluate", f"--workdir={digits_run}", "--num_samples=200",
-                              "--path=ve", timeout=400)
+  code, _, err = runner.call("evaluate", f"--workdir={digits_run}", "--num_samples=200",
+                             "--path=ve")
   assert code == 0, err
   metrics = json.loads((digits_run / "evaluation.json").read_text())["metrics"]
   for start in ("FID", "KID", "precision", "recall", "density", "coverage", "C2ST",

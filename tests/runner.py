@@ -7,7 +7,9 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 import unittest.mock
+from collections.abc import Iterator
 
 import jax
 from absl import flags
@@ -72,24 +74,41 @@ def call(module: str, *arguments: str) -> tuple[int, str, str]:
 
   The same parser, answers and exit codes; only the settings of jax are left as the tests have them.
   """
-  name = f"experiments.{module}"
-  _forget(name)
-  entry = importlib.import_module(name)
   out, err = io.StringIO(), io.StringIO()
-  with (flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
-        unittest.mock.patch.object(runs, "configure_jax"),
+  with (entry(module) as loaded, flagsaver.flagsaver(), contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err), unittest.mock.patch.object(runs, "configure_jax"),
         unittest.mock.patch.dict(cli._overrides, clear=True)):
     try:
       cli._parse([module, *map(str, arguments)])
-      code = cli._answered(entry.main)
+      code = cli._answered(loaded.main)
     except SystemExit as left:
       code = left.code
-  _forget(name)
   return code, out.getvalue(), err.getvalue()
 
 
-def _forget(name: str) -> None:
-  """An entry point may define flags that another has too: only one of them is there at a time."""
-  for flag in list(flags.FLAGS.flags_by_module_dict().get(name, ())):
-    delattr(flags.FLAGS, flag.name)
+@contextlib.contextmanager
+def entry(module: str) -> Iterator[types.ModuleType]:
+  """`experiments.<module>`, imported while the flags of all other entry points stand aside.
+
+  Entry points define flags of the same names, and a process has one of each.
+  """
+  aside = _taken()
+  name = f"experiments.{module}"
   sys.modules.pop(name, None)
+  try:
+    yield importlib.import_module(name)
+  finally:
+    _taken()
+    for owner, flag in aside:
+      flags.FLAGS[flag.name] = flag
+      flags.FLAGS.register_flag_by_module(owner, flag)
+
+
+def _taken() -> list[tuple[str, flags.Flag]]:
+  """(module, flag) of every entry point's flags, which are taken away."""
+  shared = {f"experiments.{name}" for name in ("cli", "choice", "inpaint")}
+  found = [(owner, flag) for owner, defined in flags.FLAGS.flags_by_module_dict().items()
+           if owner.startswith("experiments.") and owner not in shared for flag in defined]
+  for _, flag in found:
+    delattr(flags.FLAGS, flag.name)
+  return found

@@ -1,0 +1,182 @@
+"""Inpainting from the command line: what is known comes from files or from held-out data."""
+
+import json
+
+import numpy as np
+import pytest
+import runner
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+from experiments import classifier, config, data, inpaint, records, runs
+from langevin_jax import inpainting
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  settings = config.override(config.load(str(runner.CONFIGS / "digits.py")), {
+      "network.width": 16, "network.depth": 1, "network.patch_size": 4, "sampling.steps": 3,
+      "sampling.sampler": "ddim", "sampling.batch_size": 20})
+  return runner.untrained(tmp_path_factory.mktemp("inpaint") / "run", settings)
+
+
+@pytest.fixture(scope="module")
+def run(workdir):
+  return runs.prepare(records.read_config(workdir))
+
+
+def sample(workdir, out, *arguments):
+  code, _, err = runner.call("sample", f"--workdir={workdir}", f"--out={out}", *arguments)
+  assert code == 0, err
+  return np.load(out), json.loads(out.with_suffix(".json").read_text())
+
+
+def test_held_out_halves_keep_what_is_known_and_have_the_labels_of_the_real_ones(
+    workdir, run, tmp_path):
+  x, made = sample(workdir, tmp_path / "x.npy", "--known=held_out", "--mask=left",
+                   "--inner_steps=2", "--num_samples=30", "--stochasticity=1")
+  real = data.restore(run.dataset, run.dataset.test[:30])
+  np.testing.assert_array_equal(x[:, :, :4], np.round(real[:, :, :4]))
+  assert np.mean(x[:, :, 4:] != np.round(real[:, :, 4:])) > 0.3
+  assert x.min() >= 0.0 and x.max() <= 16.0 and not np.any(np.mod(x, 1.0))
+  labels = np.load(tmp_path / "x.labels.npy")
+  np.testing.assert_array_equal(labels, run.dataset.test_labels[:30])
+  assert made["inpainting"]["method"] == "lanpaint" and made["inpainting"]["inner_steps"] == 2
+  assert made["labels"] == "held out" and made["network_calls"] == 3 * (2 + 1)
+  assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+def test_files_of_one_example_or_many_as_arrays_or_pictures(workdir, run, tmp_path):
+  """The same example and mask by every way of giving them."""
+  known = np.round(data.restore(run.dataset, run.dataset.test[0]))
+  mask = np.zeros((8, 8), bool)
+  mask[2:6, 1:7] = True
+  np.save(tmp_path / "one.npy", known)
+  np.save(tmp_path / "grey.npy", known[..., 0].astype(np.uint8))
+  np.save(tmp_path / "many.npy", np.stack([known] * 4))
+  # What is not known need not be a number.
+  np.save(tmp_path / "holes.npy", np.where(mask[..., None], known, np.nan))
+  np.save(tmp_path / "mask.npy", mask)
+  np.save(tmp_path / "masks.npy", np.stack([mask] * 4)[..., None].astype(np.int64))
+  Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.png")
+  Image.fromarray(known[..., 0].astype(np.uint8)).save(tmp_path / "one.png")
+  def read(known_file, mask_file):
+    with flagsaver.flagsaver():
+      flags.FLAGS(["sample", f"--known={tmp_path / known_file}", f"--mask={tmp_path / mask_file}"])
+      return inpaint.known(run, inpainting.ddnm())
+
+  for names in (("one.npy", "mask.npy"), ("many.npy", "masks.npy"), ("holes.npy", "mask.png"),
+                ("one.png", "masks.npy"), ("grey.npy", "mask.npy")):
+    given = read(*names)
+    for i in range(4):
+      values, there = given.values[i % len(given.values)], given.mask[i % len(given.mask)][..., 0]
+      np.testing.assert_array_equal(there, mask)
+      np.testing.assert_allclose(values[mask], run.dataset.test[0][mask], atol=1e-6)
+      assert np.isfinite(values).all()
+
+  x, _ = sample(workdir, tmp_path / "x.npy", f"--known={tmp_path / 'one.npy'}",
+                f"--mask={tmp_path / 'mask.npy'}", "--num_samples=4", "--stochasticity=1",
+                "--inpainting=replacement")
+  np.testing.assert_array_equal(x[:, mask], np.stack([known[mask]] * 4))
+  assert np.any(x[0] != x[1])  # each sample has noise of its own
+  # Nothing says which labels they have: the model without labels is asked.
+  assert set(np.load(tmp_path / "x.labels.npy")) == {10}
+
+
+@pytest.mark.parametrize(("known", "mask", "wanted"), [
+    (np.zeros((7, 8, 1)), np.eye(8) > 0, "--known must have the shape (8, 8, 1) of one example"),
+    (np.zeros((8, 8, 1)), np.eye(7) > 0, "--mask must have the shape (8, 8, 1) of one example"),
+    (np.zeros((8, 8, 1)), np.eye(8) * 0.5, "--mask must be boolean or 0/1, True where known; got"),
+    (np.zeros((8, 8, 1)), np.full((8, 8), "x"), "--mask must be boolean or 0/1"),
+    (np.full((8, 8, 1), 17.0), np.eye(8), "the data's range [0, 16], got [17, 17]"),
+    (np.full((8, 8, 1), np.nan), np.eye(8), "known must be finite where mask is True"),
+    (np.full((8, 8, 1), "x"), np.eye(8), "--known must be of numbers"),
+    (np.zeros((8, 8, 1)), np.zeros((8, 8)), "nothing is known in example 0"),
+    (np.zeros((2, 8, 8, 1)), np.stack([np.eye(8), np.ones((8, 8))]), "everything is known in exam"),
+    (np.zeros((2, 8, 8, 1)), np.stack([np.eye(8)] * 3), "--known holds 2 examples and --mask 3"),
+    (np.zeros((0, 8, 8, 1)), np.eye(8), "--known must have the shape"),
+])
+def test_bad_files_are_refused_in_one_line(known, mask, wanted, workdir, tmp_path):
+  np.save(tmp_path / "known.npy", known)
+  np.save(tmp_path / "mask.npy", mask)
+  code, out, err = runner.call(
+      "sample", f"--workdir={workdir}", f"--known={tmp_path / 'known.npy'}",
+      f"--mask={tmp_path / 'mask.npy'}", f"--out={tmp_path / 'x.npy'}")
+  assert code == 2 and not out and len(err.splitlines()) == 1 and wanted in err, err
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["known.npy", "mask.npy"]
+
+
+def test_files_that_are_no_masks(workdir, tmp_path):
+  Image.fromarray(np.full((8, 8), 100, np.uint8)).save(tmp_path / "grey.png")
+  (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
+  for mask, wanted in (("grey.png", "--mask must be black or white, True where known; got values "
+                        "such as 100"), ("torn.npy", "--mask: ")):
+    code, _, err = runner.call("sample", f"--workdir={workdir}", "--known=held_out",
+                               f"--mask={tmp_path / mask}", f"--out={tmp_path / 'x.npy'}")
+    assert code == 2 and len(err.splitlines()) == 1 and wanted in err, err
+
+
+def test_no_such_label(workdir):
+  code, _, err = runner.call("sample", f"--workdir={workdir}", "--label=10")
+  assert code == 2 and "--label must be a class in 0 … 9, or none; got '10'" in err
+
+
+def test_guidance_needs_a_model_that_knows_no_label(run):
+  settings = config.override(run.config, {"training.label_dropout": 0.0})
+  without = run._replace(config=settings)
+  runs.check_labels(run, config.Sampling(guidance=2.0), unlabelled=True)
+  for sampling, unlabelled in ((config.Sampling(guidance=2.0), False), (config.Sampling(), True)):
+    with pytest.raises(ValueError, match=r"trained with training\.label_dropout > 0"):
+      runs.check_labels(without, sampling, unlabelled=unlabelled)
+
+
+def test_digits_are_the_same_whatever_the_batch(workdir, run):
+  """Equal after rounding, guided and inpainted, and one is not the other's label or example."""
+  state = runs.restored(run, workdir)
+  mask = np.zeros((3, 8, 8, 1), bool)
+  for i in range(3):
+    mask[i, :2 + i] = True
+  real = np.round(data.restore(run.dataset, run.dataset.test[:5]))
+  known = runs.Known(run.dataset.test[:5], real, mask, inpainting.langevin(1))
+  draws = [runs.draw(
+      run, state.ema, config.Sampling(sampler="ddim", stochasticity=1.0, steps=3, guidance=1.5,
+                                      moments=True, batch_size=size),
+      run.path, runs.even_labels(run, 23), seed=3, known=known) for size in (23, 8)]
+  # Where float32 stands at a half, rounding may go either way: at most a few of 1,472 pixels.
+  assert np.mean(draws[0] != draws[1]) < 2e-3 and np.abs(draws[0] - draws[1]).max() <= 1.0
+  for i in range(23):
+    here = mask[i % 3]
+    np.testing.assert_array_equal(draws[0][i][here], real[i % 5][here])
+
+
+def test_the_benchmark_measures_what_it_says(workdir, run):
+  state = runs.restored(run, workdir)
+  judge = classifier.train(run.dataset.train, run.dataset.train_labels, num_classes=10, seed=0,
+                           steps=2)
+  with runner.entry("benchmarks.inpainting") as benchmark:
+    mask = benchmark.halves(run.dataset, 8)
+    assert [mask[i, :, 0, 0].sum() for i in range(4)] == [8, 0, 4, 4]
+    row, x = benchmark.restore(run, state.ema, "DDNM", *benchmark.METHODS["DDNM"], mask, judge,
+                               steps=2)
+    benchmark.report([row], 8, 0.98, 0.9)
+  real = data.restore(run.dataset, run.dataset.test[:8])
+  np.testing.assert_array_equal(x[mask], real[mask])
+  assert row.calls == 2 and 0.0 <= row.unlabelled[0] <= 1.0
+  np.testing.assert_allclose(
+      row.rmse[0], np.sqrt(np.mean((x - real)[~mask] ** 2)), rtol=1e-5)
+
+
+def test_points_are_inpainted_too(tmp_path):
+  """A vector's known entry comes back, on a run without labels."""
+  settings = config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
+      "data.train_size": 300, "data.test_size": 50, "network.width": 8, "network.depth": 1,
+      "sampling.steps": 2, "sampling.sampler": "ddim"})
+  workdir = runner.untrained(tmp_path / "run", settings)
+  np.save(tmp_path / "known.npy", np.float32([[0.5, 0.0], [0.7, 0.0]]))
+  np.save(tmp_path / "mask.npy", np.array([1, 0]))
+  x, made = sample(workdir, tmp_path / "x.npy", f"--known={tmp_path / 'known.npy'}",
+                   f"--mask={tmp_path / 'mask.npy'}", "--inpainting=ddnm")
+  np.testing.assert_array_equal(x[:, 0], np.float32([0.5, 0.7]))
+  assert made["num_samples"] == 2 and made["labels"] is None
+  assert (tmp_path / "x.png").stat().st_size > 1000
