@@ -57,6 +57,11 @@ DETERMINISTIC = {
     "multistep(3)": (samplers.multistep(3), FLOW, 3, 1.26e-4),
     "multistep(2, α)": (samplers.multistep(2, variable="alpha"), FLOW, 2, None),
     "multistep(3, α)": (samplers.multistep(3, variable="alpha"), VE, 3, None),
+    "multistep(3, velocity, angle)": (
+        samplers.multistep(3, prediction="velocity", variable="angle"), VP, 3, None),
+    "multistep(3, ε)": (samplers.multistep(3, prediction="eps"), VE, 3, None),
+    "unipc(1, velocity, angle)": (
+        samplers.unipc(1, prediction="velocity", variable="angle"), VE, 2, None),
     "unipc(1)": (samplers.unipc(1), VP, 2, None),
     "unipc(2)": (samplers.unipc(2), VE, 3, 1.8e-4),
     "unipc(2, α)": (samplers.unipc(2, variable="alpha"), VE, 3, None),
@@ -163,24 +168,55 @@ def test_moments_are_integrals_also_where_formulas_cancel(x64):
 
 
 def test_weights_integrate_polynomials_in_their_variable_exactly(x64):
-  """D = θ^j, and D = α^j along the step, for j below the number of nodes; any η."""
+  """D = θ^j for j below the number of nodes."""
   w, nodes = np.array([0.7]), [np.zeros(1), -np.full(1, 0.8), -np.full(1, 1.9)]
   c = exponential.weights(exponential.moments(w, 3), nodes)
   for j in range(3):
     np.testing.assert_allclose(sum(c_i * t**j for c_i, t in zip(c, nodes, strict=True)),
                                exponential.moments(w, 3)[j], rtol=1e-12)
-  alpha, end = lambda ell: 1 / np.sqrt(1 + np.exp(-2 * ell)), -np.log(0.3)
 
-  def integrand(back, j, h, kappa):
-    start, stop = alpha(end - h), alpha(end)
-    return np.exp(-kappa * back) * kappa * ((alpha(end - back) - start) / (stop - start)) ** j
 
-  for h, eta in ((0.4, 0.0), (2.5, 0.0), (0.9, 1.0), (0.6, 2.0)):
-    kappa = 1 + eta**2
-    moments = exponential.alpha_moments(*(np.array([v]) for v in (kappa * h, h, 0.3)), 3)
+@pytest.mark.parametrize(("prediction", "size", "clock"), [
+    ("x0", lambda a, s: s, lambda rho: 1 / rho), ("eps", lambda a, s: a, lambda rho: rho),
+    ("velocity", lambda a, s: a + s, lambda rho: rho / (1 + rho))])
+@pytest.mark.parametrize("variable", ["half_log_snr", "alpha", "angle"])
+def test_frames_are_moved_by_their_prediction_alone(x64, prediction, size, clock, variable):
+  """∫ ϑ^j dc by quadrature; and x/k + M_0 y is the state of a point, whatever the step."""
+  nodes = levels.lay(np.array([4.0, 0.7, 0.3, 0.0]), VE)
+  here, after = levels.pick(nodes, slice(0, 2)), levels.pick(nodes, slice(1, 3))
+  moments = exponential.frame_moments(prediction, variable, here, after, np.ones(2), 3)
+  at = lambda rho: float(exponential.value(variable, -np.log(rho)))
+
+  x_0, eps = 1.3, -0.4
+  state = lambda i: nodes.alpha[i] * x_0 + nodes.sigma[i] * eps
+  k = lambda i: size(nodes.alpha[i], nodes.sigma[i])
+
+  def integrand(rho, j, start, end):
+    theta = (at(rho) - at(start)) / (at(end) - at(start))
+    return theta**j * (clock(rho + 1e-6) - clock(rho - 1e-6)) / 2e-6
+
+  for i, (start, end) in enumerate(((4.0, 0.7), (0.7, 0.3))):
+    scale = end if prediction == "x0" else 1.0
     for j in range(3):
-      exact = integrate.quad(integrand, 0, h, (j, h, kappa), epsrel=1e-12)[0]
-      np.testing.assert_allclose(moments[j], exact, rtol=1e-9)
+      exact = scale * integrate.quad(integrand, start, end, (j, start, end), epsrel=1e-10)[0]
+      np.testing.assert_allclose(moments[j][i], exact, rtol=1e-6, atol=1e-9)
+    y = {"x0": x_0, "eps": eps, "velocity": eps - x_0}[prediction]
+    np.testing.assert_allclose(
+        state(i) / k(i) + moments[0][i] / scale * y, state(i + 1) / k(i + 1), rtol=1e-9)
+
+
+def test_noise_dampens_the_frame_of_x0(x64):
+  """∫ κ e^{−κ(ℓ₁ − ℓ)} ϑ^j dℓ at κ = 1 + η²."""
+  nodes = levels.lay(np.array([0.74, 0.3, 0.0]), VE)
+  here, after = levels.pick(nodes, slice(0, 1)), levels.pick(nodes, slice(1, 2))
+  low, high = here.half_log_snr[0], after.half_log_snr[0]
+  alpha = lambda ell: 1 / np.hypot(1, np.exp(-ell))
+  for kappa in (1.0, 2.0, 5.0):
+    moments = exponential.frame_moments("x0", "alpha", here, after, np.array([kappa]), 3)
+    for j in range(3):
+      exact = integrate.quad(lambda ell, j=j, kappa=kappa: kappa * np.exp(-kappa * (high - ell)) * (
+          (alpha(ell) - alpha(low)) / (alpha(high) - alpha(low))) ** j, low, high, epsrel=1e-12)[0]
+      np.testing.assert_allclose(moments[j][0], exact, rtol=1e-9)
 
 
 def test_multistep_2_is_dpm_solver_plus_plus(x64):
@@ -203,6 +239,10 @@ SAME = {
     "Euler = Euler–Maruyama at η = 0": (samplers.euler(), samplers.euler_maruyama(0.0), VP),
     "Euler in σ = ddim": (samplers.adams_bashforth(1), samplers.ddim(), VE),
     "Heun in ρ = in VE's time": (samplers.heun(), samplers.heun(own_time=True), VE),
+    "multistep of velocity = ddim at order 1": (
+        samplers.multistep(1, prediction="velocity", variable="angle"), samplers.ddim(), VP),
+    "multistep of ε = ddim at order 1": (samplers.multistep(1, prediction="eps"),
+                                         samplers.ddim(), VP),
     "η(ℓ) constant = η": (samplers.multistep(3, lambda ell: 0.7 + 0 * ell),
                           samplers.multistep(3, 0.7), VP),
     "η(ℓ) constant = η, kernel": (samplers.singlestep(2, lambda ell: 0.7 + 0 * ell),
@@ -223,8 +263,10 @@ PATHS = {"vp": VP, "ve": VE, "rectified_flow": FLOW, "linear_vp": paths.linear_v
 FREE = {
     "ddim(1)": samplers.ddim(1.0), "multistep(3)": samplers.multistep(3),
     "multistep(2, 1, α)": samplers.multistep(2, 1.0, variable="alpha"),
-    "unipc(2)": samplers.unipc(2), "singlestep(3, .5)": samplers.singlestep(3, 0.5),
-    "heun": samplers.heun(20.0)}
+    "multistep(3, velocity, angle)": samplers.multistep(
+        3, prediction="velocity", variable="angle"),
+    "unipc(2, ε)": samplers.unipc(2, prediction="eps"),
+    "singlestep(3, .5)": samplers.singlestep(3, 0.5), "heun": samplers.heun(20.0)}
 
 
 def test_one_model_makes_the_same_samples_along_every_path_to_the_last_bit():
@@ -304,8 +346,8 @@ def test_calls_of_the_network(x64):
     assert len(calls) == expected
 
 
-def test_no_method_is_biased_on_a_point_mass_at_ten_steps():
-  """From ρ = 50 and from pure noise; every state on the way is the point and finite noise."""
+def test_no_method_is_biased_on_a_point_mass_at_ten_steps(x64):
+  """From ρ = 50 and from pure noise: the point, but for what 1/σ makes of a rounding."""
   point = 1.5
   denoise = predictions.Denoiser(lambda x, ell: jnp.full_like(x, point), FLOW)
   methods = [method for method, *_ in DETERMINISTIC.values()] + list(FREE.values()) + [
@@ -315,7 +357,7 @@ def test_no_method_is_biased_on_a_point_mass_at_ten_steps():
         samplers.trajectory(key, denoise, FLOW, shape=(64,), method=method, grid=grid).x
         for method in methods])(jax.random.key(0))
     for x in runs:
-      np.testing.assert_array_equal(x[-1], np.full(64, point, np.float32))
+      np.testing.assert_allclose(x[-1], np.full(64, point), rtol=1e-12)
       assert np.isfinite(x).all() and np.abs(x).max() < 10.0
 
 
@@ -362,7 +404,7 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="stochasticity must be >= 0"):
       make(2, -1.0)
   for make in (samplers.multistep, samplers.unipc):
-    with pytest.raises(ValueError, match="variable must be one of half_log_snr, alpha"):
+    with pytest.raises(ValueError, match="variable must be one of half_log_snr, alpha, angle"):
       make(2, variable="beta")
   draw = lambda **options: samplers.sample(
       jax.random.key(0), predictions.Denoiser(gaussian, VP), VP, shape=(2,), **options)
@@ -376,6 +418,11 @@ def test_bad_input_is_named():
       jax.random.key(0), predictions.Denoiser(gaussian, VP), VP, shape=(2,), **options)
   with pytest.raises(ValueError, match="n must be at least 1"):
     optimise(n=0)
+  for make in (samplers.multistep, samplers.unipc):
+    with pytest.raises(ValueError, match="prediction must be one of x0, eps, velocity"):
+      make(2, prediction="score")
+    with pytest.raises(ValueError, match="stochasticity needs prediction 'x0', got 'eps'"):
+      make(2, 1.0, prediction="eps")
   with pytest.raises(ValueError, match="deterministic"):
     optimise(n=3, method=samplers.ddim(1.0))
   for options in ({"tolerance": 0.0}, {"max_steps": 0}):

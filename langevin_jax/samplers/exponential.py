@@ -16,16 +16,25 @@ nodes are the whole difference between the methods (MATH §6):
 | {0, −, …} | multistep: DPM-Solver++(2M, 3M) and SDE-DPM-Solver++ |
 | {0, r} | singlestep: DPM-Solver++(2S), (3S) |
 | {1, 0, −, …} | corrector: UniPC |
+
+Of the ODE, ε and the flow velocity ε − x₀ can take the place of D = x₀, each in the frame in which
+it alone moves the state (`frame_moments`), and the polynomial may be one in α or in the angle
+atan ρ, in which also infinite steps are finite: all are exact on a point mass, where the three are
+constant, and differ in what else they are good at.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import numpy as np
 
 from langevin_jax import splitting
+from langevin_jax.samplers.levels import Level
 
 Array = np.ndarray | jax.Array
+Prediction = Literal["x0", "eps", "velocity"]
+Variable = Literal["half_log_snr", "alpha", "angle"]
 
 _QUADRATURE = 32  # points of Gauss–Legendre where the moments have no closed form
 _SERIES_TERMS = 24  # of Σ (−w)^m/(m + j + 1)! at w < 2, to float64
@@ -51,25 +60,47 @@ def moments(w: Array, count: int) -> list[Array]:
   return direct
 
 
-def alpha_moments(w: Array, h: Array, rho: Array, count: int) -> list[Array]:
-  """M_j in the place of θ^j with powers of ϑ = (α − α₀)/(α₁ − α₀), α = 1/√(1 + ρ²): unit scale's.
+def frame_moments(
+    prediction: Prediction, variable: Variable, here: Level, after: Level, kappa: Array, count: int
+) -> list[Array]:
+  """M_j = ∫ ϑ^j dc over each step, ϑ from 0 to 1 in `variable`; by Gauss–Legendre.
 
-  D is then a polynomial in α. Along the flow of standard normal data D is linear in α, so two
-  values of it say all; and α = 0 is a node like any other, where ℓ = −∞ is none.
+  The frames in which a prediction y is all that moves, y = x₀, ε or ε − x₀, and their clocks c:
 
-  Args:
-    w, h: the step in the clock u and in ℓ, (n,). rho: ρ at its end, (n,).
+    d(x/σ) = x₀ d(1/ρ)      d(x/α) = ε dρ      d(x/(α + σ)) = (ε − x₀) d(ρ/(1 + ρ))
+
+  That of x₀ is scaled by ρ at its end and damped by the noise: ∫ κ e^{−κ(ℓ₁ − ℓ)} dℓ, κ = w/h.
+  A pure-noise start is a node unless `variable` is ℓ; so is the clean end.
   """
-  xp = splitting.namespace(w)
+  xp = splitting.namespace(kappa)
   nodes, gauss = np.polynomial.legendre.leggauss(_QUADRATURE)
-  # ∫₀ʷ e^{−v} f dv = ∫ κ s^{κ−1} f ds with s = e^{−v/κ} from e^{−h} to 1, where ρ = ρ₁/s.
-  kappa, first = (w / h)[:, None], xp.exp(-h)[:, None]
-  s = first + (1.0 - first) * (0.5 * (nodes + 1.0))[None]
-  unit = lambda rho: 1.0 / xp.sqrt(1.0 + rho**2)
-  end = rho[:, None]
-  theta = (unit(end / s) - unit(end / first)) / (unit(end) - unit(end / first))
-  measure = 0.5 * (1.0 - first) * gauss[None] * kappa * s ** (kappa - 1.0)
-  return [-xp.expm1(-w), *((measure * theta**j).sum(1) for j in range(1, count))]
+  u, gauss = 0.5 * (nodes + 1.0)[None], 0.5 * gauss[None]
+  ell, ell_s = here.half_log_snr[:, None], after.half_log_snr[:, None]
+  rho, rho_s = xp.exp(-ell), xp.exp(-ell_s)
+  if prediction == "x0":
+    # ρ = ρ₁/s, s from e^{−h} to 1, where the measure is κ s^{κ−1} ds.
+    first = xp.exp(ell - ell_s)
+    s = first + (1.0 - first) * u
+    between = rho_s / s
+    measure = (1.0 - first) * gauss * kappa[:, None] * s ** (kappa[:, None] - 1.0)
+  elif prediction == "eps":
+    between, measure = rho + (rho_s - rho) * u, (rho_s - rho) * gauss
+  else:
+    share = lambda ell: 1.0 / (1.0 + xp.exp(ell))
+    s = share(ell) + (share(ell_s) - share(ell)) * u
+    between, measure = s / (1.0 - s), (share(ell_s) - share(ell)) * gauss
+  start, end = value(variable, ell), value(variable, ell_s)
+  theta = (value(variable, -xp.log(between)) - start) / (end - start)
+  return [measure.sum(1), *((measure * theta**j).sum(1) for j in range(1, count))]
+
+
+def value(variable: Variable, ell: Array) -> Array:
+  """ℓ itself, α = 1/√(1 + ρ²), or the angle atan ρ between data and noise, at ρ = e^{−ℓ}."""
+  xp = splitting.namespace(ell)
+  if variable == "half_log_snr":
+    return ell
+  rho = xp.exp(-ell)
+  return xp.arctan(rho) if variable == "angle" else 1.0 / xp.hypot(1.0, rho)
 
 
 def weights(values: Sequence[Array], nodes: Sequence[Array]) -> list[Array]:

@@ -8,13 +8,14 @@ and a method is its numbers, made for all steps in float64 on the host. A correc
 at the point that was predicted, which the next step needs anyway, and does the last step again with
 it: x = a x + c ξ + Σ b*_j s_j, at no extra call. Exponential integrators remember D itself.
 
-Where an end of a step is infinitely far in ℓ (α = 0, or the clean end) every method takes STEP,
-which is exact there, and history never reaches across: nothing diverges, nothing is biased.
+Where an end of a step is infinitely far in ℓ (α = 0, or the clean end) a method takes STEP, which is
+exact there, and history does not reach across — unless what it remembers is finite at that end too,
+and constant for a point: then nothing diverges and nothing is biased either.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,6 @@ from langevin_jax.samplers.levels import (
   numbers,
   pick,
 )
-
-Variable = Literal["half_log_snr", "alpha"]
 
 
 class Numbers(NamedTuple):
@@ -69,85 +68,114 @@ def ddim(stochasticity: splitting.Stochasticity = 0.0) -> Method:
 @memoised
 def multistep(
     order: int = 2, stochasticity: splitting.Stochasticity = 0.0, *,
-    variable: Variable = "half_log_snr",
+    prediction: exponential.Prediction = "x0",
+    variable: exponential.Variable = "half_log_snr",
 ) -> Method:
   """Exponential multistep: DPM-Solver++(2M, 3M) at η = 0, SDE-DPM-Solver++ at any η (MATH §6).
 
-  One call per step. The polynomial through the last `order` values of D is integrated exactly
+  One call per step. The polynomial through the last `order` predictions is integrated exactly
   against the drift, the noise is exact (Lu et al. 2022, §5; Xue et al. 2023, eq. 14). Order 1 is
   `ddim`. Order 3 starts with a corrected first step, without which it would be of order 2.
 
   Args:
     order: 1, 2 or 3. stochasticity: η.
-    variable: in which D is a polynomial: ℓ, as published, or "alpha", α at unit scale, in which D
-      is linear for standard normal data. With few steps from a large ρ_max the second is several
-      times as accurate (experiments/benchmarks/solvers.py), with many the first has the edge.
+    prediction: what is a polynomial: "x0", as in DPM-Solver++; "eps", as in DEIS (Zhang & Chen
+      2023); "velocity", ε − x₀, as in Adams–Bashforth on rectified flow. The last two for η = 0.
+    variable: in which it is one: ℓ, as published; "alpha", 1/√(1 + ρ²), in which D is linear along
+      the flow of standard normal data; "angle", atan ρ. The last two also go through the infinite
+      steps: from pure noise, and to the clean end, where x₀ is then extrapolated from the last
+      values and not merely the last D.
+
+  Which is best, experiments/benchmarks/solvers.py says: with few steps "velocity" in "angle" on a
+  grid of even angles, "eps" in ℓ on Karras et al.'s; with many steps all are good.
 
   Raises:
-    ValueError: order not 1, 2 or 3; η < 0; another variable; a grid of fewer steps than the order.
+    ValueError: order not 1, 2 or 3; η < 0; an unknown prediction or variable, or a prediction that
+      does not take noise; a grid of fewer steps than the order.
   """
-  return _exponential("multistep", order, stochasticity, variable,
+  return _exponential("multistep", order, stochasticity, prediction, variable,
                       corrector=2 if order == 3 else 0, first_alone=True)
 
 
 @memoised
 def unipc(
     order: int = 2, stochasticity: splitting.Stochasticity = 0.0, *,
-    variable: Variable = "half_log_snr",
+    prediction: exponential.Prediction = "x0",
+    variable: exponential.Variable = "half_log_snr",
 ) -> Method:
   """Predictor of `order`, corrector of order + 1, at one call per step (Zhao et al. 2023, UniPC).
 
-  The corrector reuses D at the predicted point, so orders 1, 2, 3 of the predictor converge with
-  order 2, 3 and (the first step being what it is) 3. With η > 0, predictor and corrector share the
-  noise (Xue et al. 2023, SA-Solver). Options and errors are those of `multistep`.
+  The corrector reuses the prediction at the predicted point, so orders 1, 2, 3 of the predictor
+  converge with order 2, 3 and (the first step being what it is) 3. With η > 0, predictor and
+  corrector share the noise (Xue et al. 2023, SA-Solver). Options and errors are `multistep`'s.
   """
-  return _exponential("unipc", order, stochasticity, variable, corrector=order + 1)
+  return _exponential("unipc", order, stochasticity, prediction, variable, corrector=order + 1)
 
 
 def _exponential(
-    name: str, order: int, stochasticity, variable, *, corrector: int, first_alone: bool = False
+    name: str, order: int, stochasticity, prediction, variable, *, corrector: int,
+    first_alone: bool = False,
 ) -> Method:
   """The predictor of `order`; `corrector` nodes correct it, or the first step alone."""
   check_order(order)
   check_stochasticity(stochasticity)
-  if variable not in get_args(Variable):
-    raise ValueError(f"variable must be one of {', '.join(get_args(Variable))}, got {variable!r}")
-  in_alpha = variable == "alpha"
+  for field, value, known in (("prediction", prediction, get_args(exponential.Prediction)),
+                              ("variable", variable, get_args(exponential.Variable))):
+    if value not in known:
+      raise ValueError(f"{field} must be one of {', '.join(known)}, got {value!r}")
+  if prediction != "x0" and not splitting.is_zero(stochasticity):
+    raise ValueError(f"stochasticity needs prediction 'x0', got {prediction!r}")
+  through = variable != "half_log_snr"  # … the infinite steps
 
   def plan(levels: Level, path: Path) -> Numbers:
     steps(levels, order, f"{name}(order={order})")
     budget = budgets(levels, stochasticity, path)
+    here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
     h = np.diff(levels.half_log_snr)
     finite = np.isfinite(h)
-    # In α pure noise is a node like any other.
-    age = _age((h > 0.0) & (finite | (in_alpha & (levels.alpha[:-1] == 0.0))))
-    known = np.where(finite, np.minimum(age + 1, order), 1)
-    before_finite = np.append(False, finite[:-1])
-    fixed = (age == 1 if first_alone else age > 0) & before_finite
+    noise, clean = ~finite & (here.alpha == 0.0), ~finite & (here.alpha > 0.0)
+    # Steps taken in the prediction's own frame; others are STEP, and remember D.
+    inside = finite | (through & (clean | (noise & (prediction != "eps"))))
+    age = _age(inside & (h > 0.0))
+    known = np.where(inside, np.minimum(age + 1, order), 1)
+    # The frame of x₀ has no end at pure noise: its first step from there is STEP as well.
+    fixable = np.append(False, (finite | (inside & (prediction == "velocity")))[:-1])
+    fixed = (age == 1 if first_alone else age > 0) & fixable
 
-    def make(xp, levels, budget):
-      here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
+    def make(xp, here, after, budget):
       a, b, c = splitting.weights(here.alpha, here.sigma, after.alpha, after.sigma, budget)
-      if order == 1 and not corrector:
+      if order == 1 and not corrector and prediction == "x0":
         return a, b[:, None], c, None
-      count, h = max(order, corrector), xp.diff(levels.half_log_snr)
-      w = xp.where(finite, h + budget, xp.inf)
-      if in_alpha:
-        moments = exponential.alpha_moments(w, h, xp.exp(-after.half_log_snr), count)
-        clock, width = here.alpha, after.alpha - here.alpha
-      else:
+      count, h = max(order, corrector), after.half_log_snr - here.half_log_snr
+      if prediction == "x0" and not through:
         # The clock u = ℓ + Λ; infinite steps are of no length in it, for nothing reaches across.
-        moments = exponential.moments(w, count)
-        clock = xp.cumsum(xp.where(finite, w, 0.0)) - xp.where(finite, w, 0.0)
-        width = w
-      rows = after.alpha[:, None] * _lagrange(moments, width, clock, known, order)
+        width = xp.where(finite, h + budget, xp.inf)
+        clock = xp.cumsum(xp.where(finite, width, 0.0)) - xp.where(finite, width, 0.0)
+        moments = exponential.moments(width, count)
+      else:
+        kappa = xp.where(finite, 1.0 + budget / h, 1.0)
+        moments = exponential.frame_moments(prediction, variable, here, after, kappa, count)
+        clock, end = (exponential.value(variable, level.half_log_snr) for level in (here, after))
+        width = end - clock
+      size = {"x0": lambda level: level.alpha, "eps": lambda level: level.alpha,
+              "velocity": lambda level: level.alpha + level.sigma}[prediction]
+      if prediction != "x0":
+        a = xp.where(inside, size(after) / size(here), a)
+      rows = size(after)[:, None] * _lagrange(moments, width, clock, known, order)
+      alone = xp.where(np.arange(order) == 0, b[:, None], 0.0)
+      rows = xp.where((inside & (finite | (age > 0) | (prediction != "x0")))[:, None], rows, alone)
       if not corrector:
         return a, rows, c, None
-      fix = here.alpha[:, None] * _corrector(moments, width, clock, clock, age, corrector)
+      fix = size(here)[:, None] * _corrector(moments, width, clock, clock, age, corrector)
       return a, rows, c, xp.where(fixed[:, None], fix, 0.0)
 
-    a, b, c, fix = numbers(make, levels, budget)
-    return Numbers(pick(levels, slice(-1)), a, b, c, fix=fix, fixed=fixed if corrector else None)
+    a, b, c, fix = numbers(make, here, after, budget)
+    slope = {}
+    if prediction != "x0":
+      # ε = (x − αD)/σ, and less D the velocity.
+      q = -here.alpha / here.sigma - (prediction == "velocity")
+      slope = {"p": np.where(inside, 1.0 / here.sigma, 0.0), "q": np.where(inside, q, 1.0)}
+    return Numbers(here, a, b, c, fix=fix, fixed=fixed if corrector else None, **slope)
 
   return _method(plan, stochasticity, history=max(order, corrector) - 1, corrects=corrector > 0)
 
@@ -254,9 +282,11 @@ def adams_bashforth(order: int = 2) -> Method:
     delta, finite = np.diff(levels.t), np.isfinite(np.diff(levels.half_log_snr))
     p = sigma_dot / here.sigma
     q = alpha_dot - p * here.alpha
-    # STEP, with D for a slope: at the clean end, and where the velocity of pure noise has no limit.
+    # STEP, with D for a slope: at a curved path's clean end, and where pure noise has no velocity.
     own = finite | ((np.arange(len(delta)) == 0) & np.isfinite(p) & np.isfinite(q) & (delta != 0.0))
-    own &= np.isfinite(delta)
+    # A point's velocity is constant along a straight path, and history closes its last step too.
+    straight = np.ptp(alpha_dot) < 1e-9 and np.ptp(sigma_dot) < 1e-9
+    own = (own | straight) & np.isfinite(delta)
     p, q = np.where(own, p, 0.0), np.where(own, q, 1.0)
     age = _age(own & (delta != 0.0))
     known = np.where(own, np.minimum(age + 1, order), 1)
