@@ -14,16 +14,10 @@ from langevin_jax.samplers.grids import (
     uniform_time,
 )
 from langevin_jax.samplers.levels import Level, Method
-from langevin_jax.samplers.linear import (
-    adams_bashforth,
-    ddim,
-    euler,
-    euler_maruyama,
-    multistep,
-    unipc,
-)
+from langevin_jax.samplers.linear import ddim, multistep, unipc
 from langevin_jax.samplers.noise import brownian
 from langevin_jax.samplers.optimised import optimised
+from langevin_jax.samplers.own_time import adams_bashforth, euler, euler_maruyama
 from langevin_jax.samplers.sampling import Trajectory, sample, trajectory
 from langevin_jax.samplers.staged import heun, singlestep
 

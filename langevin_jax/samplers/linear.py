@@ -1,19 +1,18 @@
-"""Methods of one call a step: STEP, multistep, UniPC, Euler–Maruyama, Adams–Bashforth.
+"""Methods of one call a step: STEP, multistep and UniPC; Euler's and Adams' are in own_time.py.
 
 All are one linear update of what is known at a level,
 
   x′ = a x + Σ b_j s_j + c ξ,   s = q D + p x the slope remembered, newest first,
 
 and a method is its numbers, made for all steps in float64 on the host. A corrector takes the slope
-at the point that was predicted, which the next step needs anyway, and does the last step again with
-it: x = a x + c ξ + Σ b*_j s_j, at no extra call. Exponential integrators remember D itself.
+at the point that was predicted, which the next step needs anyway, and adds Σ (b*_j − b_j) s_j of
+the last step, at no extra call. Exponential integrators of x₀ remember D itself.
 
-Where an end of a step is infinitely far in ℓ (α = 0, or the clean end) a method takes STEP, which is
-exact there, and history does not reach across — unless what it remembers is finite at that end too,
-and constant for a point: then nothing diverges and nothing is biased either.
+Where an end of a step is infinitely far in ℓ (α = 0, or the clean end) a method takes STEP, which
+is exact there, and history does not reach across — unless what it remembers is finite at that end
+too, and constant for a point: then nothing diverges and nothing is biased either.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from langevin_jax import splitting
-from langevin_jax.paths import Path, on_host
+from langevin_jax.paths import Path
 from langevin_jax.samplers import exponential
 from langevin_jax.samplers.levels import (
   Level,
@@ -136,7 +135,7 @@ def _exponential(
     noise, clean = ~finite & (here.alpha == 0.0), ~finite & (here.alpha > 0.0)
     # Steps taken in the prediction's own frame; others are STEP, and remember D.
     inside = finite | (through & (clean | (noise & (prediction != "eps"))))
-    age = _age(inside & (h > 0.0))
+    age = age_of(inside & (h > 0.0))
     known = np.where(inside, np.minimum(age + 1, order), 1)
     # The frame of x₀ has no end at pure noise: its first step from there is STEP as well.
     fixable = np.append(False, (finite | (inside & (prediction == "velocity")))[:-1])
@@ -161,12 +160,12 @@ def _exponential(
               "velocity": lambda level: level.alpha + level.sigma}[prediction]
       if prediction != "x0":
         a = xp.where(inside, size(after) / size(here), a)
-      rows = size(after)[:, None] * _lagrange(moments, width, clock, known, order)
+      rows = size(after)[:, None] * lagrange(moments, width, clock, known, order)
       alone = xp.where(np.arange(order) == 0, b[:, None], 0.0)
       rows = xp.where((inside & (finite | (age > 0) | (prediction != "x0")))[:, None], rows, alone)
       if not corrector:
         return a, rows, c, None
-      fix = size(here)[:, None] * _corrector(moments, width, clock, clock, age, corrector)
+      fix = size(here)[:, None] * corrector_weights(moments, width, clock, clock, age, corrector)
       return a, rows, c, xp.where(fixed[:, None], fix, 0.0)
 
     a, b, c, fix = numbers(make, here, after, budget)
@@ -177,10 +176,10 @@ def _exponential(
       slope = {"p": np.where(inside, 1.0 / here.sigma, 0.0), "q": np.where(inside, q, 1.0)}
     return Numbers(here, a, b, c, fix=fix, fixed=fixed if corrector else None, **slope)
 
-  return _method(plan, stochasticity, history=max(order, corrector) - 1, corrects=corrector > 0)
+  return method(plan, stochasticity, history=max(order, corrector) - 1, corrects=corrector > 0)
 
 
-def _age(valid: np.ndarray) -> np.ndarray:
+def age_of(valid: np.ndarray) -> np.ndarray:
   """How many steps in a row before each one are valid: as many old slopes as it may look at."""
   age = np.zeros(len(valid), int)
   for i in range(1, len(valid)):
@@ -188,7 +187,7 @@ def _age(valid: np.ndarray) -> np.ndarray:
   return age
 
 
-def _lagrange(moments, width, clock, known, most: int, newest=None) -> Any:
+def lagrange(moments, width, clock, known, most: int, newest=None) -> Any:
   """Weights (n, most) of slopes, from the newest on, through the last `known` of which a step goes.
 
   Step i starts at clock[i] and is width[i] long; `moments` are those of its kernel. Its nodes are
@@ -209,114 +208,11 @@ def _lagrange(moments, width, clock, known, most: int, newest=None) -> Any:
   return rows
 
 
-def _corrector(moments, width, clock, newest, age, most: int) -> Any:
+def corrector_weights(moments, width, clock, newest, age, most: int) -> Any:
   """Weights (n, most) that do the step before again, through the point `newest` it led to."""
   roll = splitting.namespace(width, clock).roll
-  return _lagrange([roll(m, 1) for m in moments], roll(width, 1), roll(clock, 1),
+  return lagrange([roll(m, 1) for m in moments], roll(width, 1), roll(clock, 1),
                    np.minimum(age + 1, most), most, newest=newest)
-
-
-@memoised
-def euler_maruyama(stochasticity: splitting.Stochasticity = 1.0) -> Method:
-  """Euler–Maruyama of Table 4's reverse process in the path's own time; one call per step.
-
-    x′ = x + δ (−f x + (1 + η²)/2 g² s) + η g √δ ξ,   δ = t − t′
-
-  evaluated as −α̇ D − (σ̇ + η²g²/2σ) ε̂, in which nothing cancels. Poor at big steps wherever g
-  is large; `ddim` at the same η solves the linear part exactly.
-
-  Raises:
-    ValueError: η < 0.
-  """
-  check_stochasticity(stochasticity)
-
-  def plan(levels: Level, path: Path) -> Numbers:
-    delta = -np.diff(levels.t)
-    alpha_dot, sigma_dot, sigma, g = _derivatives(levels, path)
-    eta = stochasticity
-    if callable(stochasticity):
-      checked = splitting.checked(stochasticity, path)
-      eta = on_host(jax.vmap(lambda ell: jnp.asarray(checked(ell), float)),
-                    levels.half_log_snr[:-1])
-    here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
-    finite = np.isfinite(np.diff(levels.half_log_snr))
-
-    def make(xp, here, after, budget, eta, delta, alpha_dot, sigma_dot, sigma, g):
-      exact = splitting.weights(here.alpha, here.sigma, after.alpha, after.sigma, budget)
-      per_eps = -delta * (sigma_dot + 0.5 * eta**2 * g**2 / sigma)
-      shrink = here.scale / after.scale
-      own = (shrink * (1.0 + per_eps / sigma),
-             (-delta * alpha_dot - per_eps * here.alpha / here.sigma) / after.scale,
-             eta * g * xp.sqrt(delta) / after.scale)
-      return tuple(xp.where(finite, o, e) for o, e in zip(own, exact, strict=True))
-
-    a, b, c = numbers(make, here, after, budgets(levels, stochasticity, path), eta, delta,
-                      alpha_dot, sigma_dot, sigma, g)
-    return Numbers(here, a, b[:, None], c)
-
-  return _method(plan, stochasticity)
-
-
-def euler() -> Method:
-  """Euler of the probability-flow ODE ẋ = α̇ D + σ̇ ε̂ in the path's own time (flow sampling)."""
-  return adams_bashforth(1)
-
-
-@memoised
-def adams_bashforth(order: int = 2) -> Method:
-  """Adams–Bashforth of the velocity u = α̇ D + σ̇ ε̂ in the path's own time; one call per step.
-
-    x′ = x − δ Σ β_j u_j,   Σ β_j θ_j^i = 1/(i + 1)
-
-  On rectified flow these are the multistep methods of flow matching; order 1 is Euler's.
-
-  Raises:
-    ValueError: order not 1, 2 or 3; a grid of fewer steps than the order.
-  """
-  check_order(order)
-
-  def plan(levels: Level, path: Path) -> Numbers:
-    steps(levels, order, f"adams_bashforth(order={order})")
-    alpha_dot, sigma_dot, _, _ = _derivatives(levels, path)
-    here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
-    delta, finite = np.diff(levels.t), np.isfinite(np.diff(levels.half_log_snr))
-    p = sigma_dot / here.sigma
-    q = alpha_dot - p * here.alpha
-    # STEP, with D for a slope: at a curved path's clean end, and where pure noise has no velocity.
-    own = finite | ((np.arange(len(delta)) == 0) & np.isfinite(p) & np.isfinite(q) & (delta != 0.0))
-    # A point's velocity is constant along a straight path, and history closes its last step too.
-    straight = np.ptp(alpha_dot) < 1e-9 and np.ptp(sigma_dot) < 1e-9
-    own = (own | straight) & np.isfinite(delta)
-    p, q = np.where(own, p, 0.0), np.where(own, q, 1.0)
-    age = _age(own & (delta != 0.0))
-    known = np.where(own, np.minimum(age + 1, order), 1)
-    fixed = (age == 1) & (order == 3)
-
-    def make(xp, here, after, delta, time):
-      moments = [delta / (j + 1) for j in range(order)]
-      rows = _lagrange(moments, delta, time, known, order) / after.scale[:, None]
-      a, b, _ = splitting.weights(
-          here.alpha, here.sigma, after.alpha, after.sigma, xp.zeros_like(delta))
-      alone = xp.where(np.arange(order) == 0, b[:, None], 0.0)
-      return (xp.where(own, here.scale / after.scale, a), xp.where(own[:, None], rows, alone),
-              _corrector(moments, delta, time, time, age, 2) / here.scale[:, None])
-
-    a, b, fix = numbers(make, here, after, delta, here.t)
-    fix = {"fix": np.where(fixed[:, None], fix, 0.0), "fixed": fixed} if order == 3 else {}
-    return Numbers(here, a, b, np.zeros(len(a)), p=p, q=q, **fix)
-
-  return _method(plan, 0.0, history=order - 1, corrects=order == 3)
-
-
-def _derivatives(levels: Level, path: Path) -> Sequence[np.ndarray]:
-  """α̇, σ̇, σ and g of the path's own coordinates where each step begins."""
-  return on_host(_derivatives_along(path), levels.t[:-1])
-
-
-@functools.lru_cache(maxsize=64)
-def _derivatives_along(path: Path):
-  return jax.vmap(lambda t: (path.alpha_dot(t), path.sigma_dot(t), path.sigma(t),
-                             path.diffusion(t)))
 
 
 def steps(levels: Level, order: int, name: str) -> int:
@@ -327,7 +223,7 @@ def steps(levels: Level, order: int, name: str) -> int:
   return n
 
 
-def _method(plan, stochasticity, *, history: int = 0, corrects: bool = False) -> Method:
+def method(plan, stochasticity, *, history: int = 0, corrects: bool = False) -> Method:
   """A method of the module's equation that remembers `history` slopes."""
   noisy = not splitting.is_zero(stochasticity)
 
@@ -341,8 +237,8 @@ def _method(plan, stochasticity, *, history: int = 0, corrects: bool = False) ->
     slopes = (denoised if n.q is None else n.q * denoised + n.p * x, *past)
     if corrects:
       # As an increment: what others did to x at this level, correctors or inpainting, is kept.
-      x = jnp.where(n.fixed, x + (_sum(n.fix, slopes) - moved), x)
-    moved = _sum(n.b, slopes)
+      x = jnp.where(n.fixed, x + (weigh(n.fix, slopes) - moved), x)
+    moved = weigh(n.b, slopes)
     x_s = n.a * x + moved
     x_s = x_s + n.c * draw(0) if noisy else x_s
     return x_s, denoised, (moved if corrects else (), slopes[:history])
@@ -350,5 +246,5 @@ def _method(plan, stochasticity, *, history: int = 0, corrects: bool = False) ->
   return Method(plan, init, step, stochasticity)
 
 
-def _sum(weights: jax.Array, slopes: Sequence[jax.Array]) -> jax.Array:
+def weigh(weights: jax.Array, slopes: Sequence[jax.Array]) -> jax.Array:
   return sum(weights[j] * slopes[j] for j in range(len(weights)))
