@@ -15,8 +15,9 @@ _HELP = {
     "sampler": "ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth "
                "or annealed_langevin.",
     "order": "Of multistep, singlestep, unipc and adams_bashforth: 1, 2 or 3; 2 if not given.",
-    "variable": "Of multistep and unipc, in which D is a polynomial: half_log_snr (if not given) "
-                "or alpha.",
+    "prediction": "Of multistep and unipc, what is a polynomial: x0 (if not given), eps or "
+                  "velocity.",
+    "variable": "Of multistep and unipc, in what: half_log_snr (if not given), alpha or angle.",
     "steps": "Number of steps.",
     "grid": "karras, uniform_half_log_snr, uniform_time, cosine, shifted or levels.",
     "rho_min": "Last positive noise-to-signal ratio ρ of karras and uniform_half_log_snr.",

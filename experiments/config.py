@@ -113,15 +113,16 @@ class Sampling:
   uniform_time, cosine, shifted (by `shift`) or levels, which are then given, falling, in
   `levels`. Everything else belongs to some of them and is refused by the others.
 
-  variable: in which multistep and unipc take D for a polynomial. stochasticity is η;
-  noise_interval = (lo, hi), in ρ, is where η or churn is not 0. corrector: exact, euler, midpoint
-  or baoab, `corrections` times a level, each a Langevin time of corrector_budget σ², or score_sde's
-  corrector_snr. moments: the first state has the training data's mean and variances. guidance: w of
-  classifier-free guidance, in guidance_interval = (lo, hi) of ρ and 1 outside.
+  prediction, variable: what multistep and unipc take for a polynomial, and in what. stochasticity
+  is η; noise_interval = (lo, hi), in ρ, is where η or churn is not 0. corrector: exact, euler,
+  midpoint or baoab, `corrections` times a level, each a Langevin time of corrector_budget σ², or
+  score_sde's corrector_snr. moments: the first state has the training data's mean and variances.
+  guidance: w of classifier-free guidance, in guidance_interval = (lo, hi) of ρ and 1 outside.
   """
 
   sampler: str = "ddim"
   order: int = 0
+  prediction: str = ""
   variable: str = ""
   steps: int = 50
   grid: str = "karras"

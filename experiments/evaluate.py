@@ -85,7 +85,7 @@ def main() -> int:
       "num_held_out": len(dataset.test), "path": dataclasses.asdict(config.path),
       "sampling": processes.resolved(config.sampling)}
   if settings is not None:
-    with progress.bar(2 * likelihoods.count(run, settings), 0, "likelihood") as bar:
+    with progress.bar(likelihoods.work(run, settings), 0, "likelihood") as bar:
       more, facts["likelihood"] = likelihoods.rows(
           run, state.ema, config.sampling, path, settings, bar)
     rows += more

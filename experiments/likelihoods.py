@@ -1,7 +1,8 @@
 """How likely a trained model finds held-out data: nats an example, bits a dimension, and bounds.
 
-Everything is in the data's own units. Whole grey levels are spread evenly over their cells first,
-so that a mean log-density is a lower bound of their log-probability; other data have a density, of
+Everything is in the data's own units. Whole grey levels have a probability, which is bounded twice:
+spread evenly over their cells, where a model that has learned whole levels puts little, and with
+noise of a quarter of a level, from which the level is read off again. Other data have a density, of
 the model blurred by ρ_min. Labels are given where there are some; guidance is none of the model.
 """
 
@@ -19,6 +20,7 @@ from langevin_jax import likelihood, paths
 
 # Up to so many dimensions an exact divergence costs less than the noise of a probe is worth.
 EXACT_UP_TO = 16
+_NOISE = 0.25  # of a grey level
 _PARTS = 16  # of the data for the bound, each with levels of its own
 
 
@@ -28,14 +30,6 @@ class Settings(NamedTuple):
   samples: int
   divergence: str
   steps: int
-
-
-class Measured(NamedTuple):
-  """Mean of n numbers and its standard error."""
-
-  mean: float
-  error: float
-  n: int
 
 
 def check(settings: Settings, sampling: config_lib.Sampling) -> None:
@@ -55,7 +49,7 @@ def rows(
 ) -> tuple[list, dict[str, Any]]:
   """Rows of the evaluation's table, and the facts with their standard errors.
 
-  `progress` is told of held-out examples done, twice each: once for the flow, once for the bound.
+  `progress` is told of what is done, `work` in all.
 
   Raises:
     ValueError: an exact divergence that would not fit in memory.
@@ -65,28 +59,38 @@ def rows(
   x, d = dataset.test[:n], math.prod(dataset.test.shape[1:])
   labels = dataset.test_labels[:n] if dataset.num_classes else np.zeros(n, np.int32)
   divergence = settings.divergence or ("exact" if d <= EXACT_UP_TO else "hutchinson")
+  scale = float(dataset.scale)
   # The prior has the moments that samples start from.
   moments = runs.moments(dataset) if sampling.moments else None
-  ends = {"rho_min": sampling.rho_min, "rho_max": sampling.rho_max, "moments": moments}
-  scale = float(dataset.scale)
-  nats = d * math.log(scale)  # from standard units into the data's own
-
+  ends = {"rho_max": sampling.rho_max, "moments": moments, "batch_axes": 1}
+  rho_min = max(sampling.rho_min, _NOISE / scale) if dataset.integers else sampling.rho_min
+  grey = _grey_levels(dataset) if dataset.integers else None
+  decode = likelihood.decoder(jnp.asarray(grey)) if dataset.integers else None
   # Every example has keys, and with them noise, of its own.
   keys = [jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
-          for key in jax.random.split(jax.random.key(run.config.evaluation.seed), 3)]
-  if dataset.integers:
-    whole = np.round(data.restore(dataset, x))
-    x = np.asarray(jax.vmap(lambda key, x: likelihood.dequantise(
-        key, x, mean=float(dataset.mean), scale=scale))(keys[2], whole))
+          for key in jax.random.split(jax.random.key(run.config.evaluation.seed), 4)]
 
-  def flow(params, keys, x, labels):
-    return likelihood.log_prob(
+  def flow(params, keys, x, labels, rho_min):
+    return -likelihood.log_prob(
         keys, runs.denoiser(run, params, path, labels), path, x, steps=settings.steps,
-        divergence=divergence, batch_axes=1, **ends)
+        divergence=divergence, rho_min=rho_min, **ends)
+
+  def density(params, keys, x, labels):
+    return flow(params, keys, x, labels, sampling.rho_min)
+
+  def decoded(params, keys, x, labels):
+    keys = jax.vmap(jax.random.split)(keys)
+    xi = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys[:, 1])
+    z = x + rho_min * xi
+    # −log P(x) ≤ E[−log q(z) − log P(x | z) + log q(z | x)], z = x + ρ ξ. Where the model knows
+    # the levels, the ½ ‖ξ‖² of the first and of the last cancel: no entropy in its place.
+    given = jnp.sum(decode(z, x, rho_min) + 0.5 * xi**2, axis=tuple(range(1, x.ndim)))
+    log_normal = -0.5 * d * math.log(2.0 * math.pi * rho_min**2)
+    return flow(params, keys[:, 0], z, labels, rho_min) - given + log_normal
 
   def bound(params, keys, x, labels):
-    return likelihood.bound(
-        keys[0], runs.denoiser(run, params, path, labels), path, x, batch_axes=1, **ends)
+    return likelihood.bound(keys[0], runs.denoiser(run, params, path, labels), path, x,
+                            decode=decode, rho_min=rho_min, **ends)
 
   size = runs.batch_size(sampling, n)
   if divergence == "exact":
@@ -95,35 +99,42 @@ def rows(
     size = max(min(size, largest) // jax.device_count(), 1) * jax.device_count()
   part = -(-n // min(_PARTS, n))
   part += -part % jax.device_count()
-  density = nats - _batches(flow, params, (keys[0], x, labels), size, progress)
-  upper = nats + _batches(
-      bound, params, (keys[1], x, labels), part, lambda done: progress(n + done))
-  # Examples of a part share their levels: the parts are what is independent.
-  means = [upper[i:i + part].mean() for i in range(0, n, part)]
-  ode = Measured(float(density.mean()), _error(density), n)
-  sde = Measured(float(upper.mean()), _error(means), n)
+  nats = d * math.log(scale)  # from a density in standard units to one in the data's own
+  told = lambda passed: lambda done: progress(passed * n + done)
+  if dataset.integers:
+    even = np.asarray(jax.vmap(lambda key, x: likelihood.dequantise(
+        key, x, mean=float(dataset.mean), scale=scale))(
+            keys[3], np.round(data.restore(dataset, x))))
+    noise = "noise of ¼ level"
+    values = {
+        "−log P ≤ (ODE, even over cells)": nats + _batches(
+            density, params, (keys[0], even, labels), size, told(0)),
+        f"−log P ≤ (ODE, {noise})": _batches(
+            decoded, params, (keys[1], x, labels), size, told(1)),
+        f"−log P ≤ (η = 1, {noise})": _batches(
+            bound, params, (keys[2], x, labels), part, told(2))}
+  else:
+    values = {
+        "−log q (ODE)": nats + _batches(density, params, (keys[0], x, labels), size, told(0)),
+        "−log q ≤ (η = 1)": nats + _batches(bound, params, (keys[2], x, labels), part, told(1))}
 
-  floor = None
-  facts = {"n": n, "divergence": divergence, "steps": settings.steps, "dimensions": d,
-           "discrete": dataset.integers, "rho_min": ends["rho_min"], "rho_max": ends["rho_max"]}
-  table = []
+  floor, table = None, []
   if run.config.data.name == "mixture2d":
     truth = exact.mixture(dataset)
     floor = exact.entropy(truth) + nats
     # The same points by the same blur: what is left is the model's.
-    gap = density - nats + np.asarray(truth.log_prob(jnp.asarray(x), 1.0, sampling.rho_min))
-    table.append(_row("KL(data‖model), nats, held-out points", Measured(
-        float(gap.mean()), _error(gap), n), 0.0))
-  what = "−log P" if dataset.integers else "−log q"
-  equals = "≤, dequantised" if dataset.integers else "="
-  for name, measured in ((f"{what} {equals} (ODE)", ode), (f"{what} ≤ (η = 1 bound)", sde)):
-    table.append(_row(f"{name}, nats", measured, floor))
-    table.append(_row(f"{name}, bits/dim", Measured(
-        *(value / (d * math.log(2.0)) for value in measured[:2]), n),
-        None if floor is None else floor / (d * math.log(2.0))))
-  facts["values"] = {name: {"value": value, "standard_error": error}
-                     for (name, value, _), error in table}
-  return [row for row, _ in table], facts
+    gap = values["−log q (ODE)"] - nats + np.asarray(
+        truth.log_prob(jnp.asarray(x), 1.0, sampling.rho_min))
+    table.append(_row("KL(data‖model), nats, held-out points", gap, gap, 1.0, 0.0))
+  for name, each in values.items():
+    # Examples of a part share their levels: there the parts are what is independent.
+    apart = [each[i:i + part].mean() for i in range(0, n, part)] if "η = 1" in name else each
+    table.append(_row(f"{name}, nats", each, apart, 1.0, floor))
+    table.append(_row(f"{name}, bits/dim", each, apart, d * math.log(2.0), floor))
+  return [row for row, _ in table], {
+      "n": n, "divergence": divergence, "steps": settings.steps, "dimensions": d,
+      "discrete": dataset.integers, "rho_min": rho_min, "rho_max": sampling.rho_max,
+      "values": {row[0]: {"value": row[1], "standard_error": error} for row, error in table}}
 
 
 def count(run: runs.Run, settings: Settings) -> int:
@@ -131,9 +142,24 @@ def count(run: runs.Run, settings: Settings) -> int:
   return min(settings.samples or len(run.dataset.test), len(run.dataset.test))
 
 
-def _row(name: str, measured: Measured, floor: float | None) -> tuple[tuple, float]:
-  row = f"{name} (± {measured.error:.2g}, n = {measured.n})", measured.mean, floor
-  return row, measured.error
+def work(run: runs.Run, settings: Settings) -> int:
+  """How much `rows` tells of: examples, as often as they are gone through."""
+  return count(run, settings) * (3 if run.dataset.integers else 2)
+
+
+def _row(name: str, each, apart, unit: float, floor: float | None) -> tuple[tuple, float]:
+  """(row, standard error) of the mean of `each`, of which `apart` are independent."""
+  apart = np.asarray(apart) / unit
+  error = float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else math.nan
+  row = (f"{name} (± {error:.2g}, n = {len(each)})", float(np.mean(each)) / unit,
+         None if floor is None else floor / unit)
+  return row, error
+
+
+def _grey_levels(dataset: data.Dataset) -> np.ndarray:
+  """The whole grey levels of the data's range, in standard units."""
+  low, high = dataset.value_range
+  return (np.arange(low, high + 1.0) - float(dataset.mean)) / float(dataset.scale)
 
 
 def _batches(function, params, arguments, size, progress) -> np.ndarray:
@@ -148,9 +174,3 @@ def _batches(function, params, arguments, size, progress) -> np.ndarray:
     parts.append(np.asarray(compiled(params, *batch), np.float64)[:n - first])
     progress(min(first + size, n))
   return np.concatenate(parts)
-
-
-def _error(values) -> float:
-  """Standard error of a mean; of a single value it is not known."""
-  values = np.asarray(values)
-  return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

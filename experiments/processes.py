@@ -23,6 +23,7 @@ _STEPS = ("ddim", "euler_maruyama", "multistep", "singlestep", "unipc")
 # What a sampler's own options are, and which samplers have them.
 TAKERS = {
     "order": ("multistep", "singlestep", "unipc", "adams_bashforth"),
+    "prediction": ("multistep", "unipc"),
     "variable": ("multistep", "unipc"),
     "stochasticity": _STEPS,
     "churn": ("heun",),
@@ -39,6 +40,8 @@ GRIDS = {
     "rho_max": ("karras", "uniform_half_log_snr"),
 }
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(config_lib.Sampling)}
+# What is a polynomial, and in what, for the samplers that leave it open; and their own choice.
+_POLYNOMIAL = {"prediction": "x0", "variable": "half_log_snr"}
 # What is of a corrector, and of nothing without one.
 CORRECTOR = ("corrections", "corrector_budget", "corrector_snr", "corrector_friction")
 
@@ -95,16 +98,17 @@ def method(config: config_lib.Sampling) -> samplers.Method:
   eta = config.stochasticity
   if config.noise_interval:
     eta = _within(eta, low, high)
-  order, variable = config.order or 2, config.variable or "half_log_snr"
+  order = config.order or 2
+  polynomial = {name: getattr(config, name) for name in _POLYNOMIAL if getattr(config, name)}
   return build.choose("sampling.sampler", config.sampler, {
       "ddim": lambda: samplers.ddim(eta),
       "euler": samplers.euler,
       "euler_maruyama": lambda: samplers.euler_maruyama(eta),
       "heun": lambda: samplers.heun(config.churn, churn_min=low, churn_max=high,
                                     noise_scale=config.churn_noise, own_time=config.own_time),
-      "multistep": lambda: samplers.multistep(order, eta, variable=variable),
+      "multistep": lambda: samplers.multistep(order, eta, **polynomial),
       "singlestep": lambda: samplers.singlestep(order, eta),
-      "unipc": lambda: samplers.unipc(order, eta, variable=variable),
+      "unipc": lambda: samplers.unipc(order, eta, **polynomial),
       "adams_bashforth": lambda: samplers.adams_bashforth(order),
       "annealed_langevin": samplers.ddim,  # its corrector is the whole of it: see `process`
   })
@@ -191,7 +195,7 @@ def resolved(config: config_lib.Sampling) -> dict[str, Any]:
   if config.sampler in TAKERS["order"]:
     fields["order"] = config.order or 2
   if config.sampler in TAKERS["variable"]:
-    fields["variable"] = config.variable or "half_log_snr"
+    fields |= {name: fields[name] or own for name, own in _POLYNOMIAL.items()}
   annealed = config.sampler == "annealed_langevin"
   if annealed or config.corrector:
     fields["corrector"] = config.corrector or "euler"

@@ -79,7 +79,7 @@ def test_evaluate_a_mixture(mixture_run, tmp_path):
   exactly = next(v["value"] for k, v in result["metrics"].items() if k.startswith("KL(data‖model)"))
   kl = values["KL(data‖model), nats, held-out points"]
   assert abs(kl["value"] - exactly) < 4.0 * kl["standard_error"] < 0.5
-  nats, bits = values["−log q = (ODE), nats"], values["−log q = (ODE), bits/dim"]
+  nats, bits = values["−log q (ODE), nats"], values["−log q (ODE), bits/dim"]
   np.testing.assert_allclose(bits["value"], nats["value"] / (2.0 * np.log(2.0)), rtol=1e-12)
   assert result["likelihood"]["n"] == 200 and result["likelihood"]["divergence"] == "exact"
 
@@ -100,41 +100,55 @@ def test_likelihood_of_the_exact_model_is_the_entropy(monkeypatch):
   # The same points blurred by ρ_min: no sampling error is left, only RK4's, 2e-3 at 32 steps.
   kl, _ = values["KL(data‖model), nats, held-out points"]
   assert abs(kl) < 2e-3
-  for name in ("−log q = (ODE), nats", "−log q ≤ (η = 1 bound), nats"):
+  for name in ("−log q (ODE), nats", "−log q ≤ (η = 1), nats"):
     value, floor = values[name]
     assert abs(value - floor) < 4.0 * error[name] < 0.2
   # Entropy in the user's units, against draws from the law itself.
   weights, means, covariances = data.gaussian_mixture_2d()
   law = mixtures.Mixture(*(jnp.asarray(a, jnp.float32) for a in (weights, means, covariances)))
   log_p = np.asarray(law.log_prob(law.sample(jax.random.key(0), 20_000), 1.0, 0.0))
-  assert abs(values["−log q = (ODE), nats"][1] + log_p.mean()) < 4.0 * log_p.std() / np.sqrt(20_000)
+  assert abs(values["−log q (ODE), nats"][1] + log_p.mean()) < 4.0 * log_p.std() / np.sqrt(20_000)
 
 
-def test_likelihood_of_grey_levels_is_that_of_their_cells(digits_run, monkeypatch):
-  """A model that knows of digits that they are N(0, I): −log q of dequantised digits is closed.
-
-  E_u −log q(y) = ½ Σ (x² + 1/12s²)/(1 + ρ²) + d/2 log 2π(1 + ρ²) + d log s, and the bound is tight.
-  """
+def test_likelihood_of_grey_levels_bounds_their_probability(digits_run, monkeypatch):
+  """A model that knows of digits that they are N(0, I): every bound is known, to a quadrature."""
   run = runs.prepare(records.read_config(digits_run))
   alpha = lambda ell: jnp.sqrt(jax.nn.sigmoid(2.0 * ell))
   monkeypatch.setattr(runs, "denoiser", lambda run, params, path, labels: predictions.Denoiser(
       lambda x, ell: alpha(ell) * x, path))
   table, facts = likelihoods.rows(
       run, (), run.config.sampling, run.path, likelihoods.Settings(64, "", 64), lambda done: None)
-  names = [name.split(" (±")[0] for name, _, _ in table]
-  assert names == ["−log P ≤, dequantised (ODE), nats", "−log P ≤, dequantised (ODE), bits/dim",
-                   "−log P ≤ (η = 1 bound), nats", "−log P ≤ (η = 1 bound), bits/dim"]
   assert facts["divergence"] == "hutchinson" and facts["n"] == 64 and facts["discrete"]
+  values = {name.split(" (±")[0]: (value, facts["values"][name]["standard_error"])
+            for name, value, _ in table}
+  x, s = run.dataset.test[:64].astype(np.float64), float(run.dataset.scale)
 
-  x, s, var = run.dataset.test[:64], float(run.dataset.scale), 1.0 + 0.002**2
-  closed = np.mean(np.sum(0.5 * (x**2 + 1.0 / (12.0 * s**2)) / var, axis=(1, 2, 3))) + 64 * (
-      0.5 * np.log(2.0 * np.pi * var) + np.log(s))
+  # Even over cells of width 1/s: E_u −log q(y) = Σ ½(x² + 1/12s²)/v + ½ log 2πv + log s.
+  v = 1.0 + run.config.sampling.rho_min ** 2
+  closed = np.mean(np.sum(0.5 * (x**2 + 1.0 / (12.0 * s**2)) / v, axis=(1, 2, 3))) + 64 * (
+      0.5 * np.log(2.0 * np.pi * v) + np.log(s))
   # What is left of u in a mean of 64: Σ x u/s has variance Σ x²/12s².
   spread = np.sqrt(np.sum(x**2) / (12.0 * s**2)) / 64
-  assert abs(table[0][1] - closed) < 4.0 * spread < 0.5
-  bound_error = facts["values"][table[2][0]]["standard_error"]
-  assert abs(table[2][1] - closed) < 4.0 * (bound_error + spread)
-  np.testing.assert_allclose(table[1][1], table[0][1] / (64 * np.log(2.0)), rtol=1e-12)
+  assert abs(values["−log P ≤ (ODE, even over cells), nats"][0] - closed) < 4.0 * spread < 0.5
+
+  # Noise of r = 1/4s: E −log q(z) = ½(x² + r²)/v + ½ log 2πv; E −log P(x | z), of a level by
+  # quadrature over ξ; and the entropy of z given x, ½ log 2πe r².
+  rho = 0.25 / s
+  v = 1.0 + rho**2
+  nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+  grey = (np.arange(17.0) - float(run.dataset.mean)) / s
+  gaps = (grey[:, None, None] + rho * nodes[None, :, None] - grey) ** 2 / (2.0 * rho**2)
+  read = np.sum(weights / weights.sum() * (
+      0.5 * nodes**2 + np.log(np.sum(np.exp(-gaps), axis=2))), axis=1)
+  levels = np.round(data.restore(run.dataset, x)).astype(int)
+  closed = np.mean(np.sum(0.5 * (x**2 + rho**2) / v + 0.5 * np.log(2.0 * np.pi * v) + read[levels]
+                          - 0.5 * np.log(2.0 * np.pi * np.e * rho**2), axis=(1, 2, 3)))
+  for name in ("ODE", "η = 1"):
+    value, error = values[f"−log P ≤ ({name}, noise of ¼ level), nats"]
+    # Of the ODE ½ ‖ξ‖² is left, of variance d/2 in each of 64; a mistake in r would be many nats.
+    assert abs(value - closed) < 4.0 * (np.sqrt(32.0 / 64.0) if name == "ODE" else error)
+    bits, _ = values[f"−log P ≤ ({name}, noise of ¼ level), bits/dim"]
+    np.testing.assert_allclose(bits, value / (64 * np.log(2.0)), rtol=1e-12)
 
 
 def test_an_exact_divergence_that_does_not_fit_is_refused(digits_run, monkeypatch):
