@@ -220,7 +220,7 @@ def test_inner_iterations_repair_the_outer_steps(x64):
 OUTER = {
     "ddim(1)": (samplers.ddim(1.0), 2e-3), "euler": (samplers.euler(), 1e-3),
     "singlestep(2)": (samplers.singlestep(2), 1e-3), "heun": (samplers.heun(), 1e-3),
-    "multistep(2)": (samplers.multistep(2), 2e-2)}
+    "multistep(2)": (samplers.multistep(2), 2e-2), "unipc(2)": (samplers.unipc(2), 2e-2)}
 
 
 @pytest.mark.parametrize("name", OUTER)
