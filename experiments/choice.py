@@ -31,8 +31,8 @@ _HELP = {
     "noise_interval": "lo,hi in ρ: η or churn is 0 outside.",
     "own_time": "heun in the path's own time in the place of ρ.",
     "brownian": "Noise of one Brownian path, the same for every number of steps.",
-    "corrector": "exact, euler, midpoint or baoab: a Langevin step at every level of any sampler "
-                 "that does not correct itself; of annealed_langevin, euler if not given.",
+    "corrector": "exact, euler, midpoint or baoab: Langevin steps at every level of any sampler; "
+                 "of annealed_langevin, euler if not given.",
     "corrections": "Langevin steps a level; 1 if not given, of annealed_langevin 100.",
     "corrector_budget": "Langevin time Λ of each, in units of σ²; 0.1 (exact, euler) or 0.2 "
                         "(midpoint, baoab) if not given.",

@@ -17,7 +17,7 @@ import numpy as np
 from experiments import build
 from experiments import config as config_lib
 from langevin_jax import guidance, paths, samplers
-from langevin_jax.samplers import corrected, correctors, levels
+from langevin_jax.samplers import correctors, levels
 
 _STEPS = ("ddim", "euler_maruyama", "multistep", "singlestep", "unipc")
 # What a sampler's own options are, and which samplers have them.
@@ -79,11 +79,11 @@ def process(config: config_lib.Sampling, event_axes: int = 1) -> Process:
   if config.sampler != "annealed_langevin" and config.corrector:
     found = corrector(config, event_axes)
     try:
-      moved = corrected.predictor_corrector(moved, found, config.corrections or 1)
+      moved = samplers.predictor_corrector(moved, found, config.corrections or 1)
     except ValueError as error:
       raise ValueError(f"config.sampling.corrector: {error}") from error
   elif config.sampler == "annealed_langevin":
-    moved = corrected.annealed_langevin(
+    moved = samplers.annealed_langevin(
         corrector(dataclasses.replace(config, corrector=config.corrector or "euler"), event_axes),
         config.corrections or 100)
   elif given := [name for name in CORRECTOR if changed(config, name)]:
@@ -114,7 +114,7 @@ def method(config: config_lib.Sampling) -> samplers.Method:
   })
 
 
-def corrector(config: config_lib.Sampling, event_axes: int) -> correctors.Corrector:
+def corrector(config: config_lib.Sampling, event_axes: int) -> samplers.Corrector:
   """The identity step of `config.sampling.corrector`."""
   if config.corrector_snr and config.corrector not in ("exact", "euler"):
     belongs_to("corrector_snr", "corrector", ("exact", "euler"), config.corrector)
@@ -290,16 +290,16 @@ def _own_levels(values: tuple[float, ...]) -> samplers.Grid:
   values = _positive(values)
   if not values:
     raise ValueError("sampling.levels must be given, noise-to-signal ratios such as 80,20,5,1,.2")
-  for before, after in zip((math.inf, *values[:-1]), values, strict=True):
-    if not (0.0 < after < before or after == before == math.inf == values[0]):
-      raise ValueError("sampling.levels must be positive and fall from noise to data, got "
-                       f"{after:g} after {before:g}")
+  try:
+    own = samplers.explicit(values)
+  except ValueError as error:
+    raise ValueError(f"sampling.{error}") from error
 
   def at(path):
     end = float(np.exp(-paths.on_host(path.half_log_snr, np.float64(path.t_max))))
     if values[0] > end * (1.0 + 1e-9):
       raise ValueError(f"levels must begin at the path's noisiest level {end:.4g} or below, got "
                        f"{values[0]:g}")
-    return np.append(values, 0.0)
+    return own(path)
 
   return at

@@ -158,8 +158,8 @@ def test_sample_from_its_own_process_says_one_line(trained):
     ("--sampler=ddim --noise_interval=.1,1", "noise_interval needs stochasticity or churn > 0"),
     ("--sampler=ddim --stochasticity=1 --noise_interval=1,.1", "0 <= lo < hi, got (1.0, 0.1)"),
     ("--churn_noise=1.01", "churn_noise needs churn > 0"),
-    ("--levels=80,20,20,1", "fall from noise to data, got 20 after 20"),
-    ("--levels=80,20,-1", "fall from noise to data, got -1 after 20"),
+    ("--levels=80,20,20,1", "sampling.levels must be positive and fall strictly, got 80.0"),
+    ("--levels=80,20,-1", "sampling.levels must be positive and fall strictly, got 80.0"),
     ("--levels=80,x", "config.sampling.levels: expected floats separated by commas, got"),
     ("--levels=80,20 --steps=3", "--steps would do nothing beside --levels"),
     ("--levels=80,20 --grid=karras", "sampling.levels belongs to grid levels; 'karras' has none"),
@@ -209,7 +209,7 @@ def test_another_config_is_refused_by_its_fields(trained):
 
 def test_directories_that_hold_no_run(trained, tmp_path):
   for module in ("sample", "evaluate"):
-    code, _, err = runner.run(module, f"--workdir={tmp_path}")
+    code, _, err = runner.call(module, f"--workdir={tmp_path}")
     assert code == 2 and "holds no run" in err
   records.claim(tmp_path / "fresh", config.Config())
   with pytest.raises(ValueError, match="has no checkpoint yet"):
