@@ -94,18 +94,28 @@ def test_every_random_rival_has_the_law_of_the_data(worker, name):
   assert abs(np.var(result.x_0) / VAR - 1.0) < 4 * np.sqrt(2 / 4000) + 0.06
 
 
-@pytest.mark.parametrize("name", [
-    name for name, rival in RIVALS.items()
-    if rival.order == 1 and not rival.random and name != "azula reab_2"])
-def test_first_order_rivals_are_ddim(worker, name, x64):
+SAME = {name: samplers.ddim() for name, rival in RIVALS.items()
+        if rival.order == 1 and not rival.random and name != "azula reab_2"} | {
+    # DPM-Solver++(2M) by its exact weight, and DEIS: polynomials of x₀ and of ε in ℓ.
+    "k-diffusion dpmpp_2m heun": samplers.multistep(2),
+    "diffusers dpmpp_2m heun": samplers.multistep(2),
+    "azula xeab_2": samplers.multistep(2),
+    "diffusers deis_2": samplers.multistep(2, prediction="eps"),
+    "azula zeab_2": samplers.multistep(2, prediction="eps"),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_rivals_that_are_methods_of_ours(worker, name, x64):
   """On one grid and one mixture they are our numbers, to 1e-6 (some step in float32)."""
   here(worker, name)
   path = paths.ve()
-  rho = samplers.karras(12, rho_min=0.05, rho_max=10.0)(path)
+  # From 15 steps on diffusers keeps its order in the last step.
+  rho = samplers.karras(16, rho_min=0.05, rho_max=10.0)(path)
   z = 10.0 * np.linspace(-2.0, 2.0, 7)
   ours = samplers.sample(
       jax.random.key(0), line_denoiser(path), path, shape=z.shape, initial=jnp.asarray(z),
-      method=samplers.ddim(), grid=lambda path: rho)
+      method=SAME[name], grid=lambda path: rho)
   theirs = worker.solve(name, line, z, rho).x_0
   np.testing.assert_allclose(theirs, ours, atol=1e-6)
 
@@ -215,5 +225,18 @@ def test_diffusers_multistep_is_the_formula(solver, weight, x64):
         {"solver_type": solver})
     theirs, levels = run_flax(step, state, rho, Z)
   # It ends at its first integer time, not at 0.
-  ours = multistep(Z, np.append(levels, rho[0]), weight)
-  np.testing.assert_allclose(theirs, ours / np.sqrt(1.0 + rho[0] ** 2), atol=FLOAT32)
+  visited = np.append(levels, rho[0])
+  expected = multistep(Z, visited, weight) / np.sqrt(1.0 + rho[0] ** 2)
+  np.testing.assert_allclose(theirs, expected, atol=FLOAT32)
+  path = paths.vp()
+  ours = samplers.trajectory(
+      jax.random.key(0), line_denoiser(path), path, shape=Z.shape,
+      initial=jnp.asarray(Z / np.sqrt(1.0 + levels[0] ** 2)), method=samplers.multistep(2),
+      grid=lambda path: np.append(visited, 0.0)).x[-2]
+  # Ours is the exact form: float64's rounding and that of ρ through the path's time; the other
+  # differs by w²/12 of a difference of D, far more than rounding.
+  if solver == "heun":
+    np.testing.assert_allclose(ours, expected, atol=1e-11)
+    np.testing.assert_allclose(ours, theirs, atol=FLOAT32)
+  else:
+    assert np.max(np.abs(ours - theirs)) > 100.0 * FLOAT32
