@@ -9,7 +9,14 @@ import matplotlib
 import numpy as np
 import pytest
 
-from experiments.benchmarks import measure, solver_problems, solver_runs, solver_tables, solvers
+from experiments.benchmarks import (
+  measure,
+  solver_grids,
+  solver_problems,
+  solver_runs,
+  solver_tables,
+  solvers,
+)
 from experiments.benchmarks.solver_problems import PATH, RHO_MAX
 from experiments.benchmarks.solver_runs import OURS, Row
 from langevin_jax import mixtures, predictions, samplers
@@ -74,7 +81,8 @@ def test_a_problem_knows_where_its_flows_end(x64):
 
 @pytest.mark.parametrize(("name", "solver"), [
     (name, solver) for name, solver in {**solver_runs.ours(), **solver_runs.ours_random()}.items()
-    if name in ("unipc 3", "singlestep 3, η = 1", "heun", "adams_bashforth 3, flow time")])
+    if name in ("unipc 3", "singlestep 3, η = 1", "heun", "adams_bashforth 3, flow time",
+                "unipc 2, u in φ", "multistep 3, ε in ℓ")])
 def test_runs_are_those_of_sample_at_the_calls_stated(name, solver, x64):
   problem, key, n, calls = gaussian_problem(), jax.random.key(3), 5, []
 
@@ -82,7 +90,7 @@ def test_runs_are_those_of_sample_at_the_calls_stated(name, solver, x64):
     jax.debug.callback(lambda: calls.append(1))
     return gaussian_at(x, ell)
 
-  rho = solver_runs.GRIDS["karras"](n)(PATH)
+  rho = solver_grids.NAMED["karras"](n)(PATH)
   scale = 1.0 if solver.path is PATH else 1.0 / (1.0 + RHO_MAX)
   expected = samplers.sample(
       key, predictions.Denoiser(at, solver.path), solver.path, shape=problem.z.shape,
@@ -97,16 +105,18 @@ def test_runs_are_those_of_sample_at_the_calls_stated(name, solver, x64):
 def test_the_study_of_a_gaussian(tmp_path, x64):
   """Orders from 65 to 129 calls, then tables and pictures of the rows."""
   problem, budgets = gaussian_problem(), (65, 129)
+  # A grid that has no such number of steps makes no rows.
+  grids = {"uniform ℓ": solver_grids.NAMED["uniform ℓ"], "absent": {7: None}.get}
   named = solver_runs.ours()
-  chosen = {name: named[name] for name in ("ddim", "multistep 2", "unipc 1", "singlestep 2")}
+  chosen = {name: named[name] for name in ("ddim", "multistep 2", "unipc 1, u in φ", "heun")}
   rows = solver_runs.every(
-      problem, None, budgets=budgets, grids=("uniform ℓ",), judge=solver_runs.errors(problem),
+      problem, None, budgets=budgets, grids=grids, judge=solver_runs.errors(problem),
       solvers=chosen, random=False, key=jax.random.key(0), say=lambda text: None)
-  assert [row.calls for row in rows] == [65, 129] * 4
+  assert [(row.grid, row.calls) for row in rows] == [("uniform ℓ", 65), ("uniform ℓ", 129)] * 4
   error = {(row.method, row.budget): row.rmse for row in rows}
   # 64 and 128 finite steps of one call, 32 and 64 of two: twice as many. The corrector adds an
   # order; one more would be below what the last step from ρ = 0.002 leaves, ρ²/(2 · 0.2) = 1e-5.
-  for name, order in (("ddim", 1.0), ("multistep 2", 2.0), ("unipc 1", 2.0), ("singlestep 2", 2.0)):
+  for name, order in (("ddim", 1.0), ("multistep 2", 2.0), ("unipc 1, u in φ", 2.0), ("heun", 2.0)):
     assert np.log2(error[name, 65] / error[name, 129]) > order - 0.25, (name, error)
 
   rival = [row._replace(library="azula", method="other", grid="karras", rmse=2.0 * row.rmse)
@@ -128,11 +138,14 @@ def test_the_study_of_a_gaussian(tmp_path, x64):
 def test_the_table_says_where_ours_is_worse():
   row = lambda library, grid, rmse: Row("p", library, "m", grid, 10, 10, rmse, 1.0)
   rows = [row(OURS, "karras", 3.0), row("azula", "karras", 2.0), row(OURS, "cosine", 0.5),
-          row("diffusers", "cosine", 1.0), row("azula", "cosine", np.inf)]
+          row("diffusers", "cosine", 1.0), row("azula", "cosine", np.inf),
+          row(OURS, "optimised for 2M", 0.1), row("azula", "optimised for 2M", 0.4)]
   found = {c.scope: c for c in solver_tables.compare(rows, metrics=("rmse",))}
   assert found["karras"].ratio == 1.5 and found["best grid"].ratio == 0.5
   assert found["best grid"].theirs.library == "diffusers"
+  assert found["ours optimised"].ratio == 0.1 and found["both optimised"].ratio == 0.25
   text = solver_tables.markdown(list(found.values()), ["fact"])
+  assert "| p | 1.5 · 0.5 · 0.1 · 0.25 |" in text
   worse = text[text.index("## Where ours is worse"):text.index("## karras")]
   assert "1.5" in worse and "best grid" not in worse
   # The same number but for rounding is not worse.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 
+from experiments.benchmarks import solver_grids
 from experiments.benchmarks.solver_runs import OURS, Row
 
 matplotlib.use("Agg")  # must precede pyplot
@@ -13,8 +14,9 @@ import matplotlib.pyplot as plt
 
 COLOURS = {OURS: "#c0392b", "k-diffusion": "#2166ac", "diffusers": "#1b7837", "azula": "#762a83"}
 # Ours: a warm colour for each family, a marker for each of its members in turn.
-FAMILIES = {"ddim": "#222222", "in α": "#f0a202", "multistep": "#ee6c1f", "unipc": "#ee6c1f",
-            "singlestep": "#d7191c", "heun": "#d6408a", "time": "#7a0019"}
+FAMILIES = {"ddim": "#222222", "in α": "#f0a202", "u in φ": "#d7191c", "u in ℓ": "#e377c2",
+            "ε in ℓ": "#8c564b", "multistep": "#ee6c1f", "unipc": "#ee6c1f",
+            "singlestep": "#7a0019", "heun": "#7a0019", "time": "#a8780a"}
 MARKERS = "osD^v*PX<>hpd"
 BOLD = {"lw": 1.2, "ms": 5.5, "mec": "white", "mew": 0.5, "zorder": 3}
 INK = "#222222"
@@ -60,24 +62,29 @@ def laws(rows: Sequence[Row], file: pathlib.Path, *, grid: str, floor: float) ->
 
 
 def best_of_each(rows: Sequence[Row], file: pathlib.Path) -> None:
-  """A panel a problem: the least error of each library over all its methods and grids."""
+  """A panel a problem: the least error of each library over its methods, on two sets of grids."""
   figure, panels = _panels(list(dict.fromkeys(row.problem for row in rows)))
   shown: dict[str, object] = {}
+  kinds = [(library, solver_grids.NAMED, f"{library}, best named grid", "-", colour)
+           for library, colour in COLOURS.items()]
+  kinds += [(OURS, solver_grids.OPTIMISED, "ours, optimised levels", "--", COLOURS[OURS]),
+            (None, solver_grids.OPTIMISED, "others, the same levels", "--", "#777777")]
   for problem, axes in panels.items():
     here = [row for row in rows if row.problem == problem]
-    for library, colour in COLOURS.items():
-      for metric, style in (("rmse", "-"), ("median", ":")):
-        budgets = sorted({row.budget for row in here if row.library == library})
-        if not budgets:
-          continue
-        least = [min(getattr(row, metric) for row in here
-                     if row.library == library and row.budget == budget) for budget in budgets]
-        line, = axes.plot(budgets, _drawn(least), style, color=colour, marker="o", ms=4,
-                          lw=2.0 if library == OURS else 1.2, zorder=3 if library == OURS else 2)
-        name = "root mean square" if metric == "rmse" else "median over samples"
-        shown.setdefault(f"{library}, {name}", line)
+    for library, grids, name, style, colour in kinds:
+      least: dict[int, float] = {}
+      for row in here:
+        if row.grid in grids and (row.library == library or (not library and row.library != OURS)):
+          least[row.budget] = min(least.get(row.budget, np.inf), row.rmse)
+      if least:
+        bold = library == OURS
+        line, = axes.plot(sorted(least), _drawn([least[b] for b in sorted(least)]), style,
+                          color=colour, marker="o", ms=4.5, lw=2.2 if bold else 1.3,
+                          zorder=3 if bold else 2)
+        shown.setdefault(name, line)
     _finish(axes, problem, here, whole=True)
-  _save(figure, file, shown, "The best of each library over its methods and the grids offered")
+  _save(figure, file, shown, "Error of x₀ against the exact flow: the best method of each library "
+        "at equal network calls")
 
 
 def _panels(names: Sequence[str]):
@@ -147,7 +154,7 @@ def _finish(axes, title: str, rows: Sequence[Row], *, whole: bool = False) -> No
 def _save(figure, file: pathlib.Path, shown: Mapping[str, object], title: str) -> None:
   figure.suptitle(title, fontsize=14)
   figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=5, frameon=False,
-                fontsize=10)
+                fontsize=10, handlelength=3.2)
   file.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(file, dpi=110)
   plt.close(figure)

@@ -31,6 +31,7 @@ class Problem(NamedTuple):
 
   agreement: the median and the greatest difference between the two fine solutions, a sample's root
   mean square over its coordinates. score: x₀ → one more number, where there is one, named `scored`.
+  states: how many others a grid is optimised on; `at` takes as many.
   """
 
   name: str
@@ -40,6 +41,7 @@ class Problem(NamedTuple):
   agreement: tuple[float, float]
   score: Callable[[np.ndarray], float] | None = None
   scored: str = ""
+  states: int = 256
 
 
 def rms(difference: np.ndarray) -> np.ndarray:
@@ -168,7 +170,8 @@ def digits_points(*, n: int, steps: int) -> Problem:
   """The digits' training images as a law of points."""
   points = np.float64(data.load("digits").train).reshape(-1, 64)
   clean = points[np.random.default_rng(1).integers(0, len(points), n)]
-  return solved("digits as points, 64-D", empirical_at(points), clean, seed=2, steps=steps)
+  return solved("digits as points, 64-D", empirical_at(points), clean, seed=2, steps=steps,
+                states=64)
 
 
 def trained(workdir: pathlib.Path, *, n: int, steps: int) -> Problem:
@@ -186,9 +189,9 @@ def trained(workdir: pathlib.Path, *, n: int, steps: int) -> Problem:
                          jnp.int32)
     judge = dataset.num_classes and dataset.kind == "image" and classifier.train(
         dataset.train, dataset.train_labels, num_classes=dataset.num_classes, seed=0)
-  inner = runs.denoiser(run, params, PATH, labels).at
 
   def at(x, ell):
+    inner = runs.denoiser(run, params, PATH, labels[:len(x)]).at
     return jnp.asarray(inner(jnp.asarray(x, jnp.float32), jnp.asarray(ell, jnp.float32)), x.dtype)
 
   def agreement(x_0):
@@ -196,4 +199,5 @@ def trained(workdir: pathlib.Path, *, n: int, steps: int) -> Problem:
       return classifier.label_agreement(judge, np.float32(x_0), np.asarray(labels))
 
   return solved(f"trained {workdir.name}", at, np.float64(dataset.train[index]), seed=2,
-                steps=steps, score=agreement if judge else None, scored="label agreement")
+                steps=steps, score=agreement if judge else None, scored="label agreement",
+                states=16)

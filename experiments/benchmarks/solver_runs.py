@@ -5,28 +5,29 @@ budget; no method is given more.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks import rivals, solver_problems
+from experiments.benchmarks import rivals, solver_grids, solver_problems
 from experiments.benchmarks.solver_problems import PATH, RHO_MAX, Problem
 from langevin_jax import paths, predictions, samplers
 from langevin_jax.samplers import levels, noise
 
 OURS = "ours"
 ALIKE = ", η = 1"  # ends the names of those of ours that draw as much noise as the others' do
-GRIDS: Mapping[str, Callable[[int], samplers.Grid]] = {
-    "karras": lambda n: samplers.karras(n, rho_max=RHO_MAX),
-    "uniform ℓ": lambda n: samplers.uniform_half_log_snr(n, rho_max=RHO_MAX),
-    "cosine": samplers.cosine,
-    "shifted 1": samplers.shifted,
-    "shifted 3": lambda n: samplers.shifted(n, 3.0),
+# What is a polynomial and in what: x₀ in ℓ, or in α = 1/√(1 + ρ²); the flow velocity u = ε − x₀ in
+# φ = atan ρ, or in ℓ; ε in ℓ.
+FRAMES: Mapping[str, Mapping[str, str]] = {
+    "": {},
+    " in α": {"variable": "alpha"},
+    ", u in φ": {"prediction": "velocity", "variable": "angle"},
+    ", u in ℓ": {"prediction": "velocity"},
+    ", ε in ℓ": {"prediction": "eps"},
 }
-
 
 class Solver(NamedTuple):
   """A method of ours, the path in whose time it runs, and its calls: k a step but for the last."""
@@ -61,24 +62,17 @@ class Row(NamedTuple):
 
 @functools.cache
 def ours() -> dict[str, Solver]:
+  """Deterministic methods by name; those that were the best of ours nowhere are left out."""
   flow, circle = paths.rectified_flow(), paths.cosine()
-  return {
-      "ddim": Solver(samplers.ddim()),
-      "multistep 2": Solver(samplers.multistep(2)),
-      "multistep 3": Solver(samplers.multistep(3)),
-      "unipc 1": Solver(samplers.unipc(1)),
-      "unipc 2": Solver(samplers.unipc(2)),
-      "unipc 3": Solver(samplers.unipc(3)),
-      "multistep 2 in α": Solver(samplers.multistep(2, variable="alpha")),
-      "multistep 3 in α": Solver(samplers.multistep(3, variable="alpha")),
-      "unipc 1 in α": Solver(samplers.unipc(1, variable="alpha")),
-      "unipc 2 in α": Solver(samplers.unipc(2, variable="alpha")),
-      "unipc 3 in α": Solver(samplers.unipc(3, variable="alpha")),
-      "singlestep 2": Solver(samplers.singlestep(2), stages=2),
+  found = {"ddim": Solver(samplers.ddim())}
+  for label, options in FRAMES.items():
+    corrected = (1, 2) if "prediction" in options else (2, 3)
+    for make, orders in ((samplers.multistep, (2, 3)), (samplers.unipc, corrected)):
+      found |= {f"{make.__name__} {order}{label}": Solver(make(order, **options))
+                for order in orders}
+  return found | {
       "singlestep 3": Solver(samplers.singlestep(3), stages=3),
       "heun": Solver(samplers.heun(), stages=2),
-      "heun, flow time": Solver(samplers.heun(own_time=True), flow, 2),
-      "euler, flow time": Solver(samplers.euler(), flow),
       "adams_bashforth 2, flow time": Solver(samplers.adams_bashforth(2), flow),
       "adams_bashforth 3, flow time": Solver(samplers.adams_bashforth(3), flow),
       "adams_bashforth 2, cosine time": Solver(samplers.adams_bashforth(2), circle),
@@ -130,23 +124,27 @@ def stepper(solver: Solver, at: solver_problems.At) -> Callable[..., np.ndarray]
 
 def every(
     problem: Problem, worker: rivals.Worker | None, *, budgets: Sequence[int],
-    grids: Iterable[str], judge: Callable[[np.ndarray], tuple[float, float, float | None]],
+    grids: solver_grids.Grids, judge: Callable[[np.ndarray], tuple[float, float, float | None]],
     solvers: Mapping[str, Solver], random: bool, key: Any, say: Callable[[str], None],
 ) -> list[Row]:
-  """Rows of all our `solvers` and of all rivals that draw noise, or of all that do not."""
+  """Rows of all our `solvers` and of all rivals that draw noise, or of all that do not.
+
+  A run is left out where `grids` has none of its number of steps, or the method refuses that.
+  """
   rows, refused = [], {}
-  places = {name: GRIDS[name] for name in grids}
 
   def add(library, method, grid, budget, calls, x_0):
     rows.append(Row(problem.name, library, method, grid, budget, calls, *judge(x_0)))
 
   for name, solver in solvers.items():
     solve = stepper(solver, problem.at)
-    for grid, make in places.items():
+    for grid, make in grids.items():
       for budget in budgets:
         n = solver.steps(budget)
+        if (placed := make(n)) is None:
+          continue
         try:
-          x_0 = solve(problem.z, make(n)(PATH), key)
+          x_0 = solve(problem.z, placed(PATH), key)
         except ValueError as error:  # fewer steps than its order
           refused[name] = str(error)
           continue
@@ -156,11 +154,13 @@ def every(
     denoise = jax.jit(lambda z, rho: problem.at(z / jnp.sqrt(1.0 + rho**2), -jnp.log(rho)))
     names = [name for name in worker.names if rivals.RIVALS[name].random == random]
     for name in names:
-      for grid, make in places.items():
+      for grid, make in grids.items():
         for budget in budgets:
           n = rivals.steps(name, budget)
+          if (placed := make(n)) is None:
+            continue
           try:
-            result = worker.solve(name, denoise, problem.z, make(n)(PATH), seed=1)
+            result = worker.solve(name, denoise, problem.z, placed(PATH), seed=1)
           except ValueError as error:
             refused[name] = str(error)
             continue

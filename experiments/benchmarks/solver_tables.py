@@ -5,8 +5,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.benchmarks.solver_grids import NAMED, OPTIMISED
 from experiments.benchmarks.solver_runs import OURS, Row
 
+# Scope → the grids that ours may be on, and those that theirs may; each side's least error counts.
+SCOPES = {
+    "karras": (("karras",), ("karras",)),
+    "best grid": (tuple(NAMED), tuple(NAMED)),
+    "ours optimised": (tuple(OPTIMISED), tuple(NAMED)),
+    "both optimised": (tuple(OPTIMISED), tuple(OPTIMISED)),
+}
+MEANING = {
+    "karras": "all on that grid",
+    "best grid": "each side with the best of its methods on the best of the named grids",
+    "ours optimised": "ours on levels that `samplers.optimised` found on other starts for unipc 2, "
+                      "u in φ, or for DPM-Solver++(2M); theirs on the best of the named grids",
+    "both optimised": "each side on the better of those two sets of levels",
+}
 # Below this two numbers are the same: rounding of a method that both have.
 SAME = 1.0 + 1e-3
 
@@ -14,8 +29,8 @@ SAME = 1.0 + 1e-3
 class Comparison(NamedTuple):
   """The best runs of ours and of theirs by one error at one budget; ratio = ours/theirs.
 
-  scope: "karras", where all are on that grid, or "best grid", where each is on its best. theirs is
-  None where no other library is here. An error below the problem's floor counts as the floor.
+  scope: one of SCOPES. theirs is None where no other library is here. An error below the problem's
+  floor counts as the floor.
   """
 
   problem: str
@@ -32,7 +47,7 @@ def best(rows: Iterable[Row], metric: str) -> Row | None:
   return min(rows, key=lambda row: getattr(row, metric), default=None)
 
 
-def compare(rows: Sequence[Row], *, scopes: Sequence[str] = ("karras", "best grid"),
+def compare(rows: Sequence[Row], *, scopes: Sequence[str] = tuple(SCOPES),
             metrics: Sequence[str] = ("rmse", "median"), floor: float = 1e-300) -> list[Comparison]:
   """Every problem, scope, metric and budget; methods and grids are the least of each side."""
   found = []
@@ -40,10 +55,10 @@ def compare(rows: Sequence[Row], *, scopes: Sequence[str] = ("karras", "best gri
     for scope in scopes:
       for metric in metrics:
         for budget in sorted({row.budget for row in rows}):
-          here = [row for row in rows if row.problem == problem and row.budget == budget
-                  and scope in ("best grid", row.grid)]
-          ours = best((row for row in here if row.library == OURS), metric)
-          theirs = best((row for row in here if row.library != OURS), metric)
+          here = [row for row in rows if row.problem == problem and row.budget == budget]
+          ours, theirs = (
+              best((row for row in here if (row.library == OURS) == mine and row.grid in allowed),
+                   metric) for mine, allowed in zip((True, False), SCOPES[scope], strict=True))
           if ours is not None:
             error = lambda row, metric=metric: max(getattr(row, metric), floor)
             ratio = None if theirs is None else error(ours) / error(theirs)
@@ -52,8 +67,10 @@ def compare(rows: Sequence[Row], *, scopes: Sequence[str] = ("karras", "best gri
 
 
 def markdown(comparisons: Sequence[Comparison], facts: Sequence[str]) -> str:
-  """The report: facts, where ours is worse, then a table for each scope and metric."""
+  """The report: facts, ratios, where ours is worse, then a table for each scope and metric."""
   lines = ["# Solvers at equal network calls", "", *facts, ""]
+  scopes = dict.fromkeys(c.scope for c in comparisons)
+  lines += [*(f"- {scope}: {MEANING[scope]}" for scope in scopes), "", *summary(comparisons), ""]
   judged = [c for c in comparisons if c.ratio is not None]
   worse = sorted((c for c in judged if c.ratio > SAME), key=lambda c: -c.ratio)
   if judged:
@@ -72,6 +89,18 @@ def markdown(comparisons: Sequence[Comparison], facts: Sequence[str]) -> str:
                    "" if c.ratio is None else f"{c.ratio:.3g}")
                   for c in comparisons if (c.scope, c.metric) == (scope, metric))), ""]
   return "\n".join(lines)
+
+
+def summary(comparisons: Sequence[Comparison]) -> list[str]:
+  """A line a problem: ours ÷ the best of theirs by rmse, a number a scope, at each budget."""
+  ratios = {(c.problem, c.budget, c.scope): c.ratio for c in comparisons
+            if c.metric == "rmse" and c.ratio is not None}
+  problems, budgets, scopes = (list(dict.fromkeys(key[i] for key in ratios)) for i in range(3))
+  cell = lambda *key: f"{ratios[key]:.2g}" if key in ratios else "–"
+  budgets.sort()
+  return _table((f"ours ÷ theirs: {' · '.join(scopes)}", *(f"{b} calls" for b in budgets)), (
+      (p, *(" · ".join(cell(p, b, scope) for scope in scopes) for b in budgets))
+      for p in problems))
 
 
 def methods(rows: Sequence[Row], metric: str, grid: str, title: str) -> str:

@@ -3,10 +3,10 @@
   python -m experiments.benchmarks.solvers --workdir=runs/digits --rivals_python=other/bin/python
 
 Exact models and a trained one, each from draws of its own law at ρ = 80, to where the exact flow
-ends; at 5, 8, 10, 20 and 50 calls of the model, on every grid that is offered. Then methods that
-draw noise, by the law of what they make. `--out` gets solvers.json (every run), solvers.md (the
-best of ours beside the best of theirs, and where ours is worse) and pictures: solvers.png,
-solvers_best.png, solvers_law.png.
+ends; at 5, 8, 10, 20 and 50 calls of the model, on named grids and on levels optimised for the
+model. Then methods that draw noise, by the law of what they make. `--out` gets solvers.json (every
+run), solvers.md (the best of ours beside the best of theirs, and where ours is worse) and pictures:
+solvers.png, solvers_best.png, solvers_law.png.
 About 20 minutes on 2 cores; `--fast` takes two. What is absent, a library or the trained run,
 is left out by name.
 """
@@ -25,6 +25,7 @@ from experiments import cli, records, runs
 from experiments.benchmarks import (
   measure,
   rivals,
+  solver_grids,
   solver_plots,
   solver_problems,
   solver_runs,
@@ -74,8 +75,9 @@ def study(
   `report` gets what is known of the problems.
   """
   n, steps = (128, 1500) if fast else (512, 6000)
-  grids = ("karras",) if fast else tuple(solver_runs.GRIDS)
-  options = {"budgets": budgets, "grids": grids, "key": jax.random.key(0), "say": say}
+  named = {name: solver_grids.NAMED[name]
+           for name in (("karras",) if fast else solver_grids.NAMED)}
+  options = {"budgets": budgets, "key": jax.random.key(0), "say": say}
   rows: list[Row] = []
   for make in problems(parts, n=n, steps=steps, fast=fast, say=say):
     problem = make()
@@ -86,14 +88,19 @@ def study(
         "median difference of two fine solutions": problem.agreement[0],
         "greatest difference of two fine solutions": problem.agreement[1],
         "score": problem.scored}
+    grids = named
+    if not fast:
+      grids = {**named, **solver_grids.optimised(problem, budgets)}
+      say(f"{problem.name}: grids optimised")
     rows += solver_runs.every(problem, worker, judge=solver_runs.errors(problem),
-                              solvers=solver_runs.ours(), random=False, **options)
+                              solvers=solver_runs.ours(), random=False, grids=grids,
+                              **options)
     yield rows, {}
   if "law" in parts:
     problem, judge, floor = solver_runs.laws(4096 if fast else 32768)
     report["problems"][problem.name] = {"samples": len(problem.z), "floor": floor}
     rows += solver_runs.every(problem, worker, judge=judge, solvers=solver_runs.ours_random(),
-                              random=True, **options)
+                              random=True, grids=named, **options)
     yield rows, {problem.name: floor}
 
 
@@ -107,7 +114,7 @@ def problems(parts: Sequence[str], *, n: int, steps: int, fast: bool, say: Any):
   if "trained" in parts:
     workdir = pathlib.Path(_WORKDIR.value)
     if (workdir / "checkpoints").is_dir():
-      yield lambda: solver_problems.trained(workdir, n=16 if fast else 64, steps=100)
+      yield lambda: solver_problems.trained(workdir, n=16 if fast else 32, steps=100)
     else:
       say(f"trained: --workdir={workdir} has no checkpoint; left out")
 
@@ -118,8 +125,9 @@ def write(out: pathlib.Path, rows: Sequence[Row], floors: dict[str, float],
   solved = [row for row in rows if row.problem not in floors]
   random = [row for row in rows if row.problem in floors]
   # One grid alone is the best grid, too.
-  scopes = ("karras", "best grid")[:len({row.grid for row in rows})]
-  compared = solver_tables.compare(solved, scopes=scopes)
+  one = len({row.grid for row in rows}) == 1
+  scopes = tuple(solver_tables.SCOPES)[:1 if one else 2]
+  compared = solver_tables.compare(solved, scopes=scopes if one else tuple(solver_tables.SCOPES))
   for name, floor in floors.items():
     # Theirs are all of η = 1: ours at any η beside them, and ours at theirs.
     alike = [row._replace(problem=f"{name}, η = 1") for row in random
@@ -136,6 +144,8 @@ def write(out: pathlib.Path, rows: Sequence[Row], floors: dict[str, float],
       "Error: root mean square over samples and coordinates of x₀ against the exact flow (rmse), "
       "and the median over samples of a sample's. Of laws: W₁.",
       "Grids: " + ", ".join(dict.fromkeys(row.grid for row in rows)) + ".",
+      "Ours: u = ε − x₀, φ = atan ρ, α = 1/√(1 + ρ²): what is a polynomial in what; x₀ in ℓ where "
+      "nothing is said.",
       *(f"Floor of the {name}: {floor:.3g}." for name, floor in floors.items()),
       *(f"Absent: {why}." for why in report.get("absent", ()))]
   tables = [solver_tables.methods([row for row in rows if row.problem == problem], "rmse",
