@@ -12,14 +12,15 @@ from experiments import config as config_lib
 
 _PATH = flags.DEFINE_string("path", "", "Path to sample along; the run's own if not given.")
 _HELP = {
-    "sampler": "ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth "
-               "or annealed_langevin.",
+    "sampler": "ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth, "
+               "annealed_langevin or adaptive.",
     "order": "Of multistep, singlestep, unipc and adams_bashforth: 1, 2 or 3; 2 if not given.",
     "prediction": "Of multistep and unipc, what is a polynomial: x0 (if not given), eps or "
                   "velocity.",
     "variable": "Of multistep and unipc, in what: half_log_snr (if not given), alpha or angle.",
     "steps": "Number of steps.",
-    "grid": "karras, uniform_half_log_snr, uniform_time, cosine, shifted or levels.",
+    "grid": "karras, uniform_half_log_snr, uniform_time, cosine, shifted, levels, or optimised for "
+            "the model and sampler (once; kept in the workdir's grids.json).",
     "rho_min": "Last positive noise-to-signal ratio ρ of karras and uniform_half_log_snr.",
     "rho_max": "First ρ of karras and uniform_half_log_snr.",
     "shift": "Shift of the grid `shifted`.",
@@ -42,6 +43,7 @@ _HELP = {
     "guidance": "w of classifier-free guidance: 1 is none, 0 no label.",
     "guidance_interval": "lo,hi in ρ: no guidance, at one call, outside.",
     "guidance_rescale": "Of guidance, 0 to 1: the spread of an example is kept.",
+    "tolerance": "Of adaptive, the ODE by diffrax: error of each entry; 1e-4 if not given.",
     "batch_size": "How many samples are drawn at once.",
 }
 
@@ -71,6 +73,11 @@ def config(trained: config_lib.Config) -> config_lib.Config:
     if "steps" in given:
       raise ValueError("--steps would do nothing beside --levels, which are as many as they are")
     given.setdefault("grid", "levels")
+  if given.get("sampler") == "adaptive":
+    for name in ("steps", "grid", "levels"):
+      if name in given:
+        raise ValueError(f"--{name} would do nothing: the adaptive sampler chooses its own steps, "
+                         "by --tolerance, between --rho_max and --rho_min")
   config = config_lib.override(trained, {
       **{f"sampling.{name}": value for name, value in given.items()},
       "path.name": _PATH.value or trained.path.name})

@@ -59,7 +59,7 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """The loss: density π(ℓ) × weight w(ℓ), computed on the row `prediction` (objectives.py).
+  """The loss: density π(ℓ) × weight w(ℓ), computed on the row `prediction` (objectives/).
 
   prediction: x0, eps, score, velocity, v or edm. density: logit_normal_s, log_normal_rho (both with
   level_mean, level_std), uniform_half_log_snr or uniform_time (of the path). weight: likelihood,
@@ -108,10 +108,11 @@ class Training:
 class Sampling:
   """How to draw: a sampler on a grid of noise levels; 0, "" and () mean "the sampler's own".
 
-  sampler: ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth or
-  annealed_langevin. grid: karras, uniform_half_log_snr (both from rho_max to rho_min),
-  uniform_time, cosine, shifted (by `shift`) or levels, which are then given, falling, in
-  `levels`. Everything else belongs to some of them and is refused by the others.
+  sampler: ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth,
+  annealed_langevin, or adaptive, the ODE to a `tolerance` from rho_max to rho_min. grid: karras,
+  uniform_half_log_snr (both from rho_max to rho_min), uniform_time, cosine, shifted (by `shift`),
+  levels, which are then given, falling, in `levels`, or optimised, for the trained model and the
+  sampler. Everything else belongs to some of them and is refused by the others.
 
   prediction, variable: what multistep and unipc take for a polynomial, and in what. stochasticity
   is η; noise_interval = (lo, hi), in ρ, is where η or churn is not 0. corrector: exact, euler,
@@ -145,6 +146,7 @@ class Sampling:
   guidance: float = 1.0
   guidance_interval: tuple[float, ...] = ()
   guidance_rescale: float = 0.0
+  tolerance: float = 0.0
   batch_size: int = 500
 
 

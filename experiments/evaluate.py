@@ -23,6 +23,7 @@ from experiments import (
   distances,
   exact,
   likelihoods,
+  optimal,
   processes,
   progress,
   records,
@@ -64,6 +65,7 @@ def main() -> int:
   run = runs.prepare(trained)
   runs.check_labels(run, config.sampling)
   state = runs.restored(run, workdir)
+  config = optimal.resolved(run, state.ema, int(state.step), config, path, workdir)
   dataset = run.dataset
   real = np.concatenate([dataset.train, dataset.test])
   n = build.at_least(

@@ -31,13 +31,14 @@ TAKERS = {
     "noise_interval": (*_STEPS, "heun"),
     "own_time": ("heun",),
     "brownian": _STEPS,
+    "tolerance": ("adaptive",),
 }
 # The same of grids; the two ends have a meaning without a grid, as the ends of the likelihood.
 GRIDS = {
     "shift": ("shifted",),
     "levels": ("levels",),
     "rho_min": ("karras", "uniform_half_log_snr"),
-    "rho_max": ("karras", "uniform_half_log_snr"),
+    "rho_max": ("karras", "uniform_half_log_snr", "optimised"),
 }
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(config_lib.Sampling)}
 # What is a polynomial, and in what, for the samplers that leave it open; and their own choice.
@@ -61,7 +62,7 @@ def process(config: config_lib.Sampling, event_axes: int = 1) -> Process:
     ValueError: a name or value that is not allowed, or an option that the sampler does not have.
   """
   for field in ("stochasticity", "churn", "corrector_budget", "corrector_snr",
-                "corrector_friction", "churn_noise"):
+                "corrector_friction", "churn_noise", "tolerance"):
     if not 0.0 <= getattr(config, field) < math.inf:
       raise ValueError(f"sampling.{field} must be >= 0, got {getattr(config, field)}")
   build.at_least("sampling.order", config.order, 0)
@@ -75,6 +76,11 @@ def process(config: config_lib.Sampling, event_axes: int = 1) -> Process:
     if changed(config, name) and not given:
       raise ValueError(f"sampling.{name} needs {needs} > 0: there is no noise without it")
   check_guidance(config)
+  for what, is_so in (("adaptive", config.sampler == "adaptive"),
+                      ("an optimised grid", config.grid == "optimised")):
+    if is_so and (config.corrector or is_noisy(config) or config.sampler == "annealed_langevin"):
+      raise ValueError(f"sampling: {what} is for the ODE alone: leave stochasticity, churn and "
+                       "corrector out, or pass the levels that it found as --levels")
   moved = method(config)
   if config.sampler != "annealed_langevin" and config.corrector:
     found = corrector(config, event_axes)
@@ -111,6 +117,7 @@ def method(config: config_lib.Sampling) -> samplers.Method:
       "unipc": lambda: samplers.unipc(order, eta, **polynomial),
       "adams_bashforth": lambda: samplers.adams_bashforth(order),
       "annealed_langevin": samplers.ddim,  # its corrector is the whole of it: see `process`
+      "adaptive": samplers.ddim,  # is no method, but a solver of its own: see runs.batches
   })
 
 
@@ -153,6 +160,8 @@ def grid(config: config_lib.Sampling) -> samplers.Grid:
       "cosine": lambda: samplers.cosine(n),
       "shifted": lambda: samplers.shifted(n, config.shift),
       "levels": lambda: _own_levels(config.levels),
+      # Until there are weights to optimise it for (optimal.py), its ends and its length.
+      "optimised": lambda: samplers.karras(n, **ends),
   })
 
 
@@ -194,6 +203,8 @@ def resolved(config: config_lib.Sampling) -> dict[str, Any]:
     fields["steps"] = len(_positive(config.levels))
   if config.sampler in TAKERS["order"]:
     fields["order"] = config.order or 2
+  if config.sampler == "adaptive":
+    fields |= {"tolerance": tolerance(config), "steps": None}
   if config.sampler in TAKERS["variable"]:
     fields |= {name: fields[name] or own for name, own in _POLYNOMIAL.items()}
   annealed = config.sampler == "annealed_langevin"
@@ -231,6 +242,11 @@ def network_calls(
       brownian=brownian))
   jax.effects_barrier()
   return sum(count)
+
+
+def tolerance(config: config_lib.Sampling) -> float:
+  """Of the adaptive solver."""
+  return config.tolerance or 1e-4
 
 
 def is_noisy(config: config_lib.Sampling) -> bool:

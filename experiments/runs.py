@@ -197,9 +197,9 @@ def batches(
     index = np.minimum(np.arange(first, first + size), n - 1)
     sent.append((first, draw(params, *_arguments(labels, index, seed, known))))
     if len(sent) > 1:
-      yield _finished(run, *sent.pop(0), n, known)
+      yield _finished(run, *sent.pop(0), n, known, sampling)
   for first, x in sent:
-    yield _finished(run, first, x, n, known)
+    yield _finished(run, first, x, n, known, sampling)
 
 
 def batch_size(sampling: config_lib.Sampling, n: int) -> int:
@@ -241,11 +241,19 @@ def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Calla
   method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)
   start = moments(run.dataset) if sampling.moments else None
 
+  def solve(params, keys, labels, values, mask):
+    return samplers.adaptive(
+        keys, denoiser(run, params, path, labels, sampling), path, shape=shape, moments=start,
+        tolerance=processes.tolerance(sampling), rho_min=sampling.rho_min,
+        rho_max=sampling.rho_max).x
+
+  if sampling.sampler == "adaptive":
+    return solve
+
   def draw(params, keys, labels, values, mask):
     here = method if known is None else known.method(method, values, mask)
     return sample(keys, denoiser(run, params, path, labels, sampling), path, shape=shape,
-                  method=here, grid=grid, brownian=brownian,
-                  moments=start)
+                  method=here, grid=grid, brownian=brownian, moments=start)
 
   return draw
 
@@ -258,13 +266,14 @@ def _arguments(labels, index, seed, known, *, sharded=True) -> tuple:
   return jax.device_put(arguments, sharding("data")) if sharded else arguments
 
 
-def _finished(run, first, x, n, known) -> np.ndarray:
+def _finished(run, first, x, n, known, sampling) -> np.ndarray:
   """A batch in the user's units, checked; without what repeats the last sample."""
   x = data.restore(run.dataset, np.asarray(x)[:n - first])
   last = first + len(x)
+  why = " (tolerance not reached)" if sampling.sampler == "adaptive" else ""
   if bad := int(np.sum(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))):
-    raise FloatingPointError(f"{bad} of samples {first}…{last - 1} are not finite; nothing was "
-                             "written")
+    raise FloatingPointError(f"{bad} of samples {first}…{last - 1} are not finite{why}; nothing "
+                             "was written")
   x = np.round(x) if run.dataset.integers else x
   x = x if run.dataset.value_range is None else np.clip(x, *run.dataset.value_range)
   if known is not None:

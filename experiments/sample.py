@@ -24,6 +24,7 @@ from experiments import (
   cli,
   data,
   inpaint,
+  optimal,
   plots,
   processes,
   progress,
@@ -65,11 +66,15 @@ def main() -> int:
   path = build.path(config.path)
   processes.check(config.sampling, path)
   painting = inpaint.method(config.sampling)
+  if config.sampling.sampler == "adaptive" and (painting is not None or _TRAJECTORY.value):
+    raise ValueError("--sampler=adaptive has no levels at which to keep states or change them: "
+                     "choose another sampler for --trajectory and inpainting")
   run = runs.prepare(trained)
   known = None if painting is None else inpaint.known(run, painting[1])
   n = build.at_least("num_samples", _number(known), 1)
   labels, named = _labels(run, config.sampling, n, known)
   state = runs.restored(run, workdir)
+  config = optimal.resolved(run, state.ema, int(state.step), config, path, workdir)
 
   made = {
       "step": int(state.step), "num_samples": n, "seed": _SEED.value, "labels": named,
@@ -77,8 +82,9 @@ def main() -> int:
   if painting is not None:
     made["inpainting"] = painting[0] | inpaint.described(known)
   stream = streams.Stream(out, (n, *run.dataset.train.shape[1:]), made)
-  made["network_calls"] = processes.network_calls(
-      config.sampling, path, *([inpaint.wrap(known.method)] if known else []))
+  if config.sampling.sampler != "adaptive":
+    made["network_calls"] = processes.network_calls(
+        config.sampling, path, *([inpaint.wrap(known.method)] if known else []))
   made["commit"] = records.commit()
   if stream.done:
     print(f"going on with {out} at sample {stream.done} of {n}", flush=True)
@@ -122,8 +128,11 @@ def write(
     shown = min(len(labels), _POINTS_SHOWN if dataset.kind == "vector" else _IMAGES_SHOWN)
     reverse = lambda sampling: runs.trajectory(
         run, params, sampling, path, labels[:shown], seed=_SEED.value, known=known)
-    chosen = reverse(config.sampling)
-    at = _levels(config.sampling, path)
+    # The adaptive solver's own steps are nobody's levels: the ODE is shown on the grid's.
+    shown_sampling = config.sampling if config.sampling.sampler != "adaptive" else (
+        dataclasses.replace(config.sampling, sampler="ddim", tolerance=0.0))
+    chosen = reverse(shown_sampling)
+    at = _levels(shown_sampling, path)
   if _TRAJECTORY.value:
     written.insert(1, out.with_suffix(".trajectory.npy"))
     np.save(written[1], _restored(dataset, chosen.x, at))
@@ -135,12 +144,12 @@ def write(
       plots.samples(written[-2], dataset, x, labels[:len(x)])
     else:
       plots.inpainted(written[-2], dataset, x, known, real=inpaint.is_held_out())
-    other = counterpart(config.sampling)
+    other = counterpart(shown_sampling)
     rho = np.exp(-at.half_log_snr)
     plots.trajectories(written[-1], dataset, {
         f"{config.path.name}, {processes.title(sampling)}": (rho, run_back.x / at.scale.reshape(
             -1, *[1] * (run_back.x.ndim - 1)))
-        for sampling, run_back in ((config.sampling, chosen), (other, reverse(other)))})
+        for sampling, run_back in ((shown_sampling, chosen), (other, reverse(other)))})
   records.write_text(
       out.with_suffix(".json"), json.dumps(made, indent=2, ensure_ascii=False) + "\n")
   print("wrote " + ", ".join(map(str, written)))

@@ -81,6 +81,25 @@ def test_noise_is_taken_inside_its_interval_alone():
   np.testing.assert_allclose(some[inside], everywhere[inside], rtol=1e-6)
 
 
+def test_an_optimised_grid_is_found_once_and_an_adaptive_one_agrees(workdir, tmp_path):
+  """Its levels are kept in the workdir; with so many steps it is near the ODE to a tolerance."""
+  out = tmp_path / "a.npy"
+  arguments = (f"--workdir={workdir}", "--num_samples=100", f"--out={out}", "--sampler=multistep",
+               "--prediction=velocity", "--variable=angle", "--steps=8", "--grid=optimised")
+  code, said, err = runner.call("sample", *arguments)
+  assert code == 0 and "optimising 8 levels" in said + err, err
+  made = json.loads(out.with_suffix(".json").read_text())["sampling"]
+  (found,) = json.loads((workdir / "grids.json").read_text()).values()
+  assert made["grid"] == "levels" and made["levels"] == found and len(found) == 8
+  x = np.load(out)
+  code, said, err = runner.call("sample", *arguments)
+  assert code == 0 and "optimising" not in said + err, err
+  np.testing.assert_array_equal(np.load(out), x)
+  code, _, err = runner.call("sample", *arguments[:3], "--sampler=adaptive", "--tolerance=1e-4")
+  assert code == 0, err
+  assert np.quantile(np.abs(np.load(out) - x), 0.9) < 0.02 * np.std(x)
+
+
 @pytest.mark.parametrize(("own", "arguments", "wanted"), [
     ({"churn": 5.0, "noise_interval": (0.1, 9.0)}, [], {}),
     ({"churn": 5.0, "noise_interval": (0.1, 9.0)}, ["--sampler=unipc"],

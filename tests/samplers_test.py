@@ -9,7 +9,7 @@ import pytest
 from scipy import integrate, stats
 
 from langevin_jax import mixtures, paths, samplers, splitting
-from langevin_jax.samplers import levels, linear, noise
+from langevin_jax.samplers import levels, linear
 
 WEIGHTS, MEANS, STDS = np.array([[0.35, 0.45, 0.2], [-1.2, 0.4, 1.6], [0.35, 0.25, 0.15]])
 # A user's own process, two functions and nothing else, stands beside the named ones.

@@ -1,0 +1,61 @@
+"""Grids optimised for a trained run and a sampler, kept in its workdir as grids.json.
+
+`--grid=optimised` becomes `--grid=levels` with the levels found: what is optimised once is the same
+grid ever after, and a killed command goes on with it.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments import config as config_lib
+from experiments import processes, progress, records, runs
+from langevin_jax import paths, samplers
+
+# Starting states, and rounds in which every level is moved once.
+_STATES, _ROUNDS, _SEED = 128, 3, 0
+
+
+def resolved(
+    run: runs.Run, params: Any, step: int, config: config_lib.Config, path: paths.Path,
+    workdir: pathlib.Path,
+) -> config_lib.Config:
+  """`config` with levels in the place of an optimised grid; another grid is left as it is."""
+  sampling = config.sampling
+  if sampling.grid != "optimised":
+    return config
+  names = ("sampler", "steps", "rho_max", "order", "prediction", "variable", "own_time",
+           "guidance", "guidance_interval", "guidance_rescale")
+  key = json.dumps({"step": step, "path": dataclasses.asdict(config.path),
+                    **{name: getattr(sampling, name) for name in names}}, sort_keys=True)
+  file = workdir / "grids.json"
+  known = json.loads(file.read_text()) if file.is_file() else {}
+  if key not in known:
+    known[key] = _optimise(run, params, sampling, path)
+    records.write_text(file, json.dumps(known, indent=2) + "\n")
+  levels = tuple(known[key])
+  return dataclasses.replace(config, sampling=dataclasses.replace(
+      sampling, grid="levels", levels=levels, steps=len(levels)))
+
+
+def _optimise(run, params, sampling, path) -> list[float]:
+  shape = (_STATES, *run.dataset.train.shape[1:])
+  labels = jnp.asarray(runs.even_labels(run, _STATES))
+  total = _ROUNDS + 1
+  with progress.bar(total, 0, f"optimising {sampling.steps} levels") as bar:
+    done = 0
+
+    def report(solves: int, error: float) -> None:
+      nonlocal done
+      done += 1
+      bar(done, f"error {error:.4g} after {solves} solves")
+
+    grid = samplers.optimised(
+        jax.random.key(_SEED), runs.denoiser(run, params, path, labels, sampling), path,
+        n=sampling.steps, shape=shape, method=processes.method(sampling), rho_max=sampling.rho_max,
+        rounds=_ROUNDS, progress=report)
+  return [float(rho) for rho in grid(path)[:-1]]
