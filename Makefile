@@ -1,7 +1,8 @@
 # make demo   train, sample and judge the digits model (about 4 minutes on 2 cores)
 # make test   every test
 # make lint   ruff
-# make bench  speed against the bare network and PyTorch, quality of digits and the 2-D mixture
+# make bench  speed against the bare network and PyTorch, quality of digits and the 2-D mixture,
+#             solvers against other libraries', inpainting against its baselines (about an hour)
 # make lock   pin again what is installed now
 #
 # PYTHON=python3.12 chooses another Python (3.11 or newer), in an environment of its own.
@@ -36,8 +37,11 @@ lint: $(READY)
 
 bench: $(READY)
 	$(INSTALL) -e ".[bench]"
+	$(INSTALL) --no-deps k-diffusion azula einops
 	$(RUN) -m experiments.benchmarks.speed --out=runs/bench/speed.json
 	$(RUN) -m experiments.benchmarks.quality --out=runs/bench/quality.json
+	$(RUN) -m experiments.benchmarks.solvers --out=runs/bench/solvers --workdir=runs/bench/digits-0
+	$(RUN) -m experiments.benchmarks.inpainting --workdir=runs/bench/digits-0
 
 lock: $(READY)
 	$(RUN) -m pip freeze --exclude-editable --exclude torch > locks/python$(VERSION).txt
