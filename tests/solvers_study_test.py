@@ -148,7 +148,14 @@ def test_the_table_says_where_ours_is_worse():
   assert "| p | 1.5 · 0.5 · 0.1 · 0.25 |" in text
   worse = text[text.index("## Where ours is worse"):text.index("## karras")]
   assert "1.5" in worse and "best grid" not in worse
-  # The same number but for rounding is not worse.
+  # One that is on a grid of its own for each problem is not chosen once.
+  both = [*rows, *(row(library, "cosine", value)._replace(problem="q")
+                   for library, value in ((OURS, 2.0), ("diffusers", 4.0)))]
+  assert solver_tables.overall(both)[-1] == (
+      "| 10 | 1 (m; cosine) | 2 (diffusers m; cosine) | 0.5 |")
+  # The same number but for rounding is not worse; nor is one rounding error worse than none.
+  tiny = solver_tables.compare([row(OURS, "karras", 1e-15), row("azula", "karras", 0.0)])
+  assert all(c.ratio == 1.0 for c in tiny)
   equal = solver_tables.compare([row(OURS, "karras", 1.0 + 1e-9), row("azula", "karras", 1.0)])
   assert "Where ours is worse" not in solver_tables.markdown(equal, [])
 

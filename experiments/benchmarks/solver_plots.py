@@ -1,40 +1,47 @@
 """Pictures of the solver study: error against network calls, ours warm, other libraries cool."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
 
-from experiments.benchmarks import solver_grids
+from experiments.benchmarks import solver_grids, solver_tables
 from experiments.benchmarks.solver_runs import OURS, Row
 
 matplotlib.use("Agg")  # must precede pyplot
 import matplotlib.pyplot as plt
 
 COLOURS = {OURS: "#c0392b", "k-diffusion": "#2166ac", "diffusers": "#1b7837", "azula": "#762a83"}
-# Ours: a warm colour for each family, a marker for each of its members in turn.
-FAMILIES = {"ddim": "#222222", "in α": "#f0a202", "u in φ": "#d7191c", "u in ℓ": "#e377c2",
-            "ε in ℓ": "#8c564b", "multistep": "#ee6c1f", "unipc": "#ee6c1f",
-            "singlestep": "#7a0019", "heun": "#7a0019", "time": "#a8780a"}
+# Ours by family: what a name contains → what the family is called, and a warm colour.
+FAMILIES = {"time": ("adams_bashforth", "#a8780a"), "ddim": ("ddim", "#222222"),
+            "in α": ("x₀ in α", "#f0a202"), "u in φ": ("u in φ", "#d7191c"),
+            "u in ℓ": ("u in ℓ", "#e377c2"), "ε in ℓ": ("ε in ℓ", "#8c564b"),
+            "multistep": ("x₀ in ℓ", "#ee6c1f"), "unipc": ("x₀ in ℓ", "#ee6c1f"),
+            "singlestep": ("singlestep, heun", "#7a0019"),
+            "heun": ("singlestep, heun", "#7a0019")}
 MARKERS = "osD^v*PX<>hpd"
 BOLD = {"lw": 1.2, "ms": 5.5, "mec": "white", "mew": 0.5, "zorder": 3}
 INK = "#222222"
 
 
 def every_method(rows: Sequence[Row], file: pathlib.Path, *, grid: str) -> None:
-  """A panel a problem: each method on one grid, root mean square error, log–log."""
+  """A panel a problem: root mean square errors on one grid, the best of each family of ours."""
   figure, panels = _panels(list(dict.fromkeys(row.problem for row in rows)))
   shown: dict[str, object] = {}
   for problem, axes in panels.items():
     here = [row for row in rows if row.problem == problem and row.grid == grid]
     _others(axes, here, shown)
-    names = list(dict.fromkeys(row.method for row in here if row.library == OURS))
-    for method, line in _mine(axes, here, names).items():
-      shown.setdefault(f"ours: {method}", line)
+    mine = [row for row in here if row.library == OURS]
+    families = dict.fromkeys(_family(row.method) for row in mine)
+    for (family, colour), marker in zip(families, MARKERS, strict=False):
+      least = _least(row for row in mine if _family(row.method)[0] == family)
+      line, = axes.plot(sorted(least), _drawn([least[b] for b in sorted(least)]), color=colour,
+                        marker=marker, **BOLD)
+      shown.setdefault(f"ours: {family}", line)
     _finish(axes, problem, here)
-  _save(figure, file, shown, f"Root mean square error of x₀ against the exact flow, every method "
-        f"on the grid {grid}")
+  _save(figure, file, shown, f"Root mean square error of x₀ against the exact flow on the grid "
+        f"{grid}; of ours, the best of each family at each budget")
 
 
 def laws(rows: Sequence[Row], file: pathlib.Path, *, grid: str, floor: float) -> None:
@@ -72,10 +79,9 @@ def best_of_each(rows: Sequence[Row], file: pathlib.Path) -> None:
   for problem, axes in panels.items():
     here = [row for row in rows if row.problem == problem]
     for library, grids, name, style, colour in kinds:
-      least: dict[int, float] = {}
-      for row in here:
-        if row.grid in grids and (row.library == library or (not library and row.library != OURS)):
-          least[row.budget] = min(least.get(row.budget, np.inf), row.rmse)
+      least = _least(
+          row for row in here if row.grid in grids
+          and (row.library == library or (library is None and row.library != OURS)))
       if least:
         bold = library == OURS
         line, = axes.plot(sorted(least), _drawn([least[b] for b in sorted(least)]), style,
@@ -104,25 +110,36 @@ def _others(axes, rows: Sequence[Row], shown: dict[str, object]) -> None:
       line = _curve(axes, rows, library, method, color=COLOURS[library], lw=1.0, alpha=0.5,
                     zorder=2)
       shown.setdefault(f"{library}: each method", line)
-  budgets = sorted({row.budget for row in rows if row.library != OURS})
-  if budgets:
-    least = [min(row.rmse for row in rows if row.library != OURS and row.budget == budget)
-             for budget in budgets]
-    line, = axes.plot(budgets, _drawn(least), color=INK, ls="--", lw=1.6, zorder=4)
+  least = _least(row for row in rows if row.library != OURS)
+  if least:
+    line, = axes.plot(sorted(least), _drawn([least[b] for b in sorted(least)]), color=INK, ls="--",
+                      lw=1.6, zorder=4)
     shown.setdefault("the least of the others", line)
 
 
 def _mine(axes, rows: Sequence[Row], names: Sequence[str]) -> dict[str, object]:
   """Our methods by name, each with its family's colour."""
-  lines, seen = {}, dict.fromkeys(FAMILIES.values(), 0)
+  lines: dict[str, object] = {}
+  seen: dict[str, int] = {}
   for name in names:
-    # A method in the path's time belongs to that, whatever it is.
-    family = "time" if name.endswith("time") else next(f for f in FAMILIES if f in name)
-    colour = FAMILIES[family]
+    colour = _family(name)[1]
+    seen[colour] = seen.get(colour, -1) + 1
     lines[name] = _curve(axes, rows, OURS, name, color=colour,
                          marker=MARKERS[seen[colour] % len(MARKERS)], **BOLD)
-    seen[colour] += 1
   return lines
+
+
+def _family(method: str) -> tuple[str, str]:
+  """Name and colour."""
+  return next(family for part, family in FAMILIES.items() if part in method)
+
+
+def _least(rows: Iterable[Row]) -> dict[int, float]:
+  """Budget → the least error."""
+  least: dict[int, float] = {}
+  for row in rows:
+    least[row.budget] = min(least.get(row.budget, np.inf), row.rmse)
+  return least
 
 
 def _curve(axes, rows: Sequence[Row], library: str, method: str, **style):
@@ -133,9 +150,9 @@ def _curve(axes, rows: Sequence[Row], library: str, method: str, **style):
 
 
 def _drawn(errors: Sequence[float]) -> np.ndarray:
-  """What a logarithmic axis can show."""
+  """What a logarithmic axis can show: finite, and 0 as the error of the exact solutions."""
   errors = np.asarray(errors, float)
-  return np.where(np.isfinite(errors) & (errors > 0.0), errors, np.nan)
+  return np.where(np.isfinite(errors), np.maximum(errors, solver_tables.EXACT), np.nan)
 
 
 def _finish(axes, title: str, rows: Sequence[Row], *, whole: bool = False) -> None:
@@ -146,6 +163,9 @@ def _finish(axes, title: str, rows: Sequence[Row], *, whole: bool = False) -> No
   if not whole and np.isfinite(first).any():
     # Methods that diverge at few calls would flatten all the others.
     axes.set_ylim(0.6 * np.nanmin(errors), 3.0 * np.nanmedian(first))
+  # What falls to 0, as points do, leaves the panel instead of flattening it.
+  low, high = axes.get_ylim()
+  axes.set_ylim(max(low, 1e-5 * high), high)
   axes.set_xticks(budgets, map(str, budgets))
   axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
   axes.grid(alpha=0.25, lw=0.5)

@@ -22,6 +22,8 @@ MEANING = {
                       "u in φ, or for DPM-Solver++(2M); theirs on the best of the named grids",
     "both optimised": "each side on the better of those two sets of levels",
 }
+# An error that the exact solutions of the problems have themselves; below it all are as good.
+EXACT = 1e-9
 # Below this two numbers are the same: rounding of a method that both have.
 SAME = 1.0 + 1e-3
 
@@ -48,7 +50,7 @@ def best(rows: Iterable[Row], metric: str) -> Row | None:
 
 
 def compare(rows: Sequence[Row], *, scopes: Sequence[str] = tuple(SCOPES),
-            metrics: Sequence[str] = ("rmse", "median"), floor: float = 1e-300) -> list[Comparison]:
+            metrics: Sequence[str] = ("rmse", "median"), floor: float = EXACT) -> list[Comparison]:
   """Every problem, scope, metric and budget; methods and grids are the least of each side."""
   found = []
   for problem in dict.fromkeys(row.problem for row in rows):
@@ -101,6 +103,30 @@ def summary(comparisons: Sequence[Comparison]) -> list[str]:
   return _table((f"ours ÷ theirs: {' · '.join(scopes)}", *(f"{b} calls" for b in budgets)), (
       (p, *(" · ".join(cell(p, b, scope) for scope in scopes) for b in budgets))
       for p in problems))
+
+
+def overall(rows: Sequence[Row]) -> list[str]:
+  """The method with a named grid that is best over all problems together, of each side.
+
+  By the geometric mean of rmse over the problems: what one gets who chooses once.
+  """
+  problems = {row.problem for row in rows}
+  logs: dict[tuple[int, bool, str, str], list[float]] = {}
+  for row in rows:
+    if row.grid in NAMED and np.isfinite(row.rmse):
+      name = row.method if row.library == OURS else f"{row.library} {row.method}"
+      key = row.budget, row.library == OURS, name, row.grid
+      logs.setdefault(key, []).append(np.log(max(row.rmse, EXACT)))
+  means = {key: np.exp(np.mean(v)) for key, v in logs.items() if len(v) == len(problems)}
+  lines = []
+  for budget in sorted({key[0] for key in means}):
+    sides = [min((key for key in means if key[:2] == (budget, mine)), key=means.get, default=None)
+             for mine in (True, False)]
+    if None not in sides:
+      ours, theirs = sides
+      lines.append((budget, *(f"{means[k]:.3g} ({k[2]}; {k[3]})" for k in sides),
+                    f"{means[ours] / means[theirs]:.3g}"))
+  return _table(("calls", "ours", "theirs", "ours ÷ theirs"), lines) if lines else []
 
 
 def methods(rows: Sequence[Row], metric: str, grid: str, title: str) -> str:

@@ -7,7 +7,7 @@ ends; at 5, 8, 10, 20 and 50 calls of the model, on named grids and on levels op
 model. Then methods that draw noise, by the law of what they make. `--out` gets solvers.json (every
 run), solvers.md (the best of ours beside the best of theirs, and where ours is worse) and pictures:
 solvers.png, solvers_best.png, solvers_law.png.
-About 20 minutes on 2 cores; `--fast` takes two. What is absent, a library or the trained run,
+About 15 minutes on 2 cores; `--fast` takes two. What is absent, a library or the trained run,
 is left out by name.
 """
 
@@ -151,7 +151,11 @@ def write(out: pathlib.Path, rows: Sequence[Row], floors: dict[str, float],
   tables = [solver_tables.methods([row for row in rows if row.problem == problem], "rmse",
                                   "karras", f"{problem}, karras, rmse")
             for problem in report["problems"]]
-  text = solver_tables.markdown(compared, facts) + "\n## Every method\n\n" + "\n".join(tables)
+  text = solver_tables.markdown(compared, facts)
+  if alone := solver_tables.overall(solved):
+    text += "\n## One method and named grid for all problems, geometric mean of rmse\n\n"
+    text += "\n".join(alone) + "\n"
+  text += "\n## Every method\n\n" + "\n".join(tables)
   records.write_text(out / "solvers.md", text)
   if solved:
     solver_plots.every_method(solved, out / "solvers.png", grid="karras")
