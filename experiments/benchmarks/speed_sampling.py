@@ -38,7 +38,8 @@ def _groups() -> tuple[Mapping[str, samplers.Method], ...]:
   return ({"ddim, η = 0": samplers.ddim(), "ddim, η = 1": samplers.ddim(1.0),
            "multistep 2": one(2), "multistep 3": one(3), "multistep 2 in α, η = 1": one(
                2, 1.0, variable="alpha"),
-           "unipc 2": samplers.unipc(2), "unipc 3": samplers.unipc(3)},
+           "unipc 2": samplers.unipc(2), "unipc 3": samplers.unipc(3), "unipc 2, u in φ":
+               samplers.unipc(2, prediction="velocity", variable="angle")},
           {"singlestep 2": two(2), "singlestep 3": two(3), "singlestep 2, η = 1": two(2, 1.0),
            "heun": samplers.heun(), "heun, churn": samplers.heun(4.0),
            "euler_maruyama": samplers.euler_maruyama(), "euler": samplers.euler(),
