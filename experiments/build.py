@@ -138,5 +138,7 @@ def choose(field: str, name: str, options: dict[str, Callable[[], Any]]) -> Any:
 def at_least(field: str, value: int, least: int) -> int:
   """`value`, if it is at least `least`; else a ValueError that names the field."""
   if value < least:
-    raise ValueError(f"config.{field}: must be at least {least}, got {value}")
+    # A name without a group is no field of a config but a flag.
+    raise ValueError(f"{'config.' if '.' in field else '--'}{field}: must be at least {least}, "
+                     f"got {value}")
   return value

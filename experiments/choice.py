@@ -21,8 +21,10 @@ _HELP = {
     "steps": "Number of steps.",
     "grid": "karras, uniform_half_log_snr, uniform_time, cosine, shifted, levels, or optimised for "
             "the model and sampler (once; kept in the workdir's grids.json).",
-    "rho_min": "Last positive noise-to-signal ratio ρ of karras and uniform_half_log_snr.",
-    "rho_max": "First ρ of karras and uniform_half_log_snr.",
+    "rho_min": "Last positive noise-to-signal ratio ρ, of karras, uniform_half_log_snr and "
+               "adaptive; and of the likelihood.",
+    "rho_max": "First ρ, of karras, uniform_half_log_snr, optimised and adaptive; and of the "
+               "likelihood.",
     "shift": "Shift of the grid `shifted`.",
     "levels": "A grid of your own: falling ρ, such as 80,20,5,1,.2,.02; it ends clean.",
     "stochasticity": "η: 0 is the ODE, 1 the SDE, of " + ", ".join(

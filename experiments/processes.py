@@ -83,11 +83,8 @@ def process(config: config_lib.Sampling, event_axes: int = 1) -> Process:
                        "corrector out, or pass the levels that it found as --levels")
   moved = method(config)
   if config.sampler != "annealed_langevin" and config.corrector:
-    found = corrector(config, event_axes)
-    try:
-      moved = samplers.predictor_corrector(moved, found, config.corrections or 1)
-    except ValueError as error:
-      raise ValueError(f"config.sampling.corrector: {error}") from error
+    moved = samplers.predictor_corrector(
+        moved, corrector(config, event_axes), config.corrections or 1)
   elif config.sampler == "annealed_langevin":
     moved = samplers.annealed_langevin(
         corrector(dataclasses.replace(config, corrector=config.corrector or "euler"), event_axes),
@@ -169,8 +166,7 @@ def check(config: config_lib.Sampling, path: paths.Path) -> None:
   """Everything that can be said of a process on a path before it runs.
 
   Raises:
-    ValueError: as `process`; a grid that the path cannot have, fewer steps than the order, or a
-      corrector for a sampler that corrects itself.
+    ValueError: as `process`; a grid that the path cannot have, or fewer steps than the order.
   """
   moved, grid, _ = process(config)
   try:

@@ -178,7 +178,9 @@ def batches(
 ) -> Iterator[np.ndarray]:
   """Samples from the `start`-th on, batch by batch, in the user's units, (k, *shape) float32.
 
-  Sample i depends on (seed, i, its label, what it is given) alone, not on the batch it rides in.
+  Sample i depends on (seed, i, its label, what it is given) alone, not on the batch it rides in,
+  but for rounding: products of another batch size end in other bits, and a grey level at a half may
+  flip with them.
   Samples of images are clipped to the range of the data, and rounded where the data are whole grey
   levels. A batch is sent off before the one before it is read: a device waits for no disk.
 
@@ -270,7 +272,9 @@ def _finished(run, first, x, n, known, sampling) -> np.ndarray:
   """A batch in the user's units, checked; without what repeats the last sample."""
   x = data.restore(run.dataset, np.asarray(x)[:n - first])
   last = first + len(x)
-  why = " (tolerance not reached)" if sampling.sampler == "adaptive" else ""
+  why = "" if sampling.sampler != "adaptive" else (
+      f": tolerance={processes.tolerance(sampling)} was not reached within 1024 steps (raise it, "
+      "or take a sampler of fixed steps), or the model itself is not finite")
   if bad := int(np.sum(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))):
     raise FloatingPointError(f"{bad} of samples {first}…{last - 1} are not finite{why}; nothing "
                              "was written")

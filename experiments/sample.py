@@ -138,7 +138,9 @@ def write(
     np.save(written[1], _restored(dataset, chosen.x, at))
     made["trajectory"] = {"file": written[1].name, "samples": shown, **_described(at)}
   if pictures:
-    written += [out.with_suffix(".png"), out.with_name("trajectories.png")]
+    # Beside samples.npy by the plain name; elsewhere by that of its own array.
+    back = "trajectories.png" if out.stem == "samples" else f"{out.stem}.trajectories.png"
+    written += [out.with_suffix(".png"), out.with_name(back)]
     x = np.load(out, mmap_mode="r")[:_SAMPLES_SHOWN]
     if known is None:
       plots.samples(written[-2], dataset, x, labels[:len(x)])
@@ -146,9 +148,10 @@ def write(
       plots.inpainted(written[-2], dataset, x, known, real=inpaint.is_held_out())
     other = counterpart(shown_sampling)
     rho = np.exp(-at.half_log_snr)
+    within = "" if known is None else f", {made['inpainting']['method']}"
+    unit = lambda x: x / at.scale.reshape(-1, *[1] * (x.ndim - 1))
     plots.trajectories(written[-1], dataset, {
-        f"{config.path.name}, {processes.title(sampling)}": (rho, run_back.x / at.scale.reshape(
-            -1, *[1] * (run_back.x.ndim - 1)))
+        f"{config.path.name}, {processes.title(sampling)}{within}": (rho, unit(run_back.x))
         for sampling, run_back in ((shown_sampling, chosen), (other, reverse(other)))})
   records.write_text(
       out.with_suffix(".json"), json.dumps(made, indent=2, ensure_ascii=False) + "\n")

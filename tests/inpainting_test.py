@@ -215,12 +215,15 @@ def test_inner_iterations_repair_the_outer_steps(x64):
   np.testing.assert_allclose(kl(mean, var), 0.0088, atol=1e-4)
 
 
-# Outer method and the KL it must stay below. First order leaves its own bias; methods that remember
-# see D of states that the iterations have since moved, which costs them more than they gain.
+# Outer method and the KL it must stay below. First order leaves its own bias. Multistep of x₀,
+# whose history the iterations would mislead (.015 here, .08 on the default grid), runs as DDIM.
 OUTER = {
     "ddim(1)": (samplers.ddim(1.0), 2e-3), "euler": (samplers.euler(), 1e-3),
     "singlestep(2)": (samplers.singlestep(2), 1e-3), "heun": (samplers.heun(), 1e-3),
-    "multistep(2)": (samplers.multistep(2), 2e-2), "unipc(2)": (samplers.unipc(2), 2e-2)}
+    "multistep(2)": (samplers.multistep(2), 1e-3), "unipc(2)": (samplers.unipc(2), 1e-3),
+    "multistep(2, velocity)": (
+        samplers.multistep(2, prediction="velocity", variable="angle"), 1e-3),
+    "unipc(2, ε)": (samplers.unipc(2, prediction="eps"), 1e-3)}
 
 
 @pytest.mark.parametrize("name", OUTER)

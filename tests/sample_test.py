@@ -142,7 +142,7 @@ def test_trajectory_is_that_of_the_samples(workdir, tmp_path):
   np.testing.assert_allclose(
       made["trajectory"]["sigma"], rho / (1.0 + rho), rtol=1e-6, atol=1e-12)
   assert made["network_calls"] == 5 + 4 and made["sampling"]["steps"] == 5
-  assert (tmp_path / "trajectories.png").stat().st_size > 1000
+  assert (tmp_path / f"{out.stem}.trajectories.png").stat().st_size > 1000
 
   # The first states have the law that --moments says, N(α m, α²S + σ²) in standard units: at
   # α = 1/51 that is nearly noise, and in the user's units its mean is α times the data's.

@@ -397,12 +397,17 @@ def test_an_optimised_grid_is_better_on_noise_it_has_not_seen():
 
 def test_bad_input_is_named():
   for make in (samplers.multistep, samplers.unipc, samplers.singlestep, samplers.adams_bashforth):
-    for order in (0, 4, 2.5):
+    for order in (0, 4, 2.5, 2.0):
       with pytest.raises(ValueError, match="order must be one of 1, 2, 3"):
         make(order)
   for make in (samplers.multistep, samplers.unipc, samplers.singlestep):
-    with pytest.raises(ValueError, match="stochasticity must be >= 0"):
-      make(2, -1.0)
+    for eta in (-1.0, np.inf, np.nan):
+      with pytest.raises(ValueError, match="stochasticity must be >= 0 and finite"):
+        make(2, eta)
+  with pytest.raises(ValueError, match="churn acts for rho in"):
+    samplers.heun(2.0, churn_min=5.0, churn_max=1.0)
+  with pytest.raises(ValueError, match=r"whole ones, got n=2\.5"):
+    samplers.karras(2.5)
   for make in (samplers.multistep, samplers.unipc):
     with pytest.raises(ValueError, match="variable must be one of half_log_snr, alpha, angle"):
       make(2, variable="beta")

@@ -267,9 +267,9 @@ def _absent() -> dict[str, str]:
   found = {}
   for library, module in LIBRARIES.items():
     if library == "hackable-diffusion":
-      found[library] = f"{library}: needs Python 3.12, and no adapter has been checked on it"
+      found[library] = f"{library}: no adapter has been checked on it (it needs Python 3.12)"
     elif not importlib.util.find_spec(module):
-      found[library] = f"{library}: not installed (extra [bench])"
+      found[library] = f"{library}: not installed (make bench installs it)"
     else:
       try:
         importlib.import_module("torch")

@@ -105,7 +105,9 @@ def predictor_corrector(
       kept = corrector.settle(n.level, kept, _score(denoised, corrected, n.level))
     return x, denoised, _Carry(history, denoised, kept, shift)
 
-  return Method(plan, init, step, predictor.stochasticity)
+  plain = predictor.without_history
+  return Method(plan, init, step, predictor.stochasticity,
+                plain and predictor_corrector(plain, corrector, corrections))
 
 
 class _Held(NamedTuple):

@@ -135,8 +135,8 @@ def _closed(rho: np.ndarray) -> np.ndarray:
 
 
 def _check(n: int) -> None:
-  if n < 1:
-    raise ValueError(f"a grid needs at least 1 step, got n={n}")
+  if not isinstance(n, (int, np.integer)) or n < 1:
+    raise ValueError(f"a grid needs at least 1 step, and whole ones, got n={n}")
 
 
 def _check_range(rho_min: float, rho_max: float) -> None:

@@ -47,12 +47,15 @@ class Method(NamedTuple):
     of this step in the shape of x, the 0th being the reverse process's own; `model(x, level)` is D,
     one call of the network.
   stochasticity: η, which says how much noise the process takes between two levels.
+  without_history: the method to take in its place where others move the state at its levels, if
+    what it remembers would then mislead it.
   """
 
   plan: Callable[[Level, Path], Any]
   init: Callable[[jax.Array], Any]
   step: Callable[[Draw, jax.Array, Any, Model, Any], tuple[jax.Array, jax.Array, Any]]
   stochasticity: splitting.Stochasticity = 0.0
+  without_history: Any = None
 
 
 def lay(rho: np.ndarray, path: Path) -> Level:
@@ -134,15 +137,15 @@ def memoised(factory: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_stochasticity(stochasticity: splitting.Stochasticity) -> None:
-  """Raises ValueError for a number η that is not ≥ 0; a callable is checked where it is planned."""
+  """Raises ValueError for a number η < 0 or ∞; a callable is checked where it is planned."""
   known = not callable(stochasticity) and not isinstance(stochasticity, jax.Array)
-  if known and not stochasticity >= 0.0:
-    raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
+  if known and not 0.0 <= stochasticity < np.inf:
+    raise ValueError(f"stochasticity must be >= 0 and finite, got {stochasticity}")
 
 
 def check_order(order: int, most: int = 3) -> None:
   """Raises ValueError for an order that is not one of 1 … `most`."""
-  if order not in range(1, most + 1):
+  if not isinstance(order, int) or order not in range(1, most + 1):
     raise ValueError(f"order must be one of {', '.join(map(str, range(1, most + 1)))}, got {order}")
 
 

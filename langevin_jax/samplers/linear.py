@@ -176,7 +176,11 @@ def _exponential(
       slope = {"p": np.where(inside, 1.0 / here.sigma, 0.0), "q": np.where(inside, q, 1.0)}
     return Numbers(here, a, b, c, fix=fix, fixed=fixed if corrector else None, **slope)
 
-  return method(plan, stochasticity, history=max(order, corrector) - 1, corrects=corrector > 0)
+  made = method(plan, stochasticity, history=max(order, corrector) - 1, corrects=corrector > 0)
+  # Where inpainting moves the state, differences of D are its pull; those of ε and the velocity,
+  # which hold the state as well, are not.
+  misled = prediction == "x0" and (order > 1 or corrector)
+  return made._replace(without_history=ddim(stochasticity)) if misled else made
 
 
 def age_of(valid: np.ndarray) -> np.ndarray:

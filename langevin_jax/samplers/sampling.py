@@ -47,7 +47,8 @@ def sample(
       key, the same on every grid, so that finer grids converge sample by sample.
 
   Returns:
-    x₀, of shape `shape`, in the default float type. The last step returns D, with no noise left.
+    x₀, of shape `shape`, in the default float type, with no noise left: the last D, or what a
+    method whose history reaches the clean end extrapolates from it.
 
   Jit-, vmap-, grad- and shard-able. Called eagerly it compiles once for each (denoise, path,
   method, grid, shape) and keeps the last eight: pass the same `denoise` object to reuse it.

@@ -98,10 +98,13 @@ def heun(
   calls in all.
 
   Raises:
-    ValueError: negative churn or noise_scale.
+    ValueError: negative churn or noise_scale, or a range of ρ that is none.
   """
   if not (churn >= 0.0 and noise_scale >= 0.0):
     raise ValueError(f"churn and noise_scale must be >= 0, got {churn} and {noise_scale}")
+  if not 0.0 <= churn_min < churn_max:
+    raise ValueError(f"churn acts for rho in [churn_min, churn_max], 0 <= churn_min < churn_max; "
+                     f"got {churn_min} and {churn_max}")
 
   def plan(levels: Level, path: Path) -> Stages:
     rho = np.exp(-levels.half_log_snr[:-1])
