@@ -85,6 +85,7 @@ def logit_normal_s(
 
 
 def noise_range(rho_min: float, rho_max: float) -> tuple[jax.Array, jax.Array]:
+  """(ℓ at ρ_max, the width down to ρ_min); ValueError unless 0 < rho_min < rho_max."""
   if not 0.0 < rho_min < rho_max:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")

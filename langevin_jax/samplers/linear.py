@@ -251,4 +251,5 @@ def method(plan, stochasticity, *, history: int = 0, corrects: bool = False) -> 
 
 
 def weigh(weights: jax.Array, slopes: Sequence[jax.Array]) -> jax.Array:
+  """Σ b_j s_j; no dot product, which an accelerator would round to fewer bits."""
   return sum(weights[j] * slopes[j] for j in range(len(weights)))
