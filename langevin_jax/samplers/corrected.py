@@ -47,8 +47,8 @@ def predictor_corrector(
   One call of the network each, before the predictor's own at that level: n − 1 levels of n steps
   are corrected. The first holds pure noise, and at the clean end no noise is left to make a step.
 
-  With an exact score they buy less than more steps of the predictor do (MATH §7); they are for a
-  predictor that leaves the law, or for a score that does.
+  With an exact score, more steps of a second-order predictor buy more at equal calls. First-order
+  ones (DDIM, DDPM) are overtaken from about 40 calls on by `baoab`, never by `exact`.
 
   A predictor with a history is shown states and D from which the jumps of D by the corrector, S in
   all, are taken away: x − αS and D − S, as if the data had been moved. Differences of a D that

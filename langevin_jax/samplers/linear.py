@@ -85,8 +85,8 @@ def multistep(
       steps: from pure noise, and to the clean end, where x₀ is then extrapolated from the last
       values and not merely the last D.
 
-  Which is best, experiments/benchmarks/solvers.py says: with few steps "velocity" in "angle" on a
-  grid of even angles, "eps" in ℓ on Karras et al.'s; with many steps all are good.
+  Which is best, experiments/benchmarks/solvers.py says: with few steps "velocity" in "angle" on the
+  grid `shifted`, "eps" or "velocity" in ℓ on Karras et al.'s; with many, x₀ of order 3 as well.
 
   Raises:
     ValueError: order not 1, 2 or 3; η < 0; an unknown prediction or variable, or a prediction that
