@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments import config as config_lib
-from langevin_jax import networks, objectives, paths, predictions
+from langevin_jax import networks, objectives, paths, predictions, training
 
 
 def path(config: config_lib.Path) -> paths.Path:
@@ -66,12 +66,16 @@ def weight(config: config_lib.Objective, density: objectives.Density) -> objecti
 
 
 def network(
-    config: config_lib.Network, shape: tuple[int, ...], num_classes: int
+    config: config_lib.Network, shape: tuple[int, ...], num_classes: int, *,
+    constrain: Callable[[jax.Array], jax.Array] = lambda h: h,
 ) -> tuple[Callable[[jax.Array], Any], Callable[..., jax.Array]]:
-  """(init(key) → parameters, apply(params, x, ell, labels)) for data of `shape`."""
+  """(init(key) → parameters, apply(params, x, ell, labels)) for data of `shape`.
+
+  `constrain` says how activations are split over devices (`training.shardings.constrain`).
+  """
   if config.dtype not in ("float32", "bfloat16"):
     raise ValueError(f"network.dtype must be float32 or bfloat16, got {config.dtype!r}")
-  for field in ("width", "depth", "heads", "patch_size"):
+  for field in ("width", "depth", "heads", "patch_size", "unroll"):
     at_least(f"network.{field}", getattr(config, field), 1)
   ranks = {"mlp": 1, "dit": 3}
   if config.name in ranks and len(shape) != ranks[config.name]:
@@ -80,10 +84,13 @@ def network(
         f"network.name: {config.name!r} takes {wanted}, the data have examples of shape {shape}")
   module = choose("network.name", config.name, {
       "mlp": lambda: networks.MLP(width=config.width, depth=config.depth,
-                                  num_classes=num_classes, dtype=config.dtype),
+                                  num_classes=num_classes, dtype=config.dtype,
+                                  constrain=constrain),
       "dit": lambda: networks.DiT(patch_size=config.patch_size, width=config.width,
                                   depth=config.depth, heads=config.heads,
-                                  num_classes=num_classes, dtype=config.dtype),
+                                  num_classes=num_classes, dtype=config.dtype,
+                                  unroll=config.unroll, remat=config.remat,
+                                  constrain=constrain),
   })
 
   def init(key):
@@ -95,11 +102,11 @@ def network(
 
 def optimizer(config: config_lib.Training) -> optax.GradientTransformation:
   """AdamW with clipping, linear warm-up and decay."""
-  for field in ("steps", "batch_size", "steps_per_dispatch", "cpu_devices", "checkpoint_every",
-                "keep_checkpoints", "log_every"):
+  for field in ("steps", "batch_size", "accumulation", "steps_per_dispatch", "dispatches_in_flight",
+                "cpu_devices", "checkpoint_every", "keep_checkpoints", "log_every"):
     at_least(f"training.{field}", getattr(config, field), 1)
   at_least("training.warmup_steps", config.warmup_steps, 0)
-  for field in ("learning_rate", "gradient_clip", "ema_half_life_steps"):
+  for field in ("learning_rate", "gradient_clip"):
     if not getattr(config, field) > 0.0:
       raise ValueError(f"training.{field} must be positive, got {getattr(config, field)}")
   if not 0.0 < config.beta_2 < 1.0:
@@ -122,6 +129,29 @@ def optimizer(config: config_lib.Training) -> optax.GradientTransformation:
       optax.clip_by_global_norm(config.gradient_clip),
       optax.adamw(optax.join_schedules([before, after], [warmup]), b2=config.beta_2,
                   weight_decay=config.weight_decay))
+
+
+def averages(config: config_lib.Training) -> tuple[training.averages.Average, ...]:
+  """The averages of `config.training`: of half-lives first, then of power functions."""
+  if not config.ema_half_life_steps:
+    raise ValueError("training.ema_half_life_steps must name at least one half-life; samplers use "
+                     "the first")
+  for life in config.ema_half_life_steps:
+    if not 0.0 < life < float("inf"):
+      raise ValueError(f"training.ema_half_life_steps must be positive, got {life}")
+  for field in ("ema_half_life_steps", "ema_relative_std"):
+    if len(set(getattr(config, field))) < len(getattr(config, field)):
+      raise ValueError(f"training.{field} names one average twice: {getattr(config, field)}")
+  at_least("training.snapshot_every", config.snapshot_every, 0)
+  if config.snapshot_every and not config.ema_relative_std:
+    raise ValueError(f"training.snapshot_every={config.snapshot_every}: snapshots are of "
+                     "training.ema_relative_std, which names none; 0.05,0.1 will do")
+  half_lives = [training.averages.half_life(life) for life in config.ema_half_life_steps]
+  try:
+    powers = [training.averages.power_function(std) for std in config.ema_relative_std]
+  except ValueError as error:
+    raise ValueError(f"training.ema_relative_std: {error}") from error
+  return (*half_lives, *powers)
 
 
 def choose(field: str, name: str, options: dict[str, Callable[[], Any]]) -> Any:

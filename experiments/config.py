@@ -22,6 +22,7 @@ class Data:
   path: str = ""
   labels: str = ""
   shape: tuple[int, ...] = ()
+  num_classes: int = 0
   size: int = 0
   channels: int = 3
   toy: str = "moons"
@@ -47,7 +48,11 @@ class Path:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """dit for images, mlp for vectors; `dtype` is that of the computation, parameters are float32."""
+  """dit for images, mlp for vectors; `dtype` is that of the computation, parameters are float32.
+
+  Of dit: `unroll` blocks an iteration of the scan over blocks (1 compiles fastest), and `remat`,
+  which recomputes a block in the gradient rather than keep its activations.
+  """
 
   name: str = "dit"
   width: int = 128
@@ -55,6 +60,8 @@ class Network:
   heads: int = 4
   patch_size: int = 2
   dtype: str = "float32"
+  unroll: int = 8
+  remat: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +89,15 @@ class Objective:
 class Training:
   """How to learn; everything is counted in steps.
 
-  `steps_per_dispatch` steps run in one compiled scan, which also spares a CPU the re-allocation of
-  its buffers. `cpu_devices` splits each batch over as many virtual devices when the run is on CPU;
-  accelerators are always all used.
+  `batch_size` examples make a step, over all devices; their gradient is summed up over
+  `accumulation` parts of the batch, one after another. `steps_per_dispatch` steps run in one
+  compiled scan, which also spares a CPU the re-allocation of its buffers, and no more than
+  `dispatches_in_flight` are sent ahead of what is read. `cpu_devices` makes as many virtual devices
+  of a CPU; of accelerators all are used.
+
+  Samplers use the first average of the parameters, of `ema_half_life_steps`. Averages of
+  `ema_relative_std`, the power functions of Karras et al. 2024, are kept besides, as snapshots
+  every `snapshot_every` steps (0: none), from which an average of any length is made afterwards.
   """
 
   steps: int = 4000
@@ -95,13 +108,31 @@ class Training:
   weight_decay: float = 0.0
   beta_2: float = 0.99
   gradient_clip: float = 1.0
-  ema_half_life_steps: float = 200.0
+  accumulation: int = 1
+  ema_half_life_steps: tuple[float, ...] = (200.0,)
+  ema_relative_std: tuple[float, ...] = ()
+  snapshot_every: int = 0
   label_dropout: float = 0.1
   steps_per_dispatch: int = 1
+  dispatches_in_flight: int = 2
   cpu_devices: int = 1
   checkpoint_every: int = 500
   keep_checkpoints: int = 3
   log_every: int = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  """All devices as data × fsdp × tensor; −1, in one of them, is the rest.
+
+  Batches are split over data and fsdp, parameters, averages and the optimizer's state over fsdp and
+  tensor, by the table in `langevin_jax.training.shardings`. What is learned does not depend on it,
+  but for rounding: a run may go on, and be sampled, on another mesh.
+  """
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +198,7 @@ class Config:
   network: Network = Network()
   objective: Objective = Objective()
   training: Training = Training()
+  mesh: Mesh = Mesh()
   sampling: Sampling = Sampling()
   evaluation: Evaluation = Evaluation()
   seed: int = 0
@@ -214,6 +246,7 @@ def _parse(value: Any, kind: Any, name: str) -> Any:
     if get_origin(kind) is tuple:
       if isinstance(value, str):
         value = [part for part in value.strip("()[] ").split(",") if part.strip()]
+      value = value if isinstance(value, (list, tuple)) else [value]
       return tuple(_parse(part, get_args(kind)[0], name) for part in value)
     if kind is bool and isinstance(value, str):
       return {"true": True, "1": True, "false": False, "0": False}[value.lower()]

@@ -6,6 +6,7 @@ noise of a quarter of a level, from which the level is read off again. Other dat
 the model blurred by ρ_min. Labels are given where there are some; guidance is none of the model.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, data, exact, runs
+from experiments import build, data, exact, hosts, runs
 from experiments import config as config_lib
 from langevin_jax import likelihood, paths
+from langevin_jax.training import shardings
 
 # Up to so many dimensions an exact divergence costs less than the noise of a probe is worth.
 EXACT_UP_TO = 16
@@ -92,7 +94,7 @@ def rows(
     return likelihood.bound(keys[0], runs.denoiser(run, params, path, labels), path, x,
                             decode=decode, rho_min=rho_min, **ends)
 
-  size = runs.batch_size(sampling, n)
+  size = runs.batch_size(run.mesh, sampling, n)
   if divergence == "exact":
     # The tangents of a batch must fit; a single example that does not is refused by the library.
     largest = likelihood.flow.TANGENT_LIMIT_BYTES // (4 * d * d)
@@ -101,22 +103,23 @@ def rows(
   part += -part % jax.device_count()
   nats = d * math.log(scale)  # from a density in standard units to one in the data's own
   told = lambda passed: lambda done: progress(passed * n + done)
+  over = functools.partial(_batches, run.mesh, params)
   if dataset.integers:
     even = np.asarray(jax.vmap(lambda key, x: likelihood.dequantise(
         key, x, mean=float(dataset.mean), scale=scale))(
             keys[3], np.round(data.restore(dataset, x))))
     noise = "noise of ¼ level"
     values = {
-        "−log P ≤ (ODE, even over cells)": nats + _batches(
-            density, params, (keys[0], even, labels), size, told(0)),
-        f"−log P ≤ (ODE, {noise})": _batches(
-            decoded, params, (keys[1], x, labels), size, told(1)),
-        f"−log P ≤ (η = 1, {noise})": _batches(
-            bound, params, (keys[2], x, labels), part, told(2))}
+        "−log P ≤ (ODE, even over cells)": nats + over(
+            density, (keys[0], even, labels), size, told(0)),
+        f"−log P ≤ (ODE, {noise})": over(
+            decoded, (keys[1], x, labels), size, told(1)),
+        f"−log P ≤ (η = 1, {noise})": over(
+            bound, (keys[2], x, labels), part, told(2))}
   else:
     values = {
-        "−log q (ODE)": nats + _batches(density, params, (keys[0], x, labels), size, told(0)),
-        "−log q ≤ (η = 1)": nats + _batches(bound, params, (keys[2], x, labels), part, told(1))}
+        "−log q (ODE)": nats + over(density, (keys[0], x, labels), size, told(0)),
+        "−log q ≤ (η = 1)": nats + over(bound, (keys[2], x, labels), part, told(1))}
 
   floor, table = None, []
   if run.config.data.name == "mixture2d":
@@ -162,15 +165,14 @@ def _grey_levels(dataset: data.Dataset) -> np.ndarray:
   return (np.arange(low, high + 1.0) - float(dataset.mean)) / float(dataset.scale)
 
 
-def _batches(function, params, arguments, size, progress) -> np.ndarray:
+def _batches(mesh, params, function, arguments, size, progress) -> np.ndarray:
   """`function(params, *arguments)` of examples, `size` at a time, the last batch filled up."""
   n = len(arguments[1])
   compiled = jax.jit(function)
-  params = jax.device_put(params, runs.sharding())
   parts = []
   for first in range(0, n, size):
     index = np.minimum(np.arange(first, first + size), n - 1)
-    batch = jax.device_put(tuple(a[index] for a in arguments), runs.sharding("data"))
-    parts.append(np.asarray(compiled(params, *batch), np.float64)[:n - first])
+    batch = jax.device_put(tuple(a[index] for a in arguments), shardings.batch(mesh))
+    parts.append(hosts.fetch(compiled(params, *batch)).astype(np.float64)[:n - first])
     progress(min(first + size, n))
   return np.concatenate(parts)

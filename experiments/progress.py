@@ -9,13 +9,19 @@ import tqdm
 
 
 @contextlib.contextmanager
-def bar(total: int, initial: int, what: str) -> Iterator[Callable[[int, str], None]]:
-  """Yields `update(done, note)`, which may be called as often as one likes."""
+def bar(
+    total: int, initial: int, what: str, *, shown: bool = True
+) -> Iterator[Callable[[int, str], None]]:
+  """Yields `update(done, note)`, which may be called as often as one likes; silent if not `shown`.
+  """
+  if not shown:
+    yield lambda done, note="": None
+    return
   if sys.stderr.isatty():
-    with tqdm.tqdm(total=total, initial=initial, desc=what, dynamic_ncols=True) as shown:
+    with tqdm.tqdm(total=total, initial=initial, desc=what, dynamic_ncols=True) as line:
       def update(done: int, note: str = "") -> None:
-        shown.set_postfix_str(note, refresh=False)
-        shown.update(done - shown.n)
+        line.set_postfix_str(note, refresh=False)
+        line.update(done - line.n)
 
       yield update
     return

@@ -4,6 +4,8 @@ Every file is written whole or not at all, and metrics are cut back to the resto
 resume, so that a killed run leaves neither half a file nor a line twice.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -12,6 +14,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -30,8 +33,39 @@ def write_text(file: pathlib.Path, text: str) -> None:
   os.replace(temporary, file)
 
 
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Makes `workdir` and keeps every other writer out, until left or killed.
+
+  Raises:
+    ValueError: it is a file, or another process writes there; says which.
+    OSError: it cannot be made or written.
+  """
+  if workdir.exists() and not workdir.is_dir():
+    raise ValueError(f"--workdir {workdir} is a file")
+  workdir.mkdir(parents=True, exist_ok=True)
+  with (workdir / ".lock").open("a+") as file:
+    try:
+      # The kernel's lock: it ends with the process, however that ends.
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      owner = file.read().strip() or "another process"
+      raise ValueError(f"--workdir {workdir} is in use by {owner}; wait for it or choose another "
+                       "--workdir") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+    yield
+
+
+# How a run is carried out, not what it learns: free to change when it goes on.
+_EXECUTION = ("mesh.", "training.cpu_devices", "training.dispatches_in_flight",
+              "training.keep_checkpoints")
+
+
 def claim(workdir: pathlib.Path, config: config_lib.Config) -> None:
-  """Makes `workdir` this config's, or checks that it is already.
+  """Makes `workdir` this config's, or checks that it is already, but for how it is carried out.
 
   Raises:
     ValueError: it holds a run with another config (the fields are named), or something else.
@@ -40,12 +74,13 @@ def claim(workdir: pathlib.Path, config: config_lib.Config) -> None:
   file = workdir / "config.json"
   if file.exists():
     changes = config_lib.difference(read_config(workdir), config)
-    if changes:
-      raise ValueError(f"--workdir {workdir} holds a run with another config: {'; '.join(changes)} "
+    if others := [change for change in changes if not change.startswith(_EXECUTION)]:
+      raise ValueError(f"--workdir {workdir} holds a run with another config: {'; '.join(others)} "
                        "(workdir → command); choose another --workdir")
+    if changes:
+      print(f"{workdir} goes on with {'; '.join(changes)}", flush=True)
+      write_text(file, config_lib.to_json(config))
     return
-  if workdir.exists() and not workdir.is_dir():
-    raise ValueError(f"--workdir {workdir} is a file")
   if (workdir / "checkpoints").exists():
     raise ValueError(f"--workdir {workdir} holds checkpoints without a config.json")
   workdir.mkdir(parents=True, exist_ok=True)
@@ -105,6 +140,10 @@ def sha256(tree: Any) -> str:
   return digest.hexdigest()
 
 
+# What a clock has measured differs between runs that are otherwise the same.
+CLOCKED = ("seconds", "steps_per_second", "host_seconds_per_step")
+
+
 class Metrics:
   """metrics.jsonl and TensorBoard events of one run, continued from `step`."""
 
@@ -114,11 +153,23 @@ class Metrics:
     write_text(self._file, "".join(json.dumps(line) + "\n" for line in kept))
     self._stream = self._file.open("a")
     self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+    self._seconds = kept[-1].get("seconds", 0.0) if kept else 0.0
 
-  def write(self, step: int, values: dict[str, Any]) -> None:
-    """One line; numbers become TensorBoard scalars too, lists stay in the JSONL alone."""
-    self._stream.write(json.dumps({"step": step, **values}) + "\n")
-    for name, value in values.items():
+  def write(
+      self, step: int, values: dict[str, Any], *, seconds: float, steps_per_second: float,
+      host_seconds_per_step: float,
+  ) -> None:
+    """One line; numbers become TensorBoard scalars too, lists stay in the JSONL alone.
+
+    Args:
+      seconds: since the line before; the line has their sum over all sessions of the run.
+    """
+    self._seconds += seconds
+    clocked = (self._seconds, steps_per_second, host_seconds_per_step)
+    line = values | {name: float(f"{value:.4g}") if name != "seconds" else round(value, 3)
+                     for name, value in zip(CLOCKED, clocked, strict=True)}
+    self._stream.write(json.dumps({"step": step, **line}) + "\n")
+    for name, value in line.items():
       if isinstance(value, (int, float)):
         self._events.add_scalar(name, value, step)
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import build, checkpoints, data, processes, records
+from experiments import build, checkpoints, data, hosts, meshes, processes, records
 from experiments import config as config_lib
 from langevin_jax import guidance, inpainting, paths, predictions, samplers, training
+from langevin_jax.training import shardings
 
 Progress = Callable[[int], None]
 
@@ -22,11 +23,13 @@ class Run(NamedTuple):
 
   config: config_lib.Config
   dataset: data.Dataset
+  mesh: jax.sharding.Mesh
   path: paths.Path
   apply: Callable[..., jax.Array]
   init: Callable[[jax.Array], training.TrainState]
   loss: training.Loss
   optimizer: optax.GradientTransformation
+  averages: tuple[training.averages.Average, ...]
 
 
 def configure_jax(config: config_lib.Config) -> None:
@@ -43,46 +46,88 @@ def configure_jax(config: config_lib.Config) -> None:
 
 
 def prepare(config: config_lib.Config) -> Run:
-  """Builds and checks everything that `config` names; nothing is written.
+  """Builds and checks everything that `config` names, on all devices; nothing is written.
 
   Raises:
     ValueError: anything that the config asks for and cannot be had, by the field's name.
   """
+  mesh = meshes.make(config.mesh)
+  check(config, mesh)
+  fields = vars(config.data)
+  dataset = data.load(fields["name"], **{k: v for k, v in fields.items() if k not in ("name", "num_classes")})
+  run = assemble(config, dataset.train.shape[1:], dataset.num_classes, mesh)
+  run = run._replace(dataset=dataset)
+  check_labels(run, config.sampling)
+  return run
+
+
+def check(config: config_lib.Config, mesh: jax.sharding.Mesh) -> None:
+  """What needs no data: raises ValueError as `prepare` does."""
   for name, seed in (("seed", config.seed), ("evaluation.seed", config.evaluation.seed)):
     if not 0 <= seed < 2**31:
       raise ValueError(f"config.{name}: must lie in [0, 2³¹), got {seed}")
   build.at_least("evaluation.num_samples", config.evaluation.num_samples, 0)
+  build.optimizer(config.training)
+  meshes.check_batch(config.training, mesh)
+  processes.check(config.sampling, build.path(config.path))
+
+
+def assemble(
+    config: config_lib.Config, shape: tuple[int, ...], num_classes: int, mesh: jax.sharding.Mesh
+) -> Run:
+  """The run on `mesh` for examples of `shape`, without any: `dataset` is None."""
   path = build.path(config.path)
   density = build.density(config.objective, path)
   weight = build.weight(config.objective, density)
-  prediction = build.prediction(config.objective)
-  optimizer = build.optimizer(config.training)
-  processes.check(config.sampling, path)
-  fields = vars(config.data)
-  dataset = data.load(fields["name"], **{k: v for k, v in fields.items() if k != "name"})
-  init, apply = build.network(config.network, dataset.train.shape[1:], dataset.num_classes)
+  optimizer, averages = build.optimizer(config.training), build.averages(config.training)
+  init, apply = build.network(
+      config.network, shape, num_classes, constrain=shardings.constrain(mesh))
   loss = training.diffusion_loss(
-      apply, density=density, weight=weight, prediction=prediction,
-      num_classes=dataset.num_classes, label_dropout=config.training.label_dropout)
-  start = lambda key: training.init(init(key), optimizer)
-  run = Run(config, dataset, path, apply, start, loss, optimizer)
-  check_labels(run, config.sampling)
+      apply, density=density, weight=weight, prediction=build.prediction(config.objective),
+      num_classes=num_classes, label_dropout=config.training.label_dropout)
+  start = lambda key: training.init(init(key), optimizer, averages=len(averages))
   jax.eval_shape(start, jax.random.key(0))  # a network that does not fit the data says so now
-  return run
-
-
-def sharding(*axes: str | None) -> jax.sharding.NamedSharding:
-  """Axes over all devices as one mesh axis "data"; no axes: replicated."""
-  mesh = jax.make_mesh((jax.device_count(),), ("data",),
-                       axis_types=(jax.sharding.AxisType.Auto,))
-  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+  return Run(config, None, mesh, path, apply, start, loss, optimizer, averages)
 
 
 def abstract_state(run: Run) -> training.TrainState:
   """Shapes, dtypes and shardings of the run's state: what a checkpoint is restored into."""
   shapes = jax.eval_shape(run.init, jax.random.key(run.config.seed))
-  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharding()), shapes)
+  return jax.tree.map(
+      lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+      shapes, shardings.state(shapes, run.mesh))
+
+
+def start(run: Run) -> training.TrainState:
+  """The state before the first step, on its devices; the same whatever the mesh."""
+  places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(run))
+  # The seed is an argument: runs of other seeds find the compiled program in the cache.
+  return jax.jit(lambda seed: run.init(jax.random.key(seed)), out_shardings=places)(
+      np.uint32(run.config.seed))
+
+
+def train_step(run: Run, *, many: bool = False) -> Callable:
+  """(state, seed, batch) → (state, metrics), compiled for the run's mesh; the state is donated.
+
+  `seed` is np.uint32(config.seed + 1), of the key of every step. Metrics have a leading axis of
+  steps; with `many`, so have batches: `training.train_steps`.
+  """
+  config = run.config.training
+  options = {"loss": run.loss, "optimizer": run.optimizer, "averages": run.averages,
+             "accumulation": config.accumulation}
+
+  def step(state, seed, batch):
+    key = jax.random.key(seed)
+    if many:
+      return training.train_steps(state, key, batch, **options)
+    state, measured = training.train_step(state, key, batch, **options)
+    return state, jax.tree.map(lambda leaf: leaf[None], measured)
+
+  places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(run))
+  everywhere = shardings.replicated(run.mesh)
+  return jax.jit(
+      step, in_shardings=(places, everywhere, shardings.batch(run.mesh, axis=int(many))),
+      out_shardings=(places, everywhere), donate_argnums=0)
 
 
 def trained(workdir: pathlib.Path) -> tuple[Run, training.TrainState]:
@@ -190,24 +235,23 @@ def batches(
   Raises:
     FloatingPointError: a sample is not finite.
   """
-  n, size = len(labels), batch_size(sampling, len(labels))
+  n, size = len(labels), batch_size(run.mesh, sampling, len(labels))
   draw = jax.jit(_drawing(run, sampling, path, (size, *run.dataset.train.shape[1:]), known))
-  params = jax.device_put(params, sharding())
   sent: list[tuple[int, jax.Array]] = []
   for first in range(start, n, size):
     # The last batch repeats its end, so that one compiled program serves all.
     index = np.minimum(np.arange(first, first + size), n - 1)
-    sent.append((first, draw(params, *_arguments(labels, index, seed, known))))
+    sent.append((first, draw(params, *_arguments(run.mesh, labels, index, seed, known))))
     if len(sent) > 1:
       yield _finished(run, *sent.pop(0), n, known, sampling)
   for first, x in sent:
     yield _finished(run, first, x, n, known, sampling)
 
 
-def batch_size(sampling: config_lib.Sampling, n: int) -> int:
+def batch_size(mesh: jax.sharding.Mesh, sampling: config_lib.Sampling, n: int) -> int:
   """How many samples are drawn at once: no more than wanted, and as many on every device."""
   size = min(sampling.batch_size, n)
-  return size + -size % jax.device_count()
+  return size + -size % shardings.batch_shards(mesh)
 
 
 def draw(
@@ -232,7 +276,7 @@ def trajectory(
   In standard units and neither clipped nor rounded; on one device.
   """
   n = len(labels)
-  arguments = _arguments(labels, np.arange(n), seed, known, sharded=False)
+  arguments = _arguments(None, labels, np.arange(n), seed, known)
   run_back = _drawing(run, sampling, path, (n, *run.dataset.train.shape[1:]), known,
                       samplers.trajectory)
   return jax.tree.map(np.asarray, jax.jit(run_back)(params, *arguments))
@@ -260,17 +304,17 @@ def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Calla
   return draw
 
 
-def _arguments(labels, index, seed, known, *, sharded=True) -> tuple:
+def _arguments(mesh, labels, index, seed, known) -> tuple:
   keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(index))
   given = (None, None) if known is None else (
       known.values[index % len(known.values)], known.mask[index % len(known.mask)])
   arguments = keys, labels[index], *given
-  return jax.device_put(arguments, sharding("data")) if sharded else arguments
+  return arguments if mesh is None else jax.device_put(arguments, shardings.batch(mesh))
 
 
 def _finished(run, first, x, n, known, sampling) -> np.ndarray:
   """A batch in the user's units, checked; without what repeats the last sample."""
-  x = data.restore(run.dataset, np.asarray(x)[:n - first])
+  x = data.restore(run.dataset, hosts.fetch(x)[:n - first])
   last = first + len(x)
   why = "" if sampling.sampler != "adaptive" else (
       f": tolerance={processes.tolerance(sampling)} was not reached within 1024 steps (raise it, "

@@ -7,10 +7,8 @@ stopped. Ctrl-C or SIGTERM saves first.
 """
 
 import contextlib
-import functools
 import json
 import pathlib
-import signal
 import time
 from collections.abc import Iterator
 
@@ -18,10 +16,13 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import checkpoints, cli, data, plots, progress, records, runs
+from experiments import checkpoints, cli, data, hosts, plots, progress, records, runs
+from experiments import config as config_lib
 from langevin_jax import training
+from langevin_jax.training import shardings
 
 flags.declare_key_flag("config")
+flags.adopt_module_key_flags(hosts)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; made if absent.")
 
 
@@ -29,12 +30,15 @@ def main() -> int:
   config = cli.config()
   workdir = cli.workdir(_WORKDIR.value)
   runs.configure_jax(config)
+  hosts.connect()
   run = runs.prepare(config)
-  if config.training.batch_size % jax.device_count():
-    raise ValueError(f"config.training.batch_size: {config.training.batch_size} must be divisible "
-                     f"by the {jax.device_count()} devices")
-  records.claim(workdir, config)
-  train(run, workdir)
+  with contextlib.ExitStack() as held, hosts.watched():
+    def claim():
+      held.enter_context(records.locked(workdir))
+      records.claim(workdir, config)
+
+    hosts.by_first("claim", claim)
+    train(run, workdir)
   return 0
 
 
@@ -46,30 +50,31 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
       checkpoint is from before it.
     OSError: the disk.
   """
-  config = run.config.training
-  stop = _signals()
+  config, first_host = run.config.training, hosts.is_first()
+  stop = hosts.stopping()
   with checkpoints.manager(workdir, keep=config.keep_checkpoints) as manager:
     state = checkpoints.restore(manager, runs.abstract_state(run), discard_damaged=True)
     if state is None:
-      state = jax.jit(run.init, out_shardings=runs.sharding())(jax.random.key(run.config.seed))
+      state = runs.start(run)
     first = int(state.step)
+    say = print if first_host else lambda *words, **options: None
     if first:
-      print(f"resuming {workdir} at step {first} of {config.steps}", flush=True)
-    if first < config.steps or not (workdir / "manifest.json").exists():
+      say(f"resuming {workdir} at step {first} of {config.steps}", flush=True)
+    if first_host and (first < config.steps or not (workdir / "manifest.json").exists()):
       records.manifest(workdir, run.config, finished=False)
-    metrics = records.Metrics(workdir, first)
-    reporter = _Reporter(run, metrics, first)
+    reporter = _Reporter(config, records.Metrics(workdir, first) if first_host else None, first)
     saved = first
     started = time.monotonic()
-    with contextlib.closing(metrics), progress.bar(config.steps, first, "training") as bar:
-      for start, after, measured in _steps(run, state):
+    with contextlib.closing(reporter), progress.bar(
+        config.steps, first, "training", shown=first_host) as bar:
+      for dispatch, (start, after, measured) in enumerate(_steps(run, state, reporter)):
         state, end = after, start + len(measured.loss)
         due = end // config.checkpoint_every > start // config.checkpoint_every
-        leaving = stop() or end == config.steps
+        leaving = stop(dispatch) or end == config.steps
         reporter.add(start, measured, now=due or leaving)
         bar(end, reporter.summary)
         if due or leaving:
-          metrics.flush()
+          reporter.flush()
           checkpoints.save(manager, end, state)
           saved = end
         if leaving:
@@ -77,69 +82,87 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
     checkpoints.finish(manager)
   seconds = time.monotonic() - started
   if saved < config.steps:
-    print(f"stopped at step {saved} of {config.steps} and saved it in {workdir}; "
-          "the same command goes on from there", flush=True)
+    say(f"stopped at step {saved} of {config.steps} and saved it in {workdir}; "
+        "the same command goes on from there", flush=True)
+    return state
+  facts = {"steps": saved, "seconds": round(seconds, 1), "since_step": first,
+           "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+           "sha256": records.sha256(hosts.fetch(state.params)),
+           "sha256_ema": records.sha256(hosts.fetch(state.ema[0]))}
+  if not first_host:
     return state
   if first == saved and json.loads((workdir / "manifest.json").read_text())["finished"]:
-    print(f"{workdir} is trained to step {saved} already", flush=True)
+    say(f"{workdir} is trained to step {saved} already", flush=True)
     return state
-  records.manifest(
-      workdir, run.config, finished=True, steps=saved, seconds=round(seconds, 1), since_step=first,
-      parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-      sha256=records.sha256(jax.device_get(state.params)),
-      sha256_ema=records.sha256(jax.device_get(state.ema)))
+  records.manifest(workdir, run.config, finished=True, **facts)
   plots.training(workdir, run)
-  print(f"trained to step {saved} in {workdir} ({seconds:.0f} s from step {first}); "
-        f"sha256 of the parameters {_digest(workdir)[:16]}", flush=True)
+  say(f"trained to step {saved} in {workdir} ({seconds:.0f} s from step {first}); "
+      f"sha256 of the parameters {facts['sha256'][:16]}", flush=True)
   return state
 
 
 def _steps(
-    run: runs.Run, state: training.TrainState
+    run: runs.Run, state: training.TrainState, reporter: "_Reporter"
 ) -> Iterator[tuple[int, training.TrainState, training.Metrics]]:
-  """(first step, state after, host metrics with leading axis K) of each dispatch.
+  """(first step, state after, metrics with leading axis K, still on their way) of each dispatch.
 
-  A dispatch is sent before the metrics of the one before it are read, so the device never waits
-  for the host.
+  Dispatches are sent ahead of the metrics that are read, so the device never waits for the host.
   """
   config = run.config.training
-  key = jax.random.key(run.config.seed + 1)
-  options = {"loss": run.loss, "optimizer": run.optimizer,
-             "ema_half_life_steps": config.ema_half_life_steps}
-  one = jax.jit(functools.partial(training.train_step, **options), donate_argnums=0)
-  many = jax.jit(functools.partial(training.train_steps, **options), donate_argnums=0)
-
+  many = config.steps_per_dispatch > 1
+  step = runs.train_step(run, many=many)
+  place = shardings.batch(run.mesh)
+  held = hosts.rows(place, (config.batch_size,))
+  batches = (tuple(part[held] for part in data.batch(
+      run.dataset, seed=run.config.seed, step=i, batch_size=config.batch_size))
+      for i in range(int(state.step), config.steps))
+  seed = np.uint32(run.config.seed + 1)
   for start in range(int(state.step), config.steps, config.steps_per_dispatch):
-    end = min(start + config.steps_per_dispatch, config.steps)
-    batches = [data.batch(run.dataset, seed=run.config.seed, step=step,
-                          batch_size=config.batch_size) for step in range(start, end)]
-    if config.steps_per_dispatch == 1:
-      batch = jax.device_put(batches[0], runs.sharding("data"))
-      state, measured = one(state, key, batch)
-      measured = jax.tree.map(lambda leaf: leaf[None], measured)
-    else:
-      stacked = tuple(np.stack(parts) for parts in zip(*batches, strict=True))
-      state, measured = many(state, key, jax.device_put(stacked, runs.sharding(None, "data")))
+    begun = time.perf_counter()
+    count = min(config.steps_per_dispatch, config.steps - start)
+    parts = [next(batches) for _ in range(count)]
+    local = tuple(np.stack(part) for part in zip(*parts, strict=True)) if many else parts[0]
+    axis = int(many)
+    batch = tuple(hosts.place(shardings.batch(run.mesh, axis=axis), part, held, config.batch_size,
+                              axis=axis) for part in local)
+    state, measured = step(state, seed, batch)
+    reporter.host_seconds += time.perf_counter() - begun
     yield start, state, measured
 
 
 class _Reporter:
-  """Averages metrics over windows of `log_every` steps and writes a line for each."""
+  """Averages metrics over windows of `log_every` steps and writes a line for each.
 
-  def __init__(self, run: runs.Run, metrics: records.Metrics, step: int):
-    self._run, self._metrics = run, metrics
+  `metrics` is None where another process writes. `host_seconds` is what the caller has spent on
+  sending off dispatches; the rest of the time was spent waiting for the devices, which therefore
+  had work.
+  """
+
+  def __init__(
+      self, config: config_lib.Training, metrics: records.Metrics | None, step: int
+  ):
+    self._config, self._metrics = config, metrics
     self._window: list[training.Metrics] = []
     self._pending: list[tuple[int, training.Metrics]] = []
     self._begun, self._last = time.monotonic(), step
+    self.host_seconds = 0.0
     self.summary = ""
 
   def add(self, start: int, measured: training.Metrics, *, now: bool) -> None:
-    """Takes the metrics of steps start…; reads those of the dispatch before, or of all if `now`."""
+    """Takes the metrics of steps start…; reads what is not to be in flight, or all if `now`."""
     self._pending.append((start, measured))
-    while len(self._pending) > (0 if now else 1):
+    while len(self._pending) > (0 if now else self._config.dispatches_in_flight - 1):
       self._read(*self._pending.pop(0))
     if now:
       self._write(start + len(measured.loss))
+
+  def flush(self) -> None:
+    if self._metrics:
+      self._metrics.flush()
+
+  def close(self) -> None:
+    if self._metrics:
+      self._metrics.close()
 
   def _read(self, start: int, measured: training.Metrics) -> None:
     measured = jax.device_get(measured)
@@ -152,7 +175,7 @@ class _Reporter:
           "training.learning_rate, or narrow objective.rho_min…rho_max")
     self._window.append(measured)
     end = start + len(measured.loss)
-    every = self._run.config.training.log_every
+    every = self._config.log_every
     if end // every > start // every:
       self._write(end)
 
@@ -161,34 +184,17 @@ class _Reporter:
       return
     window = jax.tree.map(lambda *parts: np.concatenate(parts), *self._window)
     now = time.monotonic()
-    rate = (step - self._last) / max(now - self._begun, 1e-9)
-    self._metrics.write(step, {
-        "loss": float(window.loss.mean()),
-        "grad_norm": float(window.grad_norm.mean()),
-        "steps_per_second": round(rate, 3),
-        "level_error": window.level_error.sum(0).round(6).tolist(),
-        "level_count": window.level_count.sum(0).tolist(),
-    })
+    steps, seconds = step - self._last, max(now - self._begun, 1e-9)
+    if self._metrics:
+      self._metrics.write(step, {
+          "loss": float(window.loss.mean()),
+          "grad_norm": float(window.grad_norm.mean()),
+          "level_error": window.level_error.sum(0).round(6).tolist(),
+          "level_count": window.level_count.sum(0).tolist(),
+      }, seconds=seconds, steps_per_second=steps / seconds,
+          host_seconds_per_step=self.host_seconds / steps)
     self.summary = f"loss {window.loss.mean():.4f}"
-    self._window, self._begun, self._last = [], now, step
-
-
-def _signals():
-  """A function that says whether SIGINT or SIGTERM has come; a second one kills as usual."""
-  received = []
-
-  def handler(number, frame):
-    received.append(number)
-    signal.signal(number, signal.SIG_DFL)
-    print(f"\n{signal.Signals(number).name}: saving, then leaving", flush=True)
-
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, handler)
-  return lambda: bool(received)
-
-
-def _digest(workdir: pathlib.Path) -> str:
-  return json.loads((workdir / "manifest.json").read_text())["sha256"]
+    self._window, self._begun, self._last, self.host_seconds = [], now, step, 0.0
 
 
 if __name__ == "__main__":

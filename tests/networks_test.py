@@ -157,8 +157,8 @@ def test_tokens_attend_to_each_other():
 def test_attention_is_the_textbook_sum():
   batch, tokens, heads, depth = 2, 5, 3, 4
   qkv = jax.random.normal(jax.random.key(3), (batch, tokens, 3 * heads * depth))
-  q, k, v = np.asarray(qkv, np.float64).reshape(batch, tokens, 3, heads, depth).transpose(
-      2, 0, 1, 3, 4)
+  q, k, v = np.asarray(qkv, np.float64).reshape(batch, tokens, heads, 3, depth).transpose(
+      3, 0, 1, 2, 4)
   expected = np.zeros((batch, tokens, heads, depth))
   for b in range(batch):
     for h in range(heads):

@@ -42,7 +42,9 @@ def batches(n: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
   return x_0.astype(np.float32), labels.astype(np.int32)
 
 
-options = {"loss": LOSS, "optimizer": OPTIMIZER, "ema_half_life_steps": HALF_LIFE}
+options = {"loss": LOSS, "optimizer": OPTIMIZER,
+           "averages": (training.averages.half_life(HALF_LIFE),)}
+loss_of = jax.jit(lambda params, key, batch: LOSS(params, key, batch))
 one_step = jax.jit(lambda state, key, batch: training.train_step(state, key, batch, **options))
 many_steps = jax.jit(lambda state, key, batch: training.train_steps(state, key, batch, **options))
 
@@ -93,7 +95,7 @@ def test_a_restored_state_continues_as_if_it_had_never_stopped():
 def test_randomness_is_the_run_s_key_folded_with_the_step():
   state, batch = fresh(), jax.tree.map(lambda v: v[0], batches(1))
   _, metrics = one_step(state._replace(step=jnp.asarray(41, jnp.int32)), KEY, batch)
-  value, _ = jax.jit(LOSS)(state.params, jax.random.fold_in(KEY, 41), batch)
+  value, _ = loss_of(state.params, jax.random.fold_in(KEY, 41), batch)
   np.testing.assert_allclose(metrics.loss, value, rtol=1e-6)
   others = [one_step(state._replace(step=jnp.asarray(41 + i, jnp.int32)),
                      jax.random.key(7 + j), batch)[1].loss for i, j in ((1, 0), (0, 1))]
@@ -103,15 +105,16 @@ def test_randomness_is_the_run_s_key_folded_with_the_step():
 def test_ema_forgets_its_start_and_halves_at_its_half_life():
   """ema′ = ema + (1 − 2^{−1/h})(params − ema), h = min(half life, steps/10)."""
   state, data = fresh(), batches(3)
-  assert_equal(state.ema, state.params)
+  assert_equal(state.ema, (state.params,))
   for step, start in ((1, 0), (10, 9), (200, 199), (5000, 4999)):
     before = state._replace(step=jnp.asarray(start, jnp.int32))
     # An average away from the parameters, so that the rate shows.
-    before = before._replace(ema=jax.tree.map(lambda p: p + 1.0, state.params))
+    before = before._replace(ema=(jax.tree.map(lambda p: p + 1.0, state.params),))
     after, _ = one_step(before, KEY, (data[0][0], data[1][0]))
     rate = 1 - 2 ** (-1 / min(HALF_LIFE, 0.1 * step))
-    expected = jax.tree.map(lambda e, p, rate=rate: e + rate * (p - e), before.ema, after.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.ema, expected)
+    expected = jax.tree.map(lambda e, p, rate=rate: e + rate * (p - e), before.ema[0],
+                            after.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.ema[0], expected)
   # The constant rate does halve a distance in HALF_LIFE steps.
   assert np.isclose((1 - (1 - 2 ** (-1 / HALF_LIFE))) ** HALF_LIFE, 0.5)
 
@@ -125,7 +128,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_names_its_level(bad):
   after, metrics = one_step(state, KEY, (x_0, labels))
   assert not metrics.finite
   assert_equal(after, state)
-  _, levels = jax.jit(LOSS)(state.params, jax.random.fold_in(KEY, state.step), (x_0, labels))
+  _, levels = loss_of(state.params, jax.random.fold_in(KEY, state.step), (x_0, labels))
   np.testing.assert_allclose(metrics.worst_half_log_snr, levels["half_log_snr"][17], rtol=1e-6)
   assert np.all(np.isfinite(metrics.level_error)) and metrics.level_count.sum() == 64
   # A good batch afterwards moves on as if nothing had happened.
@@ -134,15 +137,16 @@ def test_a_step_that_is_not_finite_changes_nothing_and_names_its_level(bad):
 
 
 def test_a_gradient_that_is_not_finite_is_caught_though_the_loss_is():
-  def loss(params, key, batch):
-    del key, batch
+  def value(params, examples):
+    del examples
     # √ has an infinite slope at 0, where its value is 0.
     return jnp.sqrt(params), {"half_log_snr": jnp.zeros(2), "eps_error": jnp.arange(2.0)}
 
   optimizer = optax.sgd(1.0)
   state = training.init(jnp.zeros(()), optimizer)
   after, metrics = training.train_step(
-      state, KEY, None, loss=loss, optimizer=optimizer, ema_half_life_steps=1.0)
+      state, KEY, None, loss=training.Loss(lambda key, batch: None, value), optimizer=optimizer,
+      averages=(training.averages.half_life(1.0),))
   assert np.isfinite(metrics.loss) and not metrics.finite
   assert_equal(after, state)
 
@@ -151,14 +155,15 @@ def test_the_norm_is_reported_before_clipping_and_clipping_holds():
   optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(1.0))
   gradient = {"a": jnp.array([3.0, 0.0]), "b": jnp.array(4.0)}
 
-  def loss(params, key, batch):
-    del key, batch
-    value = jnp.sum(gradient["a"] * params["a"]) + gradient["b"] * params["b"]
-    return value, {"half_log_snr": jnp.zeros(1), "eps_error": jnp.ones(1)}
+  def value(params, examples):
+    del examples
+    total = jnp.sum(gradient["a"] * params["a"]) + gradient["b"] * params["b"]
+    return total, {"half_log_snr": jnp.zeros(1), "eps_error": jnp.ones(1)}
 
   state = training.init({"a": jnp.zeros(2), "b": jnp.zeros(())}, optimizer)
   after, metrics = training.train_step(
-      state, KEY, None, loss=loss, optimizer=optimizer, ema_half_life_steps=1.0)
+      state, KEY, None, loss=training.Loss(lambda key, batch: None, value), optimizer=optimizer,
+      averages=(training.averages.half_life(1.0),))
   np.testing.assert_allclose(metrics.grad_norm, 5.0, rtol=1e-6)
   np.testing.assert_allclose(after.params["a"], [-0.3, 0.0], atol=1e-6)
   np.testing.assert_allclose(after.params["b"], -0.4, atol=1e-6)
@@ -168,7 +173,7 @@ def test_levels_are_binned_and_every_example_is_counted_once():
   state, (x_0, labels) = fresh(), batches(1, 512)
   batch = x_0[0], labels[0]
   _, metrics = one_step(state, KEY, batch)
-  _, levels = jax.jit(LOSS)(state.params, jax.random.fold_in(KEY, 0), batch)
+  _, levels = loss_of(state.params, jax.random.fold_in(KEY, 0), batch)
   ell, error = (np.asarray(levels[k], np.float64) for k in ("half_log_snr", "eps_error"))
   edges = np.array([-np.inf, *training.LEVEL_EDGES, np.inf])
   count = np.histogram(ell, edges)[0]

@@ -30,11 +30,11 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments import cli, data, runs
+from experiments import cli, data, meshes, runs
 from experiments.benchmarks import measure, speed_sampling
 from experiments.benchmarks.measure import Part, Row
 from experiments.configs import digits, mixture2d
-from langevin_jax import training
+from langevin_jax.training import shardings
 
 _OUT = flags.DEFINE_string("out", "runs/bench/speed.json", "Where to write the numbers.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds of every comparison.")
@@ -145,16 +145,12 @@ def starts() -> Part:
 
 def _train_step(run: runs.Run, devices: Sequence[jax.Device]) -> measure.Task:
   """Dispatches of the library's step, as experiments.train makes them."""
-  config = run.config.training
-  many = config.steps_per_dispatch > 1
-  step = jax.jit(functools.partial(
-      training.train_steps if many else training.train_step, loss=run.loss,
-      optimizer=run.optimizer, ema_half_life_steps=config.ema_half_life_steps), donate_argnums=0)
-  place = _placement(devices)
-  state = jax.jit(run.init, out_shardings=place())(jax.random.key(0))
-  batch = jax.device_put(_batches(run), place(*[None] * many, "data"))
-  key = jax.device_put(jax.random.key(1), place())
-  return _loop(lambda state: step(state, key, batch), state)
+  many = run.config.training.steps_per_dispatch > 1
+  run = runs.assemble(run.config, run.dataset.train.shape[1:], run.dataset.num_classes,
+                      meshes.make(run.config.mesh, devices))._replace(dataset=run.dataset)
+  step = runs.train_step(run, many=many)
+  batch = jax.device_put(_batches(run), shardings.batch(run.mesh, axis=int(many)))
+  return _loop(lambda state: step(state, np.uint32(1), batch), runs.start(run))
 
 
 def _bare_step(run: runs.Run, devices: Sequence[jax.Device]) -> measure.Task:
@@ -212,8 +208,8 @@ def _torch_worker(
   setting |= {name: getattr(config.network, name)
               for name in ("patch_size", "width", "depth", "heads")}
   setting |= {name: getattr(config.training, name) for name in (
-      "batch_size", "learning_rate", "beta_2", "weight_decay", "gradient_clip",
-      "ema_half_life_steps", "label_dropout")}
+      "batch_size", "learning_rate", "beta_2", "weight_decay", "gradient_clip", "label_dropout")}
+  setting["ema_half_life_steps"] = config.training.ema_half_life_steps[0]
   with subprocess.Popen(
       [sys.executable, "-m", "experiments.benchmarks.torch_dit", json.dumps(setting)],
       stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

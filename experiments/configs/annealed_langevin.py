@@ -19,7 +19,7 @@ def get_config() -> Config:
       objective=Objective(prediction="eps", density="uniform_half_log_snr", weight="simple",
                           rho_min=0.01, rho_max=20.0),
       training=Training(steps=3000, batch_size=128, learning_rate=2e-3, warmup_steps=200,
-                        ema_half_life_steps=300.0, steps_per_dispatch=10, log_every=100),
+                        ema_half_life_steps=(300.0,), steps_per_dispatch=10, log_every=100),
       sampling=Sampling(sampler="annealed_langevin", corrector="euler", corrector_budget=0.1,
                         corrections=100, grid="uniform_half_log_snr", steps=20, rho_min=0.01,
                         rho_max=10.0, batch_size=600),

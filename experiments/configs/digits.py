@@ -14,7 +14,7 @@ def get_config() -> Config:
       objective=Objective(prediction="v", density="logit_normal_s", level_mean=-0.5, level_std=1.3,
                           weight="edm"),
       training=Training(steps=3000, batch_size=128, learning_rate=2e-3, warmup_steps=200,
-                        ema_half_life_steps=300.0, label_dropout=0.1,
+                        ema_half_life_steps=(300.0,), label_dropout=0.1,
                         steps_per_dispatch=10, log_every=100),
       sampling=Sampling(sampler="heun", steps=25, batch_size=600),
   )

@@ -13,6 +13,6 @@ def get_config() -> Config:
       network=Network(name="dit", width=256, depth=8, heads=4, patch_size=2),
       objective=Objective(prediction="velocity", density="logit_normal_s", weight="flow_matching"),
       training=Training(steps=20_000, batch_size=64, learning_rate=5e-4, warmup_steps=500,
-                        ema_half_life_steps=1000.0),
+                        ema_half_life_steps=(1000.0,)),
       sampling=Sampling(sampler="heun", steps=25, batch_size=64),
   )

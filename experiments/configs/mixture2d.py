@@ -14,7 +14,7 @@ def get_config() -> Config:
       objective=Objective(prediction="v", density="uniform_half_log_snr", weight="flow_matching",
                           rho_min=0.01, rho_max=100.0),
       training=Training(steps=8000, batch_size=512, learning_rate=2e-3, warmup_steps=200,
-                        ema_half_life_steps=300.0, steps_per_dispatch=20, checkpoint_every=2000,
+                        ema_half_life_steps=(300.0,), steps_per_dispatch=20, checkpoint_every=2000,
                         log_every=100),
       sampling=Sampling(sampler="heun", steps=40, rho_min=0.01, batch_size=10_000),
       evaluation=Evaluation(num_samples=10_000),

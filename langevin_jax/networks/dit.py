@@ -1,5 +1,7 @@
 """The diffusion transformer with adaLN-zero blocks (Peebles & Xie 2023, §3.2)."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +29,8 @@ class DiT(nn.Module):
     dtype: "float32" or "bfloat16", of the products; parameters and output are float32.
     unroll: blocks per iteration of the scan; depth or more leaves no loop.
     remat: whether the gradient recomputes a block rather than keep its activations.
+    constrain: applied to the activations (batch, …) between layers, to say how they are split over
+      devices (`training.shardings.constrain`); the identity if left out.
   """
 
   patch_size: int = 2
@@ -38,6 +42,7 @@ class DiT(nn.Module):
   dtype: str = "float32"
   unroll: int = 8
   remat: bool = False
+  constrain: Callable[[jax.Array], jax.Array] = lambda h: h
 
   @nn.compact
   def __call__(self, x: jax.Array, half_log_snr: jax.Array, labels: jax.Array) -> jax.Array:
@@ -66,13 +71,13 @@ class DiT(nn.Module):
     h = Dense(self.width, self.dtype, name="patches")(patches)
     # Learned, from sines and cosines: nearness is known from the start.
     position = self.param("position", lambda _: position_waves(rows, columns, self.width))
-    h = h.reshape(batch, rows * columns, self.width) + position[None]
+    h = self.constrain(h.reshape(batch, rows * columns, self.width) + position[None])
 
     block = nn.remat(Block, prevent_cse=False) if self.remat else Block
     h, _ = nn.scan(
         block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast,
         length=self.depth, unroll=min(self.unroll, self.depth),
-    )(self.heads, self.mlp_ratio, self.dtype, name="blocks")(h, condition)
+    )(self.heads, self.mlp_ratio, self.dtype, self.constrain, name="blocks")(h, condition)
 
     shift, scale = _modulation(condition, 2, self.dtype, "modulation")
     h = ((1.0 + scale) * normalize(h) + shift).reshape(-1, self.width)
@@ -90,6 +95,7 @@ class Block(nn.Module):
   heads: int
   mlp_ratio: float
   dtype: str
+  constrain: Callable[[jax.Array], jax.Array]
 
   @nn.compact
   def __call__(self, h: jax.Array, condition: jax.Array) -> tuple[jax.Array, None]:
@@ -103,12 +109,12 @@ class Block(nn.Module):
     r = attention(Dense(3 * width, self.dtype, name="qkv")(r).reshape(*h.shape[:2], -1),
                   self.heads, self.dtype)
     r = Dense(width, self.dtype, name="merge")(r.reshape(-1, width))
-    h += gate_a * r.reshape(h.shape)
+    h = self.constrain(h + gate_a * r.reshape(h.shape))
 
     r = ((1.0 + scale_m) * normalize(h) + shift_m).reshape(-1, width)
     r = nn.gelu(Dense(round(self.mlp_ratio * width), self.dtype, name="hidden")(r))
     r = Dense(width, self.dtype, name="back")(r)
-    h += gate_m * r.reshape(h.shape)
+    h = self.constrain(h + gate_m * r.reshape(h.shape))
     return h, None
 
 
@@ -122,7 +128,8 @@ def attention(qkv: jax.Array, heads: int, dtype: str) -> jax.Array:
   """softmax(q kᵀ/√d) v in every head, softmax in float32.
 
   Args:
-    qkv: (batch, tokens, 3·width), q before k before v.
+    qkv: (batch, tokens, 3·width), head by head, in each q before k before v: so a split of the last
+      axis over devices is one of heads.
     heads: divides width.
     dtype: of the products' operands.
 
@@ -130,9 +137,9 @@ def attention(qkv: jax.Array, heads: int, dtype: str) -> jax.Array:
     (batch, tokens, width), float32.
   """
   batch, tokens, _ = qkv.shape
-  qkv = qkv.astype(compute_dtype(dtype)).reshape(batch, tokens, 3, heads, -1)
+  qkv = qkv.astype(compute_dtype(dtype)).reshape(batch, tokens, heads, 3, -1)
   # (batch, heads, tokens, depth) for each: the layout of batched products of two matrices.
-  q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+  q, k, v = qkv.transpose(3, 0, 2, 1, 4)
   logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
   weights = nn.softmax(logits * q.shape[-1] ** -0.5).astype(v.dtype)
   out = jnp.einsum("bhqk,bhkd->bhqd", weights, v, preferred_element_type=jnp.float32)

@@ -1,5 +1,7 @@
 """A residual MLP for vectors."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -22,12 +24,14 @@ class MLP(nn.Module):
     depth: residual blocks, ≥ 0.
     num_classes: labels are 0 … num_classes − 1, and num_classes for none; 0 ignores them.
     dtype: "float32" or "bfloat16", of the products; parameters and output are float32.
+    constrain: applied to the activations (batch, width) between blocks, as in `DiT`.
   """
 
   width: int = 256
   depth: int = 4
   num_classes: int = 0
   dtype: str = "float32"
+  constrain: Callable[[jax.Array], jax.Array] = lambda h: h
 
   @nn.compact
   def __call__(self, x: jax.Array, half_log_snr: jax.Array, labels: jax.Array) -> jax.Array:
@@ -42,12 +46,12 @@ class MLP(nn.Module):
     condition = Conditioning(self.width, self.num_classes, name="conditioning")(
         half_log_snr, labels, batch)
     flat = x.reshape(batch, -1).astype(jnp.float32)
-    h = Dense(self.width, self.dtype, name="input")(flat)
+    h = self.constrain(Dense(self.width, self.dtype, name="input")(flat))
     for i in range(self.depth):
       scale, shift = jnp.split(
           Dense(2 * self.width, self.dtype, name=f"condition_{i}")(condition), 2, axis=-1)
       r = Dense(self.width, self.dtype, name=f"first_{i}")(nn.silu(h))
       r = nn.silu((1.0 + scale) * r + shift)
-      h += Dense(self.width, self.dtype, name=f"second_{i}")(r)
+      h = self.constrain(h + Dense(self.width, self.dtype, name=f"second_{i}")(r))
     output = Dense(flat.shape[-1], self.dtype, zero=True, name="output")(nn.silu(h))
     return output.reshape(x.shape)

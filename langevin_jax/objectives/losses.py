@@ -5,6 +5,7 @@ itself, where both ends are finite.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,20 @@ import jax.numpy as jnp
 from langevin_jax import predictions
 from langevin_jax.objectives.densities import Density, stratified
 from langevin_jax.objectives.weights import Weight
+
+
+class Corruption(NamedTuple):
+  """What is drawn for a batch: ℓ, (n,), and ε, (n, *shape)."""
+
+  half_log_snr: jax.Array
+  eps: jax.Array
+
+
+def corruption(key: jax.Array, x_0: jax.Array, density: Density) -> Corruption:
+  """Levels from π(ℓ), stratified over the batch, and standard normal noise; consumes `key`."""
+  key_ell, key_eps = jax.random.split(key)
+  ells = stratified(key_ell, len(x_0), density).astype(x_0.dtype)
+  return Corruption(ells, jax.random.normal(key_eps, x_0.shape, x_0.dtype))
 
 
 def loss(
@@ -36,17 +51,24 @@ def loss(
   Raises:
     ValueError: an unknown prediction.
   """
+  return corrupted_loss(network, x_0, corruption(key, x_0, density), weight=weight,
+                        prediction=prediction)
+
+
+def corrupted_loss(
+    network: Callable[[jax.Array, jax.Array], jax.Array], x_0: jax.Array, drawn: Corruption, *,
+    weight: Weight, prediction: str | predictions.Row,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """`loss` where levels and noise are drawn already, so that a batch may be taken in parts."""
   row = predictions.named(prediction)
-  key_ell, key_eps = jax.random.split(key)
-  ells = stratified(key_ell, len(x_0), density).astype(x_0.dtype)
-  eps = jax.random.normal(key_eps, x_0.shape, x_0.dtype)
+  ells = drawn.half_log_snr
 
   def corrupt(x_0, eps, ell):
     frame = predictions.unit_frame(ell)
     a, b = row(frame)
     return frame.alpha * x_0 + frame.sigma * eps, a * x_0 + b * eps
 
-  x, target = jax.vmap(corrupt)(x_0, eps, ells)
+  x, target = jax.vmap(corrupt)(x_0, drawn.eps, ells)
   output = network(x, ells)
 
   def weigh(ell, target, output):

@@ -1,8 +1,7 @@
 """Training as one pure function: state, key and batch in; state and metrics out.
 
 A step's randomness is the run's key folded with the step that the state holds, so a restored state
-continues as if it had never stopped. Nothing here knows of files or devices; sharded inputs give a
-sharded step.
+continues as if it had never stopped.
 """
 
 from collections.abc import Callable
@@ -13,20 +12,20 @@ import jax.numpy as jnp
 import optax
 
 from langevin_jax import objectives, predictions
+from langevin_jax.training.averages import Average
 
 Params = Any
-Loss = Callable[[Params, jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]]
 
 # Noise levels are reported in bins of ℓ with these inner edges; the outermost two are open.
 LEVEL_EDGES = tuple(0.5 * i for i in range(-12, 13))
 
 
 class TrainState(NamedTuple):
-  """Everything that a run must remember. `ema` is the averaged parameters, which samplers use."""
+  """Everything that a run must remember; `ema` has a tree for each average of the parameters."""
 
   step: jax.Array
   params: Params
-  ema: Params
+  ema: tuple[Params, ...]
   opt_state: optax.OptState
 
 
@@ -45,17 +44,34 @@ class Metrics(NamedTuple):
   level_count: jax.Array
 
 
-def init(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-  """The state before the first step; `ema` starts as the parameters themselves."""
-  return TrainState(
-      jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimizer.init(params))
+class Loss(NamedTuple):
+  """A loss in two parts, so that a batch can be drawn for at once and taken part by part.
+
+  draw: (key, batch) → examples, a tree with a leading axis n that holds all that is random.
+  value: (params, examples) → (mean loss, per-example `half_log_snr` and `eps_error`, (n,)).
+  """
+
+  draw: Callable[[jax.Array, Any], Any]
+  value: Callable[[Params, Any], tuple[jax.Array, dict[str, jax.Array]]]
+
+  def __call__(self, params: Params, key: jax.Array, batch: Any):
+    """Both at once; consumes `key`."""
+    return self.value(params, self.draw(key, batch))
+
+
+def init(
+    params: Params, optimizer: optax.GradientTransformation, *, averages: int = 1
+) -> TrainState:
+  """The state before the first step; every average starts as the parameters themselves."""
+  ema = tuple(jax.tree.map(jnp.copy, params) for _ in range(averages))
+  return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
 
 
 def diffusion_loss(
     apply: Callable[..., jax.Array], *, density: objectives.Density, weight: objectives.Weight,
     prediction: str | predictions.Row, num_classes: int = 0, label_dropout: float = 0.1,
 ) -> Loss:
-  """`objectives.loss` for a network `apply(params, x, ell, labels)`, as `loss(params, key, batch)`.
+  """`objectives.loss` for a network `apply(params, x, ell, labels)`.
 
   The batch is (x₀ at unit scale, integer labels). A label is replaced by the null label
   `num_classes` with probability `label_dropout`, which trains the unconditional model beside the
@@ -68,39 +84,43 @@ def diffusion_loss(
     raise ValueError(f"label_dropout must lie in [0, 1], got {label_dropout}")
   row = predictions.named(prediction)
 
-  def loss(params, key, batch):
+  def draw(key, batch):
     x_0, labels = batch
     key_loss, key_drop = jax.random.split(key)
     if num_classes and label_dropout > 0.0:
       dropped = jax.random.bernoulli(key_drop, label_dropout, labels.shape)
       labels = jnp.where(dropped, num_classes, labels)
-    return objectives.loss(
-        key_loss, lambda x, ell: apply(params, x, ell, labels), x_0,
-        density=density, weight=weight, prediction=row)
+    return x_0, labels, objectives.corruption(key_loss, x_0, density)
 
-  return loss
+  def value(params, examples):
+    x_0, labels, drawn = examples
+    return objectives.corrupted_loss(
+        lambda x, ell: apply(params, x, ell, labels), x_0, drawn, weight=weight, prediction=row)
+
+  return Loss(draw, value)
 
 
 def train_step(
     state: TrainState, key: jax.Array, batch: Any, *, loss: Loss,
-    optimizer: optax.GradientTransformation, ema_half_life_steps: float,
+    optimizer: optax.GradientTransformation, averages: tuple[Average, ...], accumulation: int = 1,
 ) -> tuple[TrainState, Metrics]:
   """One step of gradient descent.
 
   Args:
     state: before the step.
     key: the run's key, the same for every step: it is folded with `state.step`.
-    batch: what `loss` takes.
-    loss: (params, key, batch) → (loss, {half_log_snr, eps_error}).
+    batch: what `loss.draw` takes, with a leading axis n.
     optimizer: an optax transformation; gradient clipping and schedules belong to it.
-    ema_half_life_steps: steps after which a parameter's share in `ema` has halved. Early on a tenth
-      of the steps so far is used where that is less, so that the start is soon forgotten.
+    averages: the rates of the averages in `state.ema`, in their order (`training.averages`).
+    accumulation: parts, dividing n, in which the batch is taken one after another, at the memory of
+      one. Levels and noise are drawn for the whole batch, so that parts change the rounding alone.
 
   Returns:
     The state after the step (unchanged where the step was not finite), and its metrics.
   """
   key = jax.random.fold_in(key, state.step)
-  (value, levels), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, key, batch)
+  (value, levels), gradient = _gradient(
+      loss.value, state.params, loss.draw(key, batch), accumulation)
   grad_norm = optax.tree.norm(gradient)
   finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
 
@@ -108,10 +128,9 @@ def train_step(
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     step = state.step + 1
-    half_life = jnp.minimum(ema_half_life_steps, 0.1 * step.astype(jnp.float32))
-    # ema′ = ema + (1 − 2^{−1/half-life}) (params − ema)
-    rate = -jnp.expm1(-jnp.log(2.0) / half_life)
-    ema = jax.tree.map(lambda e, p: e + rate.astype(e.dtype) * (p - e), state.ema, params)
+    # ema′ = ema + rate (params − ema)
+    ema = tuple(_moved(old, params, average(step)) for average, old in
+                zip(averages, state.ema, strict=True))
     return TrainState(step, params, ema, opt_state)
 
   # Not a `where` over the tree: that would keep the old state beside the new and copy both.
@@ -121,7 +140,7 @@ def train_step(
 
 def train_steps(
     state: TrainState, key: jax.Array, batches: Any, *, loss: Loss,
-    optimizer: optax.GradientTransformation, ema_half_life_steps: float,
+    optimizer: optax.GradientTransformation, averages: tuple[Average, ...], accumulation: int = 1,
 ) -> tuple[TrainState, Metrics]:
   """K steps in one dispatch: `train_step` scanned over batches with a leading axis K.
 
@@ -129,10 +148,31 @@ def train_steps(
   gradients are several times slower inside a loop. The metrics have a leading axis K.
   """
   def step(state, batch):
-    return train_step(state, key, batch, loss=loss, optimizer=optimizer,
-                      ema_half_life_steps=ema_half_life_steps)
+    return train_step(state, key, batch, loss=loss, optimizer=optimizer, averages=averages,
+                      accumulation=accumulation)
 
   return jax.lax.scan(step, state, batches)
+
+
+def _moved(ema, params, rate):
+  return jax.tree.map(lambda e, p: e + rate.astype(e.dtype) * (p - e), ema, params)
+
+
+def _gradient(value, params, examples, parts):
+  gradient = jax.value_and_grad(value, has_aux=True)
+  if parts == 1:
+    return gradient(params, examples)
+  # Part j is examples j, j + parts, …: where a batch is split over devices, each part is too.
+  split = lambda a: jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1)
+  join = lambda a: jnp.swapaxes(a, 0, 1).reshape(-1, *a.shape[2:])
+
+  def add(total, part):
+    (mean, levels), slope = gradient(params, part)
+    return jax.tree.map(lambda sum_, new: sum_ + new / parts, total, (mean, slope)), levels
+
+  zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (jnp.zeros(()), params))
+  (mean, slope), levels = jax.lax.scan(add, zero, jax.tree.map(split, examples))
+  return (mean, jax.tree.map(join, levels)), slope
 
 
 def _metrics(loss, grad_norm, finite, half_log_snr, eps_error) -> Metrics:

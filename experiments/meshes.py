@@ -1,0 +1,55 @@
+"""Meshes of devices, from a config's three sizes."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+
+from experiments import config as config_lib
+from langevin_jax.training import shardings
+
+
+def make(
+    config: config_lib.Mesh, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+  """The mesh data × fsdp × tensor over `devices`, all there are if left out.
+
+  Neighbours along tensor, which talk most, are nearest to each other.
+
+  Raises:
+    ValueError: sizes whose product is not the number of devices.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  sizes = vars(config)
+  for name, size in sizes.items():
+    if size != -1 and size < 1:
+      raise ValueError(f"config.mesh.{name}: must be positive, or -1 for the rest; got {size}")
+  rest = [name for name, size in sizes.items() if size == -1]
+  if len(rest) > 1:
+    raise ValueError(f"config.mesh: only one of {', '.join(rest)} can be -1, the rest")
+  given = math.prod(size for size in sizes.values() if size != -1)
+  if len(devices) % given or (not rest and given != len(devices)):
+    shape = " × ".join(f"{name}={size}" for name, size in sizes.items())
+    raise ValueError(
+        f"config.mesh: {shape} does not fit {len(devices)} device{'s' * (len(devices) > 1)}: the "
+        f"product must {'divide' if rest else 'be'} {len(devices)}; set config.mesh.data=-1 for "
+        "the rest, or for a CPU config.training.cpu_devices")
+  shape = tuple(len(devices) // given if size == -1 else size for size in sizes.values())
+  if devices[0].platform == "tpu":
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+  else:
+    grid = np.asarray(devices).reshape(shape)
+  axes = (jax.sharding.AxisType.Auto,) * len(shape)
+  return jax.sharding.Mesh(grid, shardings.AXES, axis_types=axes)
+
+
+def check_batch(config: config_lib.Training, mesh: jax.sharding.Mesh) -> None:
+  """Raises ValueError where a batch, or a part of it, is not as large on every device."""
+  parts = config.accumulation * shardings.batch_shards(mesh)
+  if config.batch_size % parts:
+    raise ValueError(
+        f"config.training.batch_size: {config.batch_size} must be divisible by {parts} = "
+        f"accumulation={config.accumulation} × mesh data={mesh.shape['data']} × "
+        f"fsdp={mesh.shape['fsdp']}")
