@@ -1,16 +1,21 @@
-"""Flags of `sample` and `evaluate`: along which path, by which method, the trained model is run.
+"""Flags of `sample` and `evaluate`: which model, along which path and by which method, is run.
 
 Every field of the config's `sampling` is a flag; what is not given is as the run's config says.
 """
 
 import dataclasses
+import pathlib
 
 from absl import flags
 
-from experiments import cli, processes
+from experiments import averages, cli, processes
 from experiments import config as config_lib
 
 _PATH = flags.DEFINE_string("path", "", "Path to sample along; the run's own if not given.")
+_EMA = flags.DEFINE_string(
+    "ema", "", "Which average of the parameters: half_life=STEPS or relative_std=WIDTH (of the "
+    "training), as kept by the run or else made of its snapshots, or none; the run's first "
+    "half-life if not given.")
 _HELP = {
     "sampler": "ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth, "
                "annealed_langevin or adaptive.",
@@ -93,6 +98,11 @@ def config(trained: config_lib.Config) -> config_lib.Config:
       field.name: field.default for field in dataclasses.fields(sampling)
       if field.name in dropped})
   return dataclasses.replace(config, sampling=sampling)
+
+
+def ema(trained: config_lib.Config, workdir: pathlib.Path) -> averages.Choice:
+  """The average of the parameters that the flags ask for; raises ValueError where there is none."""
+  return averages.named(_EMA.value, trained.training, workdir)
 
 
 def _replaced(sampling: config_lib.Sampling, given: dict, annealed: bool) -> set[str]:

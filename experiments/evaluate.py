@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 
 from experiments import (
+  averages,
   build,
   choice,
   classifier,
@@ -58,6 +59,7 @@ def main() -> int:
   runs.configure_jax(config)
   path = build.path(config.path)
   processes.check(config.sampling, path)
+  average = choice.ema(trained, workdir)
   settings = likelihood_settings(config.sampling)
   out = pathlib.Path(_OUT.value or workdir / "evaluation.json")
   if out.suffix != ".json":
@@ -65,7 +67,9 @@ def main() -> int:
   run = runs.prepare(trained)
   runs.check_labels(run, config.sampling)
   state = runs.restored(run, workdir)
-  config = optimal.resolved(run, state.ema, int(state.step), config, path, workdir)
+  params, ema = averages.of(run, state, workdir, average)
+  config = optimal.resolved(
+      run, params, int(state.step), config, path, workdir, ema=ema["average"])
   dataset = run.dataset
   real = np.concatenate([dataset.train, dataset.test])
   n = build.at_least(
@@ -73,7 +77,7 @@ def main() -> int:
   seed = config.evaluation.seed
   labels = runs.data_labels(run, n, seed)
   with progress.bar(n, 0, "sampling") as bar:
-    x = runs.draw(run, state.ema, config.sampling, path, labels, seed=seed, progress=bar)
+    x = runs.draw(run, params, config.sampling, path, labels, seed=seed, progress=bar)
   x = data.standardise(x, dataset.mean, dataset.scale)
 
   print("judging", flush=True)
@@ -81,15 +85,16 @@ def main() -> int:
   if dataset.num_classes and dataset.kind != "image":
     rows += vector_agreement(dataset, x, labels)
   if config.data.name == "mixture2d":
-    rows += exact.rows(run, state.ema, path, x)
+    rows += exact.rows(run, params, path, x)
   facts = {
       "step": int(state.step), "num_samples": n, "num_train": len(dataset.train),
       "num_held_out": len(dataset.test), "path": dataclasses.asdict(config.path),
-      "sampling": processes.resolved(config.sampling)}
+      "sampling": processes.resolved(config.sampling),
+      "ema": ema}
   if settings is not None:
     with progress.bar(likelihoods.work(run, settings), 0, "likelihood") as bar:
       more, facts["likelihood"] = likelihoods.rows(
-          run, state.ema, config.sampling, path, settings, bar)
+          run, params, config.sampling, path, settings, bar)
     rows += more
   report(out, rows, facts)
   return 0

@@ -22,15 +22,18 @@ _STATES, _ROUNDS, _SEED = 128, 3, 0
 
 def resolved(
     run: runs.Run, params: Any, step: int, config: config_lib.Config, path: paths.Path,
-    workdir: pathlib.Path,
+    workdir: pathlib.Path, *, ema: str,
 ) -> config_lib.Config:
-  """`config` with levels in the place of an optimised grid; another grid is left as it is."""
+  """`config` with levels in the place of an optimised grid; another grid is left as it is.
+
+  `ema` names the average that `params` are: each has its own grids.
+  """
   sampling = config.sampling
   if sampling.grid != "optimised":
     return config
   names = ("sampler", "steps", "rho_max", "order", "prediction", "variable", "own_time",
            "guidance", "guidance_interval", "guidance_rescale")
-  key = json.dumps({"step": step, "path": dataclasses.asdict(config.path),
+  key = json.dumps({"step": step, "ema": ema, "path": dataclasses.asdict(config.path),
                     **{name: getattr(sampling, name) for name in names}}, sort_keys=True)
   file = workdir / "grids.json"
   known = json.loads(file.read_text()) if file.is_file() else {}

@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from experiments import (
+  averages,
   build,
   choice,
   cli,
@@ -65,6 +66,7 @@ def main() -> int:
     raise ValueError(f"--seed must lie in [0, 2³¹), got {_SEED.value}")
   path = build.path(config.path)
   processes.check(config.sampling, path)
+  average = choice.ema(trained, workdir)
   painting = inpaint.method(config.sampling)
   if config.sampling.sampler == "adaptive" and (painting is not None or _TRAJECTORY.value):
     raise ValueError("--sampler=adaptive has no levels at which to keep states or change them: "
@@ -74,11 +76,14 @@ def main() -> int:
   n = build.at_least("num_samples", _number(known), 1)
   labels, named = _labels(run, config.sampling, n, known)
   state = runs.restored(run, workdir)
-  config = optimal.resolved(run, state.ema, int(state.step), config, path, workdir)
+  params, ema = averages.of(run, state, workdir, average)
+  config = optimal.resolved(
+      run, params, int(state.step), config, path, workdir, ema=ema["average"])
 
   made = {
       "step": int(state.step), "num_samples": n, "seed": _SEED.value, "labels": named,
-      "path": dataclasses.asdict(config.path), "sampling": processes.resolved(config.sampling)}
+      "path": dataclasses.asdict(config.path), "sampling": processes.resolved(config.sampling),
+      "ema": ema}
   if painting is not None:
     made["inpainting"] = painting[0] | inpaint.described(known)
   stream = streams.Stream(out, (n, *run.dataset.train.shape[1:]), made)
@@ -88,8 +93,8 @@ def main() -> int:
   made["commit"] = records.commit()
   if stream.done:
     print(f"going on with {out} at sample {stream.done} of {n}", flush=True)
-  draw(run, state.ema, config.sampling, path, labels, known, stream)
-  write(run, state.ema, config, path, labels, known, made, out)
+  draw(run, params, config.sampling, path, labels, known, stream)
+  write(run, params, config, path, labels, known, made, out)
   stream.forget()
   return 0
 

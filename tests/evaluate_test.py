@@ -50,12 +50,12 @@ def test_sample_along_another_path_by_another_method(mixture_run, tmp_path):
 def test_samples_do_not_depend_on_the_batch_they_ride_in(mixture_run):
   run, state = runs.trained(mixture_run)
   labels = runs.even_labels(run, 60)
-  draws = [runs.draw(run, state.ema, config.Sampling(
+  draws = [runs.draw(run, state.ema[0], config.Sampling(
       sampler="ddim", stochasticity=1.0, steps=5, batch_size=size), paths.ve(), labels, seed=3)
       for size in (60, 25)]
   np.testing.assert_allclose(*draws, rtol=0, atol=1e-5)
   # Same noise on another path: the same samples.
-  other = runs.draw(run, state.ema, config.Sampling(
+  other = runs.draw(run, state.ema[0], config.Sampling(
       sampler="ddim", stochasticity=1.0, steps=5), paths.rectified_flow(), labels, seed=3)
   np.testing.assert_allclose(draws[0], other, rtol=0, atol=2e-4)
 
@@ -155,7 +155,7 @@ def test_an_exact_divergence_that_does_not_fit_is_refused(digits_run, monkeypatc
   run, state = runs.trained(digits_run)
   monkeypatch.setattr(likelihoods.likelihood.flow, "TANGENT_LIMIT_BYTES", 1000)
   with pytest.raises(ValueError, match=r"exact divergence of x of shape .* 64 dimensions"):
-    likelihoods.rows(run, state.ema, run.config.sampling, run.path,
+    likelihoods.rows(run, state.ema[0], run.config.sampling, run.path,
                      likelihoods.Settings(4, "exact", 8), lambda done: None)
 
 

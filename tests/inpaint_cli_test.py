@@ -140,7 +140,7 @@ def test_digits_are_the_same_whatever_the_batch(workdir, run):
   real = np.round(data.restore(run.dataset, run.dataset.test[:5]))
   known = runs.Known(run.dataset.test[:5], real, mask, inpainting.langevin(1))
   draws = [runs.draw(
-      run, state.ema, config.Sampling(sampler="ddim", stochasticity=1.0, steps=3, guidance=1.5,
+      run, state.ema[0], config.Sampling(sampler="ddim", stochasticity=1.0, steps=3, guidance=1.5,
                                       moments=True, batch_size=size),
       run.path, runs.even_labels(run, 23), seed=3, known=known) for size in (23, 8)]
   # Where float32 stands at a half, rounding may go either way: at most a few of 1,472 pixels.
@@ -157,7 +157,7 @@ def test_the_benchmark_measures_what_it_says(workdir, run):
   with runner.entry("benchmarks.inpainting") as benchmark:
     mask = benchmark.halves(run.dataset, 8)
     assert [mask[i, :, 0, 0].sum() for i in range(4)] == [8, 0, 4, 4]
-    row, x = benchmark.restore(run, state.ema, "DDNM", *benchmark.METHODS["DDNM"], mask, judge,
+    row, x = benchmark.restore(run, state.ema[0], "DDNM", *benchmark.METHODS["DDNM"], mask, judge,
                                steps=2)
     benchmark.report([row], 8, 0.98, 0.9)
   real = data.restore(run.dataset, run.dataset.test[:8])

@@ -88,7 +88,7 @@ def main() -> int:
   rows, pictures = [], {}
   with progress.bar(len(METHODS), 0, "restoring") as bar:
     for name, (sampling, method) in METHODS.items():
-      row, x = restore(run, state.ema, name, sampling, method, mask, judge,
+      row, x = restore(run, state.ema[0], name, sampling, method, mask, judge,
                        steps=_STEPS.value)
       rows.append(row)
       pictures[name] = x[:16]
