@@ -108,7 +108,7 @@ def known(run: runs.Run, method: inpainting.Inpainter) -> runs.Known:
   dataset = run.dataset
   shape = dataset.train.shape[1:]
   if _KNOWN.value == "held_out":
-    restored = data.restore(dataset, dataset.test)
+    restored = data.restore(dataset, data.taken(dataset.test))
     # Whole grey levels come back whole from standard units.
     restored = np.round(restored) if dataset.integers else restored
   else:
@@ -137,7 +137,7 @@ def labels(run: runs.Run, n: int) -> np.ndarray | None:
   """The labels of what is known, one a sample; None where it comes without."""
   if _KNOWN.value != "held_out" or not run.dataset.num_classes:
     return None
-  return run.dataset.test_labels[np.arange(n) % len(run.dataset.test_labels)]
+  return run.dataset.test_labels[np.arange(n) % data.count_taken(run.dataset.test)]
 
 
 def is_held_out() -> bool:

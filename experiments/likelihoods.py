@@ -63,7 +63,7 @@ def rows(
   divergence = settings.divergence or ("exact" if d <= EXACT_UP_TO else "hutchinson")
   scale = float(dataset.scale)
   # The prior has the moments that samples start from.
-  moments = runs.moments(dataset) if sampling.moments else None
+  moments = data.moments(dataset) if sampling.moments else None
   ends = {"rho_max": sampling.rho_max, "moments": moments, "batch_axes": 1}
   rho_min = max(sampling.rho_min, _NOISE / scale) if dataset.integers else sampling.rho_min
   grey = _grey_levels(dataset) if dataset.integers else None
@@ -141,8 +141,8 @@ def rows(
 
 
 def count(run: runs.Run, settings: Settings) -> int:
-  """How many held-out examples are judged: all, or the first so many."""
-  return min(settings.samples or len(run.dataset.test), len(run.dataset.test))
+  """How many held-out examples are judged: all (of shards, `data.taken`), or the first so many."""
+  return min(settings.samples or data.count_taken(run.dataset.test), len(run.dataset.test))
 
 
 def work(run: runs.Run, settings: Settings) -> int:

@@ -45,7 +45,7 @@ def training(workdir: pathlib.Path, run) -> None:
 
 def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> None:
   """Samples beside real data, both in the user's units; images by class, points as densities."""
-  real = data.restore(dataset, dataset.test)
+  real = data.restore(dataset, data.taken(dataset.test))
   if dataset.kind == "image":
     columns = 8
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 6))
@@ -53,7 +53,7 @@ def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np
     by_class = 0 < dataset.num_classes <= 12 and np.all(labels < dataset.num_classes)
     rows = dataset.num_classes if by_class else 8
     for axes, images, classes, title in (
-        (left, x, labels, "samples"), (right, real, dataset.test_labels, "real")):
+        (left, x, labels, "samples"), (right, real, dataset.test_labels[:len(real)], "real")):
       if by_class:
         index = [np.flatnonzero(classes == row)[:columns] for row in range(rows)]
       else:
@@ -88,7 +88,7 @@ def inpainted(
   shown = {"known": values, "result": x[:n]} | ({"real": _real(dataset, n)} if real else {})
   if dataset.kind == "image":
     return strips(file, dataset, shown, ~mask.all(axis=-1))
-  project = _plane(data.restore(dataset, dataset.test))
+  project = _plane(data.restore(dataset, data.taken(dataset.test)))
   figure, axes = plt.subplots(figsize=(5.5, 5.0))
   axes.scatter(*project(data.restore(dataset, dataset.test[:2000])).T, s=2, color="#cccccc")
   if real:
@@ -115,7 +115,7 @@ def strips(
 
 def _real(dataset: data.Dataset, n: int) -> np.ndarray:
   """The first n held-out examples, over again where there are fewer, in the user's units."""
-  return data.restore(dataset, dataset.test[np.arange(n) % len(dataset.test)])
+  return data.restore(dataset, dataset.test[np.arange(n) % data.count_taken(dataset.test)])
 
 
 def trajectories(
@@ -139,7 +139,7 @@ def trajectories(
                       [f"{rho[i]:.2g}" for i in shown], fontsize=8)
       axes.set_xlabel("noise-to-signal ratio ρ = σ/α")
     elif dataset.kind == "vector" and states.shape[-1] >= 2:
-      project = _plane(dataset.test)
+      project = _plane(data.taken(dataset.test))
       axes.scatter(*project(dataset.test[:2000]).T, s=2, color="#cccccc")
       curves = project(states)
       few = curves[:, :12]

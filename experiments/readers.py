@@ -18,6 +18,9 @@ UNREADABLE = (
     MemoryError, NotImplementedError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error,
     tokenize.TokenError, Image.DecompressionBombError)
 
+_BLOCK_BYTES = 2**26
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def read_idx(file: pathlib.Path, rank: int) -> np.ndarray:
   """The uint8 array of an IDX file (plain or .gz), the format of MNIST (LeCun et al. 1998).
@@ -57,10 +60,18 @@ def _line(error: BaseException) -> str:
   return " ".join(str(error).split()) or type(error).__name__
 
 
-def read_numpy(path: str, field: str) -> np.ndarray | dict[str, np.ndarray]:
-  """The array of a .npy, or the named arrays of a .npz; pickles are refused."""
+def read_numpy(
+    path: str, field: str, *, mapped: bool = False
+) -> np.ndarray | dict[str, np.ndarray]:
+  """The array of a .npy, or the named arrays of a .npz; pickles are refused.
+
+  A .npy that is `mapped` stays on the disk until it is indexed, so that it may be larger than
+  memory.
+  """
   file = existing(path, field, directory=False)
   try:
+    if mapped and file.suffix == ".npy":
+      return np.load(file, mmap_mode="r", allow_pickle=False)
     with file.open("rb") as handle:
       content = np.load(handle, allow_pickle=False)
       return content if isinstance(content, np.ndarray) else dict(content)
@@ -70,7 +81,7 @@ def read_numpy(path: str, field: str) -> np.ndarray | dict[str, np.ndarray]:
 
 
 def read_image(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
-  """One picture as (h, w, channels) uint8; see `data.images`."""
+  """One picture as (h, w, channels) uint8; see `sources.images`."""
   try:
     with Image.open(file) as opened:
       image = ImageOps.exif_transpose(opened)
@@ -93,8 +104,12 @@ def read_image(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
                      ) from error
 
 
-def check_array(x: np.ndarray, field: str) -> None:
-  """Refuses what is not numeric, of rank 2 or more, not empty, finite and within float32."""
+def check_array(x: np.ndarray, field: str) -> tuple[float, float]:
+  """The least and largest value; refuses what is not numeric, of rank 2 or more and finite.
+
+  Raises:
+    ValueError: another dtype or rank, an empty array, or values that float32 does not hold.
+  """
   if x.dtype.kind not in "biuf":
     raise ValueError(f"{field}: array must be of integers or real numbers; got dtype {x.dtype}")
   if x.ndim < 2:
@@ -102,15 +117,27 @@ def check_array(x: np.ndarray, field: str) -> None:
                      f"(n, h, w, c) for images; got shape {x.shape}")
   if x.size == 0:
     raise ValueError(f"{field}: array must not be empty; got shape {x.shape}")
-  bad = ~(np.abs(x) <= np.finfo(np.float32).max) if x.dtype.kind == "f" else np.zeros(1, bool)
-  if bad.any():
-    first = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
-    raise ValueError(f"{field}: values must be finite and within float32; {bad.sum()} of {x.size} "
+  low, high, bad, first = math.inf, -math.inf, 0, ()
+  # Block by block: `x` may be larger than memory.
+  rows = max(1, _BLOCK_BYTES // (x[0].size * 8))
+  for start in range(0, len(x), rows):
+    block = x[start:start + rows]
+    least, largest = float(block.min()), float(block.max())
+    low, high = min(low, least), max(high, largest)
+    if x.dtype.kind == "f" and not -_LARGEST <= least <= largest <= _LARGEST:  # nor is NaN
+      wrong = ~(np.abs(block) <= _LARGEST)
+      if not bad and wrong.any():
+        first = np.unravel_index(np.argmax(wrong), wrong.shape)
+        first = (start + int(first[0]), *(int(i) for i in first[1:]))
+      bad += int(wrong.sum())
+  if bad:
+    raise ValueError(f"{field}: values must be finite and within float32; {bad} of {x.size} "
                      f"are NaN, infinite or beyond it, the first at index {first}")
+  return low, high
 
 
-def check_labels(y: np.ndarray, n: int, field: str) -> None:
-  """Refuses what is not n class numbers 0, 1, 2, …"""
+def check_labels(y: np.ndarray, n: int, field: str, *, num_classes: int = 0) -> None:
+  """Refuses what is not n class numbers 0, 1, 2, …, below `num_classes` where that is known."""
   allowed = f"{field} must be {n} class numbers 0, 1, 2, …, one an example"
   if y.shape != (n,):
     raise ValueError(f"{allowed}; got shape {y.shape}")
@@ -118,6 +145,9 @@ def check_labels(y: np.ndarray, n: int, field: str) -> None:
     raise ValueError(f"{allowed}, of an integer dtype; got dtype {y.dtype}")
   if y.min() < 0:
     raise ValueError(f"{allowed}; got {y.min()} at index {np.argmin(y)}")
+  if num_classes and y.max() >= num_classes:
+    raise ValueError(f"{allowed} below num_classes = {num_classes}; got {y.max()} at index "
+                     f"{np.argmax(y)}")
   # The network learns a vector for every class number up to the largest.
-  if y.max() >= max(n, 1000):
+  if y.max() >= max(n, 1000, num_classes):
     raise ValueError(f"{allowed}, without gaps; got {y.max()} at index {np.argmax(y)}")
