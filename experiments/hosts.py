@@ -9,6 +9,7 @@ All processes run the same command on the same workdir, which they share. Proces
 """
 
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -58,6 +59,8 @@ def connect() -> None:
     if not 0 <= _PROCESS_ID.value < _NUM_PROCESSES.value:
       raise ValueError(f"--process_id must lie in [0, --num_processes={_NUM_PROCESSES.value}), got "
                        f"{_PROCESS_ID.value}")
+  # A lost process ends the others by an abort with a message; a dump of every stack would bury it.
+  faulthandler.disable()
   if _PEER_TIMEOUT.value < 1:
     raise ValueError(f"--peer_timeout must be at least 1 second, got {_PEER_TIMEOUT.value}")
   try:
@@ -75,31 +78,38 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
-def by_first(name: str, action: Callable[[], Result]) -> Result | None:
+def by_first(action: Callable[[], Result]) -> Result | None:
   """Process 0 runs `action`, the others wait until it has; all fail where it fails.
-
-  Args:
-    name: of this occasion, once in a program.
 
   Returns:
     What `action` returns on process 0, None on the others.
+
+  Raises:
+    ValueError: on the others, what process 0 has raised.
   """
   if jax.process_count() == 1:
     return action()
-  client = jax._src.distributed.global_state.client
-  key = f"by_first/{name}"
+  result, failure = None, None
   if is_first():
     try:
       result = action()
-    except Exception as error:
-      client.key_value_set(key, f"failed: {first_line(error)}")
-      raise
-    client.key_value_set(key, "done")
-    return result
-  answer = client.blocking_key_value_get(key, 1000 * 600)
-  if answer != "done":
-    raise ValueError(f"process 0 {answer}")
-  return None
+    except (ValueError, OSError) as error:
+      failure = error
+  text = np.zeros(300, np.uint8)
+  if failure:
+    encoded = np.frombuffer(first_line(failure).encode()[:300], np.uint8)
+    text[:len(encoded)] = encoded
+  text = bytes(broadcast(text)).rstrip(b"\0").decode(errors="replace")
+  if failure:
+    raise failure
+  if text:
+    raise ValueError(f"process 0 says: {text}")
+  return result
+
+
+def broadcast(value: Any) -> np.ndarray:
+  """Process 0's value, on every process."""
+  return np.asarray(multihost_utils.broadcast_one_to_all(value))
 
 
 def fetch(tree: Any) -> Any:

@@ -53,8 +53,8 @@ def prepare(config: config_lib.Config) -> Run:
   """
   mesh = meshes.make(config.mesh)
   check(config, mesh)
-  fields = vars(config.data)
-  dataset = data.load(fields["name"], **{k: v for k, v in fields.items() if k not in ("name", "num_classes")})
+  fields = dict(vars(config.data))
+  dataset = data.load(fields.pop("name"), **fields)
   run = assemble(config, dataset.train.shape[1:], dataset.num_classes, mesh)
   run = run._replace(dataset=dataset)
   check_labels(run, config.sampling)
@@ -198,12 +198,6 @@ def data_labels(run: Run, n: int, seed: int) -> np.ndarray:
   return labels.astype(np.int32)
 
 
-def moments(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and variances of the training data, of one example's shape, in standard units."""
-  x = dataset.train
-  return tuple(moment(0, dtype=np.float64).astype(np.float32) for moment in (x.mean, x.var))
-
-
 class Known(NamedTuple):
   """What samples are given, for inpainting; sample i has the (i mod length)-th of each array.
 
@@ -285,7 +279,7 @@ def trajectory(
 def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Callable:
   """A function (params, keys, labels, values, mask) → what `sample` makes of the process."""
   method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)
-  start = moments(run.dataset) if sampling.moments else None
+  start = data.moments(run.dataset) if sampling.moments else None
 
   def solve(params, keys, labels, values, mask):
     return samplers.adaptive(

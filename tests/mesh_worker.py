@@ -1,0 +1,100 @@
+"""Trains one small DiT on meshes of eight CPU devices; prints what `meshes_test` compares, as JSON.
+
+A process has as many devices as it starts with, so this is a program of its own.
+"""
+
+import collections
+import json
+import pathlib
+import re
+import sys
+
+import jax
+import numpy as np
+import runner
+
+from experiments import checkpoints, config, data, hosts, meshes, records, runs
+from langevin_jax.training import shardings
+
+STEPS = 20
+MESHES = {
+    "one": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (2, 1, 4),
+    "mixed": (2, 2, 2)}
+
+
+def settings(sizes, **fields) -> config.Config:
+  return config.override(config.load(str(runner.CONFIGS / "digits.py")), {
+      "network.width": 32, "network.depth": 3, "network.unroll": 1, "network.heads": 4,
+      "training.batch_size": 32, "training.steps": STEPS, "training.warmup_steps": 2,
+      **{f"mesh.{name}": size for name, size in zip(shardings.AXES, sizes, strict=True)}, **fields})
+
+
+def made(dataset, settings_) -> runs.Run:
+  sizes = settings_.mesh
+  devices = jax.devices()[:sizes.data * sizes.fsdp * sizes.tensor]
+  mesh = meshes.make(sizes, devices)
+  runs.check(settings_, mesh)
+  return runs.assemble(settings_, dataset.train.shape[1:], dataset.num_classes,
+                       mesh)._replace(dataset=dataset)
+
+
+def trained(run, step):
+  state, losses = runs.start(run), []
+  start = hosts.fetch(state)
+  for i in range(STEPS):
+    batch = data.batch(run.dataset, seed=0, step=i, batch_size=32)
+    state, measured = step(state, np.uint32(1), jax.device_put(batch, shardings.batch(run.mesh)))
+    losses.append(float(measured.loss[0]))
+  return start, state, losses
+
+
+def collectives(text: str) -> dict[str, list[int]]:
+  """Elements of the result of every collective in a compiled program, by kind."""
+  found = collections.defaultdict(list)
+  kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
+  for result, kind in re.findall(rf"= (\S.*?) ({kinds})(?:-start)?\(", text):
+    shapes = re.findall(r"[a-z]+\d+\[([\d,]*)\]", result)
+    found[kind].append(sum(int(np.prod([int(n) for n in shape.split(",") if n]))
+                           for shape in shapes))
+  return found
+
+
+def main() -> None:
+  room = pathlib.Path(sys.argv[1])
+  jax.config.update("jax_num_cpu_devices", 8)
+  jax.config.update("jax_compilation_cache_dir", str(runner.cache()))
+  dataset = data.load("digits")
+  report, starts, states = {}, {}, {}
+  for name, sizes in MESHES.items():
+    run = made(dataset, settings(sizes))
+    batch = jax.device_put(data.batch(dataset, seed=0, step=0, batch_size=32),
+                           shardings.batch(run.mesh))
+    step = runs.train_step(run).lower(runs.abstract_state(run), np.uint32(1), batch).compile()
+    starts[name], state, losses = trained(run, step)
+    report[name] = {
+        "losses": losses, "sha256": records.sha256(hosts.fetch(state)),
+        "collectives": collectives(step.as_text()),
+        "bytes_on_a_device": sum(leaf.addressable_shards[0].data.nbytes
+                                 for leaf in jax.tree.leaves(state))}
+    if name == "mixed":
+      report[name]["sha256 again"] = records.sha256(hosts.fetch(trained(run, step)[1]))
+    with checkpoints.manager(room / name, keep=1) as manager:
+      checkpoints.save(manager, STEPS, state)
+      checkpoints.finish(manager)
+    states[name] = run, records.sha256(hosts.fetch(state))
+  report["starts"] = {name: records.sha256(start) for name, start in starts.items()}
+  report["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(starts["one"].params))
+  report["restored"] = {}
+  for source in MESHES:
+    for target, (run, _) in states.items():
+      with checkpoints.manager(room / source, keep=1, read_only=True) as manager:
+        state = checkpoints.restore(manager, runs.abstract_state(run))
+      report["restored"][f"{source} on {target}"] = (
+          records.sha256(hosts.fetch(state)) == states[source][1])
+  parts = made(dataset, settings(MESHES["mixed"], **{"training.accumulation": 4}))
+  report["accumulated"] = trained(parts, runs.train_step(parts))[2]
+  print(json.dumps(report))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,126 @@
+"""One model on meshes of eight devices: the same training, stored and gathered piece by piece."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runner
+from jax.sharding import PartitionSpec
+from runner import SMALL
+
+from experiments import config, meshes
+from langevin_jax.training import shardings
+
+SPLIT = ("data", "fsdp", "tensor", "mixed")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+  """What `mesh_worker` has measured, in a process of eight devices."""
+  worker = runner.ROOT / "tests" / "mesh_worker.py"
+  done = subprocess.run(
+      [sys.executable, str(worker), str(tmp_path_factory.mktemp("meshes"))], text=True, timeout=600,
+      capture_output=True, env=os.environ | {"PYTHONPATH": f"{runner.ROOT}:{worker.parent}"})
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_losses_are_those_of_one_device(report, name):
+  """Sums over devices run in another order: rounding alone, 1e-5 after 20 steps."""
+  np.testing.assert_allclose(report[name]["losses"], report["one"]["losses"], rtol=1e-5)
+  assert np.ptp(report["one"]["losses"]) > 0.1
+
+
+def test_a_batch_in_four_parts_is_the_batch(report):
+  np.testing.assert_allclose(report["accumulated"], report["one"]["losses"], rtol=1e-5)
+
+
+def test_all_start_with_the_same_bits_and_the_same_mesh_ends_with_them(report):
+  assert len(set(report["starts"].values())) == 1
+  assert report["mixed"]["sha256"] == report["mixed"]["sha256 again"]
+  assert report["mixed"]["sha256"] != report["starts"]["mixed"]
+
+
+def test_every_checkpoint_is_restored_on_every_mesh_bitwise(report):
+  assert len(report["restored"]) == 25 and all(report["restored"].values())
+
+
+def test_a_device_holds_its_share(report):
+  """All that eight divides is split in eight; biases, positions and small kernels are not."""
+  whole = report["one"]["bytes_on_a_device"]
+  assert report["data"]["bytes_on_a_device"] == whole
+  assert report["fsdp"]["bytes_on_a_device"] < 0.2 * whole
+  assert report["mixed"]["bytes_on_a_device"] < 0.5 * whole
+  assert report["tensor"]["bytes_on_a_device"] < 0.75 * whole
+
+
+def test_programs_communicate_what_they_should(report):
+  parameters, width = report["parameters"], 32
+  data, fsdp, tensor = (report[name]["collectives"] for name in ("data", "fsdp", "tensor"))
+  assert not report["one"]["collectives"]
+  # Data-parallel: gradients are added up, once each (a block's within the loop over three), and
+  # beside them only scalars and the levels of the batch are.
+  assert 1.0 <= (max(data["all-reduce"]) * 3 + sum(data["all-reduce"][1:])) / parameters < 1.1
+  assert max(data["all-gather"]) <= 32 and set(data) <= {"all-gather", "all-reduce"}
+  # Fully sharded: weights are gathered one layer at a time, the largest being a block's modulation
+  # (width × 6 width), never the stack of three, and never the model.
+  assert max(fsdp["all-gather"]) == 6 * width * width < parameters / 3
+  assert sum(fsdp["all-gather"]) > 18 * width * width / 2
+  # Tensor-parallel: activations of a part of the batch, (32/2 · 16, width), are added up; no weight
+  # is gathered.
+  assert max(tensor["all-gather"]) <= 32
+  assert tensor["all-reduce"].count(32 // 2 * 16 * width) == 4
+  for name in SPLIT:
+    assert max(report[name]["collectives"]["all-gather"]) <= 6 * width * width
+
+
+@pytest.fixture(scope="module")
+def mesh():
+  """2 × 4 × 2 without the devices, for rules alone."""
+  return jax.sharding.AbstractMesh((2, 4, 2), shardings.AXES)
+
+
+@pytest.mark.parametrize(("name", "shape", "expected"), [
+    ("params/blocks/qkv/kernel", (3, 8, 24), (None, "fsdp", "tensor")),
+    ("opt_state/1/0/mu/blocks/merge/kernel", (3, 8, 8), (None, "tensor", "fsdp")),
+    ("ema/0/blocks/hidden/bias", (3, 32), (None, "tensor")),
+    ("params/blocks/modulation/kernel", (3, 8, 48), (None, "fsdp", None)),
+    ("params/output/kernel", (6, 4), (None, None)),  # 4 does not divide 6
+    ("params/second_1/kernel", (8, 8), ("tensor", "fsdp")),
+    ("params/blocks/modulation/bias", (3, 48), (None, None)),
+    ("params/position", (16, 8), (None, None)),
+    ("opt_state/1/0/count", (), ()),
+    ("step", (), ())])
+def test_the_table_says_where_an_array_lies(mesh, name, shape, expected):
+  assert shardings.spec(name, shape, mesh) == PartitionSpec(*expected)
+
+
+def test_activations_are_left_alone_on_one_device_and_where_they_do_not_divide():
+  one = meshes.make(config.Mesh(), jax.devices()[:1])
+  x = jnp.zeros((3, 2))
+  assert shardings.constrain(one)(x) is x
+  assert shardings.batch_shards(one) == 1
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    (["--config.mesh.fsdp=3"], "config.mesh: data=-1 × fsdp=3 × tensor=1 does not fit 2 devices"),
+    (["--config.mesh.data=1"], "the product must be 2"),
+    (["--config.mesh.fsdp=-1"], "only one of data, fsdp can be -1"),
+    (["--config.mesh.tensor=0"], "config.mesh.tensor: must be positive, or -1"),
+    (["--config.training.batch_size=33"], "batch_size: 33 must be divisible by 2"),
+    (["--config.training.accumulation=3"], "must be divisible by 6 = accumulation=3 × mesh data=2"),
+    (["--config.training.accumulation=0"], "training.accumulation: must be at least 1"),
+    (["--config.training.dispatches_in_flight=0"], "dispatches_in_flight: must be at least 1"),
+    (["--config.training.ema_half_life_steps="], "ema_half_life_steps must name at least one"),
+])
+def test_bad_meshes_and_batches_are_one_line_each(tmp_path, monkeypatch, fields, message):
+  monkeypatch.setattr(jax, "devices", lambda: [jax.local_devices()[0]] * 2)
+  code, _, err = runner.call("train", *SMALL, *fields, f"--workdir={tmp_path / 'run'}")
+  assert code == 2 and message in err and len(err.splitlines()) == 1
+  assert not (tmp_path / "run").exists()
