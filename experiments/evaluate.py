@@ -70,10 +70,10 @@ def main() -> int:
   params, ema = averages.of(run, state, workdir, average)
   config = optimal.resolved(
       run, params, int(state.step), config, path, workdir, ema=ema["average"])
-  dataset = run.dataset
-  real = np.concatenate([dataset.train, dataset.test])
+  dataset = data.reduced(run.dataset)
   n = build.at_least(
-      "num_samples", _NUM_SAMPLES.value or config.evaluation.num_samples or len(real), 20)
+      "num_samples", _NUM_SAMPLES.value or config.evaluation.num_samples
+      or len(dataset.train) + len(dataset.test), 20)
   seed = config.evaluation.seed
   labels = runs.data_labels(run, n, seed)
   with progress.bar(n, 0, "sampling") as bar:
@@ -87,8 +87,8 @@ def main() -> int:
   if config.data.name == "mixture2d":
     rows += exact.rows(run, params, path, x)
   facts = {
-      "step": int(state.step), "num_samples": n, "num_train": len(dataset.train),
-      "num_held_out": len(dataset.test), "path": dataclasses.asdict(config.path),
+      "step": int(state.step), "num_samples": n, "num_train": len(run.dataset.train),
+      "num_held_out": len(run.dataset.test), "path": dataclasses.asdict(config.path),
       "sampling": processes.resolved(config.sampling),
       "ema": ema}
   if settings is not None:

@@ -76,6 +76,7 @@ def main() -> int:
   build.at_least("num", _NUM.value, 0)
   build.at_least("outer_steps", _STEPS.value, 1)
   run = runs.prepare(config)
+  run = run._replace(dataset=data.reduced(run.dataset))
   dataset = run.dataset
   if dataset.kind != "image" or not dataset.num_classes:
     raise ValueError(f"--workdir must be of a run on labelled images, got {config.data.name!r}")

@@ -183,7 +183,7 @@ def trained(workdir: pathlib.Path, *, n: int, steps: int) -> Problem:
   with jax.enable_x64(False):
     run, state = runs.trained(workdir)
     params = jax.tree.map(np.asarray, state.ema[0])
-    dataset = run.dataset
+    dataset = data.reduced(run.dataset)
     index = np.random.default_rng(1).integers(0, len(dataset.train), n)
     labels = jnp.asarray(dataset.train_labels[index] if dataset.num_classes else np.zeros(n, int),
                          jnp.int32)
