@@ -20,6 +20,7 @@ from langevin_jax import training
 from langevin_jax.training import averages
 
 Params = Any
+_POOR = 0.1  # a residual at which what is made is another average
 
 
 class Choice(NamedTuple):
@@ -108,8 +109,9 @@ def of(
   facts["snapshots"] = [{"step": stored, "relative_std": std, "weight": weight}
                         for (stored, std), weight in zip(names, weights.tolist(), strict=True)]
   if hosts.is_first():
+    poor = "" if residual < _POOR else "; that is poor, and takes more snapshots or nearer profiles"
     print(f"{choice}: not kept, made of {len(names)} snapshots of {_listed(own[-len(stds):])}; the "
-          f"profile's relative residual is {residual:.2g}", flush=True)
+          f"profile's relative residual is {residual:.2g}{poor}", flush=True)
   return made, facts
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import runner
 
-from experiments import averages, checkpoints, config, data, exact, records, runs
+from experiments import averages, checkpoints, config, data, exact, hosts, plots, records, runs
 
 STEPS, K, EVERY = 400, 20, 20
 KEPT = (0.05, 0.10)
@@ -93,18 +93,23 @@ def test_what_was_not_kept_is_made_within_a_bound(kind, value, bound, trained, t
   np.testing.assert_allclose(sum(part["weight"] for part in facts["snapshots"]), 1.0, rtol=1e-9)
 
 
-def test_fewer_snapshots_make_it_worse_and_say_so(trained, truth, tmp_path, workdir):
+def test_fewer_snapshots_make_it_worse_and_say_so(trained, truth, tmp_path, workdir, capsys):
   name = averages.Choice("relative_std", 0.2)
   shutil.copytree(workdir / "snapshots" / "200", tmp_path / "snapshots" / "200")
   error = lambda made: np.linalg.norm(flat(made) - flat(truth[name]))
   many, facts = averages.of(*trained, workdir, name)
+  assert "poor" not in capsys.readouterr().out
   few, fewer = averages.of(*trained, tmp_path, name)
+  assert "that is poor" in capsys.readouterr().out
   assert [part["step"] for part in fewer["snapshots"]] == [200, 200, 400, 400]
   assert fewer["residual"] > 5.0 * facts["residual"] and error(few) > 3.0 * error(many)
 
 
-def test_not_given_it_is_the_first_half_life(workdir):
-  assert averages.named("", SETTINGS.training, workdir) == averages.Choice("half_life", LIVES[0])
+def test_not_given_it_is_the_first_half_life_and_none_is_the_parameters(trained, workdir):
+  named = lambda text: averages.named(text, SETTINGS.training, workdir)
+  assert named("") == averages.Choice("half_life", LIVES[0])
+  params, facts = averages.of(*trained, workdir, named("none"))
+  assert params is trained[1].params and facts == {"average": "none"}
 
 
 @pytest.mark.parametrize("name", averages.kept(SETTINGS.training), ids=str)
@@ -154,23 +159,53 @@ def test_a_snapshot_taken_again_is_left_and_a_damaged_one_left_out(trained, tmp_
   assert facts["residual"] > whole["residual"] and np.isfinite(flat(made)).all()
 
 
+def test_training_takes_snapshots_and_a_resumed_run_the_same(tmp_path, monkeypatch):
+  """Cut back to step 40 of 100 as a kill would leave it, with one snapshot more than that."""
+  monkeypatch.setattr(hosts, "stopping", lambda: lambda dispatch: False)
+  monkeypatch.setattr(plots, "training", lambda workdir, run: None)
+  settings = config.override(SETTINGS, {
+      "training.steps": 100, "training.snapshot_every": 30, "training.checkpoint_every": 40,
+      "training.ema_relative_std": KEPT, "training.keep_checkpoints": 9})
+  run = runs.prepare(settings)
+
+  def snapshots(workdir):
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding),
+                        runs.start(run).params)
+    with averages.manager(workdir, read_only=True) as stored:
+      return {(step, std): flat(averages._restored(stored, step, str(std), like))
+              for step in stored.all_steps() for std in KEPT}
+
+  with runner.entry("train") as train_program:
+    records.claim(tmp_path, settings)
+    state = train_program.train(run, tmp_path)
+    whole = snapshots(tmp_path)
+    # Dispatches of 20 steps pass 30, 60 and 90 at these; the last step is among them.
+    assert sorted({step for step, _ in whole}) == [40, 60, 100]
+    for std, average in zip(KEPT, state.ema[1:], strict=True):
+      np.testing.assert_array_equal(whole[100, std], flat(average))
+    for step in ("checkpoints/80", "checkpoints/100", "snapshots/100"):
+      shutil.rmtree(tmp_path / step)
+    again = train_program.train(run, tmp_path)
+  np.testing.assert_array_equal(flat(again.params), flat(state.params))
+  resumed = snapshots(tmp_path)
+  assert resumed.keys() == whole.keys()
+  for name, average in whole.items():
+    np.testing.assert_array_equal(resumed[name], average)
+
+
 def test_the_flag_chooses_and_the_json_says_what_was_used(trained, workdir, tmp_path):
-  samples, said = {}, {}
-  for ema in ("none", "relative_std=0.08"):
-    out = tmp_path / f"{ema}.npy"
-    code, printed, err = runner.call(
-        "sample", f"--workdir={workdir}", "--num_samples=50", f"--out={out}", f"--ema={ema}")
-    assert code == 0, err
-    samples[ema] = np.load(out)
-    said[ema] = json.loads(out.with_suffix(".json").read_text())["ema"]
-  assert said["none"] == {"average": "none"}
-  assert not np.array_equal(samples["none"], samples["relative_std=0.08"])
-  made, facts = averages.of(*trained, workdir, averages.Choice("relative_std", 0.08))
-  assert said["relative_std=0.08"] == facts and not facts["kept"]
-  assert f"residual is {facts['residual']:.2g}" in printed
   run = trained[0]
-  np.testing.assert_array_equal(samples["relative_std=0.08"], runs.draw(
-      run, made, run.config.sampling, run.path, np.zeros(50, np.int32), seed=0))
+  made, facts = averages.of(*trained, workdir, averages.Choice("relative_std", 0.08))
+  out = tmp_path / "samples.npy"
+  code, printed, err = runner.call("sample", f"--workdir={workdir}", "--num_samples=50",
+                                   f"--out={out}", "--ema=relative_std=0.08")
+  assert code == 0, err
+  assert json.loads(out.with_suffix(".json").read_text())["ema"] == facts and not facts["kept"]
+  assert f"residual is {facts['residual']:.2g}" in printed
+  draw = lambda params: runs.draw(
+      run, params, run.config.sampling, run.path, np.zeros(50, np.int32), seed=0)
+  np.testing.assert_array_equal(np.load(out), draw(made))
+  assert not np.array_equal(np.load(out), draw(trained[1].params))
 
 
 def test_evaluation_takes_the_flag_too(trained, workdir, tmp_path, monkeypatch):
