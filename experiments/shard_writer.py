@@ -83,7 +83,7 @@ def _fill(
           digest.update(record)
         if split == "train":
           seen = units.merged(seen, units.moments(block))
-          whole = whole and not np.any(np.mod(block.astype(np.float64), 1.0))
+          whole = whole and (dtype == "uint8" or np.array_equal(block, np.rint(block)))
         low, high = min(low, float(block.min())), max(high, float(block.max()))
         done += len(block)
         progress(done)

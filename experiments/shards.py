@@ -74,13 +74,14 @@ class Examples:
     raise TypeError(f"{len(self)} examples in shards are not read whole: index them")
 
   def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
-    """Examples at an integer, a slice or an array of integers.
+    """Examples at an integer, a slice, an array of integers ≥ 0, or where an array is True.
 
     Raises:
       IndexError: outside of [0, n).
       OSError: a shard that cannot be read, or a record of another length.
     """
     index = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
+    index = np.flatnonzero(index) if index.dtype == np.bool_ else index
     if index.size and not 0 <= index.min() <= index.max() < len(self):
       raise IndexError(f"examples are numbered from 0 to {len(self) - 1}; got {index.min()} to "
                        f"{index.max()}")

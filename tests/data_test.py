@@ -1,4 +1,4 @@
-"""experiments.data: pure batches, standard units, every loader, and every refusal by field name."""
+"""experiments.data and its sources: pure batches, standard units, loaders, refusals by name."""
 
 import gzip
 import struct
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data, toy_data
+from experiments import data, readers, sources, toy_data
 
 
 @pytest.fixture
@@ -182,6 +182,32 @@ def test_arrays_by_rank(tmp_path, shape, loaded, kind):
   assert dataset.kind == kind and dataset.num_classes == 0 and dataset.train_labels.shape == (0,)
   assert dataset.value_range == ((0.0, x.max()) if kind == "image" else None)
   assert str(loaded) in refusal("data.shape", "arrays", path=path, shape=(5, 5))
+
+
+def test_four_channels_with_negative_values_are_latents(tmp_path):
+  x = np.random.default_rng(0).random((20, 4, 4, 4))
+  for values, kind, value_range in ((x, "image", (x.min(), x.max())), (x - 0.5, "array", None)):
+    np.save(tmp_path / "x.npy", values)
+    dataset = data.load("arrays", path=str(tmp_path / "x.npy"))
+    assert (dataset.kind, dataset.value_range) == (kind, value_range)
+
+
+def test_arrays_are_gone_through_block_by_block(tmp_path, monkeypatch):
+  monkeypatch.setattr(readers, "_BLOCK_BYTES", 3 * 2 * 8)  # three examples of two numbers
+  x = np.arange(20.0).reshape(10, 2) - 4.0
+  assert readers.check_array(x, "x") == (-4.0, 15.0)
+  x[4, 1], x[7, 0], x[9, 1] = np.nan, -np.inf, np.inf
+  with pytest.raises(ValueError, match=r"3 of 20 are .*, the first at index \(4, 1\)"):
+    readers.check_array(x, "x")
+  np.save(tmp_path / "x.npy", GOOD)
+  assert isinstance(sources.load("arrays", path=str(tmp_path / "x.npy")).x, np.memmap)
+
+
+def test_declared_classes_are_checked(tmp_path):
+  np.savez(tmp_path / "x.npz", x=GOOD, y=np.arange(10) % 2)
+  assert data.load("arrays", path=str(tmp_path / "x.npz"), num_classes=2).num_classes == 2
+  assert "it has 2" in refusal("data.num_classes", "arrays", path=str(tmp_path / "x.npz"),
+                               num_classes=3)
 
 
 def test_arrays_keys_and_labels(tmp_path):
