@@ -101,7 +101,7 @@ def network(
 
 
 def optimizer(config: config_lib.Training) -> optax.GradientTransformation:
-  """AdamW with clipping, linear warm-up and decay."""
+  """AdamW with clipping, linear warm-up and decay; a ValueError names a field that is wrong."""
   for field in ("steps", "batch_size", "accumulation", "steps_per_dispatch", "dispatches_in_flight",
                 "cpu_devices", "checkpoint_every", "keep_checkpoints", "log_every"):
     at_least(f"training.{field}", getattr(config, field), 1)
@@ -115,6 +115,11 @@ def optimizer(config: config_lib.Training) -> optax.GradientTransformation:
     raise ValueError(f"training.weight_decay must be >= 0, got {config.weight_decay}")
   if not 0.0 <= config.label_dropout <= 1.0:
     raise ValueError(f"training.label_dropout must lie in [0, 1], got {config.label_dropout}")
+  return adamw(config)
+
+
+def adamw(config: config_lib.Training) -> optax.GradientTransformation:
+  """`optimizer` of fields that are right; its numbers may be tracers."""
   warmup = min(config.warmup_steps, config.steps)
   decay_steps = max(config.steps - warmup, 1)
   after = choose("training.decay", config.decay, {

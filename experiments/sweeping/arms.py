@@ -1,0 +1,158 @@
+"""A sweep file: `sweep() -> dict[str, dict[str, object]]`, arm name → dotted overrides.
+
+Two more names may stand in it: BASELINE, the arm that others are compared with (the first one if
+not given), and SEEDS, a tuple (0, 1, 2 if not given); every arm is trained with every seed.
+"""
+
+import ast
+import pathlib
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from experiments import build, processes
+from experiments import config as config_lib
+from langevin_jax import paths
+
+# What no arm may set, and why.
+_FIXED = {
+    "seed": "belongs to SEEDS, which every arm is trained with",
+    "mesh": "has no place in a sweep, which spreads arms over the devices and not one arm",
+    "training.cpu_devices": "is the sweep's to choose: arms are spread over the cores",
+}
+
+
+class Sweep(NamedTuple):
+  """Arms by name in the file's order, the name of the baseline among them, and the seeds."""
+
+  arms: dict[str, dict[str, Any]]
+  baseline: str
+  seeds: tuple[int, ...]
+
+
+def load(file: str) -> Sweep:
+  """The sweep of a Python file.
+
+  Raises:
+    ValueError: no such file, one that fails or makes no sweep, an arm or seed twice, two names that
+      would share a directory, or a baseline that is no arm.
+  """
+  if not pathlib.Path(file).is_file():
+    raise ValueError(f"--sweep: no file {file!r}; shipped ones are in experiments/sweeps/")
+  found = {"__name__": "sweep", "__file__": file, "_unique": _unique}
+  try:
+    tree = ast.parse(pathlib.Path(file).read_text())
+    _check_literals(tree)
+    exec(compile(ast.fix_missing_locations(_Comprehensions().visit(tree)), file, "exec"), found)
+    made = found.get("sweep", lambda: None)()
+  except Exception as error:  # whatever the user's own Python raises
+    what = "" if isinstance(error, _Twice) else f"{type(error).__name__}: "
+    raise ValueError(f"--sweep: {file}: {what}{error}") from error
+  if not (isinstance(made, dict) and made and all(
+      isinstance(name, str) and isinstance(overrides, dict) for name, overrides in made.items())):
+    raise ValueError(f"--sweep: {file}: sweep() must return at least one arm, a dict of names to "
+                     f"dicts of overrides; got {made!r:.100}")
+  places: dict[str, str] = {}
+  for name in made:
+    other = places.setdefault(directory(name).lower(), name)
+    if other != name or not directory(name).strip("._"):
+      raise ValueError(f"--sweep: {file}: arms {other!r} and {name!r} would share the directory "
+                       f"arms/{directory(name)}; rename one")
+  baseline = found.get("BASELINE", next(iter(made)))
+  if baseline not in made:
+    raise ValueError(f"--sweep: {file}: BASELINE {baseline!r} is no arm; there are "
+                     f"{', '.join(made)}")
+  return Sweep(made, baseline, _seeds(found.get("SEEDS", (0, 1, 2)), file))
+
+
+def configs(base: config_lib.Config, sweep: Sweep) -> dict[str, config_lib.Config]:
+  """Each arm's config; the seed in it is the base's and means nothing.
+
+  Raises:
+    ValueError: an override that no field accepts, or a value that is not allowed; names the arm.
+  """
+  found = {}
+  for name, overrides in sweep.arms.items():
+    try:
+      for field in overrides:
+        for fixed, why in _FIXED.items():
+          if field == fixed or field.startswith(f"{fixed}."):
+            raise ValueError(f"config.{field} {why}")
+      found[name] = config_lib.override(base, overrides)
+      check(found[name])
+    except ValueError as error:
+      raise ValueError(f"--sweep: arm {name!r}: {error}") from error
+  return found
+
+
+def check(config: config_lib.Config) -> None:
+  """Everything that can be said of a config before its data are there; raises ValueError."""
+  path = build.path(config.path)
+  build.weight(config.objective, build.density(config.objective, path))
+  build.prediction(config.objective)
+  build.optimizer(config.training)
+  build.averages(config.training)
+  processes.check(config.sampling, path)
+  if config.training.batch_size % config.training.accumulation:
+    raise ValueError(f"config.training.batch_size: {config.training.batch_size} must be divisible "
+                     f"by training.accumulation={config.training.accumulation}")
+  for name, value in (("sampler", "adaptive"), ("grid", "optimised")):
+    if getattr(config.sampling, name) == value:
+      raise ValueError(f"config.sampling.{name}: {value!r} fits each model by itself; a sweep "
+                       "compares models on one grid: choose another")
+
+
+def directory(name: str) -> str:
+  """The arm's directory under arms/: its name without what file systems take amiss."""
+  return re.sub(r"[^\w.+=-]+", "_", name)
+
+
+def path_matters(config: config_lib.Config) -> bool:
+  """Whether samples depend on the path, beyond rounding; on a grid of ρ they do not."""
+  return (config.sampling.grid not in ("karras", "uniform_half_log_snr", "levels")
+          or config.sampling.own_time)
+
+
+def sampling_path(config: config_lib.Config) -> paths.Path:
+  """The path that the arm is sampled along; the simplest one where any would do."""
+  return build.path(config.path) if path_matters(config) else paths.rectified_flow()
+
+
+class _Twice(ValueError):
+  """A name that stands twice; a dict would drop the first without a word."""
+
+
+def _unique(pairs: Iterable[tuple[Any, Any]]) -> dict:
+  made = {}
+  for name, value in pairs:
+    if name in made:
+      raise _Twice(f"two arms (or fields) are called {name!r}; rename one")
+    made[name] = value
+  return made
+
+
+class _Comprehensions(ast.NodeTransformer):
+  """{k: v for …} becomes _unique([(k, v) for …])."""
+
+  def visit_DictComp(self, node: ast.DictComp) -> ast.AST:
+    self.generic_visit(node)
+    pair = ast.Tuple([node.key, node.value], ast.Load())
+    return ast.copy_location(ast.Call(
+        ast.Name("_unique", ast.Load()), [ast.ListComp(pair, node.generators)], []), node)
+
+
+def _check_literals(tree: ast.AST) -> None:
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Dict):
+      _unique((key.value, None) for key in node.keys if isinstance(key, ast.Constant))
+
+
+def _seeds(seeds: Any, file: str) -> tuple[int, ...]:
+  if not (isinstance(seeds, (tuple, list)) and seeds and all(
+      type(seed) is int and 0 <= seed < 2**31 - 1 for seed in seeds)):
+    raise ValueError(f"--sweep: {file}: SEEDS must be a tuple of integers in [0, 2³¹ − 1), at "
+                     f"least one; got {seeds!r}")
+  for seed in seeds:
+    if seeds.count(seed) > 1:
+      raise ValueError(f"--sweep: {file}: SEEDS has {seed} {seeds.count(seed)} times")
+  return tuple(seeds)

@@ -1,0 +1,276 @@
+"""Trains one group of a sweep to the end and leaves a run directory for every arm and seed.
+
+The group's own state, checkpoints and history.json, lies in groups/<index>/ until its members are
+written; a killed group goes on from there. Measured at eighths of the training, with the average
+that samplers use.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import checkpoints, data, meshes, progress, records, runs
+from experiments import config as config_lib
+from experiments.sweeping import arms, measures, plan, program
+from experiments.sweeping import history as history_lib
+from langevin_jax import training
+
+_POINTS = 8
+
+
+class Group(NamedTuple):
+  """members: (arm whose model it is, seed), in the program's order. arms_of: model → its arms."""
+
+  members: list[tuple[str, int]]
+  arms_of: dict[str, list[str]]
+  runs: dict[str, runs.Run]
+
+
+def devices(members: int, workers: int) -> int:
+  """How many virtual CPU devices `members` make use of, where `workers` share the machine."""
+  return max(1, min(members, (os.cpu_count() or 1) // max(workers, 1)))
+
+
+def assemble(whole: plan.Plan, index: int) -> Group:
+  """The group's runs, each on one device, with their data loaded once.
+
+  Raises:
+    ValueError: bad input.
+  """
+  models = whole.groups[index]
+  arms_of = {model: [arm for arm, of in whole.model_of.items() if of == model] for model in models}
+  one = meshes.make(config_lib.Mesh(1, 1, 1), jax.devices()[:1])
+  dataset = dataset_of(whole.configs[models[0]])
+  made = {}
+  for arm in (arm for shared in arms_of.values() for arm in shared):
+    config = whole.configs[arm]
+    made[arm] = runs.assemble(
+        config, dataset.train.shape[1:], dataset.num_classes, one)._replace(dataset=dataset)
+    runs.check_labels(made[arm], config.sampling)
+  return Group([(model, seed) for model in models for seed in whole.sweep.seeds], arms_of, made)
+
+
+def dataset_of(config: config_lib.Config) -> data.Dataset:
+  """The data that a config names."""
+  fields = dict(vars(config.data))
+  return data.load(fields.pop("name"), **fields)
+
+
+def train(workdir: pathlib.Path, whole: plan.Plan, index: int, *, at_once: int = 0) -> None:
+  """Trains and judges whatever of the group is not done yet.
+
+  Raises:
+    ValueError, OSError: bad input, the disk.
+  """
+  if not missing(workdir, whole, index):
+    return
+  group, here = assemble(whole, index), workdir / "groups" / str(index)
+  with records.locked(here):
+    many = program.make([(group.runs[model], seed) for model, seed in group.members],
+                        jax.local_devices()[:len(group.members)], at_once=at_once)
+    meter = _Meter(group, many, whole.base)
+    states, history = _trained(group, many, meter, here)
+    _finish(workdir, whole, group, meter, states, history)
+    shutil.rmtree(here / "checkpoints", ignore_errors=True)
+
+
+def missing(workdir: pathlib.Path, whole: plan.Plan, index: int) -> list[tuple[str, int]]:
+  """(arm, seed) of the group without a result."""
+  return [(arm, seed) for arm, model in whole.model_of.items() if model in whole.groups[index]
+          for seed in whole.sweep.seeds
+          if not (plan.place(workdir, arm, seed) / "result.json").exists()]
+
+
+class _Meter:
+  """The held-out loss and the samples' distances of all members at once."""
+
+  def __init__(self, group: Group, many: program.Program, base: config_lib.Config):
+    self._many, self._group = many, group
+    leader = group.runs[group.members[0][0]]
+    self._judged = leader._replace(
+        dataset=data.reduced(leader.dataset), config=dataclasses.replace(
+            leader.config, objective=base.objective, evaluation=base.evaluation))
+    self._draws = measures.held_out(self._judged)
+    self._errors = many.each(measures.errors(leader.apply))
+    self.drawn = measures.drawn(self._judged)
+    self.judge = measures.Judge(self._judged, len(self.drawn.labels))
+    self._samplers: dict[Any, Any] = {}
+
+  def losses(self, states: training.TrainState) -> list[float]:
+    draws = self._draws
+    by_level = self._errors(self._many.members, states.ema[0], draws.x_0, draws.labels, draws.ells,
+                            draws.eps)
+    return [measures.integral(draws, row) for row in np.asarray(by_level)]
+
+  def samples(self, states: training.TrainState, arm: str) -> np.ndarray:
+    """By the arm's sampling from every member's model, (members, n, *shape) in standard units."""
+    run = self._group.runs[arm]
+    key = (run.config.sampling, run.config.path if arms.path_matters(run.config) else None)
+    if key not in self._samplers:
+      self._samplers[key] = self._many.each(measures.sampler(run, len(self.drawn.labels)))
+    return np.asarray(self._samplers[key](self._many.members, states.ema[0], *self.drawn))
+
+
+def _trained(
+    group: Group, many: program.Program, meter: _Meter, here: pathlib.Path
+) -> tuple[training.TrainState, dict[str, Any]]:
+  """The states after the last step, and everything measured on the way."""
+  config = group.runs[group.members[0][0]].config.training
+  history = history_lib.History(here, many.size)
+  points = _points(config)
+  with checkpoints.manager(here, keep=1) as manager:
+    states = checkpoints.restore(manager, many.abstract, discard_damaged=True)
+    first = 0 if states is None else max(manager.all_steps())
+    states = many.init(many.members) if states is None else states
+    history.cut(first)
+    if first:
+      print(f"resuming group {here.name} at step {first} of {config.steps}", flush=True)
+    with progress.bar(config.steps, first, f"group {here.name}: {many.size} at once") as bar:
+      for start, end, after in _advanced(group, many, states, first, history):
+        states = after
+        bar(end, f"loss {history.mean():.4f}" if history.mean() is not None else "")
+        if end in points:
+          history.point(end, _measured(group, meter, states))
+        if end in points or end // config.checkpoint_every > start // config.checkpoint_every:
+          history.write(end)
+          checkpoints.save(manager, end, states)
+    checkpoints.finish(manager)
+  return states, history.content
+
+
+def _advanced(
+    group: Group, many: program.Program, states: training.TrainState, first: int,
+    history: history_lib.History,
+) -> Iterator[tuple[int, int, training.TrainState]]:
+  """(first step, last, states) of each dispatch; metrics are read one dispatch late."""
+  leader = group.runs[group.members[0][0]]
+  config, dataset = leader.config.training, leader.dataset
+  streams = [data.stream(dataset, seed=seed, start=first, stop=config.steps,
+                         batch_size=config.batch_size) for seed in many.seeds]
+  waiting = None
+  for start in range(first, config.steps, config.steps_per_dispatch):
+    end = min(start + config.steps_per_dispatch, config.steps)
+    parts = [[next(stream) for _ in range(start, end)] for stream in streams]
+    batches = tuple(np.stack([np.stack([step[i] for step in stream]) for stream in parts])
+                    for i in (0, 1))
+    states, measured = many.advance(many.members, states, batches)
+    if waiting is not None:
+      history.add(*waiting, config.log_every)
+    waiting = (start, measured)
+    if end == config.steps or end in _points(config) or (
+        end // config.checkpoint_every > start // config.checkpoint_every):
+      history.add(*waiting, config.log_every)
+      waiting = None
+    yield start, end, states
+
+
+def _points(config: config_lib.Training) -> set[int]:
+  """Steps at which members are measured: eighths, at ends of dispatches, and the last step."""
+  every = config.steps_per_dispatch
+  return {min(-(-config.steps * i // (_POINTS * every)) * every, config.steps)
+          for i in range(1, _POINTS + 1)}
+
+
+def _measured(group: Group, meter: _Meter, states: training.TrainState) -> list[dict[str, float]]:
+  """The numbers of every member at one point of the budget.
+
+  Samples are drawn where a model belongs to one arm; where arms differ in sampling alone, its
+  budget is network calls, at the end.
+  """
+  found = [{measures.LOSS: value} for value in meter.losses(states)]
+  alone = {shared[0] for shared in group.arms_of.values() if len(shared) == 1}
+  drawn: dict[Any, np.ndarray] = {}
+  for i, (model, _) in enumerate(group.members):
+    if model in alone:
+      run = group.runs[model]
+      key = (run.config.sampling, run.config.path if arms.path_matters(run.config) else None)
+      if key not in drawn:
+        drawn[key] = meter.samples(states, model)
+      x = drawn[key][i]
+      if np.isfinite(x).all():
+        found[i] |= meter.judge.distances(x)
+  return found[:len(group.members)]
+
+
+def _finish(
+    workdir: pathlib.Path, whole: plan.Plan, group: Group, meter: _Meter,
+    states: training.TrainState, history: dict[str, Any],
+) -> None:
+  """Run directories of all members, and of the arms that share their models."""
+  floors = meter.judge.floors()
+  for model, shared in group.arms_of.items():
+    for arm in shared:
+      wanted = [(i, seed) for i, (of, seed) in enumerate(group.members) if of == model and
+                not (plan.place(workdir, arm, seed) / "result.json").exists()]
+      if not wanted:
+        continue
+      config = whole.configs[arm]
+      x = meter.samples(states, arm)
+      calls = measures.calls(config)
+      for i, seed in wanted:
+        error = history["failed"].get(str(i), {"error": ""})["error"]
+        final = {}
+        if not error:
+          final = {measures.LOSS: history["points"][-1]["values"][i][measures.LOSS]}
+          if np.isfinite(x[i]).all():
+            final |= meter.judge.distances(x[i]) | meter.judge.images(x[i], meter.drawn.labels)
+          else:
+            error = "samples are not finite"
+        place = plan.place(workdir, arm, seed)
+        mine = dataclasses.replace(config, seed=seed)
+        if arm == model:
+          _write_run(place, mine, program.member_state(states, i), history, i)
+        else:
+          _share_run(place, plan.place(workdir, model, seed), mine, model)
+        records.write_text(place / "result.json", json.dumps({
+            "arm": arm, "seed": seed, "model": model, "error": error, "final": final,
+            "points": [{"step": point["step"], **point["values"][i]}
+                       for point in history["points"]] if not error else [],
+            "network_calls": calls, "floors": floors,
+        }, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_run(
+    place: pathlib.Path, config: config_lib.Config, state: training.TrainState,
+    history: dict[str, Any], i: int,
+) -> None:
+  """What experiments.train leaves, of one member."""
+  shutil.rmtree(place, ignore_errors=True)  # half of what a kill has cut off
+  records.claim(place, config)
+  metrics = records.Metrics(place, 0)
+  for line in history["lines"]:
+    values = {name: line[name][i] for name in ("loss", "grad_norm", "level_error", "level_count")}
+    seconds = line["seconds"]
+    metrics.write(line["step"], values, seconds=seconds, steps_per_second=line["steps"] / seconds,
+                  host_seconds_per_step=0.0)
+  metrics.close()
+  step = int(state.step)
+  with checkpoints.manager(place, keep=1) as manager:
+    checkpoints.save(manager, step, state)
+    checkpoints.finish(manager)
+  records.manifest(
+      place, config, finished=step == config.training.steps, steps=step, members=len(
+          history["lines"][-1]["loss"]) if history["lines"] else 0,
+      parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+      sha256=records.sha256(state.params), sha256_ema=records.sha256(state.ema[0]))
+
+
+def _share_run(
+    place: pathlib.Path, model: pathlib.Path, config: config_lib.Config, name: str
+) -> None:
+  """The run of an arm that samples from another arm's model: its checkpoints are a link."""
+  shutil.rmtree(place, ignore_errors=True)
+  place.mkdir(parents=True)
+  records.write_text(place / "config.json", config_lib.to_json(config))
+  for what in ("checkpoints", "metrics.jsonl"):
+    (place / what).symlink_to(os.path.relpath(model / what, place))
+  facts = json.loads((model / "manifest.json").read_text())
+  facts |= {"config": json.loads(config_lib.to_json(config)), "model_of_arm": name}
+  records.write_text(place / "manifest.json", json.dumps(facts, indent=2) + "\n")

@@ -1,0 +1,76 @@
+"""What a group of a sweep has measured so far, on disk: it is cut back to the restored step."""
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import records
+from langevin_jax import training
+
+
+class History:
+  """Windows of metrics, measured points and failures of a group, kept in history.json.
+
+  lines: {step, steps, seconds, loss [n], …}. points: {step, values [n]}. failed: {member: {step,
+  error}}.
+  """
+
+  def __init__(self, here: pathlib.Path, size: int):
+    self._file, self._size = here / "history.json", size
+    self.content: dict[str, Any] = {"lines": [], "points": [], "failed": {}}
+    if self._file.exists():
+      self.content = json.loads(self._file.read_text())
+    self._window: list[training.Metrics] = []
+    self._begun = time.monotonic()
+
+  def cut(self, step: int) -> None:
+    """Forgets what came after `step`, which will come again."""
+    for name in ("lines", "points"):
+      self.content[name] = [line for line in self.content[name] if line["step"] <= step]
+    self.content["failed"] = {
+        i: failed for i, failed in self.content["failed"].items() if failed["step"] < step}
+
+  def add(self, start: int, measured: training.Metrics, every: int) -> None:
+    """Takes the metrics (n, K) of steps start…"""
+    measured = jax.tree.map(lambda leaf: np.asarray(leaf)[:self._size], measured)
+    for i in np.flatnonzero(~measured.finite.all(axis=1)):
+      if str(i) not in self.content["failed"]:
+        k = int(np.argmin(measured.finite[i]))
+        ell = float(measured.worst_half_log_snr[i, k])
+        self.content["failed"][str(i)] = {"step": start + k, "error": (
+            f"loss is not finite at step {start + k}, at half log-SNR {ell:.3f}")}
+    self._window.append(measured)
+    end = start + measured.loss.shape[1]
+    if end // every > start // every:
+      self._close(end)
+
+  def mean(self) -> float | None:
+    """Over members, of the last window."""
+    if not self.content["lines"]:
+      return None
+    known = [value for value in self.content["lines"][-1]["loss"] if value is not None]
+    return float(np.mean(known)) if known else None
+
+  def point(self, step: int, values: list[dict[str, float]]) -> None:
+    self.content["points"].append({"step": step, "values": values})
+
+  def write(self, step: int) -> None:
+    """On disk before the checkpoint that covers it."""
+    if self._window:
+      self._close(step)
+    records.write_text(self._file, json.dumps(self.content) + "\n")
+
+  def _close(self, step: int) -> None:
+    window = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self._window)
+    now = time.monotonic()
+    number = lambda values: [float(v) if np.isfinite(v) else None for v in values]
+    self.content["lines"].append({
+        "step": step, "steps": window.loss.shape[1], "seconds": max(now - self._begun, 1e-9),
+        "loss": number(window.loss.mean(1)), "grad_norm": number(window.grad_norm.mean(1)),
+        "level_error": window.level_error.sum(1).round(6).tolist(),
+        "level_count": window.level_count.sum(1).tolist()})
+    self._window, self._begun = [], now

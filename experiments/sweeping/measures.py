@@ -1,0 +1,194 @@
+"""What arms are compared by: two numbers that mean the same for every arm, and cost little.
+
+  held-out loss   ∫ E‖ε − ε̂‖² dℓ in nats over one range of ℓ, the maximum-likelihood loss (Table 6)
+                  of held-out data, whatever the arm was trained on; the same noise for every arm.
+                  On the 2-D mixture the exact ε̂'s own is taken off: what is left is the score error
+                  that KL(data‖model) is made of, 0 for a perfect model.
+  sliced W2       and energy distance, of samples to held-out data in standard units, beside the
+                  floor: as many training examples in their place.
+
+For labelled images, FID on the features of a classifier trained here and label agreement besides,
+of the samples at the end.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import build, classifier, data, distances, exact, processes, runs
+from experiments import config as config_lib
+from experiments.sweeping import arms
+from langevin_jax import guidance, objectives, predictions, samplers
+
+LOSS, DISTANCE, ENERGY = "held-out loss", "sliced W2", "energy distance"
+FID, AGREEMENT, CALLS = "FID", "label agreement", "network calls"
+HIGHER_IS_BETTER = (AGREEMENT,)
+_LEVELS = 32
+_EXAMPLES = 256
+_SAMPLES = 1000
+
+
+class HeldOut(NamedTuple):
+  """Fixed draws: x₀, labels, ℓ and ε of `_LEVELS` × n examples; `exact` (levels,) is taken off.
+
+  width: of one level in ℓ.
+  """
+
+  x_0: np.ndarray
+  labels: np.ndarray
+  ells: np.ndarray
+  eps: np.ndarray
+  exact: np.ndarray
+  width: float
+
+
+def held_out(run: runs.Run) -> HeldOut:
+  """The draws of the held-out loss, over the noise levels that the run's objective names.
+
+  The midpoint rule in ℓ; every level has the same examples.
+  """
+  dataset, config = run.dataset, run.config
+  n = min(len(dataset.test), _EXAMPLES)
+  low, high = -np.log(config.objective.rho_max), -np.log(config.objective.rho_min)
+  width = (high - low) / _LEVELS
+  levels = (low + width * (np.arange(_LEVELS) + 0.5)).astype(np.float32)
+  x_0 = np.tile(dataset.test[:n], (_LEVELS, *[1] * (dataset.test.ndim - 1)))
+  labels = dataset.test_labels[:n] if dataset.num_classes else np.zeros(n, np.int32)
+  rng = np.random.default_rng(config.evaluation.seed)
+  eps = rng.standard_normal(x_0.shape, np.float32)
+  floor = np.zeros(_LEVELS)
+  if config.data.name == "mixture2d":
+    floor = _exact(exact.mixture(dataset), x_0, eps, levels)
+  return HeldOut(x_0, np.tile(labels, _LEVELS), np.repeat(levels, n), eps, floor, float(width))
+
+
+def errors(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+  """(row, params, x₀, labels, ℓ, ε) → mean ‖ε − ε̂‖² of each level, (levels,)."""
+  def error(row, params, x_0, labels, ells, eps):
+    _, measured = objectives.corrupted_loss(
+        lambda x, ell: apply(params, x, ell, labels), x_0, objectives.Corruption(ells, eps),
+        weight=jnp.ones_like, prediction=row)
+    return jnp.mean(measured["eps_error"].reshape(_LEVELS, -1), axis=1)
+
+  return error
+
+
+def integral(draws: HeldOut, by_level: np.ndarray) -> float:
+  """∫ E‖ε − ε̂‖² dℓ in nats from the mean squared errors of the levels, less the exact one's."""
+  size = draws.x_0[0].size
+  return float(draws.width * size * np.sum(np.asarray(by_level, np.float64) - draws.exact))
+
+
+class Drawn(NamedTuple):
+  """Keys and labels of the samples, the same for every arm."""
+
+  keys: jax.Array
+  labels: np.ndarray
+
+
+def drawn(run: runs.Run) -> Drawn:
+  n = run.config.evaluation.num_samples or _SAMPLES
+  n = min(n, _SAMPLES, len(run.dataset.test) if run.dataset.kind != "image" else _SAMPLES)
+  seed = run.config.evaluation.seed
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(n))
+  return Drawn(keys, runs.data_labels(run, n, seed))
+
+
+def sampler(run: runs.Run, n: int) -> Callable[..., jax.Array]:
+  """(row, params, keys, labels) → samples (n, *shape) in standard units, by the run's sampling."""
+  sampling, shape = run.config.sampling, (n, *run.dataset.train.shape[1:])
+  path = arms.sampling_path(run.config)
+  method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)
+  start = data.moments(run.dataset) if sampling.moments else None
+
+  def sample(row, params, keys, labels):
+    network = lambda x, ell, labels: run.apply(params, x, ell, labels)
+    if sampling.guidance == 1.0:
+      denoise = predictions.denoiser(
+          lambda x, ell: network(x, ell, labels), path, prediction=row)
+    else:
+      denoise = guidance.classifier_free(
+          network, path, labels, null_label=run.dataset.num_classes, weight=sampling.guidance,
+          prediction=row, interval=processes.guided_interval(sampling),
+          rescale=sampling.guidance_rescale)
+    return samplers.sample(keys, denoise, path, shape=shape, method=method, grid=grid,
+                           brownian=brownian, moments=start)
+
+  return sample
+
+
+def calls(config: config_lib.Config) -> float:
+  """Network evaluations for one sample."""
+  return processes.network_calls(config.sampling, arms.sampling_path(config))
+
+
+class Judge:
+  """Distances of samples to the real data of a run, in standard units, and their floors."""
+
+  def __init__(self, run: runs.Run, n: int):
+    self._dataset, self._seed, self._n = run.dataset, run.config.evaluation.seed, n
+    self._model = None
+
+  def distances(self, x: np.ndarray) -> dict[str, float]:
+    """Of samples (n, …)."""
+    flat = lambda a: np.asarray(a).reshape(len(a), -1)
+    real, fake = flat(self._dataset.test[:self._n]), flat(self._finished(x))
+    return {DISTANCE: distances.sliced_wasserstein2(real, fake, seed=self._seed),
+            ENERGY: distances.energy_distance(real, fake)}
+
+  def images(self, x: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """FID and label agreement; nothing where data are no images or have no labels."""
+    dataset = self._dataset
+    if dataset.kind != "image" or not dataset.num_classes or min(dataset.train.shape[1:3]) < 8:
+      return {}
+    if self._model is None:
+      self._model = classifier.train(dataset.train, dataset.train_labels,
+                                     num_classes=dataset.num_classes, seed=self._seed)
+    features = lambda images: classifier.features(self._model, images)
+    real = dataset.train[:len(x)]
+    fake = self._finished(x)[:len(real)]
+    return {FID: distances.frechet(features(real), features(fake)),
+            AGREEMENT: classifier.label_agreement(self._model, self._finished(x), labels)}
+
+  def floors(self) -> dict[str, float]:
+    """The same numbers of real data in the place of samples."""
+    dataset, n = self._dataset, self._n
+    some = dataset.train[np.random.default_rng(self._seed).permutation(len(dataset.train))[:n]]
+    found = self.distances(some)
+    if dataset.num_classes:
+      # Held-out images are the other real set here: samples are compared with training images.
+      found |= self.images(dataset.test, dataset.test_labels)
+    return found
+
+  def _finished(self, x: np.ndarray) -> np.ndarray:
+    """Images clipped to the range of the data and rounded where those are; still standard units."""
+    dataset = self._dataset
+    if dataset.value_range is None:
+      return x
+    x = data.restore(dataset, x)
+    x = np.clip(np.round(x) if dataset.integers else x, *dataset.value_range)
+    return data.standardise(x, dataset.mean, dataset.scale)
+
+
+def _exact(truth: Any, x_0: np.ndarray, eps: np.ndarray, levels: np.ndarray) -> np.ndarray:
+  """Mean ‖ε − ε̂*‖² of each level for the exact denoiser, on the same draws."""
+  def error(x_0, eps, ell):
+    frame = predictions.unit_frame(ell)
+    x = frame.alpha * x_0 + frame.sigma * eps
+    best = (x - frame.alpha * truth.denoise(x, frame.alpha, frame.sigma)) / frame.sigma
+    return jnp.mean((eps - best) ** 2)
+
+  split = lambda a: jnp.asarray(a).reshape(len(levels), -1, *a.shape[1:])
+  return np.asarray(jax.jit(jax.vmap(error))(split(x_0), split(eps), jnp.asarray(levels)),
+                    np.float64)
+
+
+def check(config: config_lib.Config) -> None:
+  """Raises ValueError where a run of this config could not be judged."""
+  if config.evaluation.num_samples and config.evaluation.num_samples < 20:
+    raise ValueError("config.evaluation.num_samples: must be at least 20, or 0, in a sweep; got "
+                     f"{config.evaluation.num_samples}")
+  build.at_least("evaluation.num_samples", config.evaluation.num_samples, 0)

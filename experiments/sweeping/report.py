@@ -1,0 +1,176 @@
+"""report.md of a sweep, beside table.json and its pictures: what was compared and what came out."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from experiments import plots as plots  # sets the backend, which must come before pyplot
+from experiments import records
+from experiments.sweeping import canonical, measures, plan, results
+
+import matplotlib.pyplot as plt  # isort: skip
+
+_VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def write(
+    workdir: pathlib.Path, whole: plan.Plan, table: Mapping[str, Any], command: Sequence[str]
+) -> None:
+  """table.json, report.md and a picture for every metric that was measured along a budget."""
+  records.write_text(workdir / "table.json", json.dumps(table, indent=2, ensure_ascii=False) + "\n")
+  pictures = _pictures(workdir, whole, table)
+  records.write_text(workdir / "report.md", _text(whole, table, command, pictures))
+
+
+def rows(table: Mapping[str, Any]) -> list[str]:
+  """The table in markdown: mean ± half of the 95 % interval, and below it minus the baseline."""
+  metrics = results.metrics_of(table)
+  calls = len({row["network calls"] for row in table["arms"]}) > 1
+  head = ["arm", *([measures.CALLS] if calls else [])]
+  for metric in metrics:
+    head += [metric, "minus baseline"]
+  lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+  for row in table["arms"]:
+    name = f"**{row['arm']}**" if row["arm"] == table["baseline"] else row["arm"]
+    cells = [name, *([f"{row['network calls']:g}" if row["network calls"] else ""]
+                     if calls else [])]
+    for metric in metrics:
+      value = row["metrics"].get(metric)
+      if value is None:
+        cells += ["never" if metric == results.STEPS and row["metrics"] else "failed", ""]
+        continue
+      share = "" if value["n"] == len(table["seeds"]) else f" ({value['n']}/{len(table['seeds'])})"
+      cells.append(_number(value["mean"], value["half"]) + share)
+      difference = value["minus baseline"]
+      cells.append("" if difference is None or row["arm"] == table["baseline"] else
+                   _number(difference["mean"], difference["half"], signed=True))
+    lines.append("| " + " | ".join(cells) + " |")
+  floors = [f"{table['floors'][metric]:.4g}" if metric in table["floors"] else ""
+            for metric in metrics]
+  if any(floors):
+    cells = ["real data", *([""] if calls else [])]
+    for floor in floors:
+      cells += [floor, ""]
+    lines.append("| " + " | ".join(cells) + " |")
+  return lines
+
+
+def _text(whole, table, command, pictures) -> str:
+  failed = [f"- {row['arm']}, seed {seed}: {error}" for row in table["arms"]
+            for seed, error in row["errors"].items()]
+  seeds = ", ".join(map(str, table["seeds"]))
+  base = whole.base
+  words = [
+      "# Sweep", "",
+      "```", shlex.join(command), "```", "",
+      f"Commit {records.commit() or 'unknown'}, Python {platform.python_version()}, " + ", ".join(
+          f"{name} {importlib.metadata.version(name)}" for name in _VERSIONS) + ".", "",
+      f"Data {base.data.name}, network {base.network.name}, {base.training.steps} steps of "
+      f"{base.training.batch_size} unless an arm says otherwise; seeds {seeds}. Mean ± half of the "
+      f"95 % interval over seeds (Student's t); differences from the baseline, "
+      f"**{table['baseline']}**, are taken within each seed. {_meaning(base)}", "",
+      *rows(table), ""]
+  if failed:
+    words += ["## Failed", "", *failed, ""]
+  if whole.findings:
+    words += ["## The same experiment", "",
+              *(f"- {canonical.sentence(finding)}" for finding in whole.findings), ""]
+  if pictures:
+    words += ["## Along the budget", "", *(f"![{name}]({name})" for name in pictures), ""]
+  words += ["## Arms", "", "| arm | overrides |", "|---|---|", *(
+      f"| {arm} | {', '.join(f'{k}={v}' for k, v in overrides.items()) or 'none'} |"
+      for arm, overrides in whole.sweep.arms.items()), ""]
+  return "\n".join(words)
+
+
+def _meaning(base) -> str:
+  exact = ", less that of the exact score (0 is perfect)" if base.data.name == "mixture2d" else ""
+  return (f"“{measures.LOSS}” is ∫E‖ε − ε̂‖² dℓ over ρ from {base.objective.rho_min:g} to "
+          f"{base.objective.rho_max:g}, in nats{exact}. Distances are of samples to held-out data "
+          "in standard units, those of real data their floor.")
+
+
+def _pictures(workdir, whole, table) -> list[str]:
+  """One picture for each metric along training steps, or, of sampling, along network calls."""
+  made = []
+  for metric, file in ((measures.LOSS, "loss"), (measures.DISTANCE, "distance")):
+    curves = _training_curves(table, metric)
+    name = f"{file}_by_steps.png"
+    if curves:
+      _draw(workdir / name, curves, "training steps", metric, None)
+      made.append(name)
+  curves = _sampling_curves(whole, table)
+  if curves:
+    _draw(workdir / "distance_by_calls.png", curves, measures.CALLS, measures.DISTANCE,
+          table["floors"].get(measures.DISTANCE))
+    made.append("distance_by_calls.png")
+  return made
+
+
+def _training_curves(table, metric) -> dict[str, list[tuple[float, results.Interval]]]:
+  curves = {}
+  for row in table["arms"]:
+    if row["model"] != row["arm"]:
+      continue
+    by_step: dict[int, list[float]] = {}
+    for points in row["points"].values():
+      for point in points:
+        if metric in point:
+          by_step.setdefault(point["step"], []).append(point[metric])
+    if by_step:
+      curves[row["arm"]] = [(step, results.interval(v)) for step, v in sorted(by_step.items())]
+  return curves
+
+
+def _sampling_curves(whole, table) -> dict[str, list[tuple[float, results.Interval]]]:
+  """Arms that share a model and differ in the number of steps: a curve for each of the rest."""
+  shared = {model for arm, model in whole.model_of.items() if arm != model}
+  curves: dict[str, list] = {}
+  for row in table["arms"]:
+    config = whole.configs[row["arm"]].sampling
+    value = row["metrics"].get(measures.DISTANCE)
+    if row["model"] not in shared or value is None:
+      continue
+    words = {k.removeprefix("sampling."): v for k, v in row["overrides"].items()
+             if k != "sampling.steps"}
+    name = ", ".join(f"{k}={v}" for k, v in words.items()) or config.sampler
+    curves.setdefault(name, []).append(
+        (row["network calls"], results.Interval(value["mean"], value["half"], value["n"])))
+  return {name: sorted(points) for name, points in curves.items()}
+
+
+def _draw(file, curves, xlabel, ylabel, floor) -> None:
+  figure, axes = plt.subplots(figsize=(7.5, 4.5))
+  colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(curves)))
+  styles = ("-", "--", ":", "-.")
+  for i, (name, points) in enumerate(curves.items()):
+    x = [point[0] for point in points]
+    mean = np.array([value.mean for _, value in points])
+    half = np.array([value.half or 0.0 for _, value in points])
+    axes.plot(x, mean, styles[i % 4], color=colours[i], label=name, lw=1.4, marker="o", ms=3)
+    axes.fill_between(x, mean - half, mean + half, color=colours[i], alpha=0.12, lw=0)
+  if floor is not None:
+    axes.axhline(floor, color=plots.INK, lw=0.8, ls=":", label="real data")
+  every = [value.mean for points in curves.values() for _, value in points]
+  if min(every) > 0.0:
+    axes.set_yscale("log")
+    axes.set_ylim(0.8 * min(every + ([floor] if floor else [])), 1.25 * max(every))
+  axes.set(xlabel=xlabel, ylabel=ylabel)
+  axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+  figure.savefig(file, dpi=90, bbox_inches="tight")
+  plt.close(figure)
+
+
+def _number(mean: float, half: float | None, *, signed: bool = False) -> str:
+  """Digits down to the second of the half-width."""
+  if half is None or not half > 0.0:
+    return f"{mean:{'+' if signed else ''}.4g}"
+  digits = max(0, 1 - int(np.floor(np.log10(half))))
+  return f"{mean:{'+' if signed else ''}.{digits}f} ± {half:.{digits}f}"

@@ -1,0 +1,136 @@
+"""The table of a sweep: means over seeds with their 95 % intervals, and differences seed by seed.
+
+An interval is Student's, mean ± t₀.₉₇₅(n − 1) s/√n. Arms share their seeds: initial parameters,
+batches and noise. So an arm's difference from the baseline is taken within each seed, and its
+interval is that of n differences, narrower by all that the seed does to both.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.special
+
+from experiments import targets
+from experiments.sweeping import measures, plan
+
+STEPS = "steps to the baseline's loss"
+
+
+class Interval(NamedTuple):
+  """mean ± half over n values; half is None where n < 2."""
+
+  mean: float
+  half: float | None
+  n: int
+
+
+class Result(NamedTuple):
+  """Of one arm: values[metric][seed], points[seed] of the budget, errors[seed], network calls."""
+
+  values: dict[str, dict[int, float]]
+  points: dict[int, list[dict[str, float]]]
+  errors: dict[int, str]
+  calls: float | None
+
+
+def interval(values: Sequence[float]) -> Interval:
+  """The mean and the half-width of its 95 % interval.
+
+  Raises:
+    ValueError: no values.
+  """
+  values = np.asarray(values, np.float64)
+  n = len(values)
+  if not n:
+    raise ValueError("an interval needs at least one value")
+  if n < 2:
+    return Interval(float(values.mean()), None, n)
+  half = scipy.special.stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n)
+  return Interval(float(values.mean()), float(half), n)
+
+
+def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interval | None:
+  """The interval of value − baseline over the seeds that both have; None where there are none."""
+  seeds = [seed for seed in values if seed in baseline]
+  return interval([values[seed] - baseline[seed] for seed in seeds]) if seeds else None
+
+
+def gather(
+    workdir: pathlib.Path, whole: plan.Plan, errors: Mapping[int, str]
+) -> tuple[dict[str, Result], dict[str, float]]:
+  """(results by arm, floors by metric) of what is in `workdir`.
+
+  Args:
+    errors: of groups that failed, which speak for arms and seeds without a result.
+  """
+  found, floors = {}, {}
+  group_of = {model: i for i, models in enumerate(whole.groups) for model in models}
+  for arm in whole.configs:
+    result = Result({}, {}, {}, None)
+    for seed in whole.sweep.seeds:
+      file = plan.place(workdir, arm, seed) / "result.json"
+      if not file.exists():
+        index = group_of[whole.model_of[arm]]
+        result.errors[seed] = errors.get(index, "not done yet")
+        continue
+      told = json.loads(file.read_text())
+      floors = {**told["floors"], **floors}
+      result = result._replace(calls=told["network_calls"])
+      if told["error"]:
+        result.errors[seed] = told["error"]
+      for metric, value in told["final"].items() if not told["error"] else ():
+        result.values.setdefault(metric, {})[seed] = value
+      result.points[seed] = told["points"]
+    found[arm] = result
+  _add_steps(whole, found)
+  return found, floors
+
+
+def _add_steps(whole: plan.Plan, found: dict[str, Result]) -> None:
+  """Steps until the held-out loss is as low as the baseline's at its end, over its seeds."""
+  last = found[whole.sweep.baseline].values.get(measures.LOSS)
+  if not last:
+    return
+  target = float(np.mean(list(last.values())))
+  for result in found.values():
+    reached = {}
+    for seed in result.values.get(measures.LOSS, {}):
+      points = result.points[seed]
+      steps = targets.reached([p["step"] for p in points], [p[measures.LOSS] for p in points],
+                              target).by
+      if steps is not None:
+        reached[seed] = steps
+    if reached:
+      result.values[STEPS] = reached
+
+
+def table(whole: plan.Plan, found: Mapping[str, Result], floors: Mapping[str, float]) -> dict:
+  """Everything that the report says in numbers, for table.json; nothing that a clock has said."""
+  baseline = found[whole.sweep.baseline]
+  rows = []
+  for arm, result in found.items():
+    metrics = {}
+    for metric, values in result.values.items():
+      difference = paired(values, baseline.values.get(metric, {}))
+      metrics[metric] = {
+          **interval(list(values.values()))._asdict(),
+          "minus baseline": None if difference is None else difference._asdict(),
+          "by seed": {str(seed): value for seed, value in values.items()}}
+    rows.append({
+        "arm": arm, "overrides": whole.sweep.arms[arm], "model": whole.model_of[arm],
+        "network calls": result.calls, "metrics": metrics,
+        "points": {str(seed): points for seed, points in result.points.items()},
+        "errors": {str(seed): error for seed, error in result.errors.items()}})
+  return {
+      "baseline": whole.sweep.baseline, "seeds": list(whole.sweep.seeds),
+      "floors": dict(floors), "same experiments": [f._asdict() for f in whole.findings],
+      "arms": rows}
+
+
+def metrics_of(table_: Mapping[str, Any]) -> list[str]:
+  """The metrics that any arm has, in the order in which they are measured."""
+  return list(dict.fromkeys(metric for row in table_["arms"] for metric in row["metrics"]))

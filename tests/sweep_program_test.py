@@ -1,0 +1,124 @@
+"""Many arms in one program: each computes what its own run would, on one device and on two."""
+
+import dataclasses
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import config, data, meshes, runs
+from experiments.configs import mixture2d
+from experiments.sweeping import program
+from tests import runner
+
+STEPS, K = 20, 10
+BASE = config.override(mixture2d.get_config(), {
+    "data.train_size": 500, "data.test_size": 200, "network.width": 16, "network.depth": 1,
+    "training.batch_size": 32, "training.steps": STEPS, "training.warmup_steps": 3})
+# Everything that a program takes as a number is another one in some arm.
+ARMS = (
+    {},
+    {"objective.prediction": "eps", "objective.density": "uniform_time", "path.name": "cosine",
+     "objective.weight": "likelihood", "training.learning_rate": 1e-3,
+     "training.gradient_clip": 0.1},
+    {"objective.prediction": "x0", "objective.weight": "sigmoid", "objective.bias": 1.0,
+     "training.beta_2": 0.95, "training.weight_decay": 0.1, "training.ema_half_life_steps": 20.0,
+     "training.label_dropout": 0.5},
+)
+SEEDS = (0, 3)
+
+
+def members(labelled: bool = False):
+  """(run, seed) of every arm and seed, on one device."""
+  dataset = data.load("mixture2d", train_size=500, test_size=200)
+  if labelled:
+    dataset = dataset._replace(
+        num_classes=3, train_labels=np.arange(len(dataset.train), dtype=np.int32) % 3)
+  one = meshes.make(config.Mesh(1, 1, 1), jax.devices()[:1])
+  made = [runs.assemble(config.override(BASE, arm), (2,), dataset.num_classes, one)._replace(
+      dataset=dataset) for arm in ARMS]
+  return [(run, seed) for run in made for seed in SEEDS]
+
+
+def batches(run: runs.Run, seed: int, start: int):
+  parts = [data.batch(run.dataset, seed=seed, step=step, batch_size=32)
+           for step in range(start, start + K)]
+  return tuple(np.stack(part) for part in zip(*parts, strict=True))
+
+
+def together(these, devices, at_once):
+  """(states, losses (members, steps)) after `STEPS` steps as one program."""
+  many = program.make(these, devices, at_once=at_once)
+  states, losses = many.init(many.members), []
+  for start in range(0, STEPS, K):
+    of_seeds = [batches(these[0][0], seed, start) for seed in many.seeds]
+    states, measured = many.advance(
+        many.members, states, tuple(np.stack(part) for part in zip(*of_seeds, strict=True)))
+    losses.append(np.asarray(measured.loss)[:many.size])
+  return states, np.concatenate(losses, axis=1)
+
+
+@pytest.fixture(scope="module")
+def alone():
+  """The same of every member by itself, as experiments.train has it."""
+  found = []
+  for run, seed in members(labelled=True):
+    own = run._replace(config=dataclasses.replace(run.config, seed=seed))
+    state, step, losses = runs.start(own), runs.train_step(own, many=True), []
+    for start in range(0, STEPS, K):
+      state, measured = step(state, np.uint32(seed + 1), batches(run, seed, start))
+      losses.append(np.asarray(measured.loss))
+    found.append((jax.device_get(state), np.concatenate(losses)))
+  return found
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_each_member_trains_as_a_run_of_its_own(alone, at_once):
+  these = members(labelled=True)
+  states, losses = together(these, jax.devices()[:1], at_once)
+  # Arms and seeds differ, or this would show nothing.
+  assert len({float(loss) for loss in losses[:, -1]}) == len(these)
+  for i, (state, loss) in enumerate(alone):
+    np.testing.assert_allclose(losses[i], loss, rtol=1e-5)
+    mine = program.member_state(states, i)
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(state), strict=True):
+      assert a.dtype == b.dtype
+      np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_the_first_states_are_those_of_the_runs_bit_for_bit():
+  these = members()
+  many = program.make(these, jax.devices()[:1])
+  states = many.init(many.members)
+  for i, (run, seed) in enumerate(these):
+    own = runs.start(run._replace(config=dataclasses.replace(run.config, seed=seed)))
+    for a, b in zip(jax.tree.leaves(program.member_state(states, i)), jax.tree.leaves(own),
+                    strict=True):
+      np.testing.assert_array_equal(a, b)
+
+
+def test_batches_are_shared_by_the_arms_of_a_seed():
+  many = program.make(members(), jax.devices()[:1])
+  assert many.seeds == SEEDS
+  np.testing.assert_array_equal(many.members.batch, [0, 1] * len(ARMS))
+
+
+def test_on_two_devices_as_on_one():
+  code = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import numpy as np
+from tests import sweep_program_test as t
+these = t.members()[:3]  # an odd number: the last member is there twice
+states, one = t.together(these, jax.devices()[:1], 1)
+for at_once in (0, 1):
+  states, two = t.together(these, jax.devices(), at_once)
+  assert len(jax.tree.leaves(states)[0].sharding.device_set) == 2
+  assert two.shape == one.shape == (3, t.STEPS)
+  np.testing.assert_allclose(two, one, rtol=1e-5)
+"""
+  done = subprocess.run([sys.executable, "-c", code], cwd=runner.ROOT, capture_output=True,
+                        text=True, timeout=200)
+  assert done.returncode == 0, done.stderr

@@ -1,0 +1,272 @@
+"""Sweeps: bad input, canonical forms, tables, resuming, failures, launchers."""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from experiments import config, records
+from experiments.configs import mixture2d
+from experiments.sweeping import arms, canonical, groups, jobs, plan, results
+from tests import runner
+
+SMALL = (*runner.SMALL, "--config.training.steps=40")
+FULL = '''
+BASELINE = "v"
+SEEDS = (0, 3)
+
+def sweep():
+  return {
+      "v": {},
+      "same": {"path.name": "cosine"},
+      "coarse": {"sampling.steps": 3},
+      "clipped": {"training.gradient_clip": 0.01},
+      "hot": {"training.learning_rate": 1e30},
+  }
+'''
+
+
+def written(folder: pathlib.Path, text: str) -> pathlib.Path:
+  file = folder / "sweep.py"
+  file.write_text(text)
+  return file
+
+
+def sweep(file: pathlib.Path, workdir: pathlib.Path, *more: str):
+  return runner.call("sweep", *SMALL, f"--sweep={file}", f"--workdir={workdir}", *more)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("sweep = lambda: {'a': {'training.learning_rat': 1.0}}",
+     "arm 'a': config.training.learning_rat: no field 'learning_rat' (did you mean learning_"),
+    ("sweep = lambda: {'a': {}, 'b': {'training.steps': 'many'}}", "'b': config.training.steps"),
+    ("sweep = lambda: {'b': {'objective.density': 'flat'}}", "arm 'b': config.objective.density"),
+    ("sweep = lambda: {'b': {'sampling.order': 3}}", "arm 'b': sampling.order belongs to"),
+    ("sweep = lambda: {'b': {'network.name': 'dit'}}", "network.name: 'dit' takes"),
+    ("sweep = lambda: {'b': {'data.name': 'digit'}}", "arm 'b': data.name must be one of"),
+    ("sweep = lambda: {'a': {'seed': 3}}", "arm 'a': config.seed belongs to SEEDS"),
+    ("sweep = lambda: {'a': {'mesh.fsdp': 2}}", "arm 'a': config.mesh.fsdp has no place"),
+    ("sweep = lambda: {'a': {}, 'b': {}, 'a': {'network.width': 8}}", "are called 'a'"),
+    ("sweep = lambda: {f'{w // 9}': {'network.width': w} for w in (8, 16, 17)}", "are called '1'"),
+    ("sweep = lambda: {'a b': {}, 'A_b': {}}", "would share the directory arms/A_b"),
+    ("sweep = lambda: {}", "at least one arm"),
+    ("sweep = lambda: {'..': {}}", "would share the directory"),
+    ("swep = lambda: {}", "at least one arm"),
+    ("sweep = lambda: 1 / 0", "ZeroDivisionError"),
+    ("BASELINE = 'c'\nsweep = lambda: {'a': {}, 'b': {}}", "'c' is no arm; there are a, b"),
+    ("SEEDS = (0, 1, 0)\nsweep = lambda: {'a': {}}", "SEEDS has 0 2 times"),
+    ("SEEDS = ()\nsweep = lambda: {'a': {}}", "SEEDS must be a tuple"),
+])
+def test_bad_input_is_one_line_that_names_it(tmp_path, text, said):
+  code, out, err = sweep(written(tmp_path, text), tmp_path / "w")
+  assert code == 2 and out == "" and err.count("\n") == 1
+  assert err.startswith("error: --sweep: ") and said in err
+  assert not (tmp_path / "w" / "sweep.json").exists()
+
+
+def test_an_arm_twice_is_no_matter_where_it_is_not_the_same_dict(tmp_path):
+  file = written(tmp_path, "sweep = lambda: {'a': {'seed_': 1}, 'b': {'seed_': 2}}")
+  assert list(arms.load(str(file)).arms) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("changes", "kind", "factor"), [
+    ({"path.name": "cosine"}, "identical", 1.0),
+    ({"objective.gamma": 9.0, "sampling.steps": 3, "training.log_every": 7}, "identical", 1.0),
+    ({"objective.prediction": "edm"}, "mirrored", 1.0),
+    ({"objective.prediction": "edm", "objective.sigma_data": 0.5}, None, None),
+    ({"objective.prediction": "eps"}, None, None),
+    ({"objective.weight": "simple"}, None, None),
+    ({"objective.rho_max": 99.0}, None, None),
+    ({"training.beta_2": 0.9}, None, None),
+])
+def test_what_is_one_experiment_is_seen_in_its_functions(changes, kind, factor):
+  base = mixture2d.get_config()
+  found = canonical.find({"a": base, "b": config.override(base, changes)})
+  assert [(f.kind, f.factor) for f in found] == ([] if kind is None else [(kind, factor)])
+
+
+def test_equal_products_of_density_and_weight_have_equal_expected_gradients():
+  base = config.override(mixture2d.get_config(), {
+      "network.width": 16, "network.depth": 1, "data.train_size": 300, "data.test_size": 20,
+      "objective.weight": "likelihood"})
+  both = {"a": base, "b": config.override(base, {
+      "objective.density": "uniform_time", "path.name": "linear_vp",
+      "objective.prediction": "edm"})}
+  finding, = canonical.find(both)
+  assert (finding.kind, finding.factor) == ("mirrored expectation", pytest.approx(1.0))
+  dataset = groups.dataset_of(base)
+  gradient = canonical.gradient(base, dataset)
+  checked = canonical.verify(finding, both, gradient, canonical.examples(dataset))
+  assert checked.holds and checked.difference < 1e-5
+  # Draw by draw they are not the same, and a wrong claim does not hold.
+  wrong = canonical.verify(finding._replace(kind="mirrored"), both, gradient,
+                           canonical.examples(dataset))
+  assert not wrong.holds and wrong.difference > 0.1
+  assert "THE GRADIENTS DIFFER" in canonical.sentence(wrong)
+
+
+def test_models_are_grouped_by_what_programs_are_compiled_for():
+  base = mixture2d.get_config()
+  configs = {name: config.override(base, values) for name, values in {
+      "a": {}, "rate": {"training.learning_rate": 1.0}, "eps": {"objective.prediction": "eps"},
+      "wide": {"network.width": 8}, "two": {"training.ema_half_life_steps": (9.0, 99.0)},
+      "long": {"training.steps": 9}, "noisy": {"sampling.churn": 1.0},
+      "wide too": {"network.width": 8, "path.name": "vp"}}.items()}
+  made = plan.make(base, arms.Sweep({}, "a", (0,)), configs, [])
+  assert made.groups == [["a", "rate", "eps"], ["wide", "wide too"], ["two"], ["long"]]
+  assert made.model_of["noisy"] == "a"
+
+
+def test_intervals_are_student_s_and_differences_paired():
+  rng = np.random.default_rng(0)
+  seed_effect, gain = rng.normal(size=5), 0.1 + 0.01 * rng.normal(size=5)
+  base = dict(enumerate(seed_effect))
+  arm = dict(enumerate(seed_effect + gain))
+  found = results.interval(seed_effect)
+  low, high = scipy.stats.t.interval(0.95, 4, seed_effect.mean(), scipy.stats.sem(seed_effect))
+  assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
+  difference = results.paired(arm, base)
+  assert difference.mean == pytest.approx(gain.mean()) and difference.half < 0.05 * found.half
+  assert results.paired({7: 1.0}, base) is None
+  assert results.interval([2.0]) == (2.0, None, 1)
+  with pytest.raises(ValueError, match="at least one"):
+    results.interval([])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+  """A finished sweep of four models and an arm that fails: (file, workdir, code, out, err)."""
+  folder = tmp_path_factory.mktemp("sweep")
+  file = written(folder, FULL)
+  return file, folder / "w", *sweep(file, folder / "w")
+
+
+def test_a_failed_arm_is_reported_and_the_table_made(done):
+  _, workdir, code, out, err = done
+  assert code == 1
+  assert err.count("failed: hot, seed") == 2 and "loss is not finite at step" in err
+  assert "same is the same experiment as v; relative difference of gradients 0.0e+00" in out
+  assert "5 arms, 3 models × 2 seeds, 1 program" in out
+  table = json.loads((workdir / "table.json").read_text())
+  rows = {row["arm"]: row for row in table["arms"]}
+  assert set(rows["hot"]["errors"]) == {"0", "3"} and not rows["hot"]["metrics"]
+  loss = {arm: row["metrics"]["held-out loss"] for arm, row in rows.items() if arm != "hot"}
+  assert loss["same"]["by seed"] == loss["v"]["by seed"]
+  assert loss["coarse"]["by seed"] == loss["v"]["by seed"]
+  gap = [loss["clipped"]["by seed"][seed] - loss["v"]["by seed"][seed] for seed in ("0", "3")]
+  assert loss["clipped"]["minus baseline"]["mean"] == pytest.approx(np.mean(gap)) and gap[0] != 0.0
+  distance = {arm: row["metrics"]["sliced W2"]["mean"] for arm, row in rows.items() if arm != "hot"}
+  assert distance["coarse"] != distance["v"] == distance["same"]
+  text = (workdir / "report.md").read_text()
+  assert "| **v** |" in text and records.commit().removesuffix("+changes") in text
+
+
+def test_every_arm_and_seed_is_a_run_that_can_be_sampled_from(done, tmp_path):
+  _, workdir, *_ = done
+  for arm in ("v", "coarse"):
+    run = workdir / "arms" / arm / "seed_3"
+    code, _, err = runner.call("sample", f"--workdir={run}", "--num_samples=20",
+                               f"--out={tmp_path / arm}.npy")
+    assert code == 0, err
+    assert np.load(f"{tmp_path / arm}.npy").shape == (20, 2)
+    assert records.read_config(run).seed == 3
+    assert json.loads((run / "manifest.json").read_text())["finished"]
+    lines = records.read_metrics(run)
+    steps = [line["step"] for line in lines]
+    assert steps == sorted(set(steps)) and steps[-1] == 40
+    assert all(np.sum(line["level_count"]) % 32 == 0 for line in lines)
+
+
+def test_done_arms_are_skipped_and_the_table_is_the_same(done, monkeypatch):
+  file, workdir, *_ = done
+  before = (workdir / "table.json").read_bytes()
+  monkeypatch.setattr(groups, "train", None)  # nothing is to be trained
+  code, out, _ = sweep(file, workdir)
+  assert code == 1 and "10 of 10 (arm, seed) are done already" in out
+  assert (workdir / "table.json").read_bytes() == before
+
+
+def test_another_sweep_is_refused_and_a_run_s_workdir(done, tmp_path):
+  _, workdir, *_ = done
+  file = written(tmp_path, FULL.replace("0.01", "0.02").replace("(0, 3)", "(0, 4)"))
+  code, _, err = sweep(file, workdir)
+  assert code == 2 and "holds another sweep: arm 'clipped'; SEEDS: (0, 3) → (0, 4)" in err
+  code, _, err = sweep(file, workdir, "--config.training.steps=50")
+  assert code == 2 and "training.steps: 40 → 50" in err
+  code, _, err = sweep(file, workdir / "arms" / "v" / "seed_0")
+  assert code == 2 and "holds a run" in err
+  with records.locked(tmp_path / "held"):
+    code, _, err = sweep(file, tmp_path / "held")
+  assert code == 2 and "in use" in err
+
+
+def test_a_killed_sweep_goes_on_and_ends_in_the_same_table(done, tmp_path, monkeypatch):
+  file, finished, *_ = done
+  save = groups.checkpoints.save
+
+  def killed(manager, step, state):
+    save(manager, step, state)
+    if step == 20:
+      groups.checkpoints.finish(manager)
+      raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(groups.checkpoints, "save", killed)
+    assert sweep(file, tmp_path / "w")[0] == 130
+  code, out, _ = sweep(file, tmp_path / "w")
+  assert code == 1 and "resuming group 0 at step 20 of 40" in out
+  assert (tmp_path / "w" / "table.json").read_bytes() == (finished / "table.json").read_bytes()
+
+
+TWO = "SEEDS = (0,)\nsweep = lambda: {'a': {}, 'b': {'network.width': 8}}"
+
+
+def test_a_process_that_dies_is_reported_with_its_last_words(tmp_path, monkeypatch):
+  ends = {0: "import os; os.kill(os.getpid(), 9)",
+          1: "import sys; print('error: no luck', file=sys.stderr); sys.exit(2)"}
+  monkeypatch.setattr(jobs, "command", lambda workdir, index, **_: [
+      sys.executable, "-S", "-c", ends[index]])
+  code, _, err = sweep(written(tmp_path, TWO), tmp_path / "w", "--workers=2")
+  assert code == 1
+  assert "failed: a, seed 0: its process ended with exit code -9" in err
+  assert "failed: b, seed 0: no luck" in err
+  assert (tmp_path / "w" / "table.json").exists()
+
+
+def test_slurm_jobs_are_commands_and_their_errors_are_reported(tmp_path, monkeypatch):
+  pytest.importorskip("submitit")
+  file = written(tmp_path, TWO)
+  base = mixture2d.get_config()
+  loaded = arms.load(str(file))
+  whole = plan.make(base, loaded, arms.configs(base, loaded), [])
+  words = {0: "open('done', 'w')", 1: "raise ValueError('no luck')"}
+  monkeypatch.setattr(jobs, "ROOT", tmp_path)
+  monkeypatch.setattr(jobs, "command", lambda workdir, index, **_: [
+      sys.executable, "-S", "-c", words[index]])
+  errors = jobs.slurm(tmp_path, whole, [0, 1], at_once=0, resources={"timeout_min": 1},
+                      cluster="local")
+  assert list(errors) == [1] and "no luck" in errors[1] and (tmp_path / "done").exists()
+
+
+def test_slurm_without_slurm_is_one_line(tmp_path, monkeypatch):
+  pytest.importorskip("submitit")
+  monkeypatch.setenv("PATH", str(tmp_path))
+  code, _, err = sweep(written(tmp_path, TWO), tmp_path / "w", "--launcher=slurm")
+  assert code == 2 and err.startswith("error: --launcher=slurm: ") and err.count("\n") == 1
+
+
+def test_plan_only_writes_nothing(tmp_path):
+  code, out, _ = runner.call("sweep", *SMALL, f"--sweep={written(tmp_path, TWO)}", "--plan_only")
+  assert code == 0 and "2 arms, 2 models × 1 seeds, 2 programs" in out
+  assert [file.name for file in tmp_path.iterdir()] == ["sweep.py"]
+
+
+@pytest.mark.parametrize("name", ["parameterizations", "levels", "stochasticity"])
+def test_shipped_sweeps_are_accepted(name):
+  loaded = arms.load(str(runner.ROOT / "experiments" / "sweeps" / f"{name}.py"))
+  configs = arms.configs(mixture2d.get_config(), loaded)
+  made = plan.make(mixture2d.get_config(), loaded, configs, [])
+  assert len(made.groups) == 1 and len(configs) >= 16
