@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# One run on a slice of Cloud TPU VMs: makes the slice, installs this checkout on every host, and
+# starts the same command on all of them. jax finds the hosts (--multihost), process 0 writes.
+#
+#   NAME=dit ZONE=us-west4-a TYPE=v5litepod-256 VERSION=v2-alpha-tpuv5-lite \
+#     experiments/launch/tpu_vm.sh gs://bucket/runs/dit --config=experiments/configs/imagenet64_dit_xl2.py
+#
+# The workdir must be on a disk that every host sees: a bucket mounted by gcsfuse, or NFS; so must
+# data.path. `python -m experiments.plan --topology=v5e:16x16` says beforehand whether it fits.
+# The same command again goes on after a preemption. Delete the slice when done:
+#
+#   gcloud compute tpus tpu-vm delete "$NAME" --zone="$ZONE"
+#
+# Commands as in Google Cloud's "Run JAX code on TPU slices". Not run by this project's tests.
+set -euo pipefail
+: "${NAME:?name of the slice}" "${ZONE:?zone}" "${TYPE:?such as v5litepod-256}"
+: "${VERSION:?runtime of that type, such as v2-alpha-tpuv5-lite}"
+workdir=${1:?usage: tpu_vm.sh WORKDIR --config=… [--config.a.b=…]}
+shift
+root=$(cd "$(dirname "$0")/../.." && pwd)
+
+gcloud compute tpus tpu-vm describe "$NAME" --zone="$ZONE" >/dev/null 2>&1 ||
+  gcloud compute tpus tpu-vm create "$NAME" --zone="$ZONE" --accelerator-type="$TYPE" \
+    --version="$VERSION" ${SPOT:+--spot}
+
+archive=$(mktemp -d)/langevin_jax.tar.gz
+git -C "$root" archive --format=tar.gz --prefix=langevin_jax/ -o "$archive" HEAD
+gcloud compute tpus tpu-vm scp "$archive" "$NAME:" --zone="$ZONE" --worker=all
+command=$(printf '%q ' python3 -m experiments.train --multihost "--workdir=$workdir" "$@")
+gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --worker=all --command="
+  set -e
+  tar xzf langevin_jax.tar.gz
+  cd langevin_jax
+  pip install --quiet -e '.[tpu]'
+  $command"
