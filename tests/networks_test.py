@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from langevin_jax.networks import MLP, DiT, embeddings, products
+from langevin_jax.networks import MLP, DiT, dit, embeddings, products
 from langevin_jax.networks.dit import attention
 
 IMAGE, VECTOR, CLASSES = (3, 4, 6, 2), (3, 5), 3
@@ -167,6 +167,20 @@ def test_attention_is_the_textbook_sum():
   # float32 against float64, numbers of order one.
   np.testing.assert_allclose(
       attention(qkv, heads, "float32"), expected.reshape(batch, tokens, -1), atol=1e-5)
+
+
+def test_queries_in_parts_attend_as_all_at_once(monkeypatch):
+  qkv = jax.random.normal(jax.random.key(5), (2, 3 * dit.QUERIES, 3 * 2 * 8))
+  weigh = jax.random.normal(jax.random.key(6), (2, 3 * dit.QUERIES, 2 * 8))
+
+  def both(qkv):
+    return jax.value_and_grad(lambda q: jnp.sum(weigh * attention(q, 2, "float32")))(qkv)
+
+  parts = jax.jit(both)(qkv)
+  monkeypatch.setattr(dit, "QUERIES", 10**6)
+  whole = jax.jit(lambda qkv: both(qkv))(qkv)
+  np.testing.assert_allclose(parts[0], whole[0], rtol=1e-4)
+  np.testing.assert_allclose(parts[1], whole[1], atol=1e-5)
 
 
 def test_unrolled_and_rematerialised_are_the_same_function():
