@@ -3,6 +3,8 @@
 # make lint   ruff
 # make bench  speed against the bare network and PyTorch, quality of digits and the 2-D mixture,
 #             solvers against other libraries', inpainting against its baselines (about an hour)
+# make plan   memory, speed and largest batch of the two DiT-XL/2 configs on 256 v5e chips, without
+#             one (some minutes); CONFIGS=my.py TOPOLOGY=v5e:4x4,v5p:8x8x8 plan something else
 # make lock   pin again what is installed now
 #
 # PYTHON=python3.12 chooses another Python (3.11 or newer), in an environment of its own.
@@ -22,7 +24,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready-$(VERSION)
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check $(if $(LOCK),-c $(LOCK))
 
-.PHONY: demo test lint bench lock
+.PHONY: demo test lint bench plan lock
 
 demo: $(READY)
 	$(RUN) -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits
@@ -42,6 +44,24 @@ bench: $(READY)
 	$(RUN) -m experiments.benchmarks.quality --out=runs/bench/quality.json
 	$(RUN) -m experiments.benchmarks.solvers --out=runs/bench/solvers --workdir=runs/bench/digits-0
 	$(RUN) -m experiments.benchmarks.inpainting --workdir=runs/bench/digits-0
+
+# libtpu in an environment of its own: where it is installed, jax looks for TPUs.
+TPU := .venv-tpu$(VENV:.venv%=%)
+CONFIGS ?= experiments/configs/imagenet64_dit_xl2.py experiments/configs/latent_dit_xl2.py
+TOPOLOGY ?= v5e:16x16
+
+plan: $(TPU)/ready
+	set -e; for config in $(CONFIGS); do \
+	  $(TPU)/bin/python -m experiments.plan --config=$$config --topology=$(TOPOLOGY) \
+	    --out=runs/plan/$$(basename $$config .py).json; \
+	done
+
+$(TPU)/ready: pyproject.toml $(LOCK)
+	$(PYTHON) -m venv --clear $(TPU)
+	@echo "installing into $(TPU), once"
+	$(TPU)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(LOCK),-c $(LOCK)) \
+	  -e ".[tpu]"
+	touch $@
 
 lock: $(READY)
 	$(RUN) -m pip freeze --exclude-editable --exclude torch > locks/python$(VERSION).txt

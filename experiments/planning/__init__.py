@@ -1,0 +1,1 @@
+"""What a compiled training step costs: the parts of `experiments.plan`."""
