@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from experiments import hosts
+
 State = Any
 
 
@@ -64,32 +66,42 @@ def restore(
   steps = sorted(manager.all_steps(), reverse=True)
   damaged: dict[int, str] = {}
   for step in steps:
-    try:
-      found = manager.item_metadata(step)["state"]
-      if found is None:
-        raise ValueError("its metadata are missing")
-      found = getattr(found, "tree", found)
-    except (PermissionError, MemoryError):
-      raise
-    except Exception as error:
-      damaged[step] = _damage(step, error)
-      continue
-    _check_same(found, target, step)
-    try:
-      restored = manager.restore(step, args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(target)))["state"]
-    except (PermissionError, MemoryError):
-      raise
-    except Exception as error:
-      damaged[step] = _damage(step, error)
+    restored = _restored(manager, step, target, damaged)
+    # Several processes read a part each: what one of them cannot read, all leave.
+    if not hosts.everywhere(restored is not None):
+      damaged.setdefault(step, f"step {step}: another process cannot read it")
       continue
     if damaged and discard_damaged:
-      _discard(manager, damaged)
+      hosts.by_first(lambda: _discard(manager, damaged))
+      manager.reload()
     return restored
   if steps:
     raise ValueError(f"checkpoints: none of steps {steps} in {manager.directory} can be read: "
                      f"{'; '.join(damaged.values())}")
   return None
+
+
+def _restored(manager, step, target, damaged) -> State | None:
+  """The state of a step, or None where it cannot be read: `damaged` then says why."""
+  try:
+    found = manager.item_metadata(step)["state"]
+    if found is None:
+      raise ValueError("its metadata are missing")
+    found = getattr(found, "tree", found)
+  except (PermissionError, MemoryError):
+    raise
+  except Exception as error:
+    damaged[step] = _damage(step, error)
+    return None
+  _check_same(found, target, step)
+  try:
+    return manager.restore(step, args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(target)))["state"]
+  except (PermissionError, MemoryError):
+    raise
+  except Exception as error:
+    damaged[step] = _damage(step, error)
+    return None
 
 
 def _damage(step: int, error: Exception) -> str:
@@ -105,7 +117,6 @@ def _discard(manager: ocp.CheckpointManager, steps) -> None:
   for step in steps:
     shutil.rmtree(place / str(step), ignore_errors=True)
     shutil.move(pathlib.Path(manager.directory) / str(step), place / str(step))
-  manager.reload()
 
 
 def _check_same(found: State, target: State, step: int) -> None:

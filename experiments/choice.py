@@ -16,6 +16,9 @@ _EMA = flags.DEFINE_string(
     "ema", "", "Which average of the parameters: half_life=STEPS or relative_std=WIDTH (of the "
     "training), as kept by the run or else made of its snapshots, or none; the run's first "
     "half-life if not given.")
+_MESH = flags.DEFINE_string(
+    "mesh", "", "data,fsdp,tensor over the devices that there are, such as -1,4,1 for a model that "
+    "one of them cannot hold; all as data if not given, however the run was trained.")
 _HELP = {
     "sampler": "ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth, "
                "annealed_langevin or adaptive.",
@@ -103,6 +106,15 @@ def config(trained: config_lib.Config) -> config_lib.Config:
 def ema(trained: config_lib.Config, workdir: pathlib.Path) -> averages.Choice:
   """The average of the parameters that the flags ask for; raises ValueError where there is none."""
   return averages.named(_EMA.value, trained.training, workdir)
+
+
+def on_these_devices(trained: config_lib.Config) -> config_lib.Config:
+  """The run's config with the mesh of `--mesh`; raises ValueError where that is none."""
+  sizes = (_MESH.value or "-1,1,1").split(",")
+  if len(sizes) != 3:
+    raise ValueError(f"--mesh must be data,fsdp,tensor, such as -1,4,1; got {_MESH.value!r}")
+  return config_lib.override(trained, dict(
+      zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), sizes, strict=True)))
 
 
 def _replaced(sampling: config_lib.Sampling, given: dict, annealed: bool) -> set[str]:

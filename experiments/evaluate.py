@@ -23,6 +23,7 @@ from experiments import (
   data,
   distances,
   exact,
+  hosts,
   likelihoods,
   optimal,
   processes,
@@ -31,8 +32,10 @@ from experiments import (
   runs,
 )
 from experiments import config as config_lib
+from langevin_jax import paths
 
 flags.adopt_module_key_flags(choice)
+flags.adopt_module_key_flags(hosts)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 0, "How many; the config's if not given.")
 _OUT = flags.DEFINE_string(
@@ -57,6 +60,7 @@ def main() -> int:
   trained = records.read_config(workdir)
   config = choice.config(trained)
   runs.configure_jax(config)
+  hosts.connect()
   path = build.path(config.path)
   processes.check(config.sampling, path)
   average = choice.ema(trained, workdir)
@@ -64,8 +68,19 @@ def main() -> int:
   out = pathlib.Path(_OUT.value or workdir / "evaluation.json")
   if out.suffix != ".json":
     raise ValueError(f"--out must end in .json, got {out}")
-  run = runs.prepare(trained)
+  run = runs.prepare(choice.on_these_devices(trained))
   runs.check_labels(run, config.sampling)
+  with hosts.watched():
+    judge(run, config, path, workdir, average, settings, out)
+  return 0
+
+
+def judge(
+    run: runs.Run, config: config_lib.Config, path: paths.Path, workdir: pathlib.Path,
+    average: averages.Choice, settings: likelihoods.Settings | None, out: pathlib.Path,
+) -> None:
+  """Samples and likelihoods by all devices and processes, the rest by one of the first process."""
+  first = hosts.is_first()
   state = runs.restored(run, workdir)
   params, ema = averages.of(run, state, workdir, average)
   config = optimal.resolved(
@@ -76,28 +91,37 @@ def main() -> int:
       or len(dataset.train) + len(dataset.test), 20)
   seed = config.evaluation.seed
   labels = runs.data_labels(run, n, seed)
-  with progress.bar(n, 0, "sampling") as bar:
+  with progress.bar(n, 0, "sampling", shown=first) as bar:
     x = runs.draw(run, params, config.sampling, path, labels, seed=seed, progress=bar)
   x = data.standardise(x, dataset.mean, dataset.scale)
-
-  print("judging", flush=True)
-  rows = images(dataset, x, labels, seed) if dataset.kind == "image" else vectors(dataset, x, seed)
-  if dataset.num_classes and dataset.kind != "image":
-    rows += vector_agreement(dataset, x, labels)
-  if config.data.name == "mixture2d":
-    rows += exact.rows(run, params, path, x)
   facts = {
       "step": int(state.step), "num_samples": n, "num_train": len(run.dataset.train),
       "num_held_out": len(run.dataset.test), "path": dataclasses.asdict(config.path),
       "sampling": processes.resolved(config.sampling),
       "ema": ema}
+  likely = []
   if settings is not None:
-    with progress.bar(likelihoods.work(run, settings), 0, "likelihood") as bar:
-      more, facts["likelihood"] = likelihoods.rows(
+    with progress.bar(likelihoods.work(run, settings), 0, "likelihood", shown=first) as bar:
+      likely, facts["likelihood"] = likelihoods.rows(
           run, params, config.sampling, path, settings, bar)
-    rows += more
-  report(out, rows, facts)
-  return 0
+  params = params if run.mesh.size == 1 else hosts.fetch(params)
+  hosts.by_first(lambda: report(
+      out, samples_rows(runs.alone(run), params, path, dataset, x, labels) + likely, facts))
+
+
+def samples_rows(
+    run: runs.Run, params, path: paths.Path, dataset: data.Dataset, x: np.ndarray,
+    labels: np.ndarray,
+) -> list[Row]:
+  """What samples in standard units are worth, by the kind of the data."""
+  print("judging", flush=True)
+  seed = run.config.evaluation.seed
+  rows = images(dataset, x, labels, seed) if dataset.kind == "image" else vectors(dataset, x, seed)
+  if dataset.num_classes and dataset.kind != "image":
+    rows += vector_agreement(dataset, x, labels)
+  if run.config.data.name == "mixture2d":
+    rows += exact.rows(run, params, path, x)
+  return rows
 
 
 def likelihood_settings(sampling: config_lib.Sampling) -> likelihoods.Settings | None:

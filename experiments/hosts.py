@@ -81,6 +81,8 @@ def is_first() -> bool:
 def by_first(action: Callable[[], Result]) -> Result | None:
   """Process 0 runs `action`, the others wait until it has; all fail where it fails.
 
+  A process that ended early would count as lost. All must call it.
+
   Returns:
     What `action` returns on process 0, None on the others.
 
@@ -93,7 +95,7 @@ def by_first(action: Callable[[], Result]) -> Result | None:
   if is_first():
     try:
       result = action()
-    except (ValueError, OSError) as error:
+    except Exception as error:
       failure = error
   text = np.zeros(300, np.uint8)
   if failure:
@@ -105,6 +107,13 @@ def by_first(action: Callable[[], Result]) -> Result | None:
   if text:
     raise ValueError(f"process 0 says: {text}")
   return result
+
+
+def everywhere(fact: bool) -> bool:
+  """Whether it holds on every process; all must call it."""
+  if jax.process_count() == 1:
+    return fact
+  return bool(multihost_utils.process_allgather(np.asarray(fact)).all())
 
 
 def broadcast(value: Any) -> np.ndarray:
@@ -144,6 +153,21 @@ def place(
     return local[(*index[:axis], slice(first, first + stop - start), *index[axis + 1:])]
 
   return jax.make_array_from_callback(shape, sharding, piece)
+
+
+def spread(sharding: jax.sharding.Sharding, tree: Any) -> Any:
+  """The tree, which every process has as a whole, as global arrays."""
+  if jax.process_count() == 1:
+    return jax.device_put(tree, sharding)
+
+  def whole(leaf):
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      return jax.random.wrap_key_data(
+          whole(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    leaf = np.asarray(leaf)
+    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+  return jax.tree.map(whole, tree)
 
 
 def stopping() -> Callable[[int], bool]:

@@ -172,7 +172,7 @@ def _batches(mesh, params, function, arguments, size, progress) -> np.ndarray:
   parts = []
   for first in range(0, n, size):
     index = np.minimum(np.arange(first, first + size), n - 1)
-    batch = jax.device_put(tuple(a[index] for a in arguments), shardings.batch(mesh))
+    batch = hosts.spread(shardings.batch(mesh), tuple(a[index] for a in arguments))
     parts.append(hosts.fetch(compiled(params, *batch)).astype(np.float64)[:n - first])
     progress(min(first + size, n))
   return np.concatenate(parts)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import config as config_lib
-from experiments import processes, progress, records, runs
+from experiments import hosts, processes, progress, records, runs
 from langevin_jax import paths, samplers
 
 # Starting states, and rounds in which every level is moved once.
@@ -36,11 +36,18 @@ def resolved(
   key = json.dumps({"step": step, "ema": ema, "path": dataclasses.asdict(config.path),
                     **{name: getattr(sampling, name) for name in names}}, sort_keys=True)
   file = workdir / "grids.json"
-  known = json.loads(file.read_text()) if file.is_file() else {}
-  if key not in known:
-    known[key] = _optimise(run, params, sampling, path)
-    records.write_text(file, json.dumps(known, indent=2) + "\n")
-  levels = tuple(known[key])
+  read = lambda: json.loads(file.read_text()) if file.is_file() else {}
+  if run.mesh.size > 1:
+    run, params = runs.alone(run), hosts.fetch(params)
+
+  def find():
+    known = read()
+    if key not in known:
+      known[key] = _optimise(run, params, sampling, path)
+      records.write_text(file, json.dumps(known, indent=2) + "\n")
+
+  hosts.by_first(find)
+  levels = tuple(read()[key])
   return dataclasses.replace(config, sampling=dataclasses.replace(
       sampling, grid="levels", levels=levels, steps=len(levels)))
 

@@ -41,9 +41,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     ValueError: it is a file, or another process writes there; says which.
     OSError: it cannot be made or written.
   """
-  if workdir.exists() and not workdir.is_dir():
-    raise ValueError(f"--workdir {workdir} is a file")
-  workdir.mkdir(parents=True, exist_ok=True)
+  _make(workdir)
   with (workdir / ".lock").open("a+") as file:
     try:
       # The kernel's lock: it ends with the process, however that ends.
@@ -56,7 +54,16 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}")
     file.flush()
-    yield
+    try:
+      yield
+    finally:
+      file.truncate(0)
+
+
+def _make(workdir: pathlib.Path) -> None:
+  if workdir.exists() and not workdir.is_dir():
+    raise ValueError(f"--workdir {workdir} is a file")
+  workdir.mkdir(parents=True, exist_ok=True)
 
 
 # How a run is carried out, not what it learns: free to change when it goes on.
@@ -83,7 +90,7 @@ def claim(workdir: pathlib.Path, config: config_lib.Config) -> None:
     return
   if (workdir / "checkpoints").exists():
     raise ValueError(f"--workdir {workdir} holds checkpoints without a config.json")
-  workdir.mkdir(parents=True, exist_ok=True)
+  _make(workdir)
   write_text(file, config_lib.to_json(config))
 
 

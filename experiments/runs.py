@@ -90,6 +90,15 @@ def assemble(
   return Run(config, None, mesh, path, apply, start, loss, optimizer, averages)
 
 
+def alone(run: Run) -> Run:
+  """The same run on one device of this process, for what is too small to be split."""
+  if run.mesh.size == 1:
+    return run
+  mesh = meshes.make(config_lib.Mesh(), jax.local_devices()[:1])
+  return assemble(run.config, run.dataset.train.shape[1:], run.dataset.num_classes,
+                  mesh)._replace(dataset=run.dataset)
+
+
 def abstract_state(run: Run) -> training.TrainState:
   """Shapes, dtypes and shardings of the run's state: what a checkpoint is restored into."""
   shapes = jax.eval_shape(run.init, jax.random.key(run.config.seed))
@@ -267,9 +276,9 @@ def trajectory(
 ) -> samplers.Trajectory:
   """The whole reverse runs of the first len(labels) samples of `batches`, on the path's own scale.
 
-  In standard units and neither clipped nor rounded; on one device.
+  In standard units and neither clipped nor rounded; on one device, where `params` must be whole.
   """
-  n = len(labels)
+  run, n = alone(run), len(labels)
   arguments = _arguments(None, labels, np.arange(n), seed, known)
   run_back = _drawing(run, sampling, path, (n, *run.dataset.train.shape[1:]), known,
                       samplers.trajectory)
@@ -303,7 +312,7 @@ def _arguments(mesh, labels, index, seed, known) -> tuple:
   given = (None, None) if known is None else (
       known.values[index % len(known.values)], known.mask[index % len(known.mask)])
   arguments = keys, labels[index], *given
-  return arguments if mesh is None else jax.device_put(arguments, shardings.batch(mesh))
+  return arguments if mesh is None else hosts.spread(shardings.batch(mesh), arguments)
 
 
 def _finished(run, first, x, n, known, sampling) -> np.ndarray:

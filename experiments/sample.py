@@ -24,6 +24,7 @@ from experiments import (
   choice,
   cli,
   data,
+  hosts,
   inpaint,
   optimal,
   plots,
@@ -38,6 +39,7 @@ from langevin_jax import paths
 from langevin_jax.samplers import levels
 
 flags.adopt_module_key_flags(choice)
+flags.adopt_module_key_flags(hosts)
 flags.adopt_module_key_flags(inpaint)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
 _NUM_SAMPLES = flags.DEFINE_integer(
@@ -59,6 +61,7 @@ def main() -> int:
   trained = records.read_config(workdir)
   config = choice.config(trained)
   runs.configure_jax(config)
+  hosts.connect()
   out = pathlib.Path(_OUT.value or workdir / "samples.npy")
   if out.suffix != ".npy":
     raise ValueError(f"--out must end in .npy, got {out}")
@@ -71,7 +74,7 @@ def main() -> int:
   if config.sampling.sampler == "adaptive" and (painting is not None or _TRAJECTORY.value):
     raise ValueError("--sampler=adaptive has no levels at which to keep states or change them: "
                      "choose another sampler for --trajectory and inpainting")
-  run = runs.prepare(trained)
+  run = runs.prepare(choice.on_these_devices(trained))
   known = None if painting is None else inpaint.known(run, painting[1])
   n = build.at_least("num_samples", _number(known), 1)
   labels, named = _labels(run, config.sampling, n, known)
@@ -86,35 +89,54 @@ def main() -> int:
       "ema": ema}
   if painting is not None:
     made["inpainting"] = painting[0] | inpaint.described(known)
-  stream = streams.Stream(out, (n, *run.dataset.train.shape[1:]), made)
-  if config.sampling.sampler != "adaptive":
-    made["network_calls"] = processes.network_calls(
-        config.sampling, path, *([inpaint.wrap(known.method)] if known else []))
-  made["commit"] = records.commit()
-  if stream.done:
-    print(f"going on with {out} at sample {stream.done} of {n}", flush=True)
-  draw(run, params, config.sampling, path, labels, known, stream)
-  write(run, params, config, path, labels, known, made, out)
-  stream.forget()
+  with hosts.watched():
+    stream = hosts.by_first(
+        lambda: streams.Stream(out, (n, *run.dataset.train.shape[1:]), made))
+    if config.sampling.sampler != "adaptive":
+      made["network_calls"] = processes.network_calls(
+          config.sampling, path, *([inpaint.wrap(known.method)] if known else []))
+    made["commit"] = records.commit()
+    done = int(hosts.broadcast(stream.done if stream else 0))
+    if stream and done:
+      print(f"going on with {out} at sample {done} of {n}", flush=True)
+    draw(run, params, config.sampling, path, labels, known, stream, done)
+    # What is left is small: one device of the first process is enough.
+    params = params if run.mesh.size == 1 else hosts.fetch(params)
+
+    def finish():
+      write(run, params, config, path, labels, known, made, out)
+      stream.forget()
+
+    hosts.by_first(finish)
   return 0
 
 
-def draw(run, params, sampling, path, labels, known, stream: streams.Stream) -> None:
-  """Fills the stream from where it is, and gives the file its name."""
+def draw(
+    run, params, sampling, path, labels, known, stream: streams.Stream | None, done: int
+) -> None:
+  """Fills the stream, of which `done` are there, and gives the file its name.
+
+  All processes draw; the first one, which alone has a stream, writes.
+  """
   what = "sampling" if known is None else "inpainting"
-  with progress.bar(len(labels), stream.done, what) as bar:
+  with progress.bar(len(labels), done, what, shown=stream is not None) as bar:
     try:
-      if stream.done < len(labels):
-        for x in runs.batches(run, params, sampling, path, labels, seed=_SEED.value,
-                              start=stream.done, known=known):
-          stream.write(x)
-          bar(stream.done)
+      if done < len(labels):
+        for x in runs.batches(run, params, sampling, path, labels, seed=_SEED.value, start=done,
+                              known=known):
+          done += len(x)
+          if stream:
+            stream.write(x)
+          bar(done)
     except FloatingPointError:
-      stream.discard()
+      if stream:
+        stream.discard()
       raise
     finally:
-      stream.close()
-  stream.finish()
+      if stream:
+        stream.close()
+  if stream:
+    stream.finish()
 
 
 def write(

@@ -11,12 +11,13 @@ import json
 import pathlib
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
 
-from experiments import checkpoints, cli, data, hosts, plots, progress, records, runs
+from experiments import averages, checkpoints, cli, data, hosts, plots, progress, records, runs
 from experiments import config as config_lib
 from langevin_jax import training
 from langevin_jax.training import shardings
@@ -37,7 +38,7 @@ def main() -> int:
       held.enter_context(records.locked(workdir))
       records.claim(workdir, config)
 
-    hosts.by_first("claim", claim)
+    hosts.by_first(claim)
     train(run, workdir)
   return 0
 
@@ -52,7 +53,9 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
   """
   config, first_host = run.config.training, hosts.is_first()
   stop = hosts.stopping()
-  with checkpoints.manager(workdir, keep=config.keep_checkpoints) as manager:
+  with contextlib.ExitStack() as open_:
+    manager = open_.enter_context(checkpoints.manager(workdir, keep=config.keep_checkpoints))
+    snapshots = open_.enter_context(averages.manager(workdir)) if config.snapshot_every else None
     state = checkpoints.restore(manager, runs.abstract_state(run), discard_damaged=True)
     if state is None:
       state = runs.start(run)
@@ -67,14 +70,20 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
     started = time.monotonic()
     with contextlib.closing(reporter), progress.bar(
         config.steps, first, "training", shown=first_host) as bar:
-      for dispatch, (start, after, measured) in enumerate(_steps(run, state, reporter)):
-        state, end = after, start + len(measured.loss)
+      for dispatch, (start, after, sent) in enumerate(_steps(run, state)):
+        state, end = after, start + len(sent.measured.loss)
         due = end // config.checkpoint_every > start // config.checkpoint_every
         leaving = stop(dispatch) or end == config.steps
-        reporter.add(start, measured, now=due or leaving)
+        snapshot = averages.snapshot_due(config, start, end)
+        # What is to be saved is known to be finite first.
+        reporter.add(start, sent, now=due or leaving or snapshot)
         bar(end, reporter.summary)
+        if snapshot:
+          averages.save_snapshot(snapshots, end, state, config)
         if due or leaving:
           reporter.flush()
+          if snapshots:
+            checkpoints.finish(snapshots)
           checkpoints.save(manager, end, state)
           saved = end
         if leaving:
@@ -89,22 +98,31 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
            "sha256": records.sha256(hosts.fetch(state.params)),
            "sha256_ema": records.sha256(hosts.fetch(state.ema[0]))}
-  if not first_host:
-    return state
-  if first == saved and json.loads((workdir / "manifest.json").read_text())["finished"]:
-    say(f"{workdir} is trained to step {saved} already", flush=True)
-    return state
-  records.manifest(workdir, run.config, finished=True, **facts)
-  plots.training(workdir, run)
-  say(f"trained to step {saved} in {workdir} ({seconds:.0f} s from step {first}); "
-      f"sha256 of the parameters {facts['sha256'][:16]}", flush=True)
+
+  def finish():
+    if first == saved and json.loads((workdir / "manifest.json").read_text())["finished"]:
+      print(f"{workdir} is trained to step {saved} already", flush=True)
+      return
+    records.manifest(workdir, run.config, finished=True, **facts)
+    plots.training(workdir, run)
+    print(f"trained to step {saved} in {workdir} ({seconds:.0f} s from step {first}); "
+          f"sha256 of the parameters {facts['sha256'][:16]}", flush=True)
+
+  hosts.by_first(finish)
   return state
 
 
+class _Sent(NamedTuple):
+  """A dispatch: its metrics, with an axis of steps, still on their way; the host's share."""
+
+  measured: training.Metrics
+  host_seconds: float
+
+
 def _steps(
-    run: runs.Run, state: training.TrainState, reporter: "_Reporter"
-) -> Iterator[tuple[int, training.TrainState, training.Metrics]]:
-  """(first step, state after, metrics with leading axis K, still on their way) of each dispatch.
+    run: runs.Run, state: training.TrainState
+) -> Iterator[tuple[int, training.TrainState, _Sent]]:
+  """(first step, state after, what was sent) of each dispatch.
 
   Dispatches are sent ahead of the metrics that are read, so the device never waits for the host.
   """
@@ -113,9 +131,8 @@ def _steps(
   step = runs.train_step(run, many=many)
   place = shardings.batch(run.mesh)
   held = hosts.rows(place, (config.batch_size,))
-  batches = (tuple(part[held] for part in data.batch(
-      run.dataset, seed=run.config.seed, step=i, batch_size=config.batch_size))
-      for i in range(int(state.step), config.steps))
+  batches = data.stream(run.dataset, seed=run.config.seed, start=int(state.step), stop=config.steps,
+                        batch_size=config.batch_size, rows=held)
   seed = np.uint32(run.config.seed + 1)
   for start in range(int(state.step), config.steps, config.steps_per_dispatch):
     begun = time.perf_counter()
@@ -126,16 +143,15 @@ def _steps(
     batch = tuple(hosts.place(shardings.batch(run.mesh, axis=axis), part, held, config.batch_size,
                               axis=axis) for part in local)
     state, measured = step(state, seed, batch)
-    reporter.host_seconds += time.perf_counter() - begun
-    yield start, state, measured
+    yield start, state, _Sent(measured, time.perf_counter() - begun)
 
 
 class _Reporter:
   """Averages metrics over windows of `log_every` steps and writes a line for each.
 
-  `metrics` is None where another process writes. `host_seconds` is what the caller has spent on
-  sending off dispatches; the rest of the time was spent waiting for the devices, which therefore
-  had work.
+  `metrics` is None where another process writes. `host_seconds_per_step` is what was spent on
+  sending off dispatches; the rest of the time the host waited for the devices, which therefore had
+  work.
   """
 
   def __init__(
@@ -143,18 +159,17 @@ class _Reporter:
   ):
     self._config, self._metrics = config, metrics
     self._window: list[training.Metrics] = []
-    self._pending: list[tuple[int, training.Metrics]] = []
-    self._begun, self._last = time.monotonic(), step
-    self.host_seconds = 0.0
+    self._pending: list[tuple[int, _Sent]] = []
+    self._begun, self._last, self._host_seconds = time.monotonic(), step, 0.0
     self.summary = ""
 
-  def add(self, start: int, measured: training.Metrics, *, now: bool) -> None:
+  def add(self, start: int, sent: _Sent, *, now: bool) -> None:
     """Takes the metrics of steps start…; reads what is not to be in flight, or all if `now`."""
-    self._pending.append((start, measured))
+    self._pending.append((start, sent))
     while len(self._pending) > (0 if now else self._config.dispatches_in_flight - 1):
       self._read(*self._pending.pop(0))
     if now:
-      self._write(start + len(measured.loss))
+      self._write(start + len(sent.measured.loss))
 
   def flush(self) -> None:
     if self._metrics:
@@ -164,8 +179,9 @@ class _Reporter:
     if self._metrics:
       self._metrics.close()
 
-  def _read(self, start: int, measured: training.Metrics) -> None:
-    measured = jax.device_get(measured)
+  def _read(self, start: int, sent: _Sent) -> None:
+    measured = jax.device_get(sent.measured)
+    self._host_seconds += sent.host_seconds
     if not measured.finite.all():
       i = int(np.argmin(measured.finite))
       ell = float(measured.worst_half_log_snr[i])
@@ -192,9 +208,9 @@ class _Reporter:
           "level_error": window.level_error.sum(0).round(6).tolist(),
           "level_count": window.level_count.sum(0).tolist(),
       }, seconds=seconds, steps_per_second=steps / seconds,
-          host_seconds_per_step=self.host_seconds / steps)
+          host_seconds_per_step=self._host_seconds / steps)
     self.summary = f"loss {window.loss.mean():.4f}"
-    self._window, self._begun, self._last, self.host_seconds = [], now, step, 0.0
+    self._window, self._begun, self._last, self._host_seconds = [], now, step, 0.0
 
 
 if __name__ == "__main__":

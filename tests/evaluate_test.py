@@ -10,7 +10,7 @@ import pytest
 import runner
 from runner import SMALL
 
-from experiments import build, config, data, exact, likelihoods, records, runs
+from experiments import build, config, data, exact, likelihoods, meshes, records, runs
 from langevin_jax import mixtures, paths, predictions
 
 
@@ -240,5 +240,9 @@ def test_every_shipped_config_builds(tmp_path):
     settings = config.override(config.load(str(file)), given.get(file.stem, {}))
     build.network(settings.network, (3,) if settings.network.name == "mlp" else (32, 32, 3), 0)
     assert config.from_json(config.to_json(settings)) == settings
-    if file.stem != "fashion_mnist":
+    if settings.data.name == "array_record":
+      # A config for a pod: its data are elsewhere, and its mesh is of other devices.
+      one = meshes.make(config.Mesh())
+      assert runs.assemble(settings, *data.shape_of(settings.data), one).mesh.size == 1
+    elif file.stem != "fashion_mnist":
       runs.prepare(settings)

@@ -1,0 +1,214 @@
+"""What goes wrong around a run: writers, disks and clocks; nothing is lost and one line says it."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import unittest.mock
+
+import pytest
+import runner
+from runner import SMALL
+
+from experiments import averages, records
+
+STEPS = ("--config.training.steps=60", "--config.training.checkpoint_every=20",
+         "--config.training.ema_relative_std=0.05,0.1", "--config.training.snapshot_every=15")
+
+
+def manifest(workdir):
+  return json.loads((workdir / "manifest.json").read_text())
+
+
+def unclocked(workdir):
+  return [{name: value for name, value in line.items() if name not in records.CLOCKED}
+          for line in records.read_metrics(workdir)]
+
+
+def same(one, two):
+  assert manifest(one)["sha256"] == manifest(two)["sha256"]
+  assert manifest(one)["sha256_ema"] == manifest(two)["sha256_ema"]
+  assert unclocked(one) == unclocked(two)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("faults") / "run"
+  code, _, err = runner.call("train", *SMALL, *STEPS, f"--workdir={workdir}")
+  assert code == 0, err
+  return workdir
+
+
+def test_a_second_writer_is_refused_and_a_killed_one_leaves_no_lock(undisturbed, tmp_path):
+  workdir = tmp_path / "run"
+  first = runner.start("train", *SMALL, "--config.training.steps=20000", f"--workdir={workdir}")
+  try:
+    deadline = time.monotonic() + 100
+    while not (workdir / "metrics.jsonl").exists():
+      assert first.poll() is None and time.monotonic() < deadline
+      time.sleep(0.02)
+    code, _, err = runner.call("train", *SMALL, "--config.training.steps=20000",
+                               f"--workdir={workdir}")
+    assert code == 2 and len(err.splitlines()) == 1
+    assert f"is in use by process {first.pid}" in err and "choose another --workdir" in err
+  finally:
+    first.kill()
+    first.communicate()
+  with records.locked(workdir):
+    pass
+
+
+@pytest.mark.parametrize("jump", [-3600.0 * 24, 3600.0 * 24 * 365])
+def test_a_clock_that_is_set_during_the_run_loses_nothing(undisturbed, tmp_path, jump):
+  """The wall clock is set back a day, or a year ahead, at step 30.
+
+  Orbax times its own waits by it: should one be under way it may give up, in one line, and the same
+  command goes on.
+  """
+  true, add = time.time, averages.snapshot_due
+
+  def due(config, start, end):
+    moved.append(jump if end >= 30 else 0.0)
+    return add(config, start, end)
+
+  workdir, moved = tmp_path / "run", [0.0]
+  arguments = (*SMALL, *STEPS, f"--workdir={workdir}")
+  with (unittest.mock.patch.object(time, "time", lambda: true() + moved[-1]),
+        unittest.mock.patch.object(averages, "snapshot_due", due)):
+    code, _, err = runner.call("train", *arguments)
+  if code:
+    assert code == 2 and len(err.splitlines()) == 1 and "earlier ones are complete" in err
+    code, _, err = runner.call("train", *arguments)
+  assert code == 0, err
+  assert moved[-1] == jump
+  same(workdir, undisturbed)
+  assert all(line["seconds"] < 600 for line in records.read_metrics(workdir))
+
+
+def test_a_corrupt_newest_checkpoint_gives_way_to_the_one_before(undisturbed, tmp_path):
+  """Bits flipped in the middle of every large file of the newest step, sizes kept."""
+  workdir = tmp_path / "run"
+  shutil.copytree(undisturbed, workdir)
+  flipped = 0
+  for file in (workdir / "checkpoints" / "60").rglob("*"):
+    if file.is_file() and file.stat().st_size > 2000:
+      content = bytearray(file.read_bytes())
+      middle = len(content) // 2
+      content[middle:middle + 64] = bytes(byte ^ 0xFF for byte in content[middle:middle + 64])
+      file.write_bytes(content)
+      flipped += 1
+  assert flipped
+  (workdir / "manifest.json").unlink()
+  code, out, err = runner.call("train", *SMALL, *STEPS, f"--workdir={workdir}")
+  assert code == 0, err
+  assert "checkpoint of step 60 is damaged, trying the one before" in err
+  assert "at step 40 of 60" in out
+  same(workdir, undisturbed)
+  assert (workdir / "damaged_checkpoints" / "60").is_dir()
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(undisturbed, tmp_path):
+  workdir = tmp_path / "run"
+  usage, asked = shutil.disk_usage, []
+
+  def full(path):
+    # Room for the snapshot of step 15, the checkpoint of 20 and the snapshot of 30, then none.
+    asked.append(path)
+    return usage(path)._replace(free=2**40 if len(asked) <= 3 else 0)
+
+  with unittest.mock.patch.object(shutil, "disk_usage", full):
+    code, _, err = runner.call("train", *SMALL, *STEPS, f"--workdir={workdir}")
+  assert code == 2 and "disk full: the checkpoint of step 40" in err and "are complete" in err
+  assert len(err.splitlines()) == 1
+  assert [step.name for step in (workdir / "checkpoints").iterdir()] == ["20"]
+  code, out, err = runner.call("train", *SMALL, *STEPS, f"--workdir={workdir}")
+  assert code == 0 and "at step 20 of 60" in out, err
+  same(workdir, undisturbed)
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare (util-linux)")
+def test_a_disk_that_is_really_full(tmp_path):
+  """A file system of 1 MB, in a mount namespace of its own: Orbax runs out of it by itself."""
+  room = tmp_path / "room"
+  room.mkdir()
+  script = (f"mount -t tmpfs -o size=1m none {room} && exec {sys.executable} -m experiments.train "
+            f"{' '.join(SMALL)} --config.network.width=256 --config.training.steps=20 "
+            f"--workdir={room}/run")
+  done = subprocess.run(
+      ["unshare", "-rm", "sh", "-c", script], cwd=runner.ROOT, capture_output=True, text=True,
+      timeout=200, env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(runner.cache())})
+  if "mount" in done.stderr or "unshare" in done.stderr:
+    pytest.skip("this machine allows no mounts")
+  assert done.returncode == 2, done.stderr
+  assert "disk full" in done.stderr or "could not be written" in done.stderr, done.stderr
+  assert "Traceback" not in done.stderr.splitlines()[-1]
+
+
+def test_a_read_only_workdir_is_one_line(undisturbed, tmp_path):
+  """Root ignores modes, so this is a bind mount made read-only where that is allowed."""
+  script = (f"mount --bind {undisturbed} {undisturbed} && mount -o remount,ro,bind {undisturbed} "
+            f"&& exec {sys.executable} -m experiments.train {' '.join(SMALL)} {' '.join(STEPS)} "
+            f"--workdir={undisturbed}")
+  before = manifest(undisturbed)
+  if shutil.which("unshare") is None:
+    pytest.skip("needs unshare (util-linux)")
+  done = subprocess.run(
+      ["unshare", "-rm", "sh", "-c", script], cwd=runner.ROOT, capture_output=True, text=True,
+      timeout=100)
+  if "mount" in done.stderr or "unshare" in done.stderr:
+    pytest.skip("this machine allows no mounts")
+  assert done.returncode == 2
+  assert "Read-only file system" in done.stderr and len(done.stderr.splitlines()) == 1
+  assert manifest(undisturbed) == before
+
+
+def test_another_mesh_is_how_and_not_what(undisturbed, tmp_path, capsys):
+  """A run goes on under other execution settings, which it says; another recipe is refused."""
+  workdir = tmp_path / "run"
+  shutil.copytree(undisturbed, workdir)
+  code, out, err = runner.call("train", *SMALL, *STEPS, "--config.mesh.data=1",
+                               "--config.training.dispatches_in_flight=3", f"--workdir={workdir}")
+  assert code == 0, err
+  assert "goes on with training.dispatches_in_flight: 2 → 3; mesh.data: -1 → 1" in out
+  assert records.read_config(workdir).mesh.data == 1
+  code, _, err = runner.call("train", *SMALL, *STEPS, "--config.training.accumulation=2",
+                             f"--workdir={workdir}")
+  assert code == 2 and "training.accumulation: 1 → 2" in err
+
+
+def test_lines_tell_the_host_s_share_and_all_the_seconds(undisturbed):
+  lines = records.read_metrics(undisturbed)
+  assert [line["step"] for line in lines] == [10, 15, 20, 30, 40, 45, 50, 60]
+  seconds = [line["seconds"] for line in lines]
+  assert seconds == sorted(seconds) and seconds[0] > 0
+  for line in lines:
+    assert line["host_seconds_per_step"] > 0
+  # The first dispatch is compiled while the host waits.
+  assert seconds[-1] > 60 * min(line["host_seconds_per_step"] for line in lines)
+
+
+def test_snapshots_are_those_of_the_plan(undisturbed):
+  with averages.manager(undisturbed, read_only=True) as snapshots:
+    assert sorted(snapshots.all_steps()) == [15, 30, 45, 60]
+
+
+def test_killed_with_snapshots_being_written_ends_with_the_same(undisturbed, tmp_path):
+  """SIGKILL at once after a snapshot appears, three times: it lies before the next checkpoint."""
+  workdir = tmp_path / "run"
+  for step in (15, 30, 45):
+    process = runner.start("train", *SMALL, *STEPS, f"--workdir={workdir}")
+    deadline = time.monotonic() + 100
+    while not (workdir / "snapshots" / str(step)).exists() and process.poll() is None:
+      assert time.monotonic() < deadline
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+  code, _, err = runner.run("train", *SMALL, *STEPS, f"--workdir={workdir}")
+  assert code == 0, err
+  same(workdir, undisturbed)
+  names = lambda place: sorted(step.name for step in pathlib.Path(place, "snapshots").iterdir()
+                               if step.name.isdigit())
+  assert names(workdir) == names(undisturbed)

@@ -1,0 +1,196 @@
+"""Two real processes on loopback: as one, stopped as one, and not left waiting for a dead one.
+
+Every process has one device and a hard limit on its time.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+import runner
+from runner import SMALL
+
+from experiments import records
+
+STEPS = "--config.training.steps=60", "--config.training.checkpoint_every=20"
+LONG = ("--config.training.steps=20000", "--config.training.checkpoint_every=200",
+        "--config.training.log_every=100")
+
+
+@contextlib.contextmanager
+def pair(module, *arguments):
+  """Both processes of a run, killed on the way out if they are still there."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  processes = [
+      runner.start(module, *arguments, f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
+                   f"--process_id={i}", "--peer_timeout=10") for i in range(2)]
+  try:
+    yield processes
+  finally:
+    for process in processes:
+      process.kill()
+      process.communicate()
+
+
+def ends(processes, timeout=100):
+  """(code, out, err) of each."""
+  answers = []
+  for process in processes:
+    out, err = process.communicate(timeout=timeout)
+    answers.append((process.returncode, out, err))
+  return answers
+
+
+def wait_for(condition, processes, seconds=80):
+  deadline = time.monotonic() + seconds
+  while not condition() and all(p.poll() is None for p in processes):
+    assert time.monotonic() < deadline, "too slow"
+    time.sleep(0.02)
+  assert condition(), ends(processes)
+
+
+def manifest(workdir):
+  return json.loads((workdir / "manifest.json").read_text())
+
+
+def unclocked(workdir):
+  return [{name: value for name, value in line.items() if name not in records.CLOCKED}
+          for line in records.read_metrics(workdir)]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("hosts") / "one"
+  code, _, err = runner.run("train", *SMALL, *STEPS, f"--workdir={workdir}")
+  assert code == 0, err
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("hosts") / "two"
+  with pair("train", *SMALL, *STEPS, f"--workdir={workdir}") as processes:
+    answers = ends(processes)
+  assert [code for code, _, _ in answers] == [0, 0], "\n".join(map(str, answers))
+  assert "trained to step 60" in answers[0][1] and "trained" not in answers[1][1]
+  return workdir
+
+
+def test_two_processes_train_as_one(one, two):
+  assert manifest(two)["finished"] and len(manifest(two)["devices"]) == 2
+  lines = unclocked(one), unclocked(two)
+  assert [line["step"] for line in lines[1]] == [line["step"] for line in lines[0]]
+  for alone, together in zip(*lines, strict=True):
+    np.testing.assert_allclose(together["loss"], alone["loss"], rtol=1e-5)
+    assert together["level_count"] == alone["level_count"]
+
+
+def test_one_process_goes_on_where_two_have_been(two, tmp_path):
+  """The checkpoints of two processes are those of any mesh: sampled and judged by one."""
+  code, _, err = runner.run("evaluate", f"--workdir={two}", "--num_samples=100",
+                              f"--out={tmp_path / 'one.json'}")
+  assert code == 0, err
+
+
+def test_two_processes_sample_and_judge_as_one(two, tmp_path):
+  code, _, err = runner.run("sample", f"--workdir={two}", "--num_samples=150",
+                            f"--out={tmp_path / 'alone.npy'}")
+  assert code == 0, err
+  with pair("sample", f"--workdir={two}", "--num_samples=150",
+            f"--out={tmp_path / 'together.npy'}") as processes:
+    answers = ends(processes)
+  assert [code for code, _, _ in answers] == [0, 0], "\n".join(map(str, answers))
+  alone, together = (np.load(tmp_path / f"{name}.npy") for name in ("alone", "together"))
+  np.testing.assert_allclose(together, alone, atol=1e-5)
+  assert together.std() > 0.1
+  with pair("evaluate", f"--workdir={two}", "--num_samples=100",
+            f"--out={tmp_path / 'together.json'}") as processes:
+    answers = ends(processes)
+  assert [code for code, _, _ in answers] == [0, 0], "\n".join(map(str, answers))
+  assert json.loads((tmp_path / "together.json").read_text())["metrics"]
+
+
+def test_sigterm_to_one_saves_the_same_step_on_both_and_a_restart_goes_on(tmp_path):
+  workdir = tmp_path / "run"
+  with pair("train", *SMALL, *LONG, f"--workdir={workdir}") as processes:
+    wait_for((workdir / "checkpoints" / "200").exists, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    answers = ends(processes)
+  assert [code for code, _, _ in answers] == [0, 0], "\n".join(map(str, answers))
+  stopped = int(answers[0][1].split("stopped at step ")[1].split()[0])
+  steps = [int(step.name) for step in (workdir / "checkpoints").iterdir()]
+  assert max(steps) == stopped
+  with pair("train", *SMALL, *LONG, f"--workdir={workdir}") as processes:
+    wait_for((workdir / "checkpoints" / str((stopped // 200 + 1) * 200)).exists, processes)
+    processes[0].send_signal(signal.SIGTERM)
+    answers = ends(processes)
+  assert [code for code, _, _ in answers] == [0, 0], "\n".join(map(str, answers))
+  assert f"resuming {workdir} at step {stopped}" in answers[0][1]
+  written = [line["step"] for line in records.read_metrics(workdir)]
+  assert written == sorted(set(written))
+
+
+def test_killed_at_random_moments_two_processes_end_as_if_they_had_not_been(two, tmp_path):
+  """Both are killed at once, anywhere from their first save on; KILLS=20 tries harder."""
+  workdir, dice, kills = tmp_path / "run", random.Random(0), int(os.environ.get("KILLS", "2"))
+  steps = f"--config.training.steps={40 * (kills + 2)}", "--config.training.checkpoint_every=10"
+  newest = lambda: max([0, *(int(step.name) for step in (workdir / "checkpoints").glob("*")
+                             if step.name.isdigit())])
+  whole = tmp_path / "whole"
+  with pair("train", *SMALL, *steps, f"--workdir={whole}") as processes:
+    assert [code for code, _, _ in ends(processes)] == [0, 0]
+  for _ in range(kills):
+    before = newest()
+    with pair("train", *SMALL, *steps, f"--workdir={workdir}") as processes:
+      wait_for(lambda before=before: newest() > before, processes)
+      time.sleep(dice.uniform(0.0, 0.3))
+      for process in processes:
+        process.send_signal(signal.SIGKILL)
+  with pair("train", *SMALL, *steps, f"--workdir={workdir}") as processes:
+    answers = ends(processes)
+  assert [code for code, _, _ in answers] == [0, 0], "\n".join(map(str, answers))
+  lines = unclocked(whole), unclocked(workdir)
+  assert [line["step"] for line in lines[1]] == [line["step"] for line in lines[0]]
+  for one, other in zip(*lines, strict=True):
+    np.testing.assert_allclose(other["loss"], one["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("victim", "number"), [
+    (1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_a_dead_peer_does_not_leave_the_other_waiting(tmp_path, victim, number):
+  """Its connection closes, or its heartbeats stop for --peer_timeout seconds."""
+  workdir = tmp_path / "run"
+  with pair("train", *SMALL, *LONG, f"--workdir={workdir}") as processes:
+    wait_for((workdir / "checkpoints" / "200").exists, processes)
+    processes[victim].send_signal(number)
+    _, err = processes[1 - victim].communicate(timeout=60)
+    code = processes[1 - victim].returncode
+  assert code != 0
+  # Ours where a collective fails first, jax's own where the heartbeat does.
+  assert ("another process has ended or cannot be reached" in err
+          or "another task died" in err), err
+  assert "Current thread" not in err
+  assert max(int(step.name) for step in (workdir / "checkpoints").iterdir()
+             if step.name.isdigit()) >= 200
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--num_processes=2"], "--num_processes goes with --coordinator=host:port"),
+    (["--coordinator=somewhere"], "--coordinator must be host:port, got 'somewhere'"),
+    (["--coordinator=127.0.0.1:1234"], "--coordinator needs --num_processes too"),
+    (["--coordinator=127.0.0.1:1234", "--num_processes=2"], "--coordinator needs --process_id too"),
+    (["--coordinator=127.0.0.1:1234", "--num_processes=2", "--process_id=2"],
+     "--process_id must lie in [0, --num_processes=2), got 2"),
+    (["--coordinator=127.0.0.1:1", "--num_processes=2", "--process_id=1", "--peer_timeout=0"],
+     "--peer_timeout must be at least 1 second, got 0")])
+def test_bad_flags_are_one_line_each(tmp_path, flags, message):
+  code, _, err = runner.call("train", *SMALL, *flags, f"--workdir={tmp_path / 'run'}")
+  assert code == 2 and message in err and len(err.splitlines()) == 1
