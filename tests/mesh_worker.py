@@ -82,6 +82,10 @@ def main() -> None:
       checkpoints.save(manager, STEPS, state)
       checkpoints.finish(manager)
     states[name] = run, records.sha256(hosts.fetch(state))
+    if name in ("one", "data", "mixed"):
+      x = runs.draw(run, state.params, config.Sampling(sampler="ddim", steps=4), run.path,
+                    runs.even_labels(run, 20), seed=3)
+      report[name]["samples"] = x.reshape(20, -1).tolist()
   report["starts"] = {name: records.sha256(start) for name, start in starts.items()}
   report["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(starts["one"].params))
   report["restored"] = {}

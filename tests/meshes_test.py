@@ -51,6 +51,14 @@ def test_every_checkpoint_is_restored_on_every_mesh_bitwise(report):
   assert len(report["restored"]) == 25 and all(report["restored"].values())
 
 
+def test_samples_are_those_of_one_device(report):
+  """Of parameters 1e-6 apart after training; of whole grey levels few may fall to the other side."""
+  one = np.asarray(report["one"]["samples"])
+  assert one.std() > 1.0
+  for name in ("data", "mixed"):
+    assert np.mean(np.asarray(report[name]["samples"]) != one) < 0.01
+
+
 def test_a_device_holds_its_share(report):
   """All that eight divides is split in eight; biases, positions and small kernels are not."""
   whole = report["one"]["bytes_on_a_device"]
