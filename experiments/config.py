@@ -16,7 +16,11 @@ from typing import Any, get_args, get_origin
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """What to learn; fields as in `data.load`, where "", 0 and () mean "not given"."""
+  """What to learn; fields as in `data.load`, where "", 0 and () mean "not given".
+
+  name: digits, mixture2d, toy2d, fashion_mnist, arrays or images, in memory; or array_record, the
+  shards that `experiments.array_records` writes, read as they are needed.
+  """
 
   name: str = "digits"
   path: str = ""

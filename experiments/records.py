@@ -127,10 +127,16 @@ def manifest(workdir: pathlib.Path, config: config_lib.Config, **facts: Any) -> 
 
 
 def commit() -> str:
-  """The git commit of the source, "+changes" behind it where files differ; "" if there is none."""
-  root = pathlib.Path(__file__).parent.parent
+  """The git commit of the source, "+changes" behind it where files differ; "" if there is none.
+
+  What `git archive` has packed, for machines without the repository, says its own (commit.txt).
+  """
+  here = pathlib.Path(__file__).parent
   git = lambda *words: subprocess.run(
-      ["git", "-C", root, *words], capture_output=True, text=True, check=True).stdout.strip()
+      ["git", "-C", here.parent, *words], capture_output=True, text=True, check=True).stdout.strip()
+  packed = (here / "commit.txt").read_text().strip() if (here / "commit.txt").is_file() else ""
+  if packed and not packed.startswith("$"):
+    return packed
   try:
     return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
   except (OSError, subprocess.CalledProcessError):

@@ -212,3 +212,16 @@ def test_killed_with_snapshots_being_written_ends_with_the_same(undisturbed, tmp
   names = lambda place: sorted(step.name for step in pathlib.Path(place, "snapshots").iterdir()
                                if step.name.isdigit())
   assert names(workdir) == names(undisturbed)
+
+
+def test_a_packed_source_knows_its_commit(tmp_path):
+  """As the launch recipes bring it to machines without the repository."""
+  git = lambda *words: subprocess.run(
+      ["git", *words], cwd=runner.ROOT, capture_output=True, check=True).stdout
+  head = git("rev-parse", "HEAD").decode().strip()
+  subprocess.run(["tar", "x", "-C", str(tmp_path)], input=git("archive", "HEAD"), check=True)
+  code = "from experiments import records; print(records.commit())"
+  said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+                        env=os.environ | {"PYTHONPATH": str(tmp_path)}, check=True).stdout
+  assert said.strip() == head
+  assert records.commit().startswith(head)
