@@ -41,11 +41,14 @@ def main() -> int:
     compiling.check(config, topology)
   shape, num_classes = data.shape_of(config.data)
   topologies.require_libtpu()
+  out = pathlib.Path(_OUT.value) if _OUT.value else None
+  if out:
+    if out.is_dir():
+      raise ValueError(f"--out must be a file, {out} is a directory")
+    out.parent.mkdir(parents=True, exist_ok=True)  # a bad place says so now, not in ten minutes
   plans = [_plan(config, shape, num_classes, topology) for topology in wanted]
   print(_table(plans), flush=True)
-  if _OUT.value:
-    out = pathlib.Path(_OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
+  if out:
     records.write_text(out, json.dumps(plans, indent=2) + "\n")
     print(f"written to {out}", flush=True)
   return 0
@@ -73,7 +76,7 @@ def _plan(
     return step
 
   step = compile_at(batch)
-  # Asked for by others in the same order as it is told here.
+  images = _IMAGES.value or config.training.steps * batch
   plan = {
       "topology": topology.name,
       "chips": topology.chips,
@@ -84,15 +87,14 @@ def _plan(
       "hbm_per_chip_bytes": step.hbm_bytes,
       "hbm_capacity_bytes": capacity,
       "model_flops_per_step": model,
-      **_speed(job, step, model, _IMAGES.value or config.training.steps * batch),
+      **_speed(job, step, model, images),
   }
   if _LARGEST.value:
     unit = meshes.batch_parts(config.training, mesh)
     largest = compiling.search(step, unit, capacity, compile_at)
     plan["largest_batch"] = largest.batch_size if largest else 0
     if largest:
-      speed = _speed(job, largest, model * largest.batch_size / batch, _IMAGES.value or
-                     config.training.steps * batch)
+      speed = _speed(job, largest, model * largest.batch_size / batch, images)
       plan["at_largest_batch"] = {key: speed[key] for key in (
           "step_time_bound_seconds", "mfu_cap", "images_per_second", "hours")}
   return plan

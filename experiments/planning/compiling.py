@@ -14,8 +14,10 @@ from experiments import meshes, runs
 from experiments.planning import costs, hlo, topologies
 from langevin_jax.training import shardings
 
-# Compilations of the search, besides the config's own batch.
+# Compilations of the search, besides the config's own batch, and how far one goes beyond the last:
+# where next to nothing depends on the batch, a line says little.
 _MOST_TRIES = 5
+_FARTHEST = 16
 
 
 class Step(NamedTuple):
@@ -128,6 +130,8 @@ def _guesses(steps, unit, capacity, good) -> Iterator[int]:
     guess = int(a + (capacity - x) / slope) // unit * unit if slope > 0.0 else 2 * max(a, b)
     if upper is not None:
       guess = min(guess, upper - unit)
+    if lower is not None:
+      guess = min(guess, _FARTHEST * lower)
     guess = max(guess, unit)
     if guess <= (lower or 0) or any(s.batch_size == guess for s in steps):
       return
