@@ -47,10 +47,9 @@ def main() -> int:
       raise ValueError(f"--out must be a file, {out} is a directory")
     out.parent.mkdir(parents=True, exist_ok=True)  # a bad place says so now, not in ten minutes
   plans = [_plan(config, shape, num_classes, topology) for topology in wanted]
-  print(_table(plans), flush=True)
   if out:
     records.write_text(out, json.dumps(plans, indent=2) + "\n")
-    print(f"written to {out}", flush=True)
+  print(_table(plans) + (f"\nwritten to {out}" if out else ""), flush=True)
   return 0
 
 
@@ -170,7 +169,7 @@ def _table(plans: list[dict[str, Any]]) -> str:
 
 def _cell(cell, plan) -> str:
   try:
-    return cell(plan)
+    return cell(plan) or "–"
   except (KeyError, TypeError, AttributeError):  # not known of this plan
     return "–"
 

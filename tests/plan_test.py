@@ -375,6 +375,42 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch, settled):
   assert 'pip install -e ".[tpu]"' in err and "make plan" in err
 
 
+def test_plans_are_told_and_written_also_of_what_does_not_fit(tmp_path, monkeypatch, settled):
+  gib = 2**30
+  spent = costs.Costs(10**12, 10**9, (costs.Collective("all-gather", 10**6, (), 28),), 0)
+
+  def compile_step(job, batch):  # two GiB and 20 MiB an example: refused on the smaller chip
+    need = 2 * gib + 20 * 2**20 * batch
+    return compiling.Step(batch, need, spent if need <= job.topology.chip.hbm_bytes else None)
+
+  monkeypatch.setattr(topologies, "require_libtpu", lambda: None)
+  monkeypatch.setattr(topologies, "devices", lambda _: jax.devices()[:1])
+  monkeypatch.setattr(compiling, "compile_step", compile_step)
+  monkeypatch.setattr(roofline, "collective_seconds", lambda *_: 1e-3)
+  monkeypatch.setattr(roofline, "places", lambda devices: [(0, 0, 0) for _ in devices])
+  out = tmp_path / "new" / "plan.json"
+  code, told, err = runner.call("plan", *PLAN, "--config.training.batch_size=1024",
+                                "--topology=v5e:1x1,v6e:1x1", f"--out={out}", "--images=1e6")
+  assert code == 0, err
+  small, large = json.loads(out.read_text())
+  asked = {"topology", "chips", "fits", "hbm_per_chip_bytes", "hbm_capacity_bytes", "parameters",
+           "model_flops_per_step", "collective_bytes", "step_time_bound_seconds", "mfu_cap",
+           "global_batch"}
+  assert asked <= set(small) and set(small) == set(large)
+  assert (small["fits"], large["fits"]) == (False, True)
+  assert small["hbm_per_chip_bytes"] > small["hbm_capacity_bytes"]
+  assert small["mfu_cap"] is None and "NO" in told
+  # 28 gathers of a millisecond are the slowest part.
+  assert large["collective_bytes"] == {"all-gather": 28 * 10**6}
+  assert large["step_time_bound_seconds"] == pytest.approx(28e-3)
+  assert large["hours"] == pytest.approx(math.ceil(1e6 / 1024) * 28e-3 / 3600)
+  assert large["mfu_cap"] == pytest.approx(
+      large["model_flops_per_step"] / (chips.CHIPS["v6e"].flops * 28e-3))
+  # (15.75 − 2) GiB by 20 MiB, and (31.25 − 2) GiB.
+  assert (small["largest_batch"], large["largest_batch"]) == (704, 1497)
+  assert small["at_largest_batch"]["images_per_second"] == pytest.approx(704 / 28e-3)
+
+
 @pytest.mark.parametrize("name", XL)
 def test_the_xl_configs_fit_their_pod(name):
   settings = config.load(str(runner.CONFIGS / f"{name}.py"))

@@ -48,9 +48,14 @@ def roofline(
 ) -> Roofline:
   """The roofline of a program that costs `spent` on each of `devices`, in their assigned order."""
   chip = topology.chip
-  places = [device.coords for device in devices]
-  seconds = sum(c.runs * collective_seconds(c, topology, places) for c in spent.collectives)
+  on_torus = places(devices)
+  seconds = sum(c.runs * collective_seconds(c, topology, on_torus) for c in spent.collectives)
   return Roofline(spent.flops / chip.flops, spent.hbm_bytes / chip.hbm_bandwidth, seconds)
+
+
+def places(devices: Sequence[jax.Device]) -> list[tuple[int, ...]]:
+  """The coordinates of TPU devices on the torus."""
+  return [tuple(device.coords) for device in devices]
 
 
 def collective_seconds(
