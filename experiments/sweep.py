@@ -133,7 +133,8 @@ def _say(whole: plan.Plan) -> None:
   print(f"{len(whole.configs)} arms, {models} models × {seeds} seeds, {len(whole.groups)} "
         f"program{'s' * (len(whole.groups) > 1)}")
   for i, models in enumerate(whole.groups):
-    print(f"  program {i}: {len(models) * seeds} at once: {', '.join(models)}", flush=True)
+    some = "; ".join(models[:4]) + f" … ({len(models)})" * (len(models) > 4)
+    print(f"  program {i}: {len(models) * seeds} at once: {some}", flush=True)
 
 
 def _named(arm: str, action):

@@ -30,7 +30,7 @@ from experiments.sweeping import groups, program
 
 _OUT = flags.DEFINE_string("out", "runs/bench/sweeps.json", "Where the numbers go.")
 _SEEDS = flags.DEFINE_integer("seeds", 16, "How many.")
-_STEPS = flags.DEFINE_list("steps", ["400"], "Lengths of the runs whose commands are timed.")
+_STEPS = flags.DEFINE_list("steps", ["200", "1000"], "Steps of the runs whose commands are timed.")
 _BATCHES = flags.DEFINE_list("batch_sizes", ["512", "64"], "Of the steady state.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds of the steady state.")
 _CONFIG = pathlib.Path(mixture2d.__file__)
@@ -127,7 +127,9 @@ def _commands(steps: int) -> dict:
     room = pathlib.Path(room)
     sweep = room / "sweep.py"
     sweep.write_text(f"SEEDS = tuple(range({n}))\nsweep = lambda: {{'all': {{}}}}\n")
-    shared = [f"--config={_CONFIG}", f"--config.training.steps={steps}"]
+    # experiments.train measures nothing on the way; a sweep does, of few samples here.
+    shared = [f"--config={_CONFIG}", f"--config.training.steps={steps}",
+              "--config.evaluation.num_samples=100"]
     runs_ = [["train", *shared, f"--config.seed={seed}", f"--workdir={room}/{seed}"]
              for seed in range(n)]
     one = lambda place: ["sweep", *shared, f"--sweep={sweep}", f"--workdir={room}/{place}"]

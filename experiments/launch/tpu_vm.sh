@@ -3,7 +3,8 @@
 # starts the same command on all of them. jax finds the hosts (--multihost), process 0 writes.
 #
 #   NAME=dit ZONE=us-west4-a TYPE=v5litepod-256 VERSION=v2-alpha-tpuv5-lite \
-#     experiments/launch/tpu_vm.sh gs://bucket/runs/dit --config=experiments/configs/imagenet64_dit_xl2.py
+#     experiments/launch/tpu_vm.sh /mnt/bucket/runs/dit \
+#     --config=experiments/configs/imagenet64_dit_xl2.py
 #
 # The workdir must be on a disk that every host sees: a bucket mounted by gcsfuse, or NFS; so must
 # data.path. `python -m experiments.plan --topology=v5e:16x16` says beforehand whether it fits.

@@ -2,7 +2,7 @@
 
 The group's own state, checkpoints and history.json, lies in groups/<index>/ until its members are
 written; a killed group goes on from there. Measured at eighths of the training, with the average
-that samplers use.
+that samplers use; samples, which cost the most, are drawn at quarters.
 """
 
 import dataclasses
@@ -99,8 +99,8 @@ class _Meter:
             leader.config, objective=base.objective, evaluation=base.evaluation))
     self._draws = measures.held_out(self._judged)
     self._errors = many.each(measures.errors(leader.apply))
-    self.drawn = measures.drawn(self._judged)
-    self.judge = measures.Judge(self._judged, len(self.drawn.labels))
+    self.labels = measures.labels(self._judged)
+    self.judge = measures.Judge(self._judged, len(self.labels))
     self._samplers: dict[Any, Any] = {}
 
   def losses(self, states: training.TrainState) -> list[float]:
@@ -114,8 +114,8 @@ class _Meter:
     run = self._group.runs[arm]
     key = (run.config.sampling, run.config.path if arms.path_matters(run.config) else None)
     if key not in self._samplers:
-      self._samplers[key] = self._many.each(measures.sampler(run, len(self.drawn.labels)))
-    return np.asarray(self._samplers[key](self._many.members, states.ema[0], *self.drawn))
+      self._samplers[key] = self._many.each(measures.sampler(run, len(self.labels)))
+    return np.asarray(self._samplers[key](self._many.members, states.ema[0], self.labels))
 
 
 def _trained(
@@ -137,7 +137,8 @@ def _trained(
         states = after
         bar(end, f"loss {history.mean():.4f}" if history.mean() is not None else "")
         if end in points:
-          history.point(end, _measured(group, meter, states))
+          drawn = sorted(points).index(end) % 2 == 1 or end == config.steps
+          history.point(end, _measured(group, meter, states, drawn))
         if end in points or end // config.checkpoint_every > start // config.checkpoint_every:
           history.write(end)
           checkpoints.save(manager, end, states)
@@ -178,16 +179,18 @@ def _points(config: config_lib.Training) -> set[int]:
           for i in range(1, _POINTS + 1)}
 
 
-def _measured(group: Group, meter: _Meter, states: training.TrainState) -> list[dict[str, float]]:
+def _measured(
+    group: Group, meter: _Meter, states: training.TrainState, with_samples: bool
+) -> list[dict[str, float]]:
   """The numbers of every member at one point of the budget.
 
   Samples are drawn where a model belongs to one arm; where arms differ in sampling alone, its
   budget is network calls, at the end.
   """
   found = [{measures.LOSS: value} for value in meter.losses(states)]
-  alone = {shared[0] for shared in group.arms_of.values() if len(shared) == 1}
+  alone = {shared[0] for shared in group.arms_of.values() if len(shared) == 1 and with_samples}
   drawn: dict[Any, np.ndarray] = {}
-  for i, (model, _) in enumerate(group.members):
+  for i, (model, seed) in enumerate(group.members):
     if model in alone:
       run = group.runs[model]
       key = (run.config.sampling, run.config.path if arms.path_matters(run.config) else None)
@@ -195,7 +198,7 @@ def _measured(group: Group, meter: _Meter, states: training.TrainState) -> list[
         drawn[key] = meter.samples(states, model)
       x = drawn[key][i]
       if np.isfinite(x).all():
-        found[i] |= meter.judge.distances(x)
+        found[i] |= meter.judge.distances(x, seed)
   return found[:len(group.members)]
 
 
@@ -204,7 +207,7 @@ def _finish(
     states: training.TrainState, history: dict[str, Any],
 ) -> None:
   """Run directories of all members, and of the arms that share their models."""
-  floors = meter.judge.floors()
+  floors = {seed: meter.judge.floors(seed) for _, seed in group.members}
   for model, shared in group.arms_of.items():
     for arm in shared:
       wanted = [(i, seed) for i, (of, seed) in enumerate(group.members) if of == model and
@@ -220,7 +223,7 @@ def _finish(
         if not error:
           final = {measures.LOSS: history["points"][-1]["values"][i][measures.LOSS]}
           if np.isfinite(x[i]).all():
-            final |= meter.judge.distances(x[i]) | meter.judge.images(x[i], meter.drawn.labels)
+            final |= meter.judge.distances(x[i], seed) | meter.judge.images(x[i], meter.labels)
           else:
             error = "samples are not finite"
         place = plan.place(workdir, arm, seed)
@@ -233,7 +236,7 @@ def _finish(
             "arm": arm, "seed": seed, "model": model, "error": error, "final": final,
             "points": [{"step": point["step"], **point["values"][i]}
                        for point in history["points"]] if not error else [],
-            "network_calls": calls, "floors": floors,
+            "network_calls": calls, "floors": floors[seed],
         }, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -32,7 +32,7 @@ def local(
   def work(index):
     log = workdir / "groups" / str(index) / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"group {index} begins: {', '.join(whole.groups[index])} (log: {log})", flush=True)
+    print(f"group {index} begins: {'; '.join(whole.groups[index][:4])} (log: {log})", flush=True)
     with log.open("a") as out:
       process = subprocess.Popen(
           command(workdir, index, workers=workers, at_once=at_once), stdout=out,
@@ -81,7 +81,7 @@ def slurm(
   for index in todo:
     words = command(workdir.absolute(), index, workers=1, at_once=at_once)
     jobs[index] = executor.submit(submitit.helpers.CommandFunction(words, cwd=ROOT))
-    print(f"group {index} is Slurm job {jobs[index].job_id}: {', '.join(whole.groups[index])}",
+    print(f"group {index} is Slurm job {jobs[index].job_id}: {'; '.join(whole.groups[index][:4])}",
           flush=True)
   errors = {}
   for index, job in jobs.items():

@@ -5,7 +5,9 @@
                   On the 2-D mixture the exact ε̂'s own is taken off: what is left is the score error
                   that KL(data‖model) is made of, 0 for a perfect model.
   sliced W2       and energy distance, of samples to held-out data in standard units, beside the
-                  floor: as many training examples in their place.
+                  floor: as many training examples in their place. Noise of samples and held-out
+                  examples are the seed's, the same for every arm: intervals over seeds are of both
+                  training and sampling, differences of arms are paired in both.
 
 For labelled images, FID on the features of a classifier trained here and label agreement besides,
 of the samples at the end.
@@ -66,8 +68,9 @@ def held_out(run: runs.Run) -> HeldOut:
 
 
 def errors(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-  """(row, params, x₀, labels, ℓ, ε) → mean ‖ε − ε̂‖² of each level, (levels,)."""
-  def error(row, params, x_0, labels, ells, eps):
+  """(row, seed, params, x₀, labels, ℓ, ε) → mean ‖ε − ε̂‖² of each level, (levels,)."""
+  def error(row, seed, params, x_0, labels, ells, eps):
+    del seed  # the same draws for all
     _, measured = objectives.corrupted_loss(
         lambda x, ell: apply(params, x, ell, labels), x_0, objectives.Corruption(ells, eps),
         weight=jnp.ones_like, prediction=row)
@@ -82,29 +85,23 @@ def integral(draws: HeldOut, by_level: np.ndarray) -> float:
   return float(draws.width * size * np.sum(np.asarray(by_level, np.float64) - draws.exact))
 
 
-class Drawn(NamedTuple):
-  """Keys and labels of the samples, the same for every arm."""
-
-  keys: jax.Array
-  labels: np.ndarray
-
-
-def drawn(run: runs.Run) -> Drawn:
+def labels(run: runs.Run) -> np.ndarray:
+  """Labels of the samples, as many as there are to be, the same for every arm and seed."""
   n = run.config.evaluation.num_samples or _SAMPLES
   n = min(n, _SAMPLES, len(run.dataset.test) if run.dataset.kind != "image" else _SAMPLES)
-  seed = run.config.evaluation.seed
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(n))
-  return Drawn(keys, runs.data_labels(run, n, seed))
+  return runs.data_labels(run, n, run.config.evaluation.seed)
 
 
 def sampler(run: runs.Run, n: int) -> Callable[..., jax.Array]:
-  """(row, params, keys, labels) → samples (n, *shape) in standard units, by the run's sampling."""
+  """(row, seed, params, labels) → samples (n, *shape) in standard units, by the run's sampling."""
   sampling, shape = run.config.sampling, (n, *run.dataset.train.shape[1:])
   path = arms.sampling_path(run.config)
   method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)
   start = data.moments(run.dataset) if sampling.moments else None
 
-  def sample(row, params, keys, labels):
+  def sample(row, seed, params, labels):
+    key = jax.random.fold_in(jax.random.key(run.config.evaluation.seed), seed)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
     network = lambda x, ell, labels: run.apply(params, x, ell, labels)
     if sampling.guidance == 1.0:
       denoise = predictions.denoiser(
@@ -132,10 +129,11 @@ class Judge:
     self._dataset, self._seed, self._n = run.dataset, run.config.evaluation.seed, n
     self._model = None
 
-  def distances(self, x: np.ndarray) -> dict[str, float]:
-    """Of samples (n, …)."""
+  def distances(self, x: np.ndarray, seed: int) -> dict[str, float]:
+    """Of samples (n, …) to n held-out examples, which the seed chooses."""
     flat = lambda a: np.asarray(a).reshape(len(a), -1)
-    real, fake = flat(self._dataset.test[:self._n]), flat(self._finished(x))
+    real = flat(self._chosen(self._dataset.test, seed))
+    fake = flat(self._finished(x))
     return {DISTANCE: distances.sliced_wasserstein2(real, fake, seed=self._seed),
             ENERGY: distances.energy_distance(real, fake)}
 
@@ -153,15 +151,15 @@ class Judge:
     return {FID: distances.frechet(features(real), features(fake)),
             AGREEMENT: classifier.label_agreement(self._model, self._finished(x), labels)}
 
-  def floors(self) -> dict[str, float]:
+  def floors(self, seed: int) -> dict[str, float]:
     """The same numbers of real data in the place of samples."""
-    dataset, n = self._dataset, self._n
-    some = dataset.train[np.random.default_rng(self._seed).permutation(len(dataset.train))[:n]]
-    found = self.distances(some)
-    if dataset.num_classes:
-      # Held-out images are the other real set here: samples are compared with training images.
-      found |= self.images(dataset.test, dataset.test_labels)
-    return found
+    dataset = self._dataset
+    # Samples of images are compared with training images; held-out ones are the other real set.
+    return self.distances(self._chosen(dataset.train, seed), seed) | self.images(
+        dataset.test, dataset.test_labels)
+
+  def _chosen(self, x: np.ndarray, seed: int) -> np.ndarray:
+    return x[np.random.default_rng((self._seed, seed)).permutation(len(x))[:self._n]]
 
   def _finished(self, x: np.ndarray) -> np.ndarray:
     """Images clipped to the range of the data and rounded where those are; still standard units."""

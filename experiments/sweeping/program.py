@@ -47,8 +47,8 @@ class Program(NamedTuple):
   """members: a `Member` of stacked arrays, with a leading axis (n,), n a multiple of the devices.
 
   init: members → states. advance: (members, states, batches (seeds, K, batch, …)) → (states,
-  metrics (n, K, …)); states are donated. each: f → a compiled function (members, states, *rest) →
-  f(row, params of the first average, *rest) for every member; `row` is its row of Table 5.
+  metrics (n, K, …)); states are donated. each: f → a compiled function (members, params, *rest) →
+  f(row, seed, params, *rest) for every member; `row` is its row of Table 5.
   seeds: of the batches, in their order. size: how many members there are, padding left out.
   """
 
@@ -111,7 +111,8 @@ def make(
         accumulation=leader.config.training.accumulation)
 
   def each(f):
-    return spread(lambda member, params, *rest: f(_row(member, chosen), params, *rest))
+    return spread(lambda member, params, *rest: f(
+        _row(member, chosen), member.seed, params, *rest))
 
   begin = spread(start)
   shapes = jax.eval_shape(begin, stacked, stacked)

@@ -31,7 +31,8 @@ def write(
 
 def rows(table: Mapping[str, Any]) -> list[str]:
   """The table in markdown: mean ± half of the 95 % interval, and below it minus the baseline."""
-  metrics = results.metrics_of(table)
+  alike = _alike(table)
+  metrics = [metric for metric in results.metrics_of(table) if metric not in alike]
   calls = len({row["network calls"] for row in table["arms"]}) > 1
   head = ["arm", *([measures.CALLS] if calls else [])]
   for metric in metrics:
@@ -62,6 +63,14 @@ def rows(table: Mapping[str, Any]) -> list[str]:
   return lines
 
 
+def _alike(table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+  """Metrics that do not tell arms apart: those of the model, where all arms share one."""
+  every = {metric: [row["metrics"].get(metric) for row in table["arms"]]
+           for metric in results.metrics_of(table)}
+  return {metric: values[0] for metric, values in every.items() if len(values) > 1 and all(
+      value is not None and value["by seed"] == values[0]["by seed"] for value in values)}
+
+
 def _text(whole, table, command, pictures) -> str:
   failed = [f"- {row['arm']}, seed {seed}: {error}" for row in table["arms"]
             for seed, error in row["errors"].items()]
@@ -77,6 +86,8 @@ def _text(whole, table, command, pictures) -> str:
       f"95 % interval over seeds (Student's t); differences from the baseline, "
       f"**{table['baseline']}**, are taken within each seed. {_meaning(base)}", "",
       *rows(table), ""]
+  for metric, value in _alike(table).items():
+    words += [f"The same for every arm: {metric} {_number(value['mean'], value['half'])}.", ""]
   if failed:
     words += ["## Failed", "", *failed, ""]
   if whole.findings:
@@ -94,7 +105,7 @@ def _meaning(base) -> str:
   exact = ", less that of the exact score (0 is perfect)" if base.data.name == "mixture2d" else ""
   return (f"“{measures.LOSS}” is ∫E‖ε − ε̂‖² dℓ over ρ from {base.objective.rho_min:g} to "
           f"{base.objective.rho_max:g}, in nats{exact}. Distances are of samples to held-out data "
-          "in standard units, those of real data their floor.")
+          "in standard units, beside those of as many real data; a seed is also that of samples.")
 
 
 def _pictures(workdir, whole, table) -> list[str]:

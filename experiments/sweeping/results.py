@@ -62,12 +62,12 @@ def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interv
 def gather(
     workdir: pathlib.Path, whole: plan.Plan, errors: Mapping[int, str]
 ) -> tuple[dict[str, Result], dict[str, float]]:
-  """(results by arm, floors by metric) of what is in `workdir`.
+  """(results by arm, floors by metric, over seeds) of what is in `workdir`.
 
   Args:
     errors: of groups that failed, which speak for arms and seeds without a result.
   """
-  found, floors = {}, {}
+  found, floors = {}, {seed: {} for seed in whole.sweep.seeds}
   group_of = {model: i for i, models in enumerate(whole.groups) for model in models}
   for arm in whole.configs:
     result = Result({}, {}, {}, None)
@@ -78,7 +78,7 @@ def gather(
         result.errors[seed] = errors.get(index, "not done yet")
         continue
       told = json.loads(file.read_text())
-      floors = {**told["floors"], **floors}
+      floors[seed] = told["floors"]
       result = result._replace(calls=told["network_calls"])
       if told["error"]:
         result.errors[seed] = told["error"]
@@ -87,7 +87,9 @@ def gather(
       result.points[seed] = told["points"]
     found[arm] = result
   _add_steps(whole, found)
-  return found, floors
+  metrics = dict.fromkeys(metric for of_seed in floors.values() for metric in of_seed)
+  return found, {metric: float(np.mean([f[metric] for f in floors.values() if metric in f]))
+                 for metric in metrics}
 
 
 def _add_steps(whole: plan.Plan, found: dict[str, Result]) -> None:

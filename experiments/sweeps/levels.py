@@ -1,7 +1,9 @@
 """The density of noise levels × the weight on them: 4 × 4 arms.
 
   python -m experiments.sweep --config=experiments/configs/mixture2d.py \\
-      --config.training.steps=1500 --sweep=experiments/sweeps/levels.py --workdir=runs/sweeps/levels
+      --config.training.steps=1500 --config.training.batch_size=128 \\
+      --config.sampling.steps=20 --sweep=experiments/sweeps/levels.py \\
+      --workdir=runs/sweeps/levels
 
 What a loss means is the product π w; what π is besides only changes its variance. Result:
 docs/sweeps/levels.md.
