@@ -29,6 +29,7 @@ from experiments import (
   processes,
   progress,
   records,
+  reverse,
   runs,
 )
 from experiments import config as config_lib
@@ -92,7 +93,7 @@ def judge(
   seed = config.evaluation.seed
   labels = runs.data_labels(run, n, seed)
   with progress.bar(n, 0, "sampling", shown=first) as bar:
-    x = runs.draw(run, params, config.sampling, path, labels, seed=seed, progress=bar)
+    x = reverse.draw(run, params, config.sampling, path, labels, seed=seed, progress=bar)
   x = data.standardise(x, dataset.mean, dataset.scale)
   facts = {
       "step": int(state.step), "num_samples": n, "num_train": len(run.dataset.train),

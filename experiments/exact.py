@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import data, runs
+from experiments import data, reverse, runs
 from langevin_jax import likelihood, mixtures, paths
 
 _LEVELS = np.linspace(-4.0, 4.0, 33)  # half log-SNR, for the score error
@@ -22,7 +22,7 @@ def mixture(dataset: data.Dataset) -> mixtures.Mixture:
 def rows(run: runs.Run, params, path: paths.Path, x: np.ndarray) -> list:
   """KL(data‖model) of the probability-flow ODE by quadrature, and ∫E‖ε̂ − ε̂*‖² dℓ."""
   truth = mixture(run.dataset)
-  batch = runs.denoiser(run, params, path, jnp.zeros((1,), jnp.int32))
+  batch = reverse.denoiser(run, params, path, jnp.zeros((1,), jnp.int32))
   denoise = lambda x_t, t: batch(x_t[None], t)[0]
   kl, mass = kl_by_quadrature(truth, denoise, path, rho_min=run.config.sampling.rho_min)
   histogram, floor = kl_to_samples(truth, x, np.asarray(
@@ -98,7 +98,7 @@ def score_error(
     run: runs.Run, truth: mixtures.Mixture, params, path: paths.Path, *, n: int = 4000
 ) -> float:
   """∫ E‖ε̂ − ε̂*‖² dℓ over ℓ in [−4, 4]: what the model's score adds to KL(data‖model) (eq. 17)."""
-  denoise = runs.denoiser(run, params, path, jnp.zeros((n,), jnp.int32))
+  denoise = reverse.denoiser(run, params, path, jnp.zeros((n,), jnp.int32))
 
   def error(key, ell):
     key_x, key_eps = jax.random.split(key)

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from experiments import config as config_lib
-from experiments import data, processes, readers, records, runs
+from experiments import data, processes, readers, records, reverse, runs
 from langevin_jax import inpainting
 
 _MASK = flags.DEFINE_string(
@@ -98,7 +98,7 @@ def _make(name: str, options: dict[str, Any]) -> inpainting.Inpainter:
     raise ValueError(f"--inpainting={name}: {error}") from error
 
 
-def known(run: runs.Run, method: inpainting.Inpainter) -> runs.Known:
+def known(run: runs.Run, method: inpainting.Inpainter) -> reverse.Known:
   """What the flags say is known, checked against the run's data.
 
   Raises:
@@ -130,7 +130,8 @@ def known(run: runs.Run, method: inpainting.Inpainter) -> runs.Known:
   except ValueError as error:
     raise ValueError(f"--known: {error}") from error
   restored = np.asarray(restored)
-  return runs.Known(data.standardise(restored, dataset.mean, dataset.scale), restored, mask, method)
+  return reverse.Known(
+      data.standardise(restored, dataset.mean, dataset.scale), restored, mask, method)
 
 
 def labels(run: runs.Run, n: int) -> np.ndarray | None:
@@ -219,7 +220,7 @@ def wrap(method: inpainting.Inpainter):
   return lambda outer: method(outer, one, one == 0.0)
 
 
-def described(known: runs.Known) -> dict[str, Any]:
+def described(known: reverse.Known) -> dict[str, Any]:
   """What was known, for the record; the digest tells two files of one name apart."""
   digest = records.sha256({"known": np.where(known.mask, known.restored, 0.0), "mask": known.mask})
   return {"mask": _MASK.value, "known": _KNOWN.value, "sha256": digest}

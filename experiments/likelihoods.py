@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, data, exact, hosts, runs
+from experiments import build, data, exact, hosts, reverse, runs
 from experiments import config as config_lib
 from langevin_jax import likelihood, paths
 from langevin_jax.training import shardings
@@ -74,7 +74,7 @@ def rows(
 
   def flow(params, keys, x, labels, rho_min):
     return -likelihood.log_prob(
-        keys, runs.denoiser(run, params, path, labels), path, x, steps=settings.steps,
+        keys, reverse.denoiser(run, params, path, labels), path, x, steps=settings.steps,
         divergence=divergence, rho_min=rho_min, **ends)
 
   def density(params, keys, x, labels):
@@ -91,10 +91,10 @@ def rows(
     return flow(params, keys[:, 0], z, labels, rho_min) - given + log_normal
 
   def bound(params, keys, x, labels):
-    return likelihood.bound(keys[0], runs.denoiser(run, params, path, labels), path, x,
+    return likelihood.bound(keys[0], reverse.denoiser(run, params, path, labels), path, x,
                             decode=decode, rho_min=rho_min, **ends)
 
-  size = runs.batch_size(run.mesh, sampling, n)
+  size = reverse.batch_size(run.mesh, sampling, n)
   if divergence == "exact":
     # The tangents of a batch must fit; a single example that does not is refused by the library.
     largest = likelihood.flow.TANGENT_LIMIT_BYTES // (4 * d * d)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import config as config_lib
-from experiments import hosts, processes, progress, records, runs
+from experiments import hosts, processes, progress, records, reverse, runs
 from langevin_jax import paths, samplers
 
 # Starting states, and rounds in which every level is moved once.
@@ -65,7 +65,7 @@ def _optimise(run, params, sampling, path) -> list[float]:
       bar(done, f"error {error:.4g} after {solves} solves")
 
     grid = samplers.optimised(
-        jax.random.key(_SEED), runs.denoiser(run, params, path, labels, sampling), path,
+        jax.random.key(_SEED), reverse.denoiser(run, params, path, labels, sampling), path,
         n=sampling.steps, shape=shape, method=processes.method(sampling), rho_max=sampling.rho_max,
         rounds=_ROUNDS, progress=report)
   return [float(rho) for rho in grid(path)[:-1]]

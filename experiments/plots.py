@@ -80,7 +80,7 @@ def inpainted(
 ) -> None:
   """Known, result and, where there is one, real: a column an image, or points and their results.
 
-  Unknown pixels are blue. `known` is the run's `runs.Known`.
+  Unknown pixels are blue. `known` is the run's `reverse.Known`.
   """
   n = min(len(x), 16)
   index = np.arange(n)

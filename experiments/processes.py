@@ -1,7 +1,7 @@
 """From the config's `sampling` fields to a reverse process; what would do nothing is refused.
 
 A process is a method, a grid and where its noise comes from. The model, and with it guidance, is
-`runs.denoiser`.
+`reverse.denoiser`.
 """
 
 import dataclasses
@@ -114,7 +114,7 @@ def method(config: config_lib.Sampling) -> samplers.Method:
       "unipc": lambda: samplers.unipc(order, eta, **polynomial),
       "adams_bashforth": lambda: samplers.adams_bashforth(order),
       "annealed_langevin": samplers.ddim,  # its corrector is the whole of it: see `process`
-      "adaptive": samplers.ddim,  # is no method, but a solver of its own: see runs.batches
+      "adaptive": samplers.ddim,  # is no method, but a solver of its own: see reverse.batches
   })
 
 

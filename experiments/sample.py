@@ -31,6 +31,7 @@ from experiments import (
   processes,
   progress,
   records,
+  reverse,
   runs,
   streams,
 )
@@ -122,7 +123,7 @@ def draw(
   with progress.bar(len(labels), done, what, shown=stream is not None) as bar:
     try:
       if done < len(labels):
-        for x in runs.batches(run, params, sampling, path, labels, seed=_SEED.value, start=done,
+        for x in reverse.batches(run, params, sampling, path, labels, seed=_SEED.value, start=done,
                               known=known):
           done += len(x)
           if stream:
@@ -141,7 +142,7 @@ def draw(
 
 def write(
     run: runs.Run, params, config: config_lib.Config, path: paths.Path, labels: np.ndarray,
-    known: runs.Known | None, made: dict[str, Any], out: pathlib.Path,
+    known: reverse.Known | None, made: dict[str, Any], out: pathlib.Path,
 ) -> None:
   """Everything that belongs beside the samples in `out`."""
   dataset = run.dataset
@@ -153,12 +154,12 @@ def write(
   pictures = dataset.kind == "image" or (dataset.kind == "vector" and dataset.train.shape[1] > 1)
   if pictures or _TRAJECTORY.value:
     shown = min(len(labels), _POINTS_SHOWN if dataset.kind == "vector" else _IMAGES_SHOWN)
-    reverse = lambda sampling: runs.trajectory(
+    run_back = lambda sampling: reverse.trajectory(
         run, params, sampling, path, labels[:shown], seed=_SEED.value, known=known)
     # The adaptive solver's own steps are nobody's levels: the ODE is shown on the grid's.
     shown_sampling = config.sampling if config.sampling.sampler != "adaptive" else (
         dataclasses.replace(config.sampling, sampler="ddim", tolerance=0.0))
-    chosen = reverse(shown_sampling)
+    chosen = run_back(shown_sampling)
     at = _levels(shown_sampling, path)
   if _TRAJECTORY.value:
     written.insert(1, out.with_suffix(".trajectory.npy"))
@@ -178,8 +179,8 @@ def write(
     within = "" if known is None else f", {made['inpainting']['method']}"
     unit = lambda x: x / at.scale.reshape(-1, *[1] * (x.ndim - 1))
     plots.trajectories(written[-1], dataset, {
-        f"{config.path.name}, {processes.title(sampling)}{within}": (rho, unit(run_back.x))
-        for sampling, run_back in ((shown_sampling, chosen), (other, reverse(other)))})
+        f"{config.path.name}, {processes.title(sampling)}{within}": (rho, unit(states.x))
+        for sampling, states in ((shown_sampling, chosen), (other, run_back(other)))})
   records.write_text(
       out.with_suffix(".json"), json.dumps(made, indent=2, ensure_ascii=False) + "\n")
   print("wrote " + ", ".join(map(str, written)))
@@ -195,7 +196,7 @@ def counterpart(sampling: config_lib.Sampling) -> config_lib.Sampling:
   return dataclasses.replace(plain, sampler="ddim", stochasticity=0.0 if noisy else 1.0)
 
 
-def _number(known: runs.Known | None) -> int:
+def _number(known: reverse.Known | None) -> int:
   """How many samples: of each known example equally many."""
   if known is None:
     return 1000 if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
@@ -203,7 +204,7 @@ def _number(known: runs.Known | None) -> int:
 
 
 def _labels(
-    run: runs.Run, sampling: config_lib.Sampling, n: int, known: runs.Known | None
+    run: runs.Run, sampling: config_lib.Sampling, n: int, known: reverse.Known | None
 ) -> tuple[np.ndarray, Any]:
   """The label of each sample, and how the JSON says it."""
   classes, value = run.dataset.num_classes, _LABEL.value

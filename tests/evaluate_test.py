@@ -10,7 +10,7 @@ import pytest
 import runner
 from runner import SMALL
 
-from experiments import build, config, data, exact, likelihoods, meshes, records, runs
+from experiments import build, config, data, exact, likelihoods, meshes, records, reverse, runs
 from langevin_jax import mixtures, paths, predictions
 
 
@@ -50,12 +50,12 @@ def test_sample_along_another_path_by_another_method(mixture_run, tmp_path):
 def test_samples_do_not_depend_on_the_batch_they_ride_in(mixture_run):
   run, state = runs.trained(mixture_run)
   labels = runs.even_labels(run, 60)
-  draws = [runs.draw(run, state.ema[0], config.Sampling(
+  draws = [reverse.draw(run, state.ema[0], config.Sampling(
       sampler="ddim", stochasticity=1.0, steps=5, batch_size=size), paths.ve(), labels, seed=3)
       for size in (60, 25)]
   np.testing.assert_allclose(*draws, rtol=0, atol=1e-5)
   # Same noise on another path: the same samples.
-  other = runs.draw(run, state.ema[0], config.Sampling(
+  other = reverse.draw(run, state.ema[0], config.Sampling(
       sampler="ddim", stochasticity=1.0, steps=5), paths.rectified_flow(), labels, seed=3)
   np.testing.assert_allclose(draws[0], other, rtol=0, atol=2e-4)
 
@@ -90,7 +90,7 @@ def test_likelihood_of_the_exact_model_is_the_entropy(monkeypatch):
       "data.train_size": 2000, "data.test_size": 600})
   run = runs.prepare(settings)
   truth = exact.mixture(run.dataset)
-  monkeypatch.setattr(runs, "denoiser", lambda run, params, path, labels: mixtures.denoiser(
+  monkeypatch.setattr(reverse, "denoiser", lambda run, params, path, labels: mixtures.denoiser(
       truth, path))
   table, facts = likelihoods.rows(
       run, (), settings.sampling, paths.vp(), likelihoods.Settings(0, "", 32), lambda done: None)
@@ -114,7 +114,7 @@ def test_likelihood_of_grey_levels_bounds_their_probability(digits_run, monkeypa
   """A model that knows of digits that they are N(0, I): every bound is known, to a quadrature."""
   run = runs.prepare(records.read_config(digits_run))
   alpha = lambda ell: jnp.sqrt(jax.nn.sigmoid(2.0 * ell))
-  monkeypatch.setattr(runs, "denoiser", lambda run, params, path, labels: predictions.Denoiser(
+  monkeypatch.setattr(reverse, "denoiser", lambda run, params, path, labels: predictions.Denoiser(
       lambda x, ell: alpha(ell) * x, path))
   table, facts = likelihoods.rows(
       run, (), run.config.sampling, run.path, likelihoods.Settings(64, "", 64), lambda done: None)

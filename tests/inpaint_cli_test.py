@@ -9,7 +9,7 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from experiments import classifier, config, data, inpaint, records, runs
+from experiments import classifier, config, data, inpaint, records, reverse, runs
 from langevin_jax import inpainting
 
 
@@ -138,8 +138,8 @@ def test_digits_are_the_same_whatever_the_batch(workdir, run):
   for i in range(3):
     mask[i, :2 + i] = True
   real = np.round(data.restore(run.dataset, run.dataset.test[:5]))
-  known = runs.Known(run.dataset.test[:5], real, mask, inpainting.langevin(1))
-  draws = [runs.draw(
+  known = reverse.Known(run.dataset.test[:5], real, mask, inpainting.langevin(1))
+  draws = [reverse.draw(
       run, state.ema[0], config.Sampling(sampler="ddim", stochasticity=1.0, steps=3, guidance=1.5,
                                       moments=True, batch_size=size),
       run.path, runs.even_labels(run, 23), seed=3, known=known) for size in (23, 8)]

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import runner
 
-from experiments import checkpoints, config, data, hosts, meshes, records, runs
+from experiments import checkpoints, config, data, hosts, meshes, records, reverse, runs
 from langevin_jax.training import shardings
 
 STEPS = 20
@@ -83,7 +83,7 @@ def main() -> None:
       checkpoints.finish(manager)
     states[name] = run, records.sha256(hosts.fetch(state))
     if name in ("one", "data", "mixed"):
-      x = runs.draw(run, state.params, config.Sampling(sampler="ddim", steps=4), run.path,
+      x = reverse.draw(run, state.params, config.Sampling(sampler="ddim", steps=4), run.path,
                     runs.even_labels(run, 20), seed=3)
       report[name]["samples"] = x.reshape(20, -1).tolist()
   report["starts"] = {name: records.sha256(start) for name, start in starts.items()}

@@ -52,7 +52,7 @@ def test_every_checkpoint_is_restored_on_every_mesh_bitwise(report):
 
 
 def test_samples_are_those_of_one_device(report):
-  """Of parameters 1e-6 apart after training; of whole grey levels few may fall to the other side."""
+  """Parameters are 1e-6 apart after training; few whole grey levels fall to the other side."""
   one = np.asarray(report["one"]["samples"])
   assert one.std() > 1.0
   for name in ("data", "mixed"):

@@ -14,7 +14,7 @@ import runner
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import choice, config, processes, records, runs, streams
+from experiments import choice, config, processes, records, reverse, runs, streams
 from langevin_jax import inpainting, paths, samplers
 
 BATCH = 100
@@ -182,7 +182,7 @@ def test_a_killed_command_goes_on_to_the_same_samples(workdir, tmp_path):
   assert not partial.exists() and not progress.exists() and out.read_bytes()[:len(whole)] == whole
   run, state = runs.trained(workdir)
   sampling = dataclasses.replace(run.config.sampling, sampler="ddim", stochasticity=1.0)
-  x = runs.draw(run, state.ema[0], sampling, run.path, runs.even_labels(run, n), seed=5)
+  x = reverse.draw(run, state.ema[0], sampling, run.path, runs.even_labels(run, n), seed=5)
   np.testing.assert_array_equal(np.load(out), x)
 
 

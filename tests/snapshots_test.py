@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 import runner
 
-from experiments import averages, checkpoints, config, data, exact, hosts, plots, records, runs
+from experiments import (
+  averages,
+  checkpoints,
+  config,
+  data,
+  exact,
+  hosts,
+  plots,
+  records,
+  reverse,
+  runs,
+)
 
 STEPS, K, EVERY = 400, 20, 20
 KEPT = (0.05, 0.10)
@@ -202,7 +213,7 @@ def test_the_flag_chooses_and_the_json_says_what_was_used(trained, workdir, tmp_
   assert code == 0, err
   assert json.loads(out.with_suffix(".json").read_text())["ema"] == facts and not facts["kept"]
   assert f"residual is {facts['residual']:.2g}" in printed
-  draw = lambda params: runs.draw(
+  draw = lambda params: reverse.draw(
       run, params, run.config.sampling, run.path, np.zeros(50, np.int32), seed=0)
   np.testing.assert_array_equal(np.load(out), draw(made))
   assert not np.array_equal(np.load(out), draw(trained[1].params))

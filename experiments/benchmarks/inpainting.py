@@ -28,6 +28,7 @@ from experiments import (
   processes,
   progress,
   records,
+  reverse,
   runs,
 )
 from experiments import config as config_lib
@@ -129,11 +130,11 @@ def restore(
       "sampling.steps": steps, "sampling.rho_min": base.rho_min,
       "sampling.rho_max": base.rho_max, "sampling.batch_size": n}).sampling
   real, truth = data.restore(dataset, dataset.test[:n]), dataset.test_labels[:n]
-  known = None if method is None else runs.Known(dataset.test[:n], real, mask, method)
+  known = None if method is None else reverse.Known(dataset.test[:n], real, mask, method)
   started = time.monotonic()
   restored = {}
   for what, labels in (("free", np.full(n, dataset.num_classes, np.int32)), ("given", truth)):
-    x = runs.draw(run, params, sampling, run.path, labels, seed=0, known=known)
+    x = reverse.draw(run, params, sampling, run.path, labels, seed=0, known=known)
     restored[what] = np.where(mask, real, x)
   seconds = time.monotonic() - started
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from experiments import classifier, data, exact, runs
+from experiments import classifier, data, exact, reverse, runs
 from langevin_jax import mixtures, paths, predictions, samplers
 
 RHO_MAX, RHO_MIN = 80.0, 1e-6
@@ -191,7 +191,7 @@ def trained(workdir: pathlib.Path, *, n: int, steps: int) -> Problem:
         dataset.train, dataset.train_labels, num_classes=dataset.num_classes, seed=0)
 
   def at(x, ell):
-    inner = runs.denoiser(run, params, PATH, labels[:len(x)]).at
+    inner = reverse.denoiser(run, params, PATH, labels[:len(x)]).at
     return jnp.asarray(inner(jnp.asarray(x, jnp.float32), jnp.asarray(ell, jnp.float32)), x.dtype)
 
   def agreement(x_0):

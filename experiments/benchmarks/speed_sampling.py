@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, runs
+from experiments import build, reverse, runs
 from experiments.benchmarks import measure
 from experiments.benchmarks.measure import Part, Row
 from experiments.configs import digits, mixture2d
@@ -148,7 +148,7 @@ def _sampler(network: Network, method: samplers.Method, steps: int) -> Callable[
   run = network.run
 
   def draw(key, params, denoise=None):
-    denoise = denoise or runs.denoiser(run, params, run.path, network.labels)
+    denoise = denoise or reverse.denoiser(run, params, run.path, network.labels)
     return samplers.sample(key, denoise, run.path, shape=network.shape, method=method,
                            grid=samplers.karras(steps))
 
@@ -158,7 +158,7 @@ def _sampler(network: Network, method: samplers.Method, steps: int) -> Callable[
 def _samplings(network: Network, name: str, method: samplers.Method) -> dict[str, measure.Task]:
   steps = (CALLS - 1) // _stages(name) + 1
   draw, params, key = _sampler(network, method, steps), network.params, jax.random.key(0)
-  denoise = runs.denoiser(network.run, params, network.run.path, network.labels)
+  denoise = reverse.denoiser(network.run, params, network.run.path, network.labels)
   jitted = jax.jit(draw)
   return {f"eager {name}": measure.repeated(lambda: draw(key, params, denoise)),
           f"jitted {name}": measure.repeated(lambda: jitted(key, params))}
@@ -168,7 +168,7 @@ def _hutchinson(network: Network) -> measure.Task:
   run = network.run
   x = jax.random.normal(jax.random.key(2), network.shape)
   log_prob = jax.jit(lambda params, x: likelihood.log_prob(
-      jax.random.key(0), runs.denoiser(run, params, run.path, network.labels), run.path, x,
+      jax.random.key(0), reverse.denoiser(run, params, run.path, network.labels), run.path, x,
       steps=STEPS, divergence="hutchinson", batch_axes=1))
   return measure.repeated(lambda: log_prob(network.params, x))
 

@@ -1,0 +1,164 @@
+"""The reverse process of a trained run: its network as a denoiser, samples, trajectories."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import build, data, hosts, processes, runs
+from experiments import config as config_lib
+from langevin_jax import guidance, inpainting, paths, predictions, samplers
+from langevin_jax.training import shardings
+
+Progress = Callable[[int], None]
+
+
+def denoiser(
+    run: runs.Run, params: Any, path: paths.Path, labels: jax.Array,
+    sampling: config_lib.Sampling | None = None,
+) -> predictions.Denoiser:
+  """The network as `denoise(x_t, t)` along `path`, for one batch with these labels.
+
+  With `sampling`, under its guidance.
+  """
+  network = lambda x, ell, labels: run.apply(params, x, ell, labels)
+  row = build.prediction(run.config.objective)
+  if sampling is None or sampling.guidance == 1.0:
+    return predictions.denoiser(lambda x, ell: network(x, ell, labels), path, prediction=row)
+  return guidance.classifier_free(
+      network, path, labels, null_label=run.dataset.num_classes, weight=sampling.guidance,
+      prediction=row, interval=processes.guided_interval(sampling),
+      rescale=sampling.guidance_rescale)
+
+
+class Known(NamedTuple):
+  """What samples are given, for inpainting; sample i has the (i mod length)-th of each array.
+
+  values: (k, *shape) in standard units. restored: the same in the user's. mask: (m, *shape),
+  True where known.
+  """
+
+  values: np.ndarray
+  restored: np.ndarray
+  mask: np.ndarray
+  method: inpainting.Inpainter
+
+
+def batches(
+    run: runs.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
+    labels: np.ndarray, *,
+    seed: int, start: int = 0, known: Known | None = None,
+) -> Iterator[np.ndarray]:
+  """Samples from the `start`-th on, batch by batch, in the user's units, (k, *shape) float32.
+
+  Sample i depends on (seed, i, its label, what it is given) alone, not on the batch it rides in,
+  but for rounding: products of another batch size end in other bits, and a grey level at a half may
+  flip with them.
+  Samples of images are clipped to the range of the data, and rounded where the data are whole grey
+  levels. A batch is sent off before the one before it is read: a device waits for no disk.
+
+  Args:
+    labels: (n,), one a sample. start: a multiple of the batch size (`batch_size`).
+
+  Raises:
+    FloatingPointError: a sample is not finite.
+  """
+  n, size = len(labels), batch_size(run.mesh, sampling, len(labels))
+  draw = jax.jit(_drawing(run, sampling, path, (size, *run.dataset.train.shape[1:]), known))
+  sent: list[tuple[int, jax.Array]] = []
+  for first in range(start, n, size):
+    # The last batch repeats its end, so that one compiled program serves all.
+    index = np.minimum(np.arange(first, first + size), n - 1)
+    sent.append((first, draw(params, *_arguments(run.mesh, labels, index, seed, known))))
+    if len(sent) > 1:
+      yield _finished(run, *sent.pop(0), n, known, sampling)
+  for first, x in sent:
+    yield _finished(run, first, x, n, known, sampling)
+
+
+def batch_size(mesh: jax.sharding.Mesh, sampling: config_lib.Sampling, n: int) -> int:
+  """How many samples are drawn at once: no more than wanted, and as many on every device."""
+  size = min(sampling.batch_size, n)
+  return size + -size % shardings.batch_shards(mesh)
+
+
+def draw(
+    run: runs.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
+    labels: np.ndarray, *,
+    seed: int, known: Known | None = None, progress: Progress = lambda done: None,
+) -> np.ndarray:
+  """All of `batches` in one array, (n, *shape)."""
+  parts, done = [], 0
+  for x in batches(run, params, sampling, path, labels, seed=seed, known=known):
+    parts.append(x)
+    done += len(x)
+    progress(done)
+  return np.concatenate(parts)
+
+
+def trajectory(
+    run: runs.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
+    labels: np.ndarray, *,
+    seed: int, known: Known | None = None,
+) -> samplers.Trajectory:
+  """The whole reverse runs of the first len(labels) samples of `batches`, on the path's own scale.
+
+  In standard units and neither clipped nor rounded; on one device, where `params` must be whole.
+  """
+  run, n = runs.alone(run), len(labels)
+  arguments = _arguments(None, labels, np.arange(n), seed, known)
+  run_back = _drawing(run, sampling, path, (n, *run.dataset.train.shape[1:]), known,
+                      samplers.trajectory)
+  return jax.tree.map(np.asarray, jax.jit(run_back)(params, *arguments))
+
+
+def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Callable:
+  """A function (params, keys, labels, values, mask) → what `sample` makes of the process."""
+  method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)
+  start = data.moments(run.dataset) if sampling.moments else None
+
+  def solve(params, keys, labels, values, mask):
+    return samplers.adaptive(
+        keys, denoiser(run, params, path, labels, sampling), path, shape=shape, moments=start,
+        tolerance=processes.tolerance(sampling), rho_min=sampling.rho_min,
+        rho_max=sampling.rho_max).x
+
+  if sampling.sampler == "adaptive":
+    return solve
+
+  def draw(params, keys, labels, values, mask):
+    here = method if known is None else known.method(method, values, mask)
+    return sample(keys, denoiser(run, params, path, labels, sampling), path, shape=shape,
+                  method=here, grid=grid, brownian=brownian, moments=start)
+
+  return draw
+
+
+def _arguments(mesh, labels, index, seed, known) -> tuple:
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(index))
+  given = (None, None) if known is None else (
+      known.values[index % len(known.values)], known.mask[index % len(known.mask)])
+  arguments = keys, labels[index], *given
+  return arguments if mesh is None else hosts.spread(shardings.batch(mesh), arguments)
+
+
+def _finished(run, first, x, n, known, sampling) -> np.ndarray:
+  """A batch in the user's units, checked; without what repeats the last sample."""
+  x = data.restore(run.dataset, hosts.fetch(x)[:n - first])
+  last = first + len(x)
+  why = "" if sampling.sampler != "adaptive" else (
+      f": tolerance={processes.tolerance(sampling)} was not reached within 1024 steps (raise it, "
+      "or take a sampler of fixed steps), or the model itself is not finite")
+  if bad := int(np.sum(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))):
+    raise FloatingPointError(f"{bad} of samples {first}…{last - 1} are not finite{why}; nothing "
+                             "was written")
+  x = np.round(x) if run.dataset.integers else x
+  x = x if run.dataset.value_range is None else np.clip(x, *run.dataset.value_range)
+  if known is not None:
+    # What was given comes back as it was given, whatever standardising has rounded.
+    index = np.arange(first, last)
+    mask = known.mask[index % len(known.mask)]
+    x = np.where(mask, known.restored[index % len(known.restored)], x)
+  return x
