@@ -5,8 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import measure
+from experiments import config as config_lib
+from experiments import runs
+from experiments.benchmarks import measure, scale_host, scale_worker
+from experiments.configs import mixture2d
 from langevin_jax import networks
+from tests import runner
 
 
 class Clock:
@@ -106,6 +110,88 @@ def test_torch_dit_is_the_same_model():
       found, network.apply({"params": params}, x, ell, labels), rtol=1e-4, atol=1e-5)
   trainer = torch_dit.Trainer(setting)
   assert np.isfinite([trainer.step() for _ in range(3)]).all()
+
+
+@pytest.fixture(scope="module")
+def small():
+  """A small run, two steps a dispatch, whose step and start are compiled once for all tests."""
+  run = runs.prepare(config_lib.override(mixture2d.get_config(), {
+      "data.train_size": 200, "data.test_size": 100, "network.width": 8, "network.depth": 1,
+      "training.batch_size": 16, "training.steps_per_dispatch": 2}))
+  step, start = runs.train_step(run, many=True), jax.device_get(runs.start(run))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(runs, "train_step", lambda run, many: step)
+    patch.setattr(runs, "start", lambda run: jax.device_put(start))
+    yield run
+
+
+def same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_what_devices_do_apart_is_the_step_itself(small):
+  # On one device its part of the batch is all of it.
+  whole, parts = scale_worker.sharded(small), scale_worker.apart(small)
+  before = jax.tree.map(np.array, whole.state.params)
+  whole(3)
+  parts(3)
+  assert int(whole.state.step) == 6
+  assert not np.array_equal(whole.state.params["output"]["kernel"], before["output"]["kernel"])
+  same(jax.tree.map(lambda a: a[0], parts.state), whole.state)
+
+
+def test_the_exchange_is_of_the_gradient_and_as_often(small, monkeypatch):
+  summed = []
+  psum = jax.lax.psum
+  monkeypatch.setattr(jax.lax, "psum", lambda tree, axes: (
+      summed.append((jax.tree.structure(tree), axes)), psum(tree, axes))[1])
+  task = scale_worker.exchange(small)
+  start = jax.tree.map(np.array, task.state)
+  task(1)
+  assert summed == [(jax.tree.structure(runs.start(small).params), small.mesh.axis_names)]
+  same(task.state, start)  # the mean over one device
+
+
+def test_steps_are_fed_as_the_run_is_trained(small):
+  fed = scale_host.fed(small)
+  fed(2)
+  state = runs.start(small)
+  step = runs.train_step(small, many=True)
+  for first in (0, 2):
+    batches = [runs.data.batch(small.dataset, seed=0, step=first + i, batch_size=16)
+               for i in range(2)]
+    state, _ = step(state, np.uint32(1), tuple(map(np.stack, zip(*batches, strict=True))))
+  same(fed.state, state)
+  spent = scale_host.pieces(small, count=3)
+  assert all(values.shape == (3,) and (values > 0).all() for values in spent.values())
+
+
+def test_the_share_of_the_host_leaves_out_what_has_compiled():
+  lines = [{"host_seconds_per_step": cost, "steps_per_second": rate}
+           for cost, rate in ((9.0, 0.1), (0.25, 2.0), (0.125, 1.0))]
+  np.testing.assert_array_equal(scale_host.shares(lines), [0.5, 0.125])
+
+
+def test_scale_says_what_it_measured(small, tmp_path):
+  with runner.entry("benchmarks.scale") as scale:
+    times = {"one": 1.0, "data": 3.0, "fsdp": 4.5, "apart": 1.0, "exchange": 2.0}
+    rounds = {name: np.full(3, value) for name, value in times.items()}
+    medians = {row.name.split(",")[0]: row.value.median
+               for row in scale.compared("small", rounds, rounds)}
+    assert medians == {
+        "apart ÷ one device": 1.0, "data=8 ÷ one device": 3.0, "fsdp=8 ÷ one device": 4.5,
+        "data=8 ÷ (apart + exchange)": 1.0, "fsdp=8 ÷ (apart + exchange)": 1.5}
+    part = scale.saved(small.config, repeats=2, seconds=0.01)
+    row, rounds = part.rows[0], part.seconds["checkpoints"]
+    lost = np.subtract(rounds["saved"], rounds["plain"])[0]
+    assert row.value.median == pytest.approx(np.median(lost) / 60.0)
+    # Every save was made, and the steps after it waited for it.
+    assert np.shape(rounds["blocked"]) == (2, 2) and (np.array(rounds["blocked"]) > 0.0).all()
+    with pytest.raises(OSError, match="exit code 2"):
+      scale.first_step(tmp_path, tmp_path / "run", until="metrics.jsonl",
+                       options=["--config.training.stepz=1"])
+  code, _, err = runner.call("benchmarks.scale", "--only=speed", f"--out={tmp_path}/out.json")
+  assert code == 2 and "--only" in err and not (tmp_path / "out.json").exists()
 
 
 def torch_parameters(params):
