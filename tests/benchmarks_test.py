@@ -10,6 +10,7 @@ from experiments import runs
 from experiments.benchmarks import measure, scale_host, scale_worker
 from experiments.configs import mixture2d
 from langevin_jax import networks
+from langevin_jax.training import shardings
 from tests import runner
 
 
@@ -119,9 +120,10 @@ def small():
       "data.train_size": 200, "data.test_size": 100, "network.width": 8, "network.depth": 1,
       "training.batch_size": 16, "training.steps_per_dispatch": 2}))
   step, start = runs.train_step(run, many=True), jax.device_get(runs.start(run))
+  places = jax.tree.map(lambda leaf: leaf.sharding, runs.abstract_state(run))
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(runs, "train_step", lambda run, many: step)
-    patch.setattr(runs, "start", lambda run: jax.device_put(start))
+    patch.setattr(runs, "start", lambda run: jax.device_put(start, places))
     yield run
 
 
@@ -160,7 +162,8 @@ def test_steps_are_fed_as_the_run_is_trained(small):
   for first in (0, 2):
     batches = [runs.data.batch(small.dataset, seed=0, step=first + i, batch_size=16)
                for i in range(2)]
-    state, _ = step(state, np.uint32(1), tuple(map(np.stack, zip(*batches, strict=True))))
+    state, _ = step(state, np.uint32(1), jax.device_put(
+        tuple(map(np.stack, zip(*batches, strict=True))), shardings.batch(small.mesh, axis=1)))
   same(fed.state, state)
   spent = scale_host.pieces(small, count=3)
   assert all(values.shape == (3,) and (values > 0).all() for values in spent.values())
