@@ -17,9 +17,7 @@ metrics.jsonl; and steps that are fed as a run feeds them against steps whose ba
 """
 
 import contextlib
-import functools
 import json
-import operator
 import os
 import pathlib
 import shutil
@@ -85,33 +83,35 @@ def sharded() -> Part:
                                    ("mixture2d MLP", mixture2d, 8192)):
     config = config_lib.override(module.get_config(), {"training.batch_size": batch_size})
     fsdp = config_lib.override(config, {"mesh.data": 1, "mesh.fsdp": -1})
-    spent = [0.0]
+    settings = {"one": ("sharded", 1, config), "data": ("sharded", _DEVICES, config),
+                "fsdp": ("sharded", _DEVICES, fsdp), "apart": ("apart", _DEVICES, config),
+                "exchange": ("exchange", _DEVICES, config)}
+    processors: dict[str, list[float]] = {rival: [] for rival in settings}
     with contextlib.ExitStack() as stack:
-      tasks = {rival: _dispatches(stack.enter_context(_worker(*setting)), spent)
-               for rival, setting in {
-                   "one": ("sharded", 1, config), "data": ("sharded", _DEVICES, config),
-                   "fsdp": ("sharded", _DEVICES, fsdp), "apart": ("apart", _DEVICES, config),
-                   "exchange": ("exchange", _DEVICES, config)}.items()}
-      times = _timed(tasks, f"{name}, batch {batch_size}")
-      processor = measure.interleaved(tasks, repeats=_REPEATS.value, seconds=_SECONDS.value,
-                                      clock=functools.partial(operator.getitem, spent, 0))
+      times = _timed({rival: _dispatches(stack.enter_context(_worker(*setting)), processors[rival])
+                      for rival, setting in settings.items()}, f"{name}, batch {batch_size}")
+    # The first has compiled.
+    of_processors = {rival: np.array(spent[1:]) for rival, spent in processors.items()}
     seconds[f"{name}, batch {batch_size}"] = measure.plain(times)
-    seconds[f"{name}, batch {batch_size}, of processors"] = measure.plain(processor)
-    rows += compared(f"{name}, batch {batch_size}, {cores} cores", times, processor)
+    seconds[f"{name}, batch {batch_size}, of processors"] = measure.plain(of_processors)
+    rows += compared(f"{name}, batch {batch_size}, {cores} cores", times, of_processors)
   return Part(rows, seconds)
 
 
-def compared(what: str, times, processor) -> list[Row]:
-  """Rows of "one", "data", "fsdp", "apart" and "exchange", each of shape (rounds,)."""
+def compared(what: str, times, processors) -> list[Row]:
+  """Rows of "one", "data", "fsdp", "apart" and "exchange": seconds by the clock in each round.
+
+  `processors`: those of processors in any number of turns.
+  """
   explained = times["apart"] + times["exchange"]
   rows = [Row(f"apart ÷ one device, {what}", measure.ratio(times["apart"], times["one"]), "")]
   for mesh in ("data", "fsdp"):
+    of_processors = np.median(processors[mesh]) / np.median(processors["one"])
     rows += [
         Row(f"{mesh}={_DEVICES} ÷ (apart + exchange), {what}",
             measure.ratio(times[mesh], explained), "<= 1.1"),
         Row(f"{mesh}={_DEVICES} ÷ one device, {what}", measure.ratio(times[mesh], times["one"]),
-            "", "by processor time "
-            f"{measure.ratio(processor[mesh], processor['one']).median:.2f}")]
+            "", f"by processor time {of_processors:.2f}")]
   return rows
 
 
@@ -246,13 +246,13 @@ def _worker(task: str, devices: int, config: config_lib.Config) -> Iterator[subp
 
 
 def _dispatches(worker: subprocess.Popen, spent: list[float]) -> measure.Task:
-  """n dispatches of a worker; `spent[0]` grows by their processor time."""
+  """n dispatches of a worker, whose processor time, per dispatch, is added to `spent`."""
   def dispatches(n):
     print(n, file=worker.stdin, flush=True)
     answer = worker.stdout.readline()
     if not answer:
       raise OSError("a worker has ended; its message is above")
-    spent[0] += float(answer)
+    spent.append(float(answer) / n)
 
   return dispatches
 
