@@ -135,7 +135,7 @@ def _trained(
     with progress.bar(config.steps, first, f"group {here.name}: {many.size} at once") as bar:
       for start, end, after in _advanced(group, many, states, first, history):
         states = after
-        bar(end, f"loss {history.mean():.4f}" if history.mean() is not None else "")
+        bar(end, f"{failed} failed" if (failed := len(history.content["failed"])) else "")
         if end in points:
           drawn = sorted(points).index(end) % 2 == 1 or end == config.steps
           history.point(end, _measured(group, meter, states, drawn))

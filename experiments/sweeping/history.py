@@ -48,13 +48,6 @@ class History:
     if end // every > start // every:
       self._close(end)
 
-  def mean(self) -> float | None:
-    """Over members, of the last window."""
-    if not self.content["lines"]:
-      return None
-    known = [value for value in self.content["lines"][-1]["loss"] if value is not None]
-    return float(np.mean(known)) if known else None
-
   def point(self, step: int, values: list[dict[str, float]]) -> None:
     self.content["points"].append({"step": step, "values": values})
 

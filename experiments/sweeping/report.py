@@ -17,6 +17,8 @@ from experiments.sweeping import canonical, measures, plan, results
 
 import matplotlib.pyplot as plt  # isort: skip
 
+# Steps are of the seeds that got there, too few and too coarse for an interval or a difference.
+_PLAIN = (results.STEPS,)
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -36,7 +38,7 @@ def rows(table: Mapping[str, Any]) -> list[str]:
   calls = len({row["network calls"] for row in table["arms"]}) > 1
   head = ["arm", *([measures.CALLS] if calls else [])]
   for metric in metrics:
-    head += [metric, "minus baseline"]
+    head += [metric] + ["minus baseline"] * (metric not in _PLAIN)
   lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
   for row in table["arms"]:
     name = f"**{row['arm']}**" if row["arm"] == table["baseline"] else row["arm"]
@@ -44,11 +46,13 @@ def rows(table: Mapping[str, Any]) -> list[str]:
                      if calls else [])]
     for metric in metrics:
       value = row["metrics"].get(metric)
-      if value is None:
-        cells += ["never" if metric == results.STEPS and row["metrics"] else "failed", ""]
+      if metric in _PLAIN and row["metrics"]:
+        cells.append("never" if value is None else f"{value['mean']:.4g}" + _share(value, table))
         continue
-      share = "" if value["n"] == len(table["seeds"]) else f" ({value['n']}/{len(table['seeds'])})"
-      cells.append(_number(value["mean"], value["half"]) + share)
+      if value is None:
+        cells += ["failed"] + [""] * (metric not in _PLAIN)
+        continue
+      cells.append(_number(value["mean"], value["half"]) + _share(value, table))
       difference = value["minus baseline"]
       cells.append("" if difference is None or row["arm"] == table["baseline"] else
                    _number(difference["mean"], difference["half"], signed=True))
@@ -57,8 +61,8 @@ def rows(table: Mapping[str, Any]) -> list[str]:
             for metric in metrics]
   if any(floors):
     cells = ["real data", *([""] if calls else [])]
-    for floor in floors:
-      cells += [floor, ""]
+    for metric, floor in zip(metrics, floors, strict=True):
+      cells += [floor] + [""] * (metric not in _PLAIN)
     lines.append("| " + " | ".join(cells) + " |")
   return lines
 
@@ -150,8 +154,8 @@ def _sampling_curves(whole, table) -> dict[str, list[tuple[float, results.Interv
     if row["model"] not in shared or value is None:
       continue
     words = {k.removeprefix("sampling."): v for k, v in row["overrides"].items()
-             if k != "sampling.steps"}
-    name = ", ".join(f"{k}={v}" for k, v in words.items()) or config.sampler
+             if k not in ("sampling.steps", "sampling.sampler")}
+    name = ", ".join([config.sampler, *(f"{k}={v}" for k, v in words.items())])
     curves.setdefault(name, []).append(
         (row["network calls"], results.Interval(value["mean"], value["half"], value["n"])))
   return {name: sorted(points) for name, points in curves.items()}
@@ -165,18 +169,27 @@ def _draw(file, curves, xlabel, ylabel, floor) -> None:
     x = [point[0] for point in points]
     mean = np.array([value.mean for _, value in points])
     half = np.array([value.half or 0.0 for _, value in points])
-    axes.plot(x, mean, styles[i % 4], color=colours[i], label=name, lw=1.4, marker="o", ms=3)
-    axes.fill_between(x, mean - half, mean + half, color=colours[i], alpha=0.12, lw=0)
+    axes.errorbar(x, mean, half, ls=styles[i % 4], color=colours[i], label=name, lw=1.4, marker="o",
+                  ms=3, elinewidth=0.5)
   if floor is not None:
     axes.axhline(floor, color=plots.INK, lw=0.8, ls=":", label="real data")
   every = [value.mean for points in curves.values() for _, value in points]
   if min(every) > 0.0:
     axes.set_yscale("log")
     axes.set_ylim(0.8 * min(every + ([floor] if floor else [])), 1.25 * max(every))
+  if xlabel == measures.CALLS:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
   axes.set(xlabel=xlabel, ylabel=ylabel)
   axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
   figure.savefig(file, dpi=90, bbox_inches="tight")
   plt.close(figure)
+
+
+def _share(value: Mapping[str, Any], table: Mapping[str, Any]) -> str:
+  """" (2/3)" where only so many of the seeds have a value."""
+  seeds = len(table["seeds"])
+  return "" if value["n"] == seeds else f" ({value['n']}/{seeds})"
 
 
 def _number(mean: float, half: float | None, *, signed: bool = False) -> str:
