@@ -6,7 +6,8 @@
 
 The real sharded step of the config is compiled for every topology: HBM, collectives and products
 are those of the program that would run. Times are bounds (planning/roofline.py): no step is faster.
-Shards of examples need not be here.
+Where libtpu refuses a program for memory, the bound is of the model's own products alone; what only
+a program tells is null. Shards of examples need not be here.
 """
 
 import json
@@ -46,11 +47,28 @@ def main() -> int:
     if out.is_dir():
       raise ValueError(f"--out must be a file, {out} is a directory")
     out.parent.mkdir(parents=True, exist_ok=True)  # a bad place says so now, not in ten minutes
-  plans = [_plan(config, shape, num_classes, topology) for topology in wanted]
-  if out:
-    records.write_text(out, json.dumps(plans, indent=2) + "\n")
-  print(_table(plans) + (f"\nwritten to {out}" if out else ""), flush=True)
+  plans = []
+  for i, topology in enumerate(wanted):
+    try:
+      plans.append(_plan(config, shape, num_classes, topology))
+    except (ValueError, OSError, jax.errors.JaxRuntimeError) as error:
+      if plans:
+        _tell(plans, out)
+      missing = ", ".join(t.name for t in wanted[i:])
+      raise ValueError(f"{error}; not planned: {missing}") from error
+    if out:
+      records.write_text(out, json.dumps(plans, indent=2) + "\n")
+  _tell(plans, out)
   return 0
+
+
+def _tell(plans: list[dict[str, Any]], out: pathlib.Path | None) -> None:
+  refused = [plan["topology"] for plan in plans if plan["hbm_seconds"] is None]
+  print("\n".join([
+      _table(plans),
+      *([f"refused for memory: {', '.join(refused)}; HBM traffic and collectives are not known, "
+         "and the bound is of the model's products alone"] if refused else []),
+      *([f"written to {out}"] if out else [])]), flush=True)
 
 
 def _plan(
@@ -90,8 +108,10 @@ def _plan(
   }
   if _LARGEST.value:
     unit = meshes.batch_parts(config.training, mesh)
-    largest = compiling.search(step, unit, capacity, compile_at)
+    largest, too_large = compiling.search(step, unit, capacity, compile_at)
     plan["largest_batch"] = largest.batch_size if largest else 0
+    plan["batch_too_large"] = too_large.batch_size if too_large else None
+    plan["largest_batch_exact"] = plan["batch_too_large"] == plan["largest_batch"] + unit
     if largest:
       speed = _speed(job, largest, model * largest.batch_size / batch, images)
       plan["at_largest_batch"] = {key: speed[key] for key in (
@@ -102,21 +122,32 @@ def _plan(
 def _speed(
     job: compiling.Job, step: compiling.Step, model: float, images: float
 ) -> dict[str, Any]:
-  """What follows from the roofline; None throughout for a step that was not compiled."""
-  names = ("hardware_flops_per_step", "hbm_traffic_bytes", "collective_bytes", "compute_seconds",
-           "hbm_seconds", "interconnect_seconds", "step_time_bound_seconds", "bound_by", "mfu_cap",
-           "images_per_second", "tokens_per_second", "images", "hours")
-  if step.spent is None:
-    return dict.fromkeys(names)
-  line = roofline.roofline(step.spent, job.topology, job.mesh.devices.flat)
+  """What follows from the roofline.
+
+  Of a step that was refused for memory, the model's FLOPs at peak are the bound; None is unknown.
+  """
+  spent, topology = step.spent, job.topology
+  line = (roofline.roofline(spent, topology, job.mesh.devices.flat) if spent else
+          roofline.Roofline(model / (topology.chips * topology.chip.flops), None, None))
   network, shape = job.config.network, job.shape
   tokens = shape[0] * shape[1] // network.patch_size**2 if network.name == "dit" else None
   rate = step.batch_size / line.bound
-  return dict(zip(names, (
-      step.spent.flops * job.topology.chips, step.spent.hbm_bytes, collective_bytes(step.spent),
-      line.compute, line.hbm, line.interconnect, line.bound, line.limit,
-      roofline.mfu_cap(model, job.topology, line.bound), rate, tokens and rate * tokens,
-      images, roofline.hours(images, step.batch_size, line.bound)), strict=True))
+  return {
+      "hardware_flops_per_step": spent and spent.flops * topology.chips,
+      "hbm_traffic_bytes": spent and spent.hbm_bytes,
+      "collective_bytes": spent and collective_bytes(spent),
+      "unknown_loops": spent and spent.unknown_loops,
+      "compute_seconds": line.compute,
+      "hbm_seconds": line.hbm,
+      "interconnect_seconds": line.interconnect,
+      "step_time_bound_seconds": line.bound,
+      "bound_by": line.limit,
+      "mfu_cap": roofline.mfu_cap(model, topology, line.bound),
+      "images_per_second": rate,
+      "tokens_per_second": tokens and rate * tokens,
+      "images": images,
+      "hours": roofline.hours(images, step.batch_size, line.bound),
+  }
 
 
 def collective_bytes(spent: costs.Costs) -> dict[str, int]:
@@ -147,6 +178,7 @@ def _table(plans: list[dict[str, Any]]) -> str:
       ("HBM traffic a chip", lambda plan: f"{plan['hbm_traffic_bytes'] / 1e9:.2f} GB"),
       *((f"{kind} a chip", lambda plan, kind=kind:
          f"{plan['collective_bytes'].get(kind, 0) / 1e9:.3f} GB") for kind in kinds),
+      ("loops counted once, of unknown length", lambda plan: str(plan["unknown_loops"] or "")),
       ("compute", milli("compute_seconds")),
       ("HBM", milli("hbm_seconds")),
       ("interconnect", milli("interconnect_seconds")),
@@ -156,7 +188,7 @@ def _table(plans: list[dict[str, Any]]) -> str:
       ("images a second", lambda plan: f"{plan['images_per_second']:,.0f}"),
       ("tokens a second", lambda plan: f"{plan['tokens_per_second']:,.0f}"),
       ("hours, at least", lambda plan: f"{plan['hours']:,.2f} for {plan['images']:,.0f}"),
-      ("largest batch that fits", lambda plan: f"{plan['largest_batch']:,}"),
+      ("largest batch that fits", _largest),
       ("  its MFU, at most", lambda plan: f"{100 * plan['at_largest_batch']['mfu_cap']:.1f} %"),
   ]
   rows = [[name, *(_cell(cell, plan) for plan in plans)] for name, cell in lines]
@@ -165,6 +197,13 @@ def _table(plans: list[dict[str, Any]]) -> str:
   return "\n".join("  ".join(
       cell.ljust(width) if i == 0 else cell.rjust(width)
       for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows)
+
+
+def _largest(plan: dict[str, Any]) -> str:
+  size, above = plan["largest_batch"], plan["batch_too_large"]
+  if plan["largest_batch_exact"]:
+    return f"{size:,}"
+  return f"at least {size:,}" + (f" ({above:,} does not fit)" if above else "")
 
 
 def _cell(cell, plan) -> str:

@@ -12,7 +12,8 @@ class Chip(NamedTuple):
   libtpu 0.0.42 says is left of it ("available HBM", in its refusals), whichever is less.
   hbm_bandwidth: bytes a second, reads and writes together. link_bandwidth: bytes a second through
   one link to a neighbour, one way; every axis of the torus has two links.
-  axes: of the torus. wraps: an axis closes to a ring where its length is a multiple of it.
+  axes: of the torus. wraps: a slice has links round all its axes where every side is a multiple of
+  this, and round none elsewhere.
   slices: shapes that exist; where more is allowed, full_blocks: every axis a multiple of 4, with at
   most so many chips in all.
   """
@@ -32,7 +33,7 @@ _CUBES = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
 
 CHIPS = {
     # Cloud TPU documentation, "TPU v4", System architecture: 275 TFLOPs, 32 GiB, 1200 GBps; tori
-    # of multiples of 4: "3D mesh and 3D torus". Links: Jouppi et al. 2023 (TPU v4: An Optically
+    # of multiples of 4, else meshes. Links: Jouppi et al. 2023 (TPU v4: An Optically
     # Reconfigurable Supercomputer), table 4: 6 at 50 GB/s. libtpu leaves 30.75 GiB.
     "v4": Chip(275e12, int(30.75 * _GIB), 1200e9, 50e9, 3, 4, _CUBES, 4096),
     # "TPU v5e", System architecture: 197 TFLOPs, 16 GB, 819 GBps, ICI 1600 Gbps over 4 ports (400

@@ -1,6 +1,7 @@
 """The real training step, compiled for a slice of TPUs, and the largest batch that fits on it."""
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -101,38 +102,49 @@ def fits(step: Step, topology: topologies.Topology) -> bool:
 
 def search(
     first: Step, unit: int, capacity: int, compile_at: Callable[[int], Step]
-) -> Step | None:
-  """The largest batch found to fit, a multiple of `unit`; None: not even one unit does.
+) -> tuple[Step | None, Step | None]:
+  """(largest batch found to fit, smallest found not to), multiples of `unit`; None: none was found.
 
   HBM is near affine in the batch. So a second batch gives a line, the line a guess, and every
-  guess is compiled; one that does not fit moves the line and is guessed again, lower.
+  guess is compiled; one that does not fit moves the line and is guessed again, lower. There is an
+  end to trying: only where the two are one `unit` apart is the first the largest there is.
   """
   steps = [first]
   good = lambda step: step.spent is not None and step.hbm_bytes <= capacity
   for guess in _guesses(steps, unit, capacity, good):
     steps.append(compile_at(guess))
-  return max(filter(good, steps), key=lambda step: step.batch_size, default=None)
+  return _edges(steps, good)
+
+
+def _edges(steps: list[Step], good: Callable[[Step], bool]) -> tuple[Step | None, Step | None]:
+  return (max(filter(good, steps), key=lambda step: step.batch_size, default=None),
+          min(itertools.filterfalse(good, steps), key=lambda step: step.batch_size, default=None))
 
 
 def _guesses(steps, unit, capacity, good) -> Iterator[int]:
   """Batches to compile next, seeing in `steps` what has become of those before."""
   size = steps[0].batch_size
   yield 2 * size if good(steps[0]) else max(size // 2 // unit, 1) * unit
+  doubted = False
   for _ in range(_MOST_TRIES - 1):
-    below = max(filter(good, steps), key=lambda s: s.batch_size, default=None)
-    above = min((s for s in steps if not good(s)), key=lambda s: s.batch_size, default=None)
+    below, above = _edges(steps, good)
     lower, upper = below and below.batch_size, above and above.batch_size
     # On both sides of the edge, or else the two nearest to it.
     near = (below, above) if below and above else sorted(
         steps, key=lambda step: abs(step.hbm_bytes - capacity))[:2]
     (a, x), (b, y) = ((s.batch_size, s.hbm_bytes) for s in near)
     slope = (y - x) / (b - a) if a != b else 0.0
-    guess = int(a + (capacity - x) / slope) // unit * unit if slope > 0.0 else 2 * max(a, b)
+    guess = int(a + (capacity - x) / slope) // unit * unit if slope > 0.0 else (
+        2 * max(s.batch_size for s in steps))
     if upper is not None:
       guess = min(guess, upper - unit)
     if lower is not None:
       guess = min(guess, _FARTHEST * lower)
     guess = max(guess, unit)
+    if guess <= (lower or 0) and not doubted:  # the line says that nothing larger fits
+      guess, doubted = lower + unit, True
+    elif guess <= (lower or 0) and upper is not None:  # and it is not so
+      guess = (lower + upper) // 2 // unit * unit
     if guess <= (lower or 0) or any(s.batch_size == guess for s in steps):
       return
     yield guess

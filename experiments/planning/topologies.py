@@ -13,7 +13,7 @@ from experiments.planning.chips import CHIPS, Chip
 
 
 class Topology(NamedTuple):
-  """A slice: `name`, as given, of chips of one kind in a torus of `shape`."""
+  """A slice: `name`, as given, of chips of one kind in a grid of `shape`."""
 
   name: str
   chip: Chip
@@ -22,6 +22,11 @@ class Topology(NamedTuple):
   @property
   def chips(self) -> int:
     return math.prod(self.shape)
+
+  @property
+  def closed(self) -> bool:
+    """Whether every axis is a ring, or else every axis a line (`Chip.wraps`)."""
+    return all(side % self.chip.wraps == 0 for side in self.shape)
 
 
 def parse(names: str) -> list[Topology]:
