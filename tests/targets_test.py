@@ -1,7 +1,10 @@
 """Budgets to a target: the first measurement from which on it holds, and the clock of a run."""
 
+import json
+
 import numpy as np
 import pytest
+import runner
 
 from experiments import records, targets
 
@@ -76,3 +79,79 @@ def test_the_clock_of_a_resumed_run_is_the_sum_of_what_counted(tmp_path):
 def test_a_clock_that_was_not_kept_is_refused(lines, steps, words):
   with pytest.raises(ValueError, match=words):
     targets.seconds(lines, steps)
+
+
+def call(*arguments):
+  return runner.call("targets.__main__", *arguments)
+
+
+@pytest.fixture
+def compared(tmp_path):
+  """Three runs: the target is reached at 30, never, and from the start but for a last NaN."""
+  for name, values in (("a", [4.0, 3.0, 2.0, 1.0]), ("b", [4.0, 1.0, 1.0, 2.5]),
+                       ("c", [1.0, 1.0, 1.0, float("nan")])):
+    metrics = records.Metrics(made(tmp_path / name), 0)
+    for step, value in zip(STEPS, values, strict=True):
+      metrics.write(step, {"loss": value, "level_error": [value, value]}, seconds=2.0,
+                    steps_per_second=5.0, host_seconds_per_step=0.0)
+    metrics.close()
+  return tmp_path
+
+
+def made(directory):
+  directory.mkdir()
+  return directory
+
+
+def test_runs_are_compared_in_steps_and_seconds(compared):
+  names = ",".join(str(compared / name) for name in "abc")
+  out = compared / "new" / "it.json"
+  code, told, err = call(f"--workdir={names}", "--metric=loss", "--target=2", f"--out={out}")
+  assert code == 0, err
+  assert "NaN" not in out.read_text()
+  a, b, c = json.loads(out.read_text())["runs"]
+  of = lambda run: tuple(run[key] for key in ("steps_to_target", "steps_before", "held",
+                                              "seconds_to_target", "seconds_before"))
+  assert of(a) == (30.0, 20.0, 2, 6.0, 4.0)
+  assert of(b) == (None, 40.0, 0, None, 8.0) and of(c) == (None, 40.0, 0, None, 8.0)
+  assert (b["last_value"], c["last_value"]) == (2.5, None)
+  rows = told.splitlines()
+  assert "30 (not yet at 20)" in rows[1] and "6.0 (not yet at 4.0)" in rows[1]
+  assert rows[2].count("never") == 2 and "not finite" in rows[3]
+  # Of what is better when higher, b has reached 2 at its last measurement alone.
+  code, told, err = call(f"--workdir={compared / 'b'}", "--target=2", "--higher_is_better")
+  assert code == 0 and "40 (not yet at 30)" in told and "1 of 4" in told, err
+
+
+def test_a_run_of_a_sweep_has_its_points_and_no_clock(compared):
+  result = {"error": "", "final": {}, "points": [
+      {"step": step, "held-out loss": 50.0 - step} for step in (16, 32, 40)]}
+  (compared / "a" / "result.json").write_text(json.dumps(result))
+  code, told, err = call(f"--workdir={compared / 'a'}", "--metric=held-out loss", "--target=18",
+                         f"--out={compared / 'it.json'}")
+  assert code == 0, err
+  run, = json.loads((compared / "it.json").read_text())["runs"]
+  assert (run["steps_to_target"], run["steps_before"], run["held"]) == (32.0, 16.0, 2)
+  assert run["seconds_to_target"] is run["seconds_before"] is None and "–" in told
+  # Its metrics.jsonl is read as any run's.
+  code, told, _ = call(f"--workdir={compared / 'a'}", "--target=2")
+  assert code == 0 and "30 (not yet at 20)" in told and "–" in told
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ((), "--workdir is required"), (("--workdir=@/a",), "--target is required"),
+    (("--workdir=@/a", "--target=nan"), "finite"), (("--workdir=@/a,@/a", "--target=1"), "twice"),
+    (("--workdir=@/a", "--target=1", "--metric=FID"), "no 'FID', but loss"),
+    (("--workdir=@/a", "--target=1", "--metric=level_error"), "but loss"),
+    (("--workdir=@/a", "--target=1", "--metric=seconds"), "but loss"),
+    (("--workdir=@/a,@/none", "--target=1"), "none holds no measurements"),
+    (("--workdir=@", "--target=1"), "in its arms/"),
+    (("--workdir=@/a", "--target=1", "--out=@/b"), "is a directory"),
+    (("--workdir=@/torn", "--target=1"), "not the result of a sweep's run"),
+    (("--workdir=@/a", "--target=1", "--config=x.py"), "--config belongs to")])
+def test_bad_input_is_one_line(compared, arguments, message):
+  made(compared / "arms")
+  (made(compared / "torn") / "result.json").write_text('{"arm": ')
+  code, out, err = call(*(word.replace("@", str(compared)) for word in arguments))
+  assert code == 2 and not out
+  assert err.startswith("error: ") and err.count("\n") == 1 and message in err
