@@ -8,7 +8,9 @@
 #
 # The workdir must be on a disk that every host sees: a bucket mounted by gcsfuse, or NFS; so must
 # data.path. `python -m experiments.plan --topology=v5e:16x16` says beforehand whether it fits.
-# The same command again goes on after a preemption. Delete the slice when done:
+# The same command again goes on after a preemption. Images of TPU VMs have an older Python than
+# this project's: 3.11 is installed from the deadsnakes archive where a host has none, unless PYTHON
+# names one that is there. Delete the slice when done:
 #
 #   gcloud compute tpus tpu-vm delete "$NAME" --zone="$ZONE"
 #
@@ -27,10 +29,20 @@ gcloud compute tpus tpu-vm describe "$NAME" --zone="$ZONE" >/dev/null 2>&1 ||
 archive=$(mktemp -d)/langevin_jax.tar.gz
 git -C "$root" archive --format=tar.gz --prefix=langevin_jax/ -o "$archive" HEAD
 gcloud compute tpus tpu-vm scp "$archive" "$NAME:" --zone="$ZONE" --worker=all
-command=$(printf '%q ' python3 -m experiments.train --multihost "--workdir=$workdir" "$@")
+command=$(printf '%q ' ../langevin_jax_python/bin/python -m experiments.train --multihost "--workdir=$workdir" "$@")
 gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --worker=all --command="
   set -e
+  python=$(printf '%q' "${PYTHON:-python3.11}")
+  if ! \$python -m ensurepip --version >/dev/null 2>&1; then
+    [ -z $(printf '%q' "${PYTHON:-}") ] || { echo \"error: PYTHON=\$python is not there, or cannot make a venv\" >&2; exit 2; }
+    sudo add-apt-repository -y ppa:deadsnakes/ppa >/dev/null
+    # At the first start the image's own upgrades hold the lock.
+    sudo apt-get -qq -o DPkg::Lock::Timeout=600 update
+    sudo apt-get -qq -o DPkg::Lock::Timeout=600 install -y python3.11 python3.11-venv >/dev/null
+  fi
+  \$python -c 'import sys; sys.exit(sys.version_info < (3, 11) and \"error: PYTHON must be 3.11 or newer\")'
   tar xzf langevin_jax.tar.gz
+  [ -x langevin_jax_python/bin/python ] || \$python -m venv langevin_jax_python
   cd langevin_jax
-  pip install --quiet -e '.[tpu]'
+  ../langevin_jax_python/bin/python -m pip install --quiet -e '.[tpu]'
   $command"
