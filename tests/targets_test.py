@@ -118,6 +118,8 @@ def test_runs_are_compared_in_steps_and_seconds(compared):
   rows = told.splitlines()
   assert "30 (not yet at 20)" in rows[1] and "6.0 (not yet at 4.0)" in rows[1]
   assert rows[2].count("never") == 2 and "not finite" in rows[3]
+  code, told, _ = call(f"--workdir={compared / 'a'}", "--target=5")
+  assert "10 (the first)" in told and "4 of 4" in told
   # Of what is better when higher, b has reached 2 at its last measurement alone.
   code, told, err = call(f"--workdir={compared / 'b'}", "--target=2", "--higher_is_better")
   assert code == 0 and "40 (not yet at 30)" in told and "1 of 4" in told, err

@@ -97,7 +97,8 @@ def _names(lines: list[dict[str, Any]]) -> list[str]:
 
 def _table(found: list[dict[str, Any]]) -> str:
   """A line a run."""
-  budget = lambda by, before, unit: f"{by:,.{unit}f} (not yet at {before:,.{unit}f})"
+  budget = lambda by, before, digits: f"{by:,.{digits}f} " + (
+      f"(not yet at {before:,.{digits}f})" if before else "(the first)")
   rows = [["run", "steps", "seconds", "held", "last", "at step"]]
   for run in found:
     by, clock = run["steps_to_target"], run["seconds_to_target"]
