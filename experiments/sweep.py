@@ -33,9 +33,16 @@ _AT_ONCE = flags.DEFINE_integer(
     "0: all on accelerators, on CPU all or one, by the size of the network.")
 _GROUP = flags.DEFINE_integer("group", -1, "Train this group of the sweep in --workdir, no more: "
                               "what launchers start.")
+_UNTIL = flags.DEFINE_bool("until_stdin_closes", False, "Of --group: end when standard input is "
+                           "closed, as it is when what started this has ended.")
 
 
 def main() -> int:
+  with jobs.ended_in_order():
+    return _main()
+
+
+def _main() -> int:
   if _WORKERS.value < 1 or _AT_ONCE.value < 0:
     raise ValueError(f"--workers must be at least 1 and --at_once at least 0, got {_WORKERS.value} "
                      f"and {_AT_ONCE.value}")
@@ -112,6 +119,8 @@ def _launched(workdir: pathlib.Path, whole: plan.Plan, todo: list[int]) -> dict[
 
 
 def _one_group(workdir: pathlib.Path) -> int:
+  if _UNTIL.value:
+    jobs.end_with_stdin()
   whole = plan.read(workdir)
   if _GROUP.value >= len(whole.groups):
     raise ValueError(f"--group must be less than {len(whole.groups)}, got {_GROUP.value}")

@@ -1,8 +1,11 @@
 """Sweeps: bad input, canonical forms, tables, resuming, failures, launchers."""
 
 import json
+import os
 import pathlib
+import signal
 import sys
+import time
 
 import jax
 import numpy as np
@@ -10,9 +13,9 @@ import pytest
 import scipy.stats
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import config, records
-from experiments.configs import mixture2d
-from experiments.sweeping import arms, canonical, groups, jobs, plan, results
+from experiments import config, meshes, records, runs
+from experiments.configs import digits, mixture2d
+from experiments.sweeping import arms, canonical, groups, jobs, measures, plan, results
 from tests import runner
 
 SMALL = (*runner.SMALL, "--config.training.steps=40")
@@ -237,6 +240,33 @@ def test_a_killed_sweep_goes_on_and_ends_in_the_same_table(done, tmp_path, monke
   assert (tmp_path / "w" / "table.json").read_bytes() == (finished / "table.json").read_bytes()
 
 
+def test_perfect_samples_are_as_good_as_real_data_where_these_lie_class_by_class():
+  settings = digits.get_config()
+  dataset = groups.dataset_of(settings)
+  # A third of the training data plays the perfect sampler, and is not learned or compared with.
+  shuffled = np.random.default_rng(0).permutation(len(dataset.train))
+  chosen = shuffled[::3]
+  part = np.isin(np.arange(len(dataset.train)), chosen)
+  fresh, fresh_labels = dataset.train[chosen], dataset.train_labels[chosen]
+  order, order_test = (np.argsort(labels, kind="stable") for labels in (
+      dataset.train_labels[~part], dataset.test_labels))
+  dataset = dataset._replace(
+      train=dataset.train[~part][order], train_labels=dataset.train_labels[~part][order],
+      test=dataset.test[order_test], test_labels=dataset.test_labels[order_test])
+  one = meshes.make(config.Mesh(1, 1, 1), jax.devices()[:1])
+  run = runs.assemble(settings, dataset.train.shape[1:], 10, one)._replace(dataset=dataset)
+  judge = measures.Judge(run, len(fresh))
+  floor, found = judge.floors(0), judge.images(fresh, fresh_labels, 0)
+  assert found[measures.FID] < 1.3 * floor[measures.FID]
+  assert found[measures.AGREEMENT] > 0.95 < floor[measures.AGREEMENT]
+  # What the first of such data are, which miss the last classes, is far from it.
+  assert judge.images(fresh[np.argsort(fresh_labels)], fresh_labels, 0)[measures.FID] > (
+      2.0 * floor[measures.FID])
+  draws = measures.held_out(run)
+  assert len(draws.labels) > 256 and set(draws.labels) == set(range(10))
+  np.testing.assert_array_equal(draws.x_0[:256], draws.x_0[-256:])
+
+
 TWO = "SEEDS = (0,)\nsweep = lambda: {'a': {}, 'b': {'network.width': 8}}"
 
 
@@ -250,6 +280,47 @@ def test_a_process_that_dies_is_reported_with_its_last_words(tmp_path, monkeypat
   assert "failed: a, seed 0: its process ended with exit code -9" in err
   assert "failed: b, seed 0: no luck" in err
   assert (tmp_path / "w" / "table.json").exists()
+
+
+def children(pid: int) -> list[int]:
+  return [int(word) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
+          for word in (task / "children").read_text().split()]
+
+
+def gone(pids: list[int], seconds: float) -> bool:
+  """Whether all have ended within so long; zombies have."""
+  def lives(pid):
+    try:
+      return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+      return False
+
+  until = time.monotonic() + seconds
+  while (left := any(map(lives, pids))) and time.monotonic() < until:
+    time.sleep(0.05)
+  return not left
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds processes in /proc")
+def test_nothing_outlives_a_sweep_that_is_ended_and_the_same_command_goes_on(tmp_path):
+  file, workdir = written(tmp_path, TWO), tmp_path / "w"
+  words = (*runner.SMALL, "--config.training.steps=1000000", f"--sweep={file}",
+           f"--workdir={workdir}", "--workers=2")
+  for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, jobs.TERMINATED)):
+    process = runner.start("sweep", *words)
+    until = time.monotonic() + 120.0
+    # At first while they begin; then while both train, which their locks say are not the first's.
+    while len(below := children(process.pid)) < 2 or (number == signal.SIGTERM and not all(
+        (lock := workdir / "groups" / name / ".lock").exists() and any(
+            f"process {pid} " in lock.read_text() for pid in below) for name in "01")):
+      assert process.poll() is None and time.monotonic() < until, process.communicate()
+      time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code and gone(below, 30.0)
+    assert ("SIGTERM: ending; the same command goes on" in err) == (number == signal.SIGTERM)
+  with records.locked(workdir), records.locked(workdir / "groups" / "0"):
+    pass
 
 
 def test_slurm_jobs_are_commands_and_their_errors_are_reported(tmp_path, monkeypatch):

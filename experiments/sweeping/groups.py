@@ -223,7 +223,8 @@ def _finish(
         if not error:
           final = {measures.LOSS: history["points"][-1]["values"][i][measures.LOSS]}
           if np.isfinite(x[i]).all():
-            final |= meter.judge.distances(x[i], seed) | meter.judge.images(x[i], meter.labels)
+            final |= meter.judge.distances(x[i], seed) | meter.judge.images(
+                x[i], meter.labels, seed)
           else:
             error = "samples are not finite"
         place = plan.place(workdir, arm, seed)

@@ -10,7 +10,9 @@
                   training and sampling, differences of arms are paired in both.
 
 For labelled images, FID on the features of a classifier trained here and label agreement besides,
-of the samples at the end.
+of the samples at the end. FID is of samples to training images, and its floor that of as many
+held-out images, which the classifier has not been fitted to either, to the same ones: FID falls
+with the number of images.
 """
 
 from collections.abc import Callable
@@ -50,16 +52,18 @@ class HeldOut(NamedTuple):
 def held_out(run: runs.Run) -> HeldOut:
   """The draws of the held-out loss, over the noise levels that the run's objective names.
 
-  The midpoint rule in ℓ; every level has the same examples.
+  The midpoint rule in ℓ; every level has the same examples, drawn from all that are held out: data
+  may lie class by class.
   """
   dataset, config = run.dataset, run.config
   n = min(len(dataset.test), _EXAMPLES)
   low, high = -np.log(config.objective.rho_max), -np.log(config.objective.rho_min)
   width = (high - low) / _LEVELS
   levels = (low + width * (np.arange(_LEVELS) + 0.5)).astype(np.float32)
-  x_0 = np.tile(dataset.test[:n], (_LEVELS, *[1] * (dataset.test.ndim - 1)))
-  labels = dataset.test_labels[:n] if dataset.num_classes else np.zeros(n, np.int32)
   rng = np.random.default_rng(config.evaluation.seed)
+  chosen = rng.permutation(len(dataset.test))[:n]
+  x_0 = np.tile(dataset.test[chosen], (_LEVELS, *[1] * (dataset.test.ndim - 1)))
+  labels = dataset.test_labels[chosen] if dataset.num_classes else np.zeros(n, np.int32)
   eps = rng.standard_normal(x_0.shape, np.float32)
   floor = np.zeros(_LEVELS)
   if config.data.name == "mixture2d":
@@ -127,18 +131,24 @@ class Judge:
 
   def __init__(self, run: runs.Run, n: int):
     self._dataset, self._seed, self._n = run.dataset, run.config.evaluation.seed, n
+    # As many images on every side of every FID.
+    self._images = min(n, len(run.dataset.train), len(run.dataset.test))
     self._model = None
 
   def distances(self, x: np.ndarray, seed: int) -> dict[str, float]:
     """Of samples (n, …) to n held-out examples, which the seed chooses."""
     flat = lambda a: np.asarray(a).reshape(len(a), -1)
-    real = flat(self._chosen(self._dataset.test, seed))
+    real = flat(self._dataset.test[self._chosen(self._dataset.test, seed)])
     fake = flat(self._finished(x))
     return {DISTANCE: distances.sliced_wasserstein2(real, fake, seed=self._seed),
             ENERGY: distances.energy_distance(real, fake)}
 
-  def images(self, x: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """FID and label agreement; nothing where data are no images or have no labels."""
+  def images(self, x: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+    """FID to training images, which the seed chooses, and label agreement, of images (n, …).
+
+    Nothing where data are no images or have no labels. FID is of the first so many of `x`, as many
+    as its floor can have.
+    """
     dataset = self._dataset
     if dataset.kind != "image" or not dataset.num_classes or min(dataset.train.shape[1:3]) < 8:
       return {}
@@ -146,20 +156,24 @@ class Judge:
       self._model = classifier.train(dataset.train, dataset.train_labels,
                                      num_classes=dataset.num_classes, seed=self._seed)
     features = lambda images: classifier.features(self._model, images)
-    real = dataset.train[:len(x)]
-    fake = self._finished(x)[:len(real)]
-    return {FID: distances.frechet(features(real), features(fake)),
-            AGREEMENT: classifier.label_agreement(self._model, self._finished(x), labels)}
+    real = dataset.train[self._chosen(dataset.train, seed)[:self._images]]
+    fake = self._finished(x)
+    return {FID: distances.frechet(features(real), features(fake[:self._images])),
+            AGREEMENT: classifier.label_agreement(self._model, fake, labels)}
 
   def floors(self, seed: int) -> dict[str, float]:
-    """The same numbers of real data in the place of samples."""
+    """The same numbers of real data in the place of samples, as many as those."""
     dataset = self._dataset
-    # Samples of images are compared with training images; held-out ones are the other real set.
-    return self.distances(self._chosen(dataset.train, seed), seed) | self.images(
-        dataset.test, dataset.test_labels)
+    # Where the others are compared with held-out data, training data are the other real set; images
+    # are compared with training images, and held-out ones are it.
+    train = dataset.train[self._chosen(dataset.train, seed)]
+    chosen = self._chosen(dataset.test, seed)
+    labels = dataset.test_labels[chosen] if dataset.num_classes else np.zeros(0, np.int32)
+    return self.distances(train, seed) | self.images(dataset.test[chosen], labels, seed)
 
   def _chosen(self, x: np.ndarray, seed: int) -> np.ndarray:
-    return x[np.random.default_rng((self._seed, seed)).permutation(len(x))[:self._n]]
+    """Places of n of the examples, drawn from all: data may lie class by class."""
+    return np.random.default_rng((self._seed, seed)).permutation(len(x))[:self._n]
 
   def _finished(self, x: np.ndarray) -> np.ndarray:
     """Images clipped to the range of the data and rounded where those are; still standard units."""
