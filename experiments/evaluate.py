@@ -61,17 +61,16 @@ def main() -> int:
   trained = records.read_config(workdir)
   config = choice.config(trained)
   runs.configure_jax(config)
-  hosts.connect()
-  path = build.path(config.path)
-  processes.check(config.sampling, path)
-  average = choice.ema(trained, workdir)
-  settings = likelihood_settings(config.sampling)
-  out = pathlib.Path(_OUT.value or workdir / "evaluation.json")
-  if out.suffix != ".json":
-    raise ValueError(f"--out must end in .json, got {out}")
-  run = runs.prepare(choice.on_these_devices(trained))
-  runs.check_labels(run, config.sampling)
-  with hosts.watched():
+  with hosts.joined():
+    path = build.path(config.path)
+    processes.check(config.sampling, path)
+    average = choice.ema(trained, workdir)
+    settings = likelihood_settings(config.sampling)
+    out = pathlib.Path(_OUT.value or workdir / "evaluation.json")
+    if out.suffix != ".json":
+      raise ValueError(f"--out must end in .json, got {out}")
+    run = hosts.agreed(lambda: runs.prepare(choice.on_these_devices(trained)))
+    runs.check_labels(run, config.sampling)
     judge(run, config, path, workdir, average, settings, out)
   return 0
 

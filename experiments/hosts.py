@@ -13,6 +13,7 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "How many processes --coordinator has.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.")
+_CONNECT_TIMEOUT = flags.DEFINE_integer(
+    "connect_timeout", 300, "Seconds that processes wait for each other at the start.")
 _PEER_TIMEOUT = flags.DEFINE_integer(
     "peer_timeout", 100, "Seconds after which a process that is not heard of counts as dead, and "
     "ends the others.")
@@ -50,27 +53,72 @@ def connect() -> None:
         raise ValueError(f"--{name} goes with --coordinator=host:port, which is not given")
     if not _MULTIHOST.value:
       return
-  elif ":" not in _COORDINATOR.value or not _COORDINATOR.value.rpartition(":")[2].isdecimal():
-    raise ValueError(f"--coordinator must be host:port, got {_COORDINATOR.value!r}")
   else:
+    if _MULTIHOST.value:
+      raise ValueError("--multihost finds the processes by itself: leave out --coordinator, or it")
+    host, _, port = _COORDINATOR.value.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+      raise ValueError(f"--coordinator must be host:port, got {_COORDINATOR.value!r}")
     for name, value in explicit.items():
       if value is None:
         raise ValueError(f"--coordinator needs --{name} too")
     if not 0 <= _PROCESS_ID.value < _NUM_PROCESSES.value:
       raise ValueError(f"--process_id must lie in [0, --num_processes={_NUM_PROCESSES.value}), got "
                        f"{_PROCESS_ID.value}")
+  for name, flag in (("peer_timeout", _PEER_TIMEOUT), ("connect_timeout", _CONNECT_TIMEOUT)):
+    if flag.value < 1:
+      raise ValueError(f"--{name} must be at least 1 second, got {flag.value}")
   # A lost process ends the others by an abort with a message; a dump of every stack would bury it.
   faulthandler.disable()
-  if _PEER_TIMEOUT.value < 1:
-    raise ValueError(f"--peer_timeout must be at least 1 second, got {_PEER_TIMEOUT.value}")
+  where = f"--coordinator={_COORDINATOR.value}" if _COORDINATOR.value else "--multihost"
+
+  def give_up():
+    print(f"error: {where}: the processes did not find each other within {_CONNECT_TIMEOUT.value} "
+          "seconds (--connect_timeout)", file=sys.stderr, flush=True)
+    os._exit(2)
+
+  # jax itself would abort, with a stack trace, a little later.
+  timer = threading.Timer(_CONNECT_TIMEOUT.value, give_up)
+  timer.daemon = True
+  timer.start()
   try:
     jax.distributed.initialize(
         _COORDINATOR.value or None, _NUM_PROCESSES.value, _PROCESS_ID.value,
         heartbeat_timeout_seconds=_PEER_TIMEOUT.value,
-        initialization_timeout=_PEER_TIMEOUT.value, shutdown_timeout_seconds=_PEER_TIMEOUT.value)
+        initialization_timeout=_CONNECT_TIMEOUT.value + 30,
+        shutdown_timeout_seconds=_PEER_TIMEOUT.value)
   except (ValueError, RuntimeError) as error:
-    where = f"--coordinator={_COORDINATOR.value}" if _COORDINATOR.value else "--multihost"
     raise OSError(f"{where}: the processes did not find each other: {first_line(error)}") from error
+  finally:
+    timer.cancel()
+
+
+@contextlib.contextmanager
+def joined(*, stop_together: bool = False) -> Iterator[None]:
+  """`connect`, and all that follows: what ends one process ends all, each in one line.
+
+  With `stop_together` SIGTERM is for `stopping`; else it ends a process as usual, and so the rest.
+
+  Another process may be gone: then a collective with it fails, or jax's own heartbeats stop
+  (`--peer_timeout`). An orderly exit would wait for it, so this is none.
+  """
+  connect()
+  if jax.process_count() == 1:
+    yield
+    return
+  if not stop_together:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    message = ("another process has ended or cannot be reached; start all of them again, they go "
+               f"on from the newest checkpoint ({first_line(error)})")
+  except Exception as error:
+    message = " ".join(str(error).split()) or type(error).__name__
+  else:
+    return
+  print(f"error: {message}", file=sys.stderr, flush=True)
+  os._exit(2)
 
 
 def is_first() -> bool:
@@ -109,6 +157,23 @@ def by_first(action: Callable[[], Result]) -> Result | None:
   return result
 
 
+def agreed(action: Callable[[], Result]) -> Result:
+  """What `action` returns on this process, if it fails on none; all must call it.
+
+  Raises:
+    ValueError: where it has failed on another process alone.
+  """
+  try:
+    result, failure = action(), None
+  except Exception as error:
+    result, failure = None, error
+  if not everywhere(failure is None) and failure is None:
+    raise ValueError("another process has failed; its own message says why")
+  if failure:
+    raise failure
+  return result
+
+
 def everywhere(fact: bool) -> bool:
   """Whether it holds on every process; all must call it."""
   if jax.process_count() == 1:
@@ -143,7 +208,7 @@ def place(
     axis: int = 0,
 ) -> jax.Array:
   """The global array, `size` along `axis`, of which this process has the entries `held`."""
-  if len(held) == size:
+  if sharding.is_fully_addressable:
     return jax.device_put(local, sharding)
   shape = (*local.shape[:axis], size, *local.shape[axis + 1:])
 
@@ -190,28 +255,6 @@ def stopping() -> Callable[[int], bool]:
     return multihost_utils.reached_preemption_sync_point
   signal.signal(signal.SIGTERM, handler)
   return lambda dispatch: bool(received)
-
-
-@contextlib.contextmanager
-def watched() -> Iterator[None]:
-  """Ends this process in one line where another one is gone.
-
-  A collective with it fails, or jax's own heartbeats stop (`--peer_timeout`). An orderly exit would
-  wait for it.
-  """
-  try:
-    yield
-  except jax.errors.JaxRuntimeError as error:
-    if jax.process_count() == 1:
-      raise
-    print("error: another process has ended or cannot be reached; start all of them again, they go "
-          f"on from the newest checkpoint ({first_line(error)})", file=sys.stderr, flush=True)
-    os._exit(2)
-  except Exception as error:
-    if jax.process_count() == 1:
-      raise
-    print(f"error: {first_line(error)}", file=sys.stderr, flush=True)
-    os._exit(2)
 
 
 def first_line(error: Exception) -> str:

@@ -29,7 +29,10 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sci
 def write_text(file: pathlib.Path, text: str) -> None:
   """Replaces `file` by `text` in one step: a reader sees the old or the new, never a part."""
   temporary = file.with_name(file.name + ".tmp")
-  temporary.write_text(text)
+  with temporary.open("w") as stream:
+    stream.write(text)
+    stream.flush()
+    os.fsync(stream.fileno())
   os.replace(temporary, file)
 
 
@@ -110,20 +113,32 @@ def read_config(workdir: pathlib.Path) -> config_lib.Config:
     raise ValueError(f"{file}: {error}") from error
 
 
-def manifest(workdir: pathlib.Path, config: config_lib.Config, **facts: Any) -> None:
-  """Writes manifest.json: what it takes to say later exactly what ran."""
-  devices = jax.devices()
-  write_text(workdir / "manifest.json", json.dumps({
+def manifest(
+    workdir: pathlib.Path, config: config_lib.Config, *, from_step: int | None = None, **facts: Any
+) -> None:
+  """Writes manifest.json: what it takes to say later exactly what ran.
+
+  A run that was stopped goes on in another session, by other devices or another commit perhaps:
+  `sessions` has all of them, the first fields are those of the latest. With `from_step` one begins.
+  """
+  file = workdir / "manifest.json"
+  sessions = json.loads(file.read_text()).get("sessions", []) if file.is_file() else []
+  now = {
       "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
-      "seed": config.seed,
-      "config": json.loads(config_lib.to_json(config)),
       "commit": commit(),
       "python": platform.python_version(),
       "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-      "devices": [f"{d.platform}:{d.device_kind}" for d in devices],
+      "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
+      "processes": jax.process_count(),
       "cores": os.cpu_count(),
-      **facts,
-  }, indent=2) + "\n")
+  }
+  if from_step is not None or not sessions:
+    sessions.append({
+        "from_step": from_step or 0, **now,
+        "mesh": {**vars(config.mesh), "cpu_devices": config.training.cpu_devices}})
+  write_text(file, json.dumps({
+      **now, "seed": config.seed, "config": json.loads(config_lib.to_json(config)), **facts,
+      "sessions": sessions}, indent=2) + "\n")
 
 
 def commit() -> str:
@@ -165,7 +180,9 @@ class Metrics:
     kept = [line for line in read_metrics(workdir) if line["step"] <= step]
     write_text(self._file, "".join(json.dumps(line) + "\n" for line in kept))
     self._stream = self._file.open("a")
-    self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+    written = any(workdir.glob("events.out.tfevents*"))
+    self._events = tensorboardX.SummaryWriter(
+        str(workdir), purge_step=step + 1 if written else None)
     self._seconds = kept[-1].get("seconds", 0.0) if kept else 0.0
 
   def write(

@@ -49,7 +49,7 @@ def prepare(config: config_lib.Config) -> Run:
     ValueError: anything that the config asks for and cannot be had, by the field's name.
   """
   mesh = meshes.make(config.mesh)
-  check(config, mesh)
+  check(config)
   fields = dict(vars(config.data))
   dataset = data.load(fields.pop("name"), **fields)
   run = assemble(config, dataset.train.shape[1:], dataset.num_classes, mesh)
@@ -58,14 +58,13 @@ def prepare(config: config_lib.Config) -> Run:
   return run
 
 
-def check(config: config_lib.Config, mesh: jax.sharding.Mesh) -> None:
+def check(config: config_lib.Config) -> None:
   """What needs no data: raises ValueError as `prepare` does."""
   for name, seed in (("seed", config.seed), ("evaluation.seed", config.evaluation.seed)):
     if not 0 <= seed < 2**31:
       raise ValueError(f"config.{name}: must lie in [0, 2³¹), got {seed}")
   build.at_least("evaluation.num_samples", config.evaluation.num_samples, 0)
   build.optimizer(config.training)
-  meshes.check_batch(config.training, mesh)
   processes.check(config.sampling, build.path(config.path))
 
 

@@ -62,7 +62,15 @@ def main() -> int:
   trained = records.read_config(workdir)
   config = choice.config(trained)
   runs.configure_jax(config)
-  hosts.connect()
+  with hosts.joined():
+    make(workdir, trained, config)
+  return 0
+
+
+def make(
+    workdir: pathlib.Path, trained: config_lib.Config, config: config_lib.Config
+) -> None:
+  """Everything that the flags ask for of the run in `workdir`, whose own config is `trained`."""
   out = pathlib.Path(_OUT.value or workdir / "samples.npy")
   if out.suffix != ".npy":
     raise ValueError(f"--out must end in .npy, got {out}")
@@ -75,7 +83,7 @@ def main() -> int:
   if config.sampling.sampler == "adaptive" and (painting is not None or _TRAJECTORY.value):
     raise ValueError("--sampler=adaptive has no levels at which to keep states or change them: "
                      "choose another sampler for --trajectory and inpainting")
-  run = runs.prepare(choice.on_these_devices(trained))
+  run = hosts.agreed(lambda: runs.prepare(choice.on_these_devices(trained)))
   known = None if painting is None else inpaint.known(run, painting[1])
   n = build.at_least("num_samples", _number(known), 1)
   labels, named = _labels(run, config.sampling, n, known)
@@ -90,26 +98,24 @@ def main() -> int:
       "ema": ema}
   if painting is not None:
     made["inpainting"] = painting[0] | inpaint.described(known)
-  with hosts.watched():
-    stream = hosts.by_first(
-        lambda: streams.Stream(out, (n, *run.dataset.train.shape[1:]), made))
-    if config.sampling.sampler != "adaptive":
-      made["network_calls"] = processes.network_calls(
-          config.sampling, path, *([inpaint.wrap(known.method)] if known else []))
-    made["commit"] = records.commit()
-    done = int(hosts.broadcast(stream.done if stream else 0))
-    if stream and done:
-      print(f"going on with {out} at sample {done} of {n}", flush=True)
-    draw(run, params, config.sampling, path, labels, known, stream, done)
-    # What is left is small: one device of the first process is enough.
-    params = params if run.mesh.size == 1 else hosts.fetch(params)
+  stream = hosts.by_first(
+      lambda: streams.Stream(out, (n, *run.dataset.train.shape[1:]), made))
+  if config.sampling.sampler != "adaptive":
+    made["network_calls"] = processes.network_calls(
+        config.sampling, path, *([inpaint.wrap(known.method)] if known else []))
+  made["commit"] = records.commit()
+  done = int(hosts.broadcast(stream.done if stream else 0))
+  if stream and done:
+    print(f"going on with {out} at sample {done} of {n}", flush=True)
+  draw(run, params, config.sampling, path, labels, known, stream, done)
+  # What is left is small: one device of the first process is enough.
+  params = params if run.mesh.size == 1 else hosts.fetch(params)
 
-    def finish():
-      write(run, params, config, path, labels, known, made, out)
-      stream.forget()
+  def finish():
+    write(run, params, config, path, labels, known, made, out)
+    stream.forget()
 
-    hosts.by_first(finish)
-  return 0
+  hosts.by_first(finish)
 
 
 def draw(

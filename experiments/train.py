@@ -14,10 +14,22 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import averages, checkpoints, cli, data, hosts, plots, progress, records, runs
+from experiments import (
+  averages,
+  checkpoints,
+  cli,
+  data,
+  hosts,
+  meshes,
+  plots,
+  progress,
+  records,
+  runs,
+)
 from experiments import config as config_lib
 from langevin_jax import training
 from langevin_jax.training import shardings
@@ -31,9 +43,10 @@ def main() -> int:
   config = cli.config()
   workdir = cli.workdir(_WORKDIR.value)
   runs.configure_jax(config)
-  hosts.connect()
-  run = runs.prepare(config)
-  with contextlib.ExitStack() as held, hosts.watched():
+  with contextlib.ExitStack() as held, hosts.joined(stop_together=True):
+    run = hosts.agreed(lambda: runs.prepare(config))
+    meshes.check_batch(config.training, run.mesh)
+
     def claim():
       held.enter_context(records.locked(workdir))
       records.claim(workdir, config)
@@ -63,9 +76,11 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
     say = print if first_host else lambda *words, **options: None
     if first:
       say(f"resuming {workdir} at step {first} of {config.steps}", flush=True)
+    metrics = None
     if first_host and (first < config.steps or not (workdir / "manifest.json").exists()):
-      records.manifest(workdir, run.config, finished=False)
-    reporter = _Reporter(config, records.Metrics(workdir, first) if first_host else None, first)
+      records.manifest(workdir, run.config, from_step=first, finished=False)
+      metrics = records.Metrics(workdir, first)
+    reporter = _Reporter(config, metrics, first)
     saved = first
     started = time.monotonic()
     with contextlib.closing(reporter), progress.bar(
@@ -78,6 +93,8 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
         # What is to be saved is known to be finite first.
         reporter.add(start, sent, now=due or leaving or snapshot)
         bar(end, reporter.summary)
+        if due or leaving or snapshot:
+          _check_finite(state, end)
         if snapshot:
           averages.save_snapshot(snapshots, end, state, config)
         if due or leaving:
@@ -110,6 +127,19 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
 
   hosts.by_first(finish)
   return state
+
+
+def _check_finite(state: training.TrainState, step: int) -> None:
+  """Raises FloatingPointError where a finite gradient has led to parameters that are not."""
+  if not _finite(state):
+    raise FloatingPointError(
+        f"parameters are not finite after step {step - 1}; the last good checkpoint is kept. Lower "
+        "training.learning_rate")
+
+
+@jax.jit
+def _finite(state) -> jax.Array:
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
 
 
 class _Sent(NamedTuple):

@@ -93,11 +93,20 @@ def test_two_processes_train_as_one(one, two):
     assert together["level_count"] == alone["level_count"]
 
 
-def test_one_process_goes_on_where_two_have_been(two, tmp_path):
-  """The checkpoints of two processes are those of any mesh: sampled and judged by one."""
-  code, _, err = runner.run("evaluate", f"--workdir={two}", "--num_samples=100",
-                              f"--out={tmp_path / 'one.json'}")
-  assert code == 0, err
+@pytest.mark.parametrize("axis", ["fsdp", "tensor"])
+def test_parameters_split_over_processes_train_as_one_and_are_sampled_by_one(one, tmp_path, axis):
+  """No process has the whole model; one process restores it all the same."""
+  workdir = tmp_path / axis
+  with pair("train", *SMALL, *STEPS, "--config.mesh.data=1", f"--config.mesh.{axis}=2",
+            f"--workdir={workdir}") as processes:
+    answers = ends(processes)
+  assert [code for code, _, _ in answers] == [0, 0], "\n".join(map(str, answers))
+  for alone, together in zip(unclocked(one), unclocked(workdir), strict=True):
+    np.testing.assert_allclose(together["loss"], alone["loss"], rtol=1e-5)
+  if axis == "fsdp":
+    code, _, err = runner.run("sample", f"--workdir={workdir}", "--num_samples=30")
+    assert code == 0, err
+    assert np.isfinite(np.load(workdir / "samples.npy")).all()
 
 
 def test_two_processes_sample_and_judge_as_one(two, tmp_path):
@@ -111,11 +120,20 @@ def test_two_processes_sample_and_judge_as_one(two, tmp_path):
   alone, together = (np.load(tmp_path / f"{name}.npy") for name in ("alone", "together"))
   np.testing.assert_allclose(together, alone, atol=1e-5)
   assert together.std() > 0.1
-  with pair("evaluate", f"--workdir={two}", "--num_samples=100",
+  judged = "--num_samples=100", "--likelihood", "--likelihood_samples=32", "--likelihood_steps=4"
+  code, _, err = runner.run("evaluate", f"--workdir={two}", *judged,
+                            f"--out={tmp_path / 'alone.json'}")
+  assert code == 0, err
+  with pair("evaluate", f"--workdir={two}", *judged,
             f"--out={tmp_path / 'together.json'}") as processes:
     answers = ends(processes)
   assert [code for code, _, _ in answers] == [0, 0], "\n".join(map(str, answers))
-  assert json.loads((tmp_path / "together.json").read_text())["metrics"]
+  alone, together = (json.loads((tmp_path / f"{name}.json").read_text())["metrics"]
+                     for name in ("alone", "together"))
+  assert alone.keys() == together.keys() and len(alone) > 4
+  for name, number in alone.items():
+    np.testing.assert_allclose(together[name]["value"], number["value"], rtol=1e-3, atol=1e-4,
+                               err_msg=name)
 
 
 def test_sigterm_to_one_saves_the_same_step_on_both_and_a_restart_goes_on(tmp_path):
@@ -182,6 +200,30 @@ def test_a_dead_peer_does_not_leave_the_other_waiting(tmp_path, victim, number):
              if step.name.isdigit()) >= 200
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_that_finds_no_other_says_so(tmp_path, index):
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  code, _, err = runner.run(
+      "train", *SMALL, f"--workdir={tmp_path / 'run'}", f"--coordinator=127.0.0.1:{port}",
+      "--num_processes=2", f"--process_id={index}", "--connect_timeout=3", timeout=90)
+  assert code == 2
+  assert "the processes did not find each other within 3 seconds" in err.splitlines()[-1]
+  assert not (tmp_path / "run").exists()
+
+
+def test_sigterm_ends_sampling_on_both(two, tmp_path):
+  """Nothing is to be agreed on: samples that are on disk are gone on with."""
+  with pair("sample", f"--workdir={two}", "--num_samples=200000", "--batch_size=1000",
+            f"--out={tmp_path / 'x.npy'}") as processes:
+    wait_for((tmp_path / "x.npy.progress").exists, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    answers = ends(processes, timeout=60)
+  assert all(code != 0 for code, _, _ in answers)
+  assert (tmp_path / "x.npy.partial").exists()
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     (["--num_processes=2"], "--num_processes goes with --coordinator=host:port"),
     (["--coordinator=somewhere"], "--coordinator must be host:port, got 'somewhere'"),
@@ -189,6 +231,9 @@ def test_a_dead_peer_does_not_leave_the_other_waiting(tmp_path, victim, number):
     (["--coordinator=127.0.0.1:1234", "--num_processes=2"], "--coordinator needs --process_id too"),
     (["--coordinator=127.0.0.1:1234", "--num_processes=2", "--process_id=2"],
      "--process_id must lie in [0, --num_processes=2), got 2"),
+    (["--coordinator=127.0.0.1:99999", "--num_processes=2", "--process_id=1"],
+     "--coordinator must be host:port, got '127.0.0.1:99999'"),
+    (["--coordinator=127.0.0.1:1234", "--multihost"], "--multihost finds the processes by itself"),
     (["--coordinator=127.0.0.1:1", "--num_processes=2", "--process_id=1", "--peer_timeout=0"],
      "--peer_timeout must be at least 1 second, got 0")])
 def test_bad_flags_are_one_line_each(tmp_path, flags, message):

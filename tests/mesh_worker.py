@@ -33,7 +33,6 @@ def made(dataset, settings_) -> runs.Run:
   sizes = settings_.mesh
   devices = jax.devices()[:sizes.data * sizes.fsdp * sizes.tensor]
   mesh = meshes.make(sizes, devices)
-  runs.check(settings_, mesh)
   return runs.assemble(settings_, dataset.train.shape[1:], dataset.num_classes,
                        mesh)._replace(dataset=dataset)
 

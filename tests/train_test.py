@@ -5,11 +5,15 @@ import random
 import signal
 import time
 
+import jax
+import numpy as np
 import pytest
 import runner
 from runner import SMALL
+from tensorboardX.proto import event_pb2
 
-from experiments import records
+from experiments import config, data, records, runs
+from langevin_jax import training
 
 STEPS = "--config.training.steps=60", "--config.training.checkpoint_every=20"
 
@@ -157,6 +161,74 @@ def test_loss_not_finite_stops_with_step_and_level(tmp_path):
                 d.name.isdigit())
   step = int(err.split("at step ")[1].split(",")[0])
   assert all(k <= step for k in kept)
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 4])
+def test_no_more_dispatches_are_in_flight_than_allowed(in_flight):
+  """The reporter reads the metrics of all but the last few, and with that waits for their steps."""
+  with runner.entry("train") as train:
+    reporter = train._Reporter(
+        config.Training(dispatches_in_flight=in_flight, log_every=1000), None, 0)
+    zeros = training.Metrics(*[np.zeros((5,))] * 2, np.ones((5,), bool), *[np.zeros((5,))] * 3)
+    for i in range(8):
+      reporter.add(5 * i, train._Sent(zeros, 0.1), now=False)
+      assert len(reporter._pending) == min(i + 1, in_flight - 1)
+    reporter.add(40, train._Sent(zeros, 0.1), now=True)
+    assert not reporter._pending
+
+
+def test_a_state_is_donated():
+  settings = config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
+      "data.train_size": 100, "data.test_size": 10, "network.width": 8, "network.depth": 1})
+  run = runs.prepare(settings)
+  state = runs.start(run)
+  batch = data.batch(run.dataset, seed=0, step=0, batch_size=512)
+  after, _ = runs.train_step(run)(state, np.uint32(1), batch)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+  assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
+
+
+def test_parameters_that_are_not_finite_are_not_kept(tmp_path):
+  """The first step overflows with a finite loss and gradient; there is no checkpoint of it."""
+  code, _, err = runner.call(
+      "train", *SMALL, "--config.training.steps=20", "--config.training.checkpoint_every=1",
+      "--config.training.steps_per_dispatch=1", "--config.training.learning_rate=1e39",
+      "--config.training.warmup_steps=0", f"--workdir={tmp_path / 'run'}")
+  assert code == 2 and "not finite after step 0" in err and len(err.splitlines()) == 1
+  assert not [d for d in (tmp_path / "run" / "checkpoints").iterdir() if d.name.isdigit()]
+
+
+def test_a_manifest_remembers_all_sessions_and_scalars_are_there_once(tmp_path):
+  """Killed before its first checkpoint, then finished: two sessions, no TensorBoard step twice."""
+  workdir = tmp_path / "run"
+  arguments = (*SMALL, "--config.training.steps=3000", "--config.training.checkpoint_every=3000",
+               f"--workdir={workdir}")
+  process = runner.start("train", *arguments)
+  wait_until(lambda: list(workdir.glob("events*")) and any(
+      file.stat().st_size > 5000 for file in workdir.glob("events*")), process)
+  process.kill()
+  process.communicate()
+  code, _, err = runner.run("train", *arguments)
+  assert code == 0, err
+  sessions = manifest(workdir)["sessions"]
+  assert [session["from_step"] for session in sessions] == [0, 0]
+  assert all(session["mesh"]["data"] == -1 and session["versions"] for session in sessions)
+  purged = [event.step for file in sorted(workdir.glob("events*"))[1:]
+            for event in tensorboardX_events(file) if event.HasField("session_log")]
+  assert purged == [1]
+  # A finished run's command writes nothing more.
+  files = sorted(file.name for file in workdir.iterdir())
+  code, _, err = runner.run("train", *arguments)
+  assert code == 0 and sorted(file.name for file in workdir.iterdir()) == files, err
+
+
+def tensorboardX_events(file):
+  """The records of an event file: length, its checksum, the event, its checksum."""
+  content, place = file.read_bytes(), 0
+  while place + 12 <= len(content):
+    size = int.from_bytes(content[place:place + 8], "little")
+    yield event_pb2.Event.FromString(content[place + 12:place + 12 + size])
+    place += 16 + size
 
 
 def test_a_batch_split_over_virtual_devices_learns_the_same(undisturbed, tmp_path):

@@ -47,7 +47,8 @@ def check(config: config_lib.Config, topology: topologies.Topology) -> None:
   """Raises ValueError for a mesh that is not the topology's size, or a batch it does not divide."""
   try:
     sizes = meshes.shape(config.mesh, topology.chips)
-    runs.check(config, jax.sharding.AbstractMesh(sizes, shardings.AXES))
+    runs.check(config)
+    meshes.check_batch(config.training, jax.sharding.AbstractMesh(sizes, shardings.AXES))
   except ValueError as error:
     raise ValueError(f"{topology.name}: {error}") from error
 
