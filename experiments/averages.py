@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 
 from experiments import checkpoints, hosts, runs
 from experiments import config as config_lib
@@ -121,18 +120,13 @@ def snapshot_due(config: config_lib.Training, start: int, end: int) -> bool:
   return every > 0 and (end // every > start // every or end == config.steps)
 
 
-def manager(workdir: pathlib.Path, *, read_only: bool = False) -> ocp.CheckpointManager:
+def manager(workdir: pathlib.Path, *, read_only: bool = False) -> checkpoints.Manager:
   """The snapshots under `workdir`, all of which are kept."""
-  options = ocp.CheckpointManagerOptions(
-      read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only)
-  # The handler of trees writes what the standard one does, and can read a part of it.
-  handler = ocp.PyTreeCheckpointHandler() if read_only else ocp.StandardCheckpointHandler()
-  return ocp.CheckpointManager(
-      (workdir / "snapshots").absolute(), options=options, item_handlers={"state": handler})
+  return checkpoints.Manager(workdir / "snapshots", keep=None, read_only=read_only)
 
 
 def save_snapshot(
-    manager: ocp.CheckpointManager, step: int, state: training.TrainState,
+    manager: checkpoints.Manager, step: int, state: training.TrainState,
     config: config_lib.Training,
 ) -> None:
   """Starts saving the averages of `ema_relative_std`; returns when `state` may be donated.
@@ -159,11 +153,8 @@ def _sum(snapshots, state, weights, own, steps) -> Params | None:
     if step in steps:
       try:
         average = _restored(snapshots, step, str(std), like)
-      except (PermissionError, MemoryError):
-        raise
-      except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-        print(f"snapshot of step {step} is damaged and left out ({reason})", file=sys.stderr)
+      except checkpoints.Damaged as error:
+        print(f"snapshot of step {step} is damaged and left out ({error})", file=sys.stderr)
         steps.remove(step)
         return None
     else:
@@ -179,10 +170,7 @@ def _add(total, weight, average):
 
 
 def _restored(snapshots, step, name, like) -> Params:
-  target = {name: like}
-  return snapshots.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(
-      item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-      partial_restore=True)))["state"][name]
+  return checkpoints.read(snapshots, step, {name: like}, part=True)[name]
 
 
 def _listed(choices: list[Choice]) -> str:

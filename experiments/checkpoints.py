@@ -3,29 +3,50 @@
 import pathlib
 import shutil
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from experiments import hosts
 
 State = Any
+Result = TypeVar("Result")
 
 
-def manager(workdir: pathlib.Path, *, keep: int, read_only: bool = False) -> ocp.CheckpointManager:
+class Damaged(Exception):
+  """What is on disk cannot be read, or is not what was written; the text says how."""
+
+
+class Manager(ocp.CheckpointManager):
+  """Orbax's, of a directory of trees with their checksums; `keep` is None where all are kept."""
+
+  def __init__(self, place: pathlib.Path, *, keep: int | None, read_only: bool = False):
+    every = keep is None or read_only
+    super().__init__(
+        place.absolute(), options=ocp.CheckpointManagerOptions(
+            preservation_policy=None if every else checkpoint_managers.LatestN(keep),
+            read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only),
+        item_handlers={"state": ocp.StandardCheckpointHandler(),
+                       "checksums": ocp.JsonCheckpointHandler()})
+
+  def reached_preemption(self, step: int) -> bool:
+    # `hosts.stopping` asks jax at every dispatch, and jax has all processes stop at the highest
+    # number that one of them has asked with. Orbax would ask with steps, which are many more: the
+    # stop after a SIGTERM would be as many dispatches late.
+    return False
+
+
+def manager(workdir: pathlib.Path, *, keep: int, read_only: bool = False) -> Manager:
   """The checkpoints under `workdir`, of which the newest `keep` are kept."""
-  options = ocp.CheckpointManagerOptions(
-      preservation_policy=None if read_only else checkpoint_managers.LatestN(keep),
-      read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only)
-  return ocp.CheckpointManager(
-      (workdir / "checkpoints").absolute(), options=options,
-      item_handlers={"state": ocp.StandardCheckpointHandler()})
+  return Manager(workdir / "checkpoints", keep=keep, read_only=read_only)
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: State) -> None:
+def save(manager: Manager, step: int, state: State) -> None:
   """Starts saving; returns as soon as `state` is copied, so that it may be donated after.
 
   Raises:
@@ -38,19 +59,23 @@ def save(manager: ocp.CheckpointManager, step: int, state: State) -> None:
   if free < needed:
     raise OSError(f"disk full: the checkpoint of step {step} takes {needed / 1e6:.1f} MB, {place} "
                   f"has {free / 1e6:.1f} MB left; earlier checkpoints are complete")
-  # Orbax may write from the buffers themselves on CPU; the training step overwrites them.
-  snapshot = jax.tree.map(jnp.copy, state)
+  if jax.default_backend() == "cpu":
+    # The host's view of an array is the buffer itself, which the training step overwrites while
+    # Orbax writes. Elsewhere Orbax has transferred everything to the host before its `save`
+    # returns (transfer_arrays_to_host), and a copy would take the device's memory for nothing.
+    state = jax.tree.map(jnp.copy, state)
+  checksums = _checksums(state)
   _reported(lambda: manager.save(step, args=ocp.args.Composite(
-      state=ocp.args.StandardSave(snapshot))))
+      state=ocp.args.StandardSave(state), checksums=ocp.args.JsonSave(checksums))))
 
 
-def finish(manager: ocp.CheckpointManager) -> None:
+def finish(manager: Manager) -> None:
   """Waits until what was started is on disk. Raises OSError as `save` does."""
   _reported(manager.wait_until_finished)
 
 
 def restore(
-    manager: ocp.CheckpointManager, target: State, *, discard_damaged: bool = False
+    manager: Manager, target: State, *, discard_damaged: bool = False
 ) -> State | None:
   """The newest readable checkpoint, or None where there is none at all.
 
@@ -66,10 +91,12 @@ def restore(
   steps = sorted(manager.all_steps(), reverse=True)
   damaged: dict[int, str] = {}
   for step in steps:
-    restored = _restored(manager, step, target, damaged)
-    # Several processes read a part each: what one of them cannot read, all leave.
-    if not hosts.everywhere(restored is not None):
-      damaged.setdefault(step, f"step {step}: another process cannot read it")
+    try:
+      restored = read(manager, step, target)
+    except Damaged as error:
+      damaged[step] = f"step {step}: {error}"
+      print(f"checkpoint of step {step} is damaged, trying the one before ({error})",
+            file=sys.stderr)
       continue
     if damaged and discard_damaged:
       hosts.by_first(lambda: _discard(manager, damaged))
@@ -81,36 +108,91 @@ def restore(
   return None
 
 
-def _restored(manager, step, target, damaged) -> State | None:
-  """The state of a step, or None where it cannot be read: `damaged` then says why."""
+def read(manager: Manager, step: int, target: State, *, part: bool = False) -> State:
+  """The tree of `step`; on every process, or where one of them cannot read it, on none.
+
+  Trees that were saved before there were checksums are believed without.
+
+  Args:
+    target: as in `restore`; with `part`, a dict of some of what the tree has outermost.
+
+  Raises:
+    Damaged: it cannot be read, or is not what was written.
+    ValueError: another shape, dtype or structure, by the array's name.
+  """
+  place, handler = pathlib.Path(manager.directory) / str(step), ocp.PyTreeCheckpointHandler()
+  found = _together(lambda: _named(handler.metadata(place / "state").tree))
+  if part:
+    found = {name: leaf for name, leaf in found.items() if name.split("/")[0] in target}
+  _check_same(found, _named(target), f"{'snapshot' if part else 'checkpoint'} of step {step}")
+  # Not `manager.restore`: it waits for the other processes when it is done, and one that has
+  # failed never is.
+  state = _together(lambda: handler.restore(place / "state", args=ocp.args.PyTreeRestore(
+      item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+      partial_restore=part)))
+  checksums = _checksums(state)
+  _together(lambda: _check_written(checksums, place / "checksums"))
+  return state
+
+
+def _together(action: Callable[[], Result]) -> Result:
+  """What `action` reads, once it has on every process; raises Damaged on all of them otherwise."""
+  result, failure = None, None
   try:
-    found = manager.item_metadata(step)["state"]
-    if found is None:
-      raise ValueError("its metadata are missing")
-    found = getattr(found, "tree", found)
+    result = action()
   except (PermissionError, MemoryError):
     raise
   except Exception as error:
-    damaged[step] = _damage(step, error)
-    return None
-  _check_same(found, target, step)
-  try:
-    return manager.restore(step, args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(target)))["state"]
-  except (PermissionError, MemoryError):
-    raise
-  except Exception as error:
-    damaged[step] = _damage(step, error)
-    return None
+    failure = f"{type(error).__name__}: {hosts.first_line(error)[:200]}"
+  if not hosts.everywhere(failure is None):
+    raise Damaged(failure or "another process cannot read it")
+  return result
 
 
-def _damage(step: int, error: Exception) -> str:
-  reason = f"step {step}: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-  print(f"checkpoint of step {step} is damaged, trying the one before ({reason})", file=sys.stderr)
-  return reason
+def _checksums(tree: State) -> dict[str, int]:
+  """A checksum of every array by its name, the same on any mesh; all processes must call it.
+
+  Orbax guards the index of what it writes and not the numbers themselves.
+  """
+  return dict(zip(_named(tree), hosts.fetch(_sums(tree)).tolist(), strict=True))
 
 
-def _discard(manager: ocp.CheckpointManager, steps) -> None:
+@jax.jit
+def _sums(tree: State) -> jax.Array:
+  return jnp.stack([_sum(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+@jax.jit
+def _sum(leaf: jax.Array) -> jax.Array:
+  """Σᵢ h(bitsᵢ ⊕ i φ) modulo 2³², of 32-bit words: exact, so in any order.
+
+  h is the finaliser of MurmurHash3 (Appleby 2011), which is one-to-one: one wrong word is always
+  found; several, moved ones or those of a wrong place are missed once in 2³².
+  """
+  if leaf.dtype == bool:
+    leaf = leaf.astype(jnp.uint8)
+  word = {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32)
+  bits = jax.lax.bitcast_convert_type(leaf, word).astype(jnp.uint32)
+  index = jnp.zeros(bits.shape, jnp.uint32)
+  for axis, size in enumerate(bits.shape):
+    index = index * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+  bits ^= index * np.uint32(0x9E3779B9)
+  bits = (bits ^ bits >> 16) * np.uint32(0x85EBCA6B)
+  bits = (bits ^ bits >> 13) * np.uint32(0xC2B2AE35)
+  return jnp.sum(bits ^ bits >> 16, dtype=jnp.uint32)
+
+
+def _check_written(checksums: dict[str, int], place: pathlib.Path) -> None:
+  """Raises ValueError where what was read has not the checksums that were saved with it."""
+  if not place.is_dir():
+    return
+  written = ocp.JsonCheckpointHandler().restore(place)
+  if wrong := [name for name, value in checksums.items() if written[name] != value]:
+    raise ValueError(f"{len(wrong)} of {len(checksums)} arrays are not what was written, "
+                     f"{wrong[0]} the first")
+
+
+def _discard(manager: Manager, steps) -> None:
   """Moves checkpoints to damaged_checkpoints/, once an older one is known to be good."""
   place = pathlib.Path(manager.directory).parent / "damaged_checkpoints"
   place.mkdir(exist_ok=True)
@@ -119,19 +201,26 @@ def _discard(manager: ocp.CheckpointManager, steps) -> None:
     shutil.move(pathlib.Path(manager.directory) / str(step), place / str(step))
 
 
-def _check_same(found: State, target: State, step: int) -> None:
+def _named(tree: State) -> dict[str, Any]:
+  return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+          for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _check_same(found: dict[str, Any], target: dict[str, Any], what: str) -> None:
   """Names the first array in which a checkpoint differs; Orbax would cast a dtype silently."""
-  names = lambda tree: {jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-                        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-  found, target = names(found), names(target)
+  # Averages have been numbered since there can be several.
+  if found.keys() != target.keys() and any(
+      name.startswith("ema/") and not name.split("/")[1].isdecimal() for name in found):
+    raise ValueError(f"{what} was written by an earlier version of langevin_jax, whose states "
+                     "this one does not read; train it again in another --workdir")
   for name in sorted(found.keys() | target.keys()):
     if name not in found or name not in target:
       holder = "the checkpoint" if name in found else "this config"
-      raise ValueError(f"checkpoint of step {step}: {name} exists only in {holder}; "
+      raise ValueError(f"{what}: {name} exists only in {holder}; "
                        "it was written for another network or optimizer")
     old, new = found[name], target[name]
     if tuple(old.shape) != tuple(new.shape) or old.dtype != new.dtype:
-      raise ValueError(f"checkpoint of step {step}: {name} is {old.dtype}{list(old.shape)}, "
+      raise ValueError(f"{what}: {name} is {old.dtype}{list(old.shape)}, "
                        f"this config makes {new.dtype}{list(new.shape)}")
 
 
@@ -140,6 +229,5 @@ def _reported(action) -> None:
     action()
   except (ValueError, OSError) as error:
     # Orbax wraps what the file system said, or passes it on.
-    reason = str(error).splitlines()[0][:300]
-    raise OSError(
-        f"checkpoint could not be written, earlier ones are complete: {reason}") from error
+    raise OSError("checkpoint could not be written, earlier ones are complete: "
+                  f"{hosts.first_line(error)}") from error
