@@ -6,8 +6,9 @@
 Arms that differ in numbers alone train as one program, spread over all devices; the others as
 processes of their own, `--workers` at once, or as Slurm jobs. Arms that are provably the same
 experiment are named, and trained once. Every arm and seed ends as a run directory for
-experiments.sample, in workdir/arms/; the comparison is in report.md and table.json. The same
-command goes on where it was stopped. A sweep file is described in experiments/sweeping/arms.py.
+experiments.sample, in workdir/arms/; the comparison is in report.md, in report.html, which is one
+file, and in table.json. The same command goes on where it was stopped. A sweep file is described in
+experiments/sweeping/arms.py.
 """
 
 import dataclasses
@@ -17,7 +18,17 @@ import sys
 from absl import flags
 
 from experiments import cli, records, runs
-from experiments.sweeping import arms, canonical, groups, jobs, measures, plan, report, results
+from experiments.sweeping import (
+  arms,
+  canonical,
+  groups,
+  jobs,
+  measures,
+  page,
+  plan,
+  report,
+  results,
+)
 
 flags.declare_key_flag("config")
 _SWEEP = flags.DEFINE_string("sweep", "", "Python file with sweep() → {arm: {field: value}}.")
@@ -79,13 +90,13 @@ def _run(workdir: pathlib.Path, base, sweep: arms.Sweep, configs) -> int:
   errors = _launched(workdir, whole, todo)
   found, floors = results.gather(workdir, whole, errors)
   table = results.table(whole, found, floors)
-  report.write(workdir, whole, table, command)
-  print("\n" + "\n".join(report.rows(table)))
+  report.write(workdir, whole, table, command, flags.FLAGS["config"].value)
+  print("\n" + page.table(report.rows(table)))
   failed = [(arm, seed, error) for arm, result in found.items()
             for seed, error in result.errors.items()]
   for arm, seed, error in failed:
     print(f"failed: {arm}, seed {seed}: {error}", file=sys.stderr)
-  print(f"\nin {workdir}/: report.md, table.json, arms/")
+  print(f"\nin {workdir}/: report.html, report.md, table.json, arms/")
   return 1 if failed else 0
 
 
@@ -136,8 +147,8 @@ def _configure(base, members: int) -> None:
 
 
 def _say(whole: plan.Plan) -> None:
-  for finding in whole.findings:
-    print(canonical.sentence(finding))
+  for sentence in canonical.sentences(whole.findings, most=4):
+    print(sentence)
   models, seeds = len(set(whole.model_of.values())), len(whole.sweep.seeds)
   print(f"{len(whole.configs)} arms, {models} models × {seeds} seeds, {len(whole.groups)} "
         f"program{'s' * (len(whole.groups) > 1)}")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import config, data, meshes, runs
+from experiments import checkpoints, config, data, meshes, runs
 from experiments.configs import mixture2d
 from experiments.sweeping import program
 from tests import runner
@@ -105,19 +105,46 @@ def test_batches_are_shared_by_the_arms_of_a_seed():
 
 
 def test_in_a_loop_on_two_devices_as_alone(alone, tmp_path):
+  few = members(labelled=True)[:3]
+  here, there = tmp_path / "here", tmp_path / "there"
+  written, _ = together(few, jax.devices()[:1], 0)
+  with checkpoints.manager(here, keep=1) as manager:
+    checkpoints.save(manager, STEPS, written)
   code = f"""
+import pathlib
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 import numpy as np
+from experiments import checkpoints
+from experiments.sweeping import program
 from tests import sweep_program_test as t
 these = t.members(labelled=True)[:3]  # an odd number: the last member is there twice
 states, losses = t.together(these, jax.devices(), 1)
 assert len(jax.tree.leaves(states)[0].sharding.device_set) == 2
+there = pathlib.Path({str(there)!r})
+many = program.make(these, jax.devices())
+with checkpoints.manager(there, keep=1) as manager:
+  checkpoints.save(manager, t.STEPS, many.saved(states))
+np.savez({str(tmp_path / "states.npz")!r}, *jax.tree.leaves(states))
+with checkpoints.manager(pathlib.Path({str(here)!r}), keep=1) as manager:
+  other = many.padded(checkpoints.restore(manager, many.abstract))
+for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(states), strict=True):
+  assert a.shape == b.shape and a.sharding.is_equivalent_to(b.sharding, a.ndim)
+np.savez({str(tmp_path / "other.npz")!r}, *jax.tree.leaves(other))
 np.save({str(tmp_path / "losses.npy")!r}, losses)
 """
   done = subprocess.run([sys.executable, "-c", code], cwd=runner.ROOT, capture_output=True,
                         text=True, timeout=200)
   assert done.returncode == 0, done.stderr
+  # A checkpoint of one device goes on on two, and the other way round, bit for bit.
+  many = program.make(few, jax.devices()[:1])
+  with checkpoints.manager(there, keep=1) as manager:
+    restored = many.padded(checkpoints.restore(manager, many.abstract))
+  for file, mine in (("states", restored), ("other", written)):
+    stored = np.load(tmp_path / f"{file}.npz")
+    for of_two, of_one in zip(stored.values(), jax.tree.leaves(mine), strict=True):
+      np.testing.assert_array_equal(of_two[:3], of_one)
+      np.testing.assert_array_equal(of_two[3], of_two[2])
   losses = np.load(tmp_path / "losses.npy")
   assert losses.shape == (3, STEPS)
   for mine, (_, _, own) in zip(losses, alone[:3], strict=True):

@@ -1,8 +1,12 @@
 """Sweeps: bad input, canonical forms, tables, resuming, failures, launchers."""
 
+import html as escapes
 import json
 import os
 import pathlib
+import re
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -15,7 +19,18 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import config, meshes, records, runs
 from experiments.configs import digits, mixture2d
-from experiments.sweeping import arms, canonical, groups, jobs, measures, plan, results
+from experiments.sweeping import (
+  arms,
+  canonical,
+  groups,
+  history,
+  jobs,
+  measures,
+  plan,
+  report,
+  results,
+)
+from langevin_jax import training
 from tests import runner
 
 SMALL = (*runner.SMALL, "--config.training.steps=40")
@@ -70,6 +85,26 @@ def sweep(file: pathlib.Path, workdir: pathlib.Path, *more: str):
     ("sweep = lambda: {'a': {'mesh.fsdp': 2}}", "arm 'a': config.mesh.fsdp has no place"),
     ("sweep = lambda: {'a': {}, 'b': {}, 'a': {'network.width': 8}}", "are called 'a'"),
     ("sweep = lambda: {f'{w // 9}': {'network.width': w} for w in (8, 16, 17)}", "are called '1'"),
+    ("def sweep():\n  made = {}\n  for w in (8, 16, 17):\n    made[str(w // 9)] = {}\n"
+     "  return made", "are called '1'"),
+    ("sweep = lambda: dict([('a', {}), ('a', {'network.width': 8})])", "are called 'a'"),
+    ("sweep = lambda: dict((name, {}) for name in 'aba')", "are called 'a'"),
+    ("sweep = lambda: dict.fromkeys('abb', {})", "are called 'b'"),
+    ("def sweep():\n  made = {'a': {}}\n  made.update(b={}, a={})\n  return made", "called 'a'"),
+    ("def sweep():\n  made = {'a': {}}\n  made.update([('a', {})])\n  return dict(made)",
+     "are called 'a'"),
+    ("def sweep():\n  made = {'a': {}}\n  made |= {'a': {}}\n  return made", "are called 'a'"),
+    ("sweep = lambda: {'a': {}} | {'a': {}}", "are called 'a'"),
+    ("A = {'a': {}}\nsweep = lambda: {'b': {}, **A, 'a': {}}", "are called 'a'"),
+    ("def sweep():\n  made = {}\n  made['a'] = {}\n  made['a'] = {}\n  return {**made.copy()}",
+     "are called 'a'"),
+    ("sweep = lambda: {'a': {3: 4}}", "arm 'a': a field is named by a string such as"),
+    ("sweep = lambda: {'a': {None: 4}}", "arm 'a': a field is named by a string such as"),
+    ("sweep = lambda: {'a': {'training.learning_rate': 1j}}", "learning_rate: expected a number"),
+    ("import jax.numpy as j\nsweep = lambda: {'a': {'training.learning_rate': j.ones(())}}",
+     "learning_rate: expected a number"),
+    ("sweep = lambda: {'a': {'evaluation.seed': 3}}", "arm 'a': config.evaluation.seed is of the"),
+    ("sweep = lambda: {'a': {'training.snapshot_every': 3}}", "config.training.snapshot_every"),
     ("sweep = lambda: {'a b': {}, 'A_b': {}}", "would share the directory arms/A_b"),
     ("sweep = lambda: {}", "at least one arm"),
     ("sweep = lambda: {'..': {}}", "would share the directory"),
@@ -86,9 +121,69 @@ def test_bad_input_is_one_line_that_names_it(tmp_path, text, said):
   assert not (tmp_path / "w" / "sweep.json").exists()
 
 
-def test_an_arm_twice_is_no_matter_where_it_is_not_the_same_dict(tmp_path):
-  file = written(tmp_path, "sweep = lambda: {'a': {'seed_': 1}, 'b': {'seed_': 2}}")
-  assert list(arms.load(str(file)).arms) == ["a", "b"]
+@pytest.mark.parametrize(("flag", "said"), [
+    ("--config.mesh.fsdp=2", "config.mesh has no place in a sweep"),
+    ("--config.training.snapshot_every=9", "config.training.snapshot_every asks for snapshots"),
+])
+def test_what_no_sweep_does_is_refused_of_the_base(tmp_path, flag, said):
+  code, _, err = sweep(written(tmp_path, "sweep = lambda: {'a': {}}"), tmp_path / "w", flag)
+  assert code == 2 and err.startswith(f"error: {said}") and err.count("\n") == 1
+
+
+def test_what_is_set_twice_within_an_arm_or_in_another_dict_is_no_matter(tmp_path):
+  file = written(tmp_path, """
+def sweep() -> dict[str, dict[str, object]]:
+  base = {"training.steps": 3, "network.width": 8}
+  seen = dict(a=1)
+  seen["a"] = 2
+  made: dict[str, dict] = {"z": {}}
+  del made["z"]
+  made["z"] = {**base, "training.steps": 4}
+  made["z"]["training.steps"] = 5
+  made["a"] = dict(base, **{"network.depth": seen["a"]}) | {"network.width": 9}
+  return made
+""")
+  assert arms.load(str(file)).arms == {
+      "z": {"training.steps": 5, "network.width": 8},
+      "a": {"training.steps": 3, "network.width": 9, "network.depth": 2}}
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+  file = written(tmp_path, """
+import numpy as np
+SEEDS = np.arange(2)
+
+def sweep():
+  return {"a": {"training.learning_rate": np.float32(0.5), "training.steps": np.int64(7),
+                "sampling.moments": np.bool_(True), "sampling.grid": "levels",
+                "sampling.levels": np.array([2.0, 1.0]), "training.beta_2": np.array(0.5)}}
+""")
+  loaded = arms.load(str(file))
+  found = arms.configs(mixture2d.get_config(), loaded)["a"]
+  assert (found.training.learning_rate, found.training.steps, found.sampling.moments) == (
+      0.5, 7, True)
+  assert found.sampling.levels == (2.0, 1.0) and found.training.beta_2 == 0.5
+  assert loaded.seeds == (0, 1) and json.loads(json.dumps(loaded.arms))
+
+
+def test_arms_of_one_training_are_named_and_share_what_they_can():
+  base = mixture2d.get_config()
+  configs = {name: config.override(base, changes) for name, changes in {
+      "a": {}, "width": {"network.width": base.network.width}, "b": {"sampling.steps": 3},
+      "c": {"sampling.steps": 3}, "d": {"sampling.steps": 4}, "e": {"path.name": "cosine"},
+      "f": {"path.name": "cosine", "sampling.steps": 5}}.items()}
+  found = canonical.find(configs)
+  assert [(f.arm, f.like, f.kind, f.sampled_alike) for f in found] == [
+      ("width", "a", "identical", True), ("b", "a", "sampling", False),
+      ("c", "b", "identical", True), ("d", "a", "sampling", False), ("e", "a", "identical", True),
+      ("f", "e", "sampling", False)]
+  holding = [f._replace(holds=True) for f in found]
+  said = "\n".join(canonical.sentences(holding))
+  assert "b; d sample from the model of a\nf samples from the model of e" in said
+  assert said.count("trained once, and the results are shared") == 3
+  assert canonical.sentences(holding, most=1)[-2] == "b … (2) sample from the model of a"
+  whole = plan.make(base, arms.Sweep({}, "a", (0,)), configs, holding)
+  assert set(whole.model_of.values()) == {"a"}
 
 
 @pytest.mark.parametrize(("changes", "kind", "factor"), [
@@ -124,7 +219,7 @@ def test_equal_products_of_density_and_weight_have_equal_expected_gradients():
   wrong = canonical.verify(finding._replace(kind="mirrored"), both, gradient,
                            canonical.examples(dataset))
   assert not wrong.holds and wrong.difference > 0.1
-  assert "THE GRADIENTS DIFFER" in canonical.sentence(wrong)
+  assert "THE GRADIENTS DIFFER" in canonical.sentences([wrong])[0]
 
 
 def test_models_are_grouped_by_what_programs_are_compiled_for():
@@ -155,6 +250,30 @@ def test_intervals_are_student_s_and_differences_paired():
     results.interval([])
 
 
+def test_steps_to_the_baseline_s_loss_are_within_each_seed_and_censored_ones_bound_the_mean():
+  def result(losses):
+    return results.Result(
+        {measures.LOSS: {seed: of_seed[-1] for seed, of_seed in losses.items()}},
+        {seed: [{"step": 10 * (i + 1), measures.LOSS: loss} for i, loss in enumerate(of_seed)]
+         for seed, of_seed in losses.items()}, {}, None, {})
+
+  found = {
+      "base": result({0: [3.0, 2.5, 2.0], 1: [9.0, 8.5, 8.0]}),
+      "better": result({0: [3.0, 2.0, 1.0], 1: [8.0, 7.0, 6.0]}),
+      "once": result({0: [3.0, 2.5, 2.1], 1: [7.9, 7.0, 7.5]}),  # below the mean of both throughout
+      "never": result({0: [3.0, 3.0, 3.0], 1: [9.0, 9.0, 9.0]})}
+  sweep_ = arms.Sweep({name: {} for name in found}, "base", (0, 1))
+  whole = plan.Plan(mixture2d.get_config(), sweep_, {}, [], dict.fromkeys(found, "base"), [])
+  results._add_steps(whole, found)
+  table = results.table(whole, found, {})
+  cells = {row[0]: row[-1] for row in report.rows(table)}
+  steps = {row["arm"]: row[results.STEPS]["by seed"] for row in table["arms"]}
+  assert steps == {"base": {"0": 30.0, "1": 30.0}, "better": {"0": 20.0, "1": 10.0},
+                   "once": {"0": None, "1": 10.0}, "never": {"0": None, "1": None}}
+  assert cells["better"].startswith("15 ± ") and cells["**base**"] == "30"
+  assert cells["once"] == "≥ 20 (1 of 2 seeds)" and cells["never"] == "≥ 30 (0 of 2 seeds)"
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
   """A finished sweep of four models and an arm that fails: (file, workdir, code, out, err)."""
@@ -177,10 +296,44 @@ def test_a_failed_arm_is_reported_and_the_table_made(done):
   assert loss["coarse"]["by seed"] == loss["v"]["by seed"]
   gap = [loss["clipped"]["by seed"][seed] - loss["v"]["by seed"][seed] for seed in ("0", "3")]
   assert loss["clipped"]["minus baseline"]["mean"] == pytest.approx(np.mean(gap)) and gap[0] != 0.0
+  # A model that several arms share is followed by the sampling of the first of them.
+  assert sum("sliced W2" in point for point in rows["v"]["points"]["0"]) == 4
   distance = {arm: row["metrics"]["sliced W2"]["mean"] for arm, row in rows.items() if arm != "hot"}
   assert distance["coarse"] != distance["v"] == distance["same"]
   text = (workdir / "report.md").read_text()
   assert "| **v** |" in text and records.commit().removesuffix("+changes") in text
+
+
+def test_the_report_says_how_each_arm_is_trained_alone_and_is_one_file(done):
+  _, workdir, *_ = done
+  text, page = ((workdir / f"report.{kind}").read_text() for kind in ("md", "html"))
+  commands = [shlex.split(line) for line in text.splitlines()
+              if line.startswith("python -m experiments.train")]
+  assert len(commands) == len(arms.load(str(done[0])).arms)
+  for words in commands:
+    values = dict(word.removeprefix("--config.").split("=", 1) for word in words
+                  if word.startswith("--config."))
+    arm = pathlib.Path(words[-1]).parent.name
+    file = next(word for word in words if word.startswith("--config=")).removeprefix("--config=")
+    assert config.override(config.load(file), values) == records.read_config(
+        workdir / "arms" / arm / "seed_0")
+    assert escapes.escape(shlex.join(words)) in page
+  assert text.count("![") == page.count('src="data:image/png;base64,') > 0
+  assert not re.search(r'(src|href)="(?!data:)', page)
+  for row in report.rows(json.loads((workdir / "table.json").read_text()))[1:]:
+    assert all(cell in page for cell in row[1:])
+  manifest = json.loads((workdir / "arms" / "v" / "seed_0" / "manifest.json").read_text())
+  assert f"All trained at commit {manifest['commit']}" in text
+
+
+def test_arms_of_several_commits_are_told_apart(done, tmp_path):
+  file, finished, *_ = done
+  shutil.copytree(finished, tmp_path / "w", symlinks=True)
+  place = tmp_path / "w" / "arms" / "clipped" / "seed_3" / "manifest.json"
+  place.write_text(json.dumps(json.loads(place.read_text()) | {"commit": "abc"}))
+  assert sweep(file, tmp_path / "w")[0] == 1
+  text = (tmp_path / "w" / "report.md").read_text()
+  assert "trained at commit abc: clipped, seed 3" in text and "v, seed 0; v, seed 3" in text
 
 
 def test_every_arm_and_seed_is_a_run_that_can_be_sampled_from(done, tmp_path):
@@ -220,6 +373,16 @@ def test_another_sweep_is_refused_and_a_run_s_workdir(done, tmp_path):
   with records.locked(tmp_path / "held"):
     code, _, err = sweep(file, tmp_path / "held")
   assert code == 2 and "in use" in err
+
+
+def test_measuring_is_no_part_of_the_seconds_of_training(tmp_path):
+  begun = time.monotonic()
+  kept = history.History(tmp_path, 1)
+  with kept.aside():
+    time.sleep(0.3)
+  one = np.ones((1, 1))
+  kept.add(0, training.Metrics(**dict.fromkeys(training.Metrics._fields, one)), 1)
+  assert kept.content["lines"][0]["seconds"] < time.monotonic() - begun - 0.29
 
 
 def test_a_killed_sweep_goes_on_and_ends_in_the_same_table(done, tmp_path, monkeypatch):

@@ -4,14 +4,15 @@ Two more names may stand in it: BASELINE, the arm that others are compared with 
 not given), and SEEDS, a tuple (0, 1, 2 if not given); every arm is trained with every seed.
 """
 
-import ast
 import pathlib
 import re
-from collections.abc import Iterable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from experiments import build, processes
 from experiments import config as config_lib
+from experiments.sweeping import duplicates
 from langevin_jax import paths
 
 # What no arm may set, and why.
@@ -19,6 +20,9 @@ _FIXED = {
     "seed": "belongs to SEEDS, which every arm is trained with",
     "mesh": "has no place in a sweep, which spreads arms over the devices and not one arm",
     "training.cpu_devices": "is the sweep's to choose: arms are spread over the cores",
+    "training.snapshot_every": "asks for snapshots, which a sweep does not keep: see experiments."
+                               "train",
+    "evaluation": "is of the sweep, which judges all arms alike: give --config.evaluation.…",
 }
 
 
@@ -39,14 +43,12 @@ def load(file: str) -> Sweep:
   """
   if not pathlib.Path(file).is_file():
     raise ValueError(f"--sweep: no file {file!r}; shipped ones are in experiments/sweeps/")
-  found = {"__name__": "sweep", "__file__": file, "_unique": _unique}
   try:
-    tree = ast.parse(pathlib.Path(file).read_text())
-    _check_literals(tree)
-    exec(compile(ast.fix_missing_locations(_Comprehensions().visit(tree)), file, "exec"), found)
+    found = duplicates.run(pathlib.Path(file))
     made = found.get("sweep", lambda: None)()
+    duplicates.check(made)
   except Exception as error:  # whatever the user's own Python raises
-    what = "" if isinstance(error, _Twice) else f"{type(error).__name__}: "
+    what = "" if isinstance(error, duplicates.Twice) else f"{type(error).__name__}: "
     raise ValueError(f"--sweep: {file}: {what}{error}") from error
   if not (isinstance(made, dict) and made and all(
       isinstance(name, str) and isinstance(overrides, dict) for name, overrides in made.items())):
@@ -62,15 +64,24 @@ def load(file: str) -> Sweep:
   if baseline not in made:
     raise ValueError(f"--sweep: {file}: BASELINE {baseline!r} is no arm; there are "
                      f"{', '.join(made)}")
-  return Sweep(made, baseline, _seeds(found.get("SEEDS", (0, 1, 2)), file))
+  return Sweep({name: _overrides(name, overrides) for name, overrides in made.items()}, baseline,
+               _seeds(found.get("SEEDS", (0, 1, 2)), file))
 
 
 def configs(base: config_lib.Config, sweep: Sweep) -> dict[str, config_lib.Config]:
   """Each arm's config; the seed in it is the base's and means nothing.
 
   Raises:
-    ValueError: an override that no field accepts, or a value that is not allowed; names the arm.
+    ValueError: an override that no field accepts, or a value that is not allowed, by the arm's
+      name; a base that asks for what no sweep does.
   """
+  if base.mesh != config_lib.Mesh():
+    changes = [f"{name} = {value}" for name, value in config_lib.flatten(base.mesh)]
+    raise ValueError(f"config.mesh {_FIXED['mesh']}; leave data, fsdp and tensor at -1, 1 and 1, "
+                     f"got {', '.join(changes)}")
+  if base.training.snapshot_every:
+    raise ValueError(f"config.training.snapshot_every {_FIXED['training.snapshot_every']}; leave "
+                     f"it 0, got {base.training.snapshot_every}")
   found = {}
   for name, overrides in sweep.arms.items():
     try:
@@ -113,42 +124,46 @@ def path_matters(config: config_lib.Config) -> bool:
           or config.sampling.own_time)
 
 
+def sampling_fields(
+    config: config_lib.Config
+) -> tuple[config_lib.Sampling, config_lib.Path | None]:
+  """Everything that samples of a model depend on besides it: arms that agree share samples."""
+  return config.sampling, config.path if path_matters(config) else None
+
+
 def sampling_path(config: config_lib.Config) -> paths.Path:
   """The path that the arm is sampled along; the simplest one where any would do."""
   return build.path(config.path) if path_matters(config) else paths.rectified_flow()
 
 
-class _Twice(ValueError):
-  """A name that stands twice; a dict would drop the first without a word."""
+def _overrides(arm: str, overrides: dict[Any, Any]) -> dict[str, Any]:
+  """An arm's overrides as JSON keeps them: numbers of NumPy become Python's."""
+  for field, value in overrides.items():
+    if not isinstance(field, str):
+      raise ValueError(f"--sweep: arm {arm!r}: a field is named by a string such as "
+                       f"'training.steps', got {field!r}")
+    if not _is_plain(_plain(value)):
+      raise ValueError(f"--sweep: arm {arm!r}: config.{field}: expected a number, a string or a "
+                       f"tuple of them, got {value!r:.100}")
+  return {field: _plain(value) for field, value in overrides.items()}
 
 
-def _unique(pairs: Iterable[tuple[Any, Any]]) -> dict:
-  made = {}
-  for name, value in pairs:
-    if name in made:
-      raise _Twice(f"two arms (or fields) are called {name!r}; rename one")
-    made[name] = value
-  return made
+def _plain(value: Any) -> Any:
+  if isinstance(value, (tuple, list)):
+    return tuple(map(_plain, value))
+  if isinstance(value, (np.generic, np.ndarray)):
+    return _plain(value.tolist()) if value.ndim else value.item()
+  return value
 
 
-class _Comprehensions(ast.NodeTransformer):
-  """{k: v for …} becomes _unique([(k, v) for …])."""
-
-  def visit_DictComp(self, node: ast.DictComp) -> ast.AST:
-    self.generic_visit(node)
-    pair = ast.Tuple([node.key, node.value], ast.Load())
-    return ast.copy_location(ast.Call(
-        ast.Name("_unique", ast.Load()), [ast.ListComp(pair, node.generators)], []), node)
-
-
-def _check_literals(tree: ast.AST) -> None:
-  for node in ast.walk(tree):
-    if isinstance(node, ast.Dict):
-      _unique((key.value, None) for key in node.keys if isinstance(key, ast.Constant))
+def _is_plain(value: Any) -> bool:
+  return all(map(_is_plain, value)) if isinstance(value, tuple) else isinstance(
+      value, (bool, int, float, str))
 
 
 def _seeds(seeds: Any, file: str) -> tuple[int, ...]:
-  if not (isinstance(seeds, (tuple, list)) and seeds and all(
+  seeds = _plain(seeds)
+  if not (isinstance(seeds, tuple) and seeds and all(
       type(seed) is int and 0 <= seed < 2**31 - 1 for seed in seeds)):
     raise ValueError(f"--sweep: {file}: SEEDS must be a tuple of integers in [0, 2³¹ − 1), at "
                      f"least one; got {seeds!r}")

@@ -13,7 +13,7 @@ paths, densities and weights are called:
 What is found on a grid of ℓ in float64 is then checked on gradients of the network itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ import numpy as np
 
 from experiments import build, data
 from experiments import config as config_lib
+from experiments.sweeping import arms
 from langevin_jax import predictions
 
 # What is of sampling, judging and carrying out: two runs that differ in these learn the same.
@@ -50,8 +51,9 @@ class Form(NamedTuple):
 class Finding(NamedTuple):
   """`arm` is `like` an earlier one: `kind` is identical, mirrored, expectation or both of the last.
 
+  Or it is sampling: the same fields of training, so that there is nothing to be shown.
   factor: of the losses, arm's/like's. difference: relative, of their gradients. holds: whether that
-  is rounding.
+  is rounding. sampled_alike: whether the samples of equal models would be equal.
   """
 
   arm: str
@@ -60,6 +62,7 @@ class Finding(NamedTuple):
   factor: float
   difference: float = float("nan")
   holds: bool = False
+  sampled_alike: bool = False
 
 
 def learned(config: config_lib.Config) -> tuple[tuple[str, Any], ...]:
@@ -110,29 +113,37 @@ def relation(a: Form, b: Form) -> tuple[str, float] | None:
 def find(configs: dict[str, config_lib.Config]) -> list[Finding]:
   """For each arm the earlier one that it is most alike, by the functions alone.
 
-  Of arms that differ in sampling alone, the first speaks for all.
+  Of arms whose fields of training are equal, the first speaks for all; the others are identical to
+  an earlier one that is sampled alike, or sample from the first one's model.
   """
-  first = {}
+  first, whole, findings = {}, {}, []
   for name, config in configs.items():
-    first.setdefault(training_fields(config), name)
+    fields, sampling = training_fields(config), arms.sampling_fields(config)
+    twin = whole.setdefault((fields, sampling), name)
+    model = first.setdefault(fields, name)
+    if twin != name:
+      findings.append(Finding(name, twin, "identical", 1.0, sampled_alike=True))
+    elif model != name:
+      findings.append(Finding(name, model, "sampling", 1.0, 0.0, True))
   forms = {name: form(configs[name]) for name in first.values()}
   order = ("identical", "mirrored", "expectation", "mirrored expectation")
-  findings = []
   names = list(forms)
   for i, name in enumerate(names):
     found = [(order.index(kind[0]), j, kind) for j, other in enumerate(names[:i])
              if (kind := relation(forms[other], forms[name])) is not None]
     if found:
       _, j, (kind, factor) = min(found, key=lambda item: item[:2])
-      findings.append(Finding(name, names[j], kind, factor))
-  return findings
+      alike = arms.sampling_fields(configs[names[j]]) == arms.sampling_fields(configs[name])
+      findings.append(Finding(name, names[j], kind, factor, sampled_alike=alike))
+  place = list(configs).index
+  return sorted(findings, key=lambda finding: place(finding.arm))
 
 
 def verify(
     finding: Finding, configs: dict[str, config_lib.Config], gradient: Callable[..., Any],
     batch: tuple[np.ndarray, np.ndarray],
 ) -> Finding:
-  """The finding with the relative difference of the two arms' gradients.
+  """The finding with the relative difference of the two arms' gradients; as it is, of sampling.
 
   Both at the same parameters, examples and noise; levels are the arms' own at equal u where they
   are to be equal draw by draw, else a quadrature over ℓ.
@@ -140,6 +151,8 @@ def verify(
   Args:
     gradient: of `gradient`. batch: training examples and labels, (n, …) and (n,).
   """
+  if finding.kind == "sampling":
+    return finding
   x_0, labels = batch
   pair = [configs[finding.like], configs[finding.arm]]
   objectives = [(density := build.density(config.objective, build.path(config.path)),
@@ -208,12 +221,28 @@ def gradient(config: config_lib.Config, dataset: data.Dataset) -> Callable:
       [np.asarray(leaf, np.float64).ravel() for leaf in slope(*arguments)])
 
 
-def sentence(finding: Finding) -> str:
-  """What a reader should know of it."""
+def sentences(findings: Sequence[Finding], *, most: int | None = None) -> list[str]:
+  """What a reader should know of them; of many arms that share a model, `most` by their names."""
+  sharing: dict[str, list[str]] = {}
+  for finding in findings:
+    if finding.kind == "sampling":
+      sharing.setdefault(finding.like, []).append(finding.arm)
+  said = [_sentence(finding) for finding in findings if finding.kind != "sampling"]
+  for model, names in sharing.items():
+    some = "; ".join(names[:most]) + f" … ({len(names)})" * (len(names) > len(names[:most]))
+    said.append(f"{some} sample{'s' * (len(names) == 1)} from the model of {model}")
+  return said
+
+
+def _sentence(finding: Finding) -> str:
   sign = ", up to the sign of the output layer," if "mirrored" in finding.kind else ""
   what = (f"has{sign} {finding.factor:.6g} × the expected loss of" if "expectation" in finding.kind
-          else f"is{sign} the same experiment as")
-  then = "trained once" if finding.kind == "identical" and finding.holds else "both trained"
+          else f"is{sign} the same experiment as" if finding.sampled_alike or sign
+          else "learns the same as")
+  then = "both trained"
+  if finding.kind == "identical" and finding.holds:
+    then = "trained once, " + ("and the results are shared" if finding.sampled_alike else
+                               "and sampled as each is told")
   doubt = "" if finding.holds else " — THE GRADIENTS DIFFER, so it is not taken for granted"
   return (f"{finding.arm} {what} {finding.like}; relative difference of gradients "
           f"{finding.difference:.1e}{doubt}; {then}")

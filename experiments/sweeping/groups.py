@@ -94,9 +94,9 @@ class _Meter:
   def __init__(self, group: Group, many: program.Program, base: config_lib.Config):
     self._many, self._group = many, group
     leader = group.runs[group.members[0][0]]
-    self._judged = leader._replace(
-        dataset=data.reduced(leader.dataset), config=dataclasses.replace(
-            leader.config, objective=base.objective, evaluation=base.evaluation))
+    self._leader = leader._replace(config=dataclasses.replace(
+        leader.config, objective=base.objective, evaluation=base.evaluation))
+    self._judged = self._leader._replace(dataset=data.reduced(leader.dataset))
     self._draws = measures.held_out(self._judged)
     self._errors = many.each(measures.errors(leader.apply))
     self.labels = measures.labels(self._judged)
@@ -111,9 +111,11 @@ class _Meter:
 
   def samples(self, states: training.TrainState, arm: str) -> np.ndarray:
     """By the arm's sampling from every member's model, (members, n, *shape) in standard units."""
-    run = self._group.runs[arm]
-    key = (run.config.sampling, run.config.path if arms.path_matters(run.config) else None)
+    config = self._group.runs[arm].config
+    key = arms.sampling_fields(config)
     if key not in self._samplers:
+      run = self._leader._replace(config=dataclasses.replace(
+          self._leader.config, sampling=config.sampling, path=config.path))
       self._samplers[key] = self._many.each(measures.sampler(run, len(self.labels)))
     return np.asarray(self._samplers[key](self._many.members, states.ema[0], self.labels))
 
@@ -128,7 +130,7 @@ def _trained(
   with checkpoints.manager(here, keep=1) as manager:
     states = checkpoints.restore(manager, many.abstract, discard_damaged=True)
     first = 0 if states is None else max(manager.all_steps())
-    states = many.init(many.members) if states is None else states
+    states = many.init(many.members) if states is None else many.padded(states)
     history.cut(first)
     if first:
       print(f"resuming group {here.name} at step {first} of {config.steps}", flush=True)
@@ -138,10 +140,11 @@ def _trained(
         bar(end, f"{failed} failed" if (failed := len(history.content["failed"])) else "")
         if end in points:
           drawn = sorted(points).index(end) % 2 == 1 or end == config.steps
-          history.point(end, _measured(group, meter, states, drawn))
+          with history.aside():
+            history.point(end, _measured(group, meter, states, drawn))
         if end in points or end // config.checkpoint_every > start // config.checkpoint_every:
           history.write(end)
-          checkpoints.save(manager, end, states)
+          checkpoints.save(manager, end, many.saved(states))
     checkpoints.finish(manager)
   return states, history.content
 
@@ -184,21 +187,18 @@ def _measured(
 ) -> list[dict[str, float]]:
   """The numbers of every member at one point of the budget.
 
-  Samples are drawn where a model belongs to one arm; where arms differ in sampling alone, its
-  budget is network calls, at the end.
+  Samples are drawn by the sampling of the arm that gives the model its name; where arms differ in
+  sampling alone, the others' budget is network calls, at the end.
   """
   found = [{measures.LOSS: value} for value in meter.losses(states)]
-  alone = {shared[0] for shared in group.arms_of.values() if len(shared) == 1 and with_samples}
   drawn: dict[Any, np.ndarray] = {}
-  for i, (model, seed) in enumerate(group.members):
-    if model in alone:
-      run = group.runs[model]
-      key = (run.config.sampling, run.config.path if arms.path_matters(run.config) else None)
-      if key not in drawn:
-        drawn[key] = meter.samples(states, model)
-      x = drawn[key][i]
-      if np.isfinite(x).all():
-        found[i] |= meter.judge.distances(x, seed)
+  for i, (model, seed) in enumerate(group.members if with_samples else ()):
+    key = arms.sampling_fields(group.runs[model].config)
+    if key not in drawn:
+      drawn[key] = meter.samples(states, model)
+    x = drawn[key][i]
+    if np.isfinite(x).all():
+      found[i] |= meter.judge.distances(x, seed)
   return found[:len(group.members)]
 
 
@@ -206,39 +206,53 @@ def _finish(
     workdir: pathlib.Path, whole: plan.Plan, group: Group, meter: _Meter,
     states: training.TrainState, history: dict[str, Any],
 ) -> None:
-  """Run directories of all members, and of the arms that share their models."""
-  floors = {seed: meter.judge.floors(seed) for _, seed in group.members}
-  for model, shared in group.arms_of.items():
-    for arm in shared:
-      wanted = [(i, seed) for i, (of, seed) in enumerate(group.members) if of == model and
-                not (plan.place(workdir, arm, seed) / "result.json").exists()]
-      if not wanted:
-        continue
-      config = whole.configs[arm]
-      x = meter.samples(states, arm)
-      calls = measures.calls(config)
-      for i, seed in wanted:
-        error = history["failed"].get(str(i), {"error": ""})["error"]
-        final = {}
-        if not error:
-          final = {measures.LOSS: history["points"][-1]["values"][i][measures.LOSS]}
-          if np.isfinite(x[i]).all():
-            final |= meter.judge.distances(x[i], seed) | meter.judge.images(
-                x[i], meter.labels, seed)
-          else:
-            error = "samples are not finite"
-        place = plan.place(workdir, arm, seed)
-        mine = dataclasses.replace(config, seed=seed)
-        if arm == model:
-          _write_run(place, mine, program.member_state(states, i), history, i)
-        else:
-          _share_run(place, plan.place(workdir, model, seed), mine, model)
-        records.write_text(place / "result.json", json.dumps({
-            "arm": arm, "seed": seed, "model": model, "error": error, "final": final,
-            "points": [{"step": point["step"], **point["values"][i]}
-                       for point in history["points"]] if not error else [],
-            "network_calls": calls, "floors": floors[seed],
-        }, indent=2, ensure_ascii=False) + "\n")
+  """Run directories of all members, and of the arms that share their models.
+
+  A result.json is what says that an arm and seed is done, so it comes last.
+  """
+  undone = lambda arm, seed: not (plan.place(workdir, arm, seed) / "result.json").exists()
+  config_of = lambda arm, seed: dataclasses.replace(whole.configs[arm], seed=seed)
+  for i, (model, seed) in enumerate(group.members):
+    if undone(model, seed):
+      _write_run(plan.place(workdir, model, seed), config_of(model, seed),
+                 program.member_state(states, i), history, i)
+  floors = {seed: meter.judge.floors(seed) for seed in whole.sweep.seeds}
+  # Arms that are sampled alike are drawn and judged together.
+  alike: dict[Any, list[str]] = {}
+  for arm, run in group.runs.items():
+    alike.setdefault(arms.sampling_fields(run.config), []).append(arm)
+  for names in alike.values():
+    wanted = [(arm, i, seed) for arm in names for i, (model, seed) in enumerate(group.members)
+              if whole.model_of[arm] == model and undone(arm, seed)]
+    if not wanted:
+      continue
+    x = meter.samples(states, names[0])
+    judged = {i: _judged(meter, x[i], seed, history, i)
+              for i, seed in {i: seed for _, i, seed in wanted}.items()}
+    for arm, i, seed in wanted:
+      place, model = plan.place(workdir, arm, seed), whole.model_of[arm]
+      if arm != model:
+        _share_run(place, plan.place(workdir, model, seed), config_of(arm, seed), model)
+      final, error = judged[i]
+      records.write_text(place / "result.json", json.dumps({
+          "arm": arm, "seed": seed, "model": model, "error": error, "final": final,
+          "points": [{"step": point["step"], **point["values"][i]}
+                     for point in history["points"]] if not error else [],
+          "network_calls": measures.calls(whole.configs[arm]), "floors": floors[seed],
+      }, indent=2, ensure_ascii=False) + "\n")
+
+
+def _judged(
+    meter: _Meter, x: np.ndarray, seed: int, history: dict[str, Any], i: int
+) -> tuple[dict[str, float], str]:
+  """(numbers by metric, "") of a member's samples, or ({}, error) where it failed."""
+  if str(i) in history["failed"]:
+    return {}, history["failed"][str(i)]["error"]
+  if not np.isfinite(x).all():
+    return {}, "samples are not finite"
+  loss = history["points"][-1]["values"][i][measures.LOSS]
+  return ({measures.LOSS: loss} | meter.judge.distances(x, seed)
+          | meter.judge.images(x, meter.labels, seed)), ""
 
 
 def _write_run(

@@ -1,8 +1,10 @@
 """What a group of a sweep has measured so far, on disk: it is cut back to the restored step."""
 
+import contextlib
 import json
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ class History:
   """Windows of metrics, measured points and failures of a group, kept in history.json.
 
   lines: {step, steps, seconds, loss [n], …}. points: {step, values [n]}. failed: {member: {step,
-  error}}.
+  error}}. Seconds are of training all members, measuring them left out (`aside`).
   """
 
   def __init__(self, here: pathlib.Path, size: int):
@@ -47,6 +49,13 @@ class History:
     end = start + measured.loss.shape[1]
     if end // every > start // every:
       self._close(end)
+
+  @contextlib.contextmanager
+  def aside(self) -> Iterator[None]:
+    """What is done inside is no part of any line's seconds."""
+    before = time.monotonic()
+    yield
+    self._begun += time.monotonic() - before
 
   def point(self, step: int, values: list[dict[str, float]]) -> None:
     self.content["points"].append({"step": step, "values": values})

@@ -97,7 +97,10 @@ def labels(run: runs.Run) -> np.ndarray:
 
 
 def sampler(run: runs.Run, n: int) -> Callable[..., jax.Array]:
-  """(row, seed, params, labels) → samples (n, *shape) in standard units, by the run's sampling."""
+  """(row, seed, params, labels) → samples (n, *shape) in standard units, by the run's sampling.
+
+  Of the run's config it reads `arms.sampling_fields` and evaluation.seed alone.
+  """
   sampling, shape = run.config.sampling, (n, *run.dataset.train.shape[1:])
   path = arms.sampling_path(run.config)
   method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)

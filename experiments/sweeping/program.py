@@ -50,13 +50,17 @@ class Program(NamedTuple):
   metrics (n, K, …)); states are donated. each: f → a compiled function (members, params, *rest) →
   f(row, seed, params, *rest) for every member; `row` is its row of Table 5.
   seeds: of the batches, in their order. size: how many members there are, padding left out.
+  saved: states → those of the members without padding, which is what a checkpoint has: it fits any
+  number of devices. abstract: what that is restored into. padded: its inverse.
   """
 
   members: Member
   init: Callable[[Member], training.TrainState]
   advance: Callable[..., tuple[training.TrainState, training.Metrics]]
   each: Callable[[Callable[..., Any]], Callable[..., Any]]
+  saved: Callable[[training.TrainState], training.TrainState]
   abstract: training.TrainState
+  padded: Callable[[training.TrainState], training.TrainState]
   seeds: tuple[int, ...]
   size: int
 
@@ -115,11 +119,18 @@ def make(
         _row(member, chosen), member.seed, params, *rest))
 
   begin = spread(start)
+  size = len(members)
+  # Members that are no multiple of the devices cannot be split over them.
+  place = split if size == padded else whole
   shapes = jax.eval_shape(begin, stacked, stacked)
-  abstract = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split), shapes)
-  return Program(stacked, lambda members: begin(members, members), spread(advance, donate=(1,)),
-                 each, abstract, seeds, len(members))
+  abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
+      (size, *leaf.shape[1:]), leaf.dtype, sharding=place), shapes)
+  cut = jax.jit(lambda states: jax.tree.map(lambda leaf: leaf[:size], states), out_shardings=whole)
+  fill = jax.jit(lambda states: jax.tree.map(lambda leaf: leaf[index], states), out_shardings=split)
+  same = lambda states: states
+  return Program(
+      stacked, lambda members: begin(members, members), spread(advance, donate=(1,)), each,
+      same if size == padded else cut, abstract, same if size == padded else fill, seeds, size)
 
 
 def member_state(states: training.TrainState, i: int) -> training.TrainState:

@@ -1,4 +1,9 @@
-"""report.md of a sweep, beside table.json and its pictures: what was compared and what came out."""
+"""The report of a sweep, beside table.json and its pictures: what was compared and what came out.
+
+report.md and report.html say the same; the latter is one file, pictures included. Commits are those
+at which each arm was trained, of the manifests. For each arm stands the command that trains it by
+itself, to the same parameters but for rounding.
+"""
 
 import importlib.metadata
 import json
@@ -11,60 +16,75 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from experiments import config as config_lib
 from experiments import plots as plots  # sets the backend, which must come before pyplot
 from experiments import records
-from experiments.sweeping import canonical, measures, plan, results
+from experiments.sweeping import arms, canonical, measures, page, plan, results
 
 import matplotlib.pyplot as plt  # isort: skip
 
-# Steps are of the seeds that got there, too few and too coarse for an interval or a difference.
-_PLAIN = (results.STEPS,)
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def write(
-    workdir: pathlib.Path, whole: plan.Plan, table: Mapping[str, Any], command: Sequence[str]
+    workdir: pathlib.Path, whole: plan.Plan, table: Mapping[str, Any], command: Sequence[str],
+    file: str,
 ) -> None:
-  """table.json, report.md and a picture for every metric that was measured along a budget."""
+  """table.json, report.md, report.html and a picture for every metric measured along a budget.
+
+  Args:
+    command: of the sweep. file: its --config.
+  """
   records.write_text(workdir / "table.json", json.dumps(table, indent=2, ensure_ascii=False) + "\n")
-  pictures = _pictures(workdir, whole, table)
-  records.write_text(workdir / "report.md", _text(whole, table, command, pictures))
+  blocks = _blocks(workdir, whole, table, command, file)
+  records.write_text(workdir / "report.md", page.markdown(blocks))
+  records.write_text(workdir / "report.html", page.html(blocks, workdir))
 
 
-def rows(table: Mapping[str, Any]) -> list[str]:
-  """The table in markdown: mean ± half of the 95 % interval, and below it minus the baseline."""
+def rows(table: Mapping[str, Any]) -> list[list[str]]:
+  """Head and rows of the table: mean ± half of the 95 % interval, and beside it minus the baseline.
+
+  The baseline's name is **bold**.
+  """
   alike = _alike(table)
   metrics = [metric for metric in results.metrics_of(table) if metric not in alike]
   calls = len({row["network calls"] for row in table["arms"]}) > 1
+  steps = any(row[results.STEPS] for row in table["arms"] if row["arm"] != table["baseline"])
   head = ["arm", *([measures.CALLS] if calls else [])]
   for metric in metrics:
-    head += [metric] + ["minus baseline"] * (metric not in _PLAIN)
-  lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    head += [metric, "minus baseline"]
+  lines = [head + [results.STEPS] * steps]
   for row in table["arms"]:
     name = f"**{row['arm']}**" if row["arm"] == table["baseline"] else row["arm"]
     cells = [name, *([f"{row['network calls']:g}" if row["network calls"] else ""]
                      if calls else [])]
     for metric in metrics:
       value = row["metrics"].get(metric)
-      if metric in _PLAIN and row["metrics"]:
-        cells.append("never" if value is None else f"{value['mean']:.4g}" + _share(value, table))
-        continue
       if value is None:
-        cells += ["failed"] + [""] * (metric not in _PLAIN)
+        cells += ["failed", ""]
         continue
       cells.append(_number(value["mean"], value["half"]) + _share(value, table))
       difference = value["minus baseline"]
       cells.append("" if difference is None or row["arm"] == table["baseline"] else
                    _number(difference["mean"], difference["half"], signed=True))
-    lines.append("| " + " | ".join(cells) + " |")
+    lines.append(cells + [_steps(row[results.STEPS])] * steps)
   floors = [f"{table['floors'][metric]:.4g}" if metric in table["floors"] else ""
             for metric in metrics]
   if any(floors):
     cells = ["real data", *([""] if calls else [])]
-    for metric, floor in zip(metrics, floors, strict=True):
-      cells += [floor] + [""] * (metric not in _PLAIN)
-    lines.append("| " + " | ".join(cells) + " |")
+    for floor in floors:
+      cells += [floor, ""]
+    lines.append(cells + [""] * steps)
   return lines
+
+
+def _steps(value: Mapping[str, Any] | None) -> str:
+  """A mean where every seed was there, else what it is at least, and how many were."""
+  if value is None:
+    return ""
+  if value["mean"] is None:
+    return f"≥ {value['at least']:.4g} ({value['n']} of {value['of']} seeds)"
+  return _number(value["mean"], value["half"])
 
 
 def _alike(table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -75,41 +95,75 @@ def _alike(table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
       value is not None and value["by seed"] == values[0]["by seed"] for value in values)}
 
 
-def _text(whole, table, command, pictures) -> str:
-  failed = [f"- {row['arm']}, seed {seed}: {error}" for row in table["arms"]
+def _blocks(workdir, whole, table, command, file) -> list[page.Block]:
+  base, seeds = whole.base, ", ".join(map(str, table["seeds"]))
+  pictures = _pictures(workdir, whole, table)
+  said = canonical.sentences(whole.findings)
+  failed = [f"{row['arm']}, seed {seed}: {error}" for row in table["arms"]
             for seed, error in row["errors"].items()]
-  seeds = ", ".join(map(str, table["seeds"]))
-  base = whole.base
-  words = [
-      "# Sweep", "",
-      "```", shlex.join(command), "```", "",
-      f"Commit {records.commit() or 'unknown'}, Python {platform.python_version()}, " + ", ".join(
-          f"{name} {importlib.metadata.version(name)}" for name in _VERSIONS) + ".", "",
-      f"Data {base.data.name}, network {base.network.name}, {base.training.steps} steps of "
-      f"{base.training.batch_size} unless an arm says otherwise; seeds {seeds}. Mean ± half of the "
-      f"95 % interval over seeds (Student's t); differences from the baseline, "
-      f"**{table['baseline']}**, are taken within each seed. {_meaning(base)}", "",
-      *rows(table), ""]
+  blocks = [
+      page.Heading("Sweep"), page.Code([shlex.join(command)]),
+      page.Text(_commits(workdir, whole) + f" Python {platform.python_version()}, " + ", ".join(
+          f"{name} {importlib.metadata.version(name)}" for name in _VERSIONS) + "."),
+      page.Text(
+          f"Data {base.data.name}, network {base.network.name}, {base.training.steps} steps of "
+          f"{base.training.batch_size} unless an arm says otherwise; seeds {seeds}. Mean ± half of "
+          "the 95 % interval over seeds (Student's t); differences from the baseline, "
+          f"**{table['baseline']}**, are taken within each seed. {_meaning(base, table)}"),
+      page.Table(rows(table))]
   for metric, value in _alike(table).items():
-    words += [f"The same for every arm: {metric} {_number(value['mean'], value['half'])}.", ""]
-  if failed:
-    words += ["## Failed", "", *failed, ""]
-  if whole.findings:
-    words += ["## The same experiment", "",
-              *(f"- {canonical.sentence(finding)}" for finding in whole.findings), ""]
+    blocks.append(page.Text(f"The same for every arm: {metric} "
+                            f"{_number(value['mean'], value['half'])}."))
+  for title, lines in (("Failed", failed), ("The same experiment", said)):
+    blocks += [page.Heading(title, 2), page.Items(lines)] if lines else []
   if pictures:
-    words += ["## Along the budget", "", *(f"![{name}]({name})" for name in pictures), ""]
-  words += ["## Arms", "", "| arm | overrides |", "|---|---|", *(
-      f"| {arm} | {', '.join(f'{k}={v}' for k, v in overrides.items()) or 'none'} |"
-      for arm, overrides in whole.sweep.arms.items()), ""]
-  return "\n".join(words)
+    blocks += [page.Heading("Along the budget", 2), *map(page.Picture, pictures)]
+  overrides = [[arm, ", ".join(f"{k}={v}" for k, v in over.items()) or "none"]
+               for arm, over in whole.sweep.arms.items()]
+  return [*blocks, page.Heading("Arms", 2), page.Table([["arm", "overrides"], *overrides]),
+          page.Text(f"Each by itself, here with seed {table['seeds'][0]} of {seeds}:"),
+          page.Code([shlex.join(alone(config, file, arm, table["seeds"][0]))
+                     for arm, config in whole.configs.items()])]
 
 
-def _meaning(base) -> str:
+def alone(config: config_lib.Config, file: str, arm: str, seed: int) -> list[str]:
+  """The command that trains an arm and seed by itself: what differs from the --config `file`."""
+  start = dict(config_lib.flatten(config_lib.load(file)))
+  words = lambda value: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+  changes = [f"--config.{name}={words(value)}" for name, value in config_lib.flatten(config)
+             if value != start[name] and name != "seed"]
+  return ["python", "-m", "experiments.train", f"--config={file}", *changes,
+          f"--config.seed={seed}", f"--workdir=runs/alone/{arms.directory(arm)}/seed_{seed}"]
+
+
+def _commits(workdir: pathlib.Path, whole: plan.Plan) -> str:
+  """At which commits the arms were trained, and where it is another one, that of the report."""
+  trained: dict[str, list[str]] = {}
+  for arm in whole.configs:
+    for seed in whole.sweep.seeds:
+      file = plan.place(workdir, arm, seed) / "manifest.json"
+      if file.exists():
+        commit = json.loads(file.read_text())["commit"] or "unknown"
+        trained.setdefault(commit, []).append(f"{arm}, seed {seed}")
+  now = records.commit() or "unknown"
+  if len(trained) == 1:
+    said = f"All trained at commit {next(iter(trained))}"
+  else:
+    said = "; ".join(f"trained at commit {commit}: {'; '.join(names)}"
+                     for commit, names in trained.items()) or "None trained"
+  return f"{said}." if list(trained) == [now] else f"{said}. Reported at commit {now}."
+
+
+def _meaning(base, table) -> str:
   exact = ", less that of the exact score (0 is perfect)" if base.data.name == "mixture2d" else ""
+  images = (" FID is of samples to training images, beside that of as many held-out images to them."
+            if measures.FID in table["floors"] else "")
   return (f"“{measures.LOSS}” is ∫E‖ε − ε̂‖² dℓ over ρ from {base.objective.rho_min:g} to "
-          f"{base.objective.rho_max:g}, in nats{exact}. Distances are of samples to held-out data "
-          "in standard units, beside those of as many real data; a seed is also that of samples.")
+          f"{base.objective.rho_max:g}, in nats{exact}. {measures.DISTANCE} and {measures.ENERGY} "
+          "are of samples to held-out data in standard units, beside those of as many training "
+          f"data; a seed is also that of samples.{images} “{results.STEPS}” are counted within "
+          "each seed, by what was measured; ≥ is a mean in which seeds that never got there count "
+          "with all their steps.")
 
 
 def _pictures(workdir, whole, table) -> list[str]:

@@ -3,6 +3,10 @@
 An interval is Student's, mean ± t₀.₉₇₅(n − 1) s/√n. Arms share their seeds: initial parameters,
 batches and noise. So an arm's difference from the baseline is taken within each seed, and its
 interval is that of n differences, narrower by all that the seed does to both.
+
+Steps to the baseline's loss are counted within each seed too: the target is what the baseline ends
+at with that seed. A seed that ends above it would have taken more steps than there were; with one
+of them there is no mean, but a bound on it.
 """
 
 import json
@@ -29,12 +33,16 @@ class Interval(NamedTuple):
 
 
 class Result(NamedTuple):
-  """Of one arm: values[metric][seed], points[seed] of the budget, errors[seed], network calls."""
+  """Of one arm: values[metric][seed], points[seed] of the budget, errors[seed], network calls.
+
+  steps: by seed, until the baseline's loss of that seed is reached for good; None if it never was.
+  """
 
   values: dict[str, dict[int, float]]
   points: dict[int, list[dict[str, float]]]
   errors: dict[int, str]
   calls: float | None
+  steps: dict[int, float | None]
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -70,7 +78,7 @@ def gather(
   found, floors = {}, {seed: {} for seed in whole.sweep.seeds}
   group_of = {model: i for i, models in enumerate(whole.groups) for model in models}
   for arm in whole.configs:
-    result = Result({}, {}, {}, None)
+    result = Result({}, {}, {}, None, {})
     for seed in whole.sweep.seeds:
       file = plan.place(workdir, arm, seed) / "result.json"
       if not file.exists():
@@ -93,21 +101,26 @@ def gather(
 
 
 def _add_steps(whole: plan.Plan, found: dict[str, Result]) -> None:
-  """Steps until the held-out loss is as low as the baseline's at its end, over its seeds."""
-  last = found[whole.sweep.baseline].values.get(measures.LOSS)
-  if not last:
-    return
-  target = float(np.mean(list(last.values())))
+  last = found[whole.sweep.baseline].values.get(measures.LOSS, {})
   for result in found.values():
-    reached = {}
     for seed in result.values.get(measures.LOSS, {}):
-      points = result.points[seed]
-      steps = targets.reached([p["step"] for p in points], [p[measures.LOSS] for p in points],
-                              target).by
-      if steps is not None:
-        reached[seed] = steps
-    if reached:
-      result.values[STEPS] = reached
+      if seed in last:
+        points = result.points[seed]
+        result.steps[seed] = targets.reached(
+            [p["step"] for p in points], [p[measures.LOSS] for p in points], last[seed]).by
+
+
+def _steps(result: Result) -> dict[str, Any] | None:
+  """Their interval where every seed is there, else how many are, and what the mean is at least."""
+  if not result.steps:
+    return None
+  there = [steps for steps in result.steps.values() if steps is not None]
+  whole = len(there) == len(result.steps)
+  least = [result.points[seed][-1]["step"] if steps is None else steps
+           for seed, steps in result.steps.items()]
+  return {**(interval(there)._asdict() if whole else {"mean": None, "half": None}),
+          "n": len(there), "of": len(result.steps), "at least": float(np.mean(least)),
+          "by seed": {str(seed): steps for seed, steps in result.steps.items()}}
 
 
 def table(whole: plan.Plan, found: Mapping[str, Result], floors: Mapping[str, float]) -> dict:
@@ -124,7 +137,7 @@ def table(whole: plan.Plan, found: Mapping[str, Result], floors: Mapping[str, fl
           "by seed": {str(seed): value for seed, value in values.items()}}
     rows.append({
         "arm": arm, "overrides": whole.sweep.arms[arm], "model": whole.model_of[arm],
-        "network calls": result.calls, "metrics": metrics,
+        "network calls": result.calls, "metrics": metrics, STEPS: _steps(result),
         "points": {str(seed): points for seed, points in result.points.items()},
         "errors": {str(seed): error for seed, error in result.errors.items()}})
   return {
