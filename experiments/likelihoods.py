@@ -8,7 +8,7 @@ the model blurred by ρ_min. Labels are given where there are some; guidance is 
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -99,8 +99,7 @@ def rows(
     # The tangents of a batch must fit; a single example that does not is refused by the library.
     largest = likelihood.flow.TANGENT_LIMIT_BYTES // (4 * d * d)
     size = max(min(size, largest) // jax.device_count(), 1) * jax.device_count()
-  part = -(-n // min(_PARTS, n))
-  part += -part % jax.device_count()
+  part = -(-n // min(_PARTS, n))  # whatever the mesh: examples of a part share their levels
   nats = d * math.log(scale)  # from a density in standard units to one in the data's own
   told = lambda passed: lambda done: progress(passed * n + done)
   over = functools.partial(_batches, run.mesh, params)
@@ -166,13 +165,23 @@ def _grey_levels(dataset: data.Dataset) -> np.ndarray:
 
 
 def _batches(mesh, params, function, arguments, size, progress) -> np.ndarray:
-  """`function(params, *arguments)` of examples, `size` at a time, the last batch filled up."""
+  """`function(params, *arguments)` of examples, `size` at a time, as many on every device."""
   n = len(arguments[1])
   compiled = jax.jit(function)
   parts = []
-  for first in range(0, n, size):
-    index = np.minimum(np.arange(first, first + size), n - 1)
+  for index, count in _groups(n, size, shardings.batch_shards(mesh)):
     batch = hosts.spread(shardings.batch(mesh), tuple(a[index] for a in arguments))
-    parts.append(hosts.fetch(compiled(params, *batch)).astype(np.float64)[:n - first])
-    progress(min(first + size, n))
+    parts.append(hosts.fetch(compiled(params, *batch)).astype(np.float64)[:count])
+    progress(min(int(index[0]) + size, n))
   return np.concatenate(parts)
+
+
+def _groups(n: int, size: int, shards: int) -> Iterator[tuple[np.ndarray, int]]:
+  """(examples, how many of them count): `size` of n at a time, all groups alike.
+
+  What counts is the same for any `shards`. The rest fills up what they divide; it comes last, where
+  jax's noise for the rows before it does not depend on it.
+  """
+  for first in range(0, n, size):
+    index = np.arange(first, first + size + -size % shards)
+    yield np.minimum(index, n - 1), min(size, n - first)

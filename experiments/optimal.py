@@ -5,12 +5,15 @@ grid ever after, and a killed command goes on with it.
 """
 
 import dataclasses
+import fcntl
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments import config as config_lib
 from experiments import hosts, processes, progress, records, reverse, runs
@@ -35,21 +38,40 @@ def resolved(
            "guidance", "guidance_interval", "guidance_rescale")
   key = json.dumps({"step": step, "ema": ema, "path": dataclasses.asdict(config.path),
                     **{name: getattr(sampling, name) for name in names}}, sort_keys=True)
-  file = workdir / "grids.json"
-  read = lambda: json.loads(file.read_text()) if file.is_file() else {}
   if run.mesh.size > 1:
     run, params = runs.alone(run), hosts.fetch(params)
-
-  def find():
-    known = read()
-    if key not in known:
-      known[key] = _optimise(run, params, sampling, path)
-      records.write_text(file, json.dumps(known, indent=2) + "\n")
-
-  hosts.by_first(find)
-  levels = tuple(read()[key])
+  find = lambda: _kept(
+      workdir / "grids.json", key, lambda: _optimise(run, params, sampling, path))
+  levels = _told(hosts.by_first(find))
   return dataclasses.replace(config, sampling=dataclasses.replace(
       sampling, grid="levels", levels=levels, steps=len(levels)))
+
+
+def _kept(file: pathlib.Path, key: str, make: Callable[[], list[float]]) -> list[float]:
+  """The levels of `key` in `file`, made and added if they are not there.
+
+  Of two commands that make the same at once, the first that is done is kept, and used by both.
+  """
+  read = lambda: json.loads(file.read_text()) if file.is_file() else {}
+  known = read()
+  if key in known:
+    return known[key]
+  made = make()
+  with file.with_name(".grids.lock").open("a") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the file, or with the process
+    known = read()
+    if key not in known:
+      known[key] = made
+      records.write_text(file, json.dumps(known, indent=2) + "\n")
+  return known[key]
+
+
+def _told(levels: list[float] | None) -> tuple[float, ...]:
+  """Process 0's levels on every process, to the last bit; its disk may be ahead of theirs."""
+  n = int(hosts.broadcast(np.uint32(len(levels or ()))))
+  # As words: jax would round float64.
+  words = np.asarray(levels or [0.0] * n, np.float64).view(np.uint32)
+  return tuple(np.ascontiguousarray(hosts.broadcast(words)).view(np.float64).tolist())
 
 
 def _optimise(run, params, sampling, path) -> list[float]:

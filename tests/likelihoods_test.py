@@ -1,0 +1,35 @@
+"""The groups in which a likelihood goes through the data, whatever the mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import likelihoods
+from langevin_jax import likelihood, paths, predictions
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 1), (16, 1), (50, 4), (360, 23), (64, 64)])
+def test_what_counts_in_a_group_is_the_same_on_any_mesh(n, size):
+  alone = [index[:count] for index, count in likelihoods._groups(n, size, 1)]
+  np.testing.assert_array_equal(np.concatenate(alone), np.arange(n))
+  for shards in (2, 3, 8, 96):
+    groups = list(likelihoods._groups(n, size, shards))
+    assert len(groups) == len(alone)
+    for (index, count), one in zip(groups, alone, strict=True):
+      assert len(index) % shards == 0 and len(index) < size + shards
+      assert index.max() < n
+      np.testing.assert_array_equal(index[:count], one)
+
+
+def test_the_bound_of_an_example_does_not_depend_on_what_fills_its_group_up():
+  denoise = predictions.Denoiser(lambda x, ell: 0.5 * x, paths.vp())
+  bound = lambda x: likelihood.bound(
+      jax.random.key(1), denoise, paths.vp(), x, draws=8, batch_axes=1, decode=None)
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(7, 3)), jnp.float32)
+  values = []
+  for shards in (1, 2, 8, 32):
+    groups = likelihoods._groups(7, 5, shards)
+    values.append(np.concatenate([np.asarray(bound(x[index]))[:count] for index, count in groups]))
+    np.testing.assert_allclose(values[-1], values[0], rtol=1e-6)
+  assert len(np.unique(values[0])) == 7
