@@ -1,9 +1,9 @@
 # make demo   train, sample and judge the digits model (about 4 minutes on 2 cores)
 # make test   every test
 # make lint   ruff
-# make bench  speed against the bare network and PyTorch, devices, checkpoints and starts, quality of
-#             digits and the 2-D mixture, solvers against other libraries', inpainting against its
-#             baselines (about 80 minutes)
+# make bench  speed against the bare network and PyTorch, devices, checkpoints and starts, sweeps
+#             against runs one after another, quality of digits and the 2-D mixture, solvers against
+#             other libraries', inpainting against its baselines (about 90 minutes)
 # make plan   memory, speed and largest batch of the two DiT-XL/2 configs on 256 v5e chips, without
 #             one (some minutes); CONFIGS=my.py TOPOLOGY=v5e:4x4,v5p:8x8x8 plan something else
 # make lock   pin again what is installed now
@@ -43,6 +43,7 @@ bench: $(READY)
 	$(INSTALL) --no-deps k-diffusion azula einops
 	$(RUN) -m experiments.benchmarks.speed --out=runs/bench/speed.json
 	$(RUN) -m experiments.benchmarks.scale --out=runs/bench/scale.json
+	$(RUN) -m experiments.benchmarks.sweeps --out=runs/bench/sweeps.json
 	$(RUN) -m experiments.benchmarks.quality --out=runs/bench/quality.json
 	$(RUN) -m experiments.benchmarks.solvers --out=runs/bench/solvers --workdir=runs/bench/digits-0
 	$(RUN) -m experiments.benchmarks.inpainting --workdir=runs/bench/digits-0

@@ -3,11 +3,13 @@
   python -m experiments.benchmarks.sweeps --out=runs/bench/sweeps.json
 
 Counted twice. In the steady state: examples a second of compiled steps, turn about, and beside them
-what the processor's own best product leaves possible. As commands: from the shell's point of view,
-`experiments.sweep` with its measuring, table and report, against as many `experiments.train`, with
-start-up and everything else, compiled programs found in the cache.
+what the processor's own best product leaves possible; the run is in a process with one device, as
+experiments.train would have it, since beside other devices it is slower. As commands: from the
+shell's point of view, `experiments.sweep` with its measuring, table and report, against as many
+`experiments.train`, with start-up and everything else, compiled programs found in the cache.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +36,15 @@ _SEEDS = flags.DEFINE_integer("seeds", 16, "How many.")
 _STEPS = flags.DEFINE_list("steps", ["200", "1000"], "Steps of the runs whose commands are timed.")
 _BATCHES = flags.DEFINE_list("batch_sizes", ["512", "64"], "Of the steady state.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds of the steady state.")
+_RIVAL = flags.DEFINE_integer("rival", 0, "Be the run by itself, of this batch size: as many "
+                              "dispatches as each line of standard input says.")
 _CONFIG = pathlib.Path(mixture2d.__file__)
 
 
 def main() -> int:
   base = mixture2d.get_config()
+  if _RIVAL.value:
+    return _be_rival(base, _RIVAL.value)
   runs.configure_jax(dataclasses.replace(base, training=dataclasses.replace(
       base.training, cpu_devices=groups.devices(_SEEDS.value, 1))))
   report = {"seeds": _SEEDS.value, "steady": {}, "commands": {}}
@@ -55,23 +62,18 @@ def main() -> int:
 
 def _steady(base: config_lib.Config, batch_size: int) -> dict:
   """Seconds of one member's step, and ratios of throughput to that of a run by itself."""
-  base = config_lib.override(base, {"training.batch_size": batch_size})
-  one = meshes.make(config_lib.Mesh(1, 1, 1), jax.devices()[:1])
-  dataset = groups.dataset_of(base)
-  run = runs.assemble(base, dataset.train.shape[1:], dataset.num_classes, one)._replace(
-      dataset=dataset)
+  run = _run(base, batch_size)
   k, n = base.training.steps_per_dispatch, _SEEDS.value
   batches = [_stacked(run, seed) for seed in range(n)]
-  step = runs.train_step(run, many=True)
-  tasks = {"a run": _loop(
-      lambda state: step(state, np.uint32(1), batches[0]), runs.start(run))}
   all_batches = tuple(np.stack(part) for part in zip(*batches, strict=True))
-  for name, at_once in (("loop", 1), ("vmap", n)):
-    many = program.make([(run, seed) for seed in range(n)], jax.devices(), at_once=at_once)
-    tasks[name] = _loop(
-        lambda states, many=many: many.advance(many.members, states, all_batches),
-        many.init(many.members))
-  times = measure.interleaved(tasks, repeats=_REPEATS.value, seconds=2.0)
+  with _rival(batch_size) as alone:
+    tasks = {"a run": alone}
+    for name, at_once in (("loop", 1), ("vmap", n)):
+      many = program.make([(run, seed) for seed in range(n)], jax.devices(), at_once=at_once)
+      tasks[name] = _loop(
+          lambda states, many=many: many.advance(many.members, states, all_batches),
+          many.init(many.members))
+    times = measure.interleaved(tasks, repeats=_REPEATS.value, seconds=2.0)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(
       run.init, jax.random.key(0)).params))
   # Two products a weight in the gradient, one forward; a multiply and an add each.
@@ -88,6 +90,43 @@ def _steady(base: config_lib.Config, batch_size: int) -> dict:
     print(f"  {n} seeds as one program, {name} over members: {ratio.median:.2f} × "
           f"({ratio.low:.2f} … {ratio.high:.2f})", flush=True)
   return found
+
+
+def _run(base: config_lib.Config, batch_size: int) -> runs.Run:
+  """The run on the first device."""
+  config = config_lib.override(base, {"training.batch_size": batch_size})
+  one = meshes.make(config_lib.Mesh(1, 1, 1), jax.devices()[:1])
+  dataset = groups.dataset_of(config)
+  return runs.assemble(config, dataset.train.shape[1:], dataset.num_classes, one)._replace(
+      dataset=dataset)
+
+
+@contextlib.contextmanager
+def _rival(batch_size: int) -> Iterator[measure.Task]:
+  """run(n): n dispatches of a run in a process of its own, which waits for them in between."""
+  with subprocess.Popen(
+      [sys.executable, "-m", "experiments.benchmarks.sweeps", f"--rival={batch_size}"], text=True,
+      stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+
+    def run(n):
+      process.stdin.write(f"{n}\n")
+      process.stdin.flush()
+      if process.stdout.readline() != "done\n":
+        raise OSError(f"the run by itself ended with exit code {process.wait()}")
+
+    yield run
+    process.stdin.close()
+
+
+def _be_rival(base: config_lib.Config, batch_size: int) -> int:
+  runs.configure_jax(base)
+  run = _run(base, batch_size)
+  step, batches = runs.train_step(run, many=True), _stacked(run, 0)
+  loop = _loop(lambda state: step(state, np.uint32(1), batches), runs.start(run))
+  for line in sys.stdin:
+    loop(int(line))
+    print("done", flush=True)
+  return 0
 
 
 def _peak() -> float:
