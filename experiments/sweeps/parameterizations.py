@@ -1,7 +1,7 @@
 """What the network predicts × the path that training walks × the weight: 4 × 3 × 2 arms.
 
   python -m experiments.sweep --config=experiments/configs/mixture2d.py \\
-      --config.training.steps=1500 --config.training.batch_size=128 \\
+      --config.training.steps=1000 --config.training.batch_size=128 \\
       --config.sampling.steps=20 --sweep=experiments/sweeps/parameterizations.py \\
       --workdir=runs/sweeps/parameterizations
 
