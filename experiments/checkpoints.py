@@ -74,9 +74,7 @@ def finish(manager: Manager) -> None:
   _reported(manager.wait_until_finished)
 
 
-def restore(
-    manager: Manager, target: State, *, discard_damaged: bool = False
-) -> State | None:
+def restore(manager: Manager, target: State, *, discard_damaged: bool = False) -> State | None:
   """The newest readable checkpoint, or None where there is none at all.
 
   Args:
@@ -144,9 +142,28 @@ def _together(action: Callable[[], Result]) -> Result:
     raise
   except Exception as error:
     failure = f"{type(error).__name__}: {hosts.first_line(error)[:200]}"
+    _quieten()
   if not hosts.everywhere(failure is None):
     raise Damaged(failure or "another process cannot read it")
   return result
+
+
+def _quieten() -> None:
+  """Keeps Python from printing, array by array, what Orbax leaves unfinished when one has failed.
+
+  That comes until the last read of TensorStore's threads has ended: tens of kilobytes that would
+  bury the line that matters. Anything else that cannot be raised is printed as ever.
+  """
+  shown = sys.unraisablehook
+
+  def hook(notice):
+    code = getattr(notice.object, "cr_code", None)
+    orphan = code is not None and "orbax" in code.co_filename
+    if not orphan and str(notice.exc_value) != "Event loop is closed":
+      shown(notice)
+
+  if shown.__module__ != __name__:  # else it is that already
+    sys.unraisablehook = hook
 
 
 def _checksums(tree: State) -> dict[str, int]:

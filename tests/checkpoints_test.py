@@ -3,6 +3,8 @@
 import itertools
 import pathlib
 import shutil
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -130,6 +132,11 @@ def test_a_part_is_read_and_checked_alone(manager):
   assert same(checkpoints.read(manager, 2, part, part=True), {"half": tree(2)["half"]})
   with pytest.raises(ValueError, match="snapshot of step 2: half is bfloat16"):
     checkpoints.read(manager, 2, {"half": abstract(jnp.zeros(9))}, part=True)
+  file = max(data_files(manager, 2), key=lambda file: file.stat().st_size)
+  flip(file, file.stat().st_size // 2)
+  assert same(checkpoints.read(manager, 2, part, part=True), {"half": tree(2)["half"]})
+  with pytest.raises(checkpoints.Damaged, match="1 of 1 arrays are not what was written, kernel"):
+    checkpoints.read(manager, 2, {"kernel": abstract(tree(0)["kernel"])}, part=True)
 
 
 def test_an_earlier_version_s_averages_are_named_as_such(tmp_path):
@@ -156,6 +163,22 @@ def test_an_error_without_text_is_named_by_its_type(manager, monkeypatch):
   monkeypatch.setattr(checkpoints.Manager, "save", fail)
   with pytest.raises(OSError, match="earlier ones are complete: OSError"):
     checkpoints.save(manager, 3, tree(3))
+
+
+def test_what_orbax_leaves_unfinished_is_not_printed_and_all_else_is(manager, monkeypatch):
+  printed = []
+  monkeypatch.setattr(sys, "unraisablehook", printed.append)
+  shutil.rmtree(pathlib.Path(manager.directory) / "2" / "state" / "ocdbt.process_0")
+  with pytest.raises(checkpoints.Damaged):
+    checkpoints.read(manager, 2, abstract(tree(0)))
+  notice = lambda error, file=None: types.SimpleNamespace(
+      exc_value=error, object=file and types.SimpleNamespace(
+          cr_code=types.SimpleNamespace(co_filename=file)))
+  other = [notice(ValueError("x")), notice(ValueError("x"), "/here.py")]
+  for each in (notice(RuntimeError("Event loop is closed")), *other,
+               notice(Exception("read"), "/lib/orbax/checkpoint/reading.py")):
+    sys.unraisablehook(each)
+  assert printed == other
 
 
 def test_what_is_saved_may_be_donated_at_once_and_jax_is_not_asked_to_stop(tmp_path, monkeypatch):
