@@ -49,7 +49,8 @@ def rows(table: Mapping[str, Any]) -> list[list[str]]:
   alike = _alike(table)
   metrics = [metric for metric in results.metrics_of(table) if metric not in alike]
   calls = len({row["network calls"] for row in table["arms"]}) > 1
-  steps = any(row[results.STEPS] for row in table["arms"] if row["arm"] != table["baseline"])
+  # Arms that share one model all take as long: nothing to compare.
+  steps = len({_steps(row[results.STEPS]) for row in table["arms"]}) > 1
   head = ["arm", *([measures.CALLS] if calls else [])]
   for metric in metrics:
     head += [metric, "minus baseline"]
