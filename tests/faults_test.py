@@ -90,20 +90,22 @@ def test_a_clock_that_is_set_during_the_run_loses_nothing(undisturbed, tmp_path,
 
 
 def test_a_corrupt_newest_checkpoint_gives_way_to_the_one_before(undisturbed, tmp_path):
-  """64 bytes flipped amid the newest step's numbers, of which Orbax itself takes no notice."""
+  """Bytes flipped all over the newest step's numbers, of which Orbax takes no notice mostly.
+
+  One place alone may hold nothing; `checkpoints_test` flips single bits.
+  """
   workdir = tmp_path / "run"
   shutil.copytree(undisturbed, workdir)
   state = workdir / "checkpoints" / "60" / "state"
   file = max((state / "ocdbt.process_0" / "d").iterdir(), key=lambda file: file.stat().st_size)
   content = bytearray(file.read_bytes())
-  middle = len(content) // 2
-  content[middle:middle + 64] = bytes(byte ^ 0xFF for byte in content[middle:middle + 64])
+  for place in range(len(content) // 20, len(content), len(content) // 10):
+    content[place:place + 64] = bytes(byte ^ 0xFF for byte in content[place:place + 64])
   file.write_bytes(content)
   (workdir / "manifest.json").unlink()
   code, out, err = runner.call("train", *SMALL, *STEPS, f"--workdir={workdir}")
   assert code == 0, err
-  assert "checkpoint of step 60 is damaged, trying the one before (ValueError: 1 of " in err
-  assert "arrays are not what was written" in err
+  assert "checkpoint of step 60 is damaged, trying the one before" in err
   assert "at step 40 of 60" in out
   same(workdir, undisturbed)
   assert (workdir / "damaged_checkpoints" / "60").is_dir()
