@@ -1,9 +1,9 @@
-# make demo   train, sample and judge the digits model (about 4 minutes on 2 cores)
+# make demo   train, sample and judge the digits model (about 3 minutes on 2 cores, installation aside)
 # make test   every test
 # make lint   ruff
 # make bench  speed against the bare network and PyTorch, devices, checkpoints and starts, sweeps
 #             against runs one after another, quality of digits and the 2-D mixture, solvers against
-#             other libraries', inpainting against its baselines (about 90 minutes)
+#             other libraries', inpainting against its baselines (over an hour)
 # make plan   memory, speed and largest batch of the two DiT-XL/2 configs on 256 v5e chips, without
 #             one (some minutes); CONFIGS=my.py TOPOLOGY=v5e:4x4,v5p:8x8x8 plan something else
 # make lock   pin again what is installed now

@@ -1,6 +1,5 @@
 """What goes wrong around a run: writers, disks and clocks; nothing is lost and one line says it."""
 
-import json
 import os
 import pathlib
 import shutil
@@ -12,21 +11,12 @@ import unittest.mock
 
 import pytest
 import runner
-from runner import SMALL
+from runner import SMALL, manifest, unclocked
 
 from experiments import averages, records
 
 STEPS = ("--config.training.steps=60", "--config.training.checkpoint_every=20",
          "--config.training.ema_relative_std=0.05,0.1", "--config.training.snapshot_every=15")
-
-
-def manifest(workdir):
-  return json.loads((workdir / "manifest.json").read_text())
-
-
-def unclocked(workdir):
-  return [{name: value for name, value in line.items() if name not in records.CLOCKED}
-          for line in records.read_metrics(workdir)]
 
 
 def same(one, two):

@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 import runner
-from runner import SMALL
+from runner import SMALL, manifest, unclocked
 
 from experiments import records
 
@@ -55,15 +55,6 @@ def wait_for(condition, processes, seconds=80):
     assert time.monotonic() < deadline, "too slow"
     time.sleep(0.02)
   assert condition(), ends(processes)
-
-
-def manifest(workdir):
-  return json.loads((workdir / "manifest.json").read_text())
-
-
-def unclocked(workdir):
-  return [{name: value for name, value in line.items() if name not in records.CLOCKED}
-          for line in records.read_metrics(workdir)]
 
 
 @pytest.fixture(scope="module")

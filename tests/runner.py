@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 import os
 import pathlib
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import types
 import unittest.mock
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from absl import flags
@@ -52,6 +54,17 @@ def run(
     process.communicate()
     raise
   return process.returncode, out, err
+
+
+def manifest(workdir: pathlib.Path) -> dict[str, Any]:
+  """What manifest.json of a run says."""
+  return json.loads((workdir / "manifest.json").read_text())
+
+
+def unclocked(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """The lines of metrics.jsonl without what a clock has measured."""
+  return [{name: value for name, value in line.items() if name not in records.CLOCKED}
+          for line in records.read_metrics(workdir)]
 
 
 def cache() -> pathlib.Path:

@@ -9,17 +9,13 @@ import jax
 import numpy as np
 import pytest
 import runner
-from runner import SMALL
+from runner import SMALL, manifest, unclocked
 from tensorboardX.proto import event_pb2
 
-from experiments import config, data, records, runs
+from experiments import config, data, runs
 from langevin_jax import training
 
 STEPS = "--config.training.steps=60", "--config.training.checkpoint_every=20"
-
-
-def manifest(workdir):
-  return json.loads((workdir / "manifest.json").read_text())
 
 
 def metrics(workdir):
@@ -118,9 +114,7 @@ def test_sigkill_at_any_moment_twenty_times_ends_bitwise_the_same(tmp_path):
   assert "resuming" in out  # the kills did let some progress be made
   assert manifest(killed)["sha256"] == manifest(whole)["sha256"]
   assert manifest(killed)["sha256_ema"] == manifest(whole)["sha256_ema"]
-  strip = lambda lines: [{k: v for k, v in line.items() if k not in records.CLOCKED}
-                         for line in lines]
-  assert strip(metrics(killed)) == strip(metrics(whole))
+  assert unclocked(killed) == unclocked(whole)
 
 
 def test_failed_write_keeps_the_checkpoint_before(tmp_path):

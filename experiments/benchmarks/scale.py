@@ -3,7 +3,7 @@
   python -m experiments.benchmarks.scale --out=runs/bench/scale.json
 
 Rivals take turns (measure.py), each row is a ratio within a round; the JSON holds all rounds and
-the machine's description. About 15 minutes on 2 cores. The parts:
+the machine's description. The parts:
 
 sharded: a CPU's cores, shared by 8 virtual devices, against the same step as one program. What the
 cores explain is measured too: `apart`, the devices' parts of the batch as eight programs that never
