@@ -1,0 +1,118 @@
+"""The densities that the parts of the report are measured on: Gaussian mixtures, or your own.
+
+A density is seen twice, as a law on the line, where densities of samplers are computed exactly by
+quadrature, and as one in the plane, which pictures show. Both are standardised: mean 0, and a mean
+variance of 1 per coordinate, the scale at which noise levels ρ mean what they do for networks.
+"""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import toy_data
+from langevin_jax import mixtures
+
+
+class Density(NamedTuple):
+  """`line` is a mixture in 1-D, `plane` one in 2-D; float arrays of the default type."""
+
+  name: str
+  line: mixtures.Mixture
+  plane: mixtures.Mixture
+
+
+def _three_modes():
+  """On the line MATH §6's mixture, in the plane that of the mixture2d config."""
+  line = (np.array([0.35, 0.45, 0.2]), np.array([[-1.2], [0.4], [1.6]]),
+          np.array([0.35, 0.25, 0.15])[:, None, None] ** 2)
+  return line, toy_data.gaussian_mixture_2d()
+
+
+def _eight_modes():
+  angles = np.arange(8) * (np.pi / 4.0)
+  plane = (np.full(8, 1.0 / 8.0), np.stack([np.cos(angles), np.sin(angles)], 1),
+           np.tile(0.02 * np.eye(2), (8, 1, 1)))
+  return _first_coordinate(*plane), plane
+
+
+def _gaussian():
+  plane = (np.ones(1), np.zeros((1, 2)), np.array([[[1.0, 0.8], [0.8, 1.0]]]))
+  return _first_coordinate(*plane), plane
+
+
+NAMED = {"three_modes": _three_modes, "eight_modes": _eight_modes, "gaussian": _gaussian}
+
+
+def load(value: str) -> Density:
+  """A named density, or the mixture in a .json or .npz file.
+
+  A file holds `weights` (K,), `means` (K, d) and `covariances` (K, d, d), d = 1 or 2. Of one in the
+  plane the line is the law of its first coordinate; of one on the line the plane is the law of two
+  independent draws.
+
+  Raises:
+    ValueError: an unknown name, a file that is not there or is no mixture; says which and why.
+  """
+  if value in NAMED:
+    line, plane = NAMED[value]()
+    return Density(value, _standard(*line), _standard(*plane))
+  file = pathlib.Path(value)
+  if file.suffix not in (".json", ".npz"):
+    raise ValueError(f"--density {value!r} is not known: choose one of {', '.join(NAMED)}, or a "
+                     ".json or .npz file with weights, means and covariances")
+  given = _checked(file, _read(file))
+  if given[1].shape[1] == 2:
+    return Density(file.stem, _standard(*_first_coordinate(*given)), _standard(*given))
+  return Density(file.stem, _standard(*given), _standard(*_twice(*given)))
+
+
+def _read(file: pathlib.Path) -> list[np.ndarray]:
+  try:
+    raw = np.load(file) if file.suffix == ".npz" else json.loads(file.read_text())
+    return [np.asarray(raw[name], float) for name in ("weights", "means", "covariances")]
+  except OSError as error:
+    raise ValueError(f"--density {file} cannot be read: {error.strerror or error}") from error
+  except KeyError as error:
+    raise ValueError(f"--density {file} lacks {error}: it must hold weights, means and "
+                     "covariances") from error
+  except (ValueError, TypeError) as error:
+    raise ValueError(f"--density {file} does not hold arrays of numbers: {error}") from error
+
+
+def _checked(file: pathlib.Path, arrays: list[np.ndarray]) -> list[np.ndarray]:
+  weights, means, covariances = arrays
+  k, d = len(weights), means.shape[-1] if means.ndim == 2 else 0
+  if not k or weights.shape != (k,) or d not in (1, 2) or means.shape != (k, d) or (
+      covariances.shape != (k, d, d)):
+    raise ValueError(
+        f"--density {file} must hold weights (K,), means (K, d), covariances (K, d, d), d 1 or 2; "
+        f"got {weights.shape}, {means.shape}, {covariances.shape}")
+  if not (np.isfinite(means).all() and np.isfinite(weights).all() and (weights > 0.0).all()):
+    raise ValueError(f"--density {file}: weights must be positive, and means finite")
+  symmetric = np.allclose(covariances, np.swapaxes(covariances, 1, 2))
+  if not (symmetric and (np.linalg.eigvalsh(covariances) > 0.0).all()):
+    raise ValueError(f"--density {file}: covariances must be symmetric and positive definite")
+  return arrays
+
+
+def _first_coordinate(weights, means, covariances):
+  return weights, means[:, :1], covariances[:, :1, :1]
+
+
+def _twice(weights, means, covariances):
+  """The law of (x, y), independent draws of a mixture on the line: K² components."""
+  i, j = (a.ravel() for a in np.meshgrid(np.arange(len(weights)), np.arange(len(weights))))
+  square = np.zeros((len(i), 2, 2))
+  square[:, 0, 0], square[:, 1, 1] = covariances[i, 0, 0], covariances[j, 0, 0]
+  return weights[i] * weights[j], np.stack([means[i, 0], means[j, 0]], 1), square
+
+
+def _standard(weights, means, covariances) -> mixtures.Mixture:
+  """Moved to mean 0 and scaled, by one number, to a mean variance of 1 per coordinate."""
+  weights = weights / weights.sum()
+  means = means - weights @ means
+  var = np.mean(weights @ (means**2 + np.diagonal(covariances, axis1=1, axis2=2)))
+  return mixtures.Mixture(*map(jnp.asarray, (weights, means / np.sqrt(var), covariances / var)))

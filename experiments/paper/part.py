@@ -1,0 +1,305 @@
+"""A part of the report: what it measures, claims and draws, and how that is kept.
+
+A part measures once and writes `<out>/data/<name>.json`: findings, with the seed, settings, commit
+and command that made them. Pictures and the report are made from that file alone. A part whose file
+is there already, made by the same source code with the same settings, is not run again, so that a
+killed report goes on where it was.
+"""
+
+import hashlib
+import json
+import math
+import os
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import matplotlib
+import numpy as np
+from absl import flags
+
+from experiments import cli, records
+from experiments.paper import densities
+
+matplotlib.use("Agg")  # there may be no screen; must precede pyplot
+import matplotlib.pyplot as plt
+
+# Colours that keep apart in print and for the colour-blind.
+INK, GREY, ACCENT, SECOND, THIRD, FOURTH = (
+    "#222222", "#8a8a8a", "#b5452c", "#2c6fb5", "#3c8d5a", "#8a5ab5")
+SERIES = (ACCENT, SECOND, THIRD, FOURTH, "#c79a1e", "#4aa3a3", INK)
+
+_ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+class Options(NamedTuple):
+  """What a user chooses, the same for every part. out: the report's directory."""
+
+  out: pathlib.Path
+  fast: bool = False
+  seed: int = 0
+  density: str = "three_modes"
+
+
+class Setting(NamedTuple):
+  """What a part is given: the options, with the density loaded in the part's precision."""
+
+  out: pathlib.Path
+  fast: bool
+  seed: int
+  density: densities.Density
+
+
+class Claim(NamedTuple):
+  """One checked statement. by: "paper", which may turn out wrong, or "theory", which should not.
+
+  error: the standard error of a Monte-Carlo value, or None. expected: what `holds` asked, in words.
+  """
+
+  text: str
+  value: float
+  error: float | None
+  expected: str
+  holds: bool
+  source: str
+  by: str
+
+
+class Maths(NamedTuple):
+  """A table's cell in presentation MathML, <math>…</math>."""
+
+  mathml: str
+
+
+class Table(NamedTuple):
+  """rows: the first is the head; cells are texts, in which **…** is bold, or `Maths`."""
+
+  title: str
+  rows: list[list[str | Maths]]
+
+
+class Findings(NamedTuple):
+  """What a part found; `data`, of numbers, texts and arrays, is all that its pictures draw on."""
+
+  claims: Sequence[Claim]
+  data: Mapping[str, Any]
+  captions: Mapping[str, str]
+  tables: Sequence[Table] = ()
+
+
+class Part(NamedTuple):
+  """A table group, figure or question of the paper.
+
+  text: paragraphs, parted by empty lines. measure: all the computing. figures: from `data` as read
+  back, {name: figure}. x64: measure in float64. needs: names of parts that must have run before.
+  """
+
+  name: str
+  title: str
+  text: str
+  measure: Callable[[Setting], Findings]
+  figures: Callable[[dict[str, Any]], dict[str, Any]]
+  x64: bool = False
+  needs: tuple[str, ...] = ()
+
+
+def claim(
+    text: str, value: Any, *, source: str, by: str = "theory", error: Any = None,
+    below: float | None = None, above: float | None = None, near: float | None = None,
+    tolerance: float | None = None, sigmas: float | None = None,
+) -> Claim:
+  """A claim with `holds` computed: value < below, value > above (both: between), or
+
+    |value − near| ≤ tolerance,   or ≤ sigmas · error   for a Monte-Carlo value.
+
+  Raises:
+    ValueError: nothing to ask, `near` without exactly one width, `sigmas` without an error, or an
+      unknown `by`.
+  """
+  value = float(value)
+  error = None if error is None else float(error)
+  if by not in ("paper", "theory"):
+    raise ValueError(f"by must be 'paper' or 'theory', got {by!r}")
+  if near is None and below is None and above is None:
+    raise ValueError(f"a claim needs below, above or near: {text!r}")
+  holds, expected = True, []
+  if near is not None:
+    if (tolerance is None) == (sigmas is None) or (sigmas is not None and error is None):
+      raise ValueError(f"near needs a tolerance, or sigmas and an error: {text!r}")
+    width = tolerance if sigmas is None else sigmas * error
+    holds = abs(value - near) <= width
+    expected.append(f"{number(near)} ± {number(width)}" + (
+        f" ({sigmas:g} standard errors)" if sigmas is not None else ""))
+  if below is not None:
+    holds = holds and value < below
+    expected.append(f"< {number(below)}")
+  if above is not None:
+    holds = holds and value > above
+    expected.append(f"> {number(above)}")
+  # A NaN holds nowhere: comparisons with it are false.
+  return Claim(text, value, error, " and ".join(expected), bool(holds), source, by)
+
+
+def number(value: float, digits: int = 3) -> str:
+  """A number as the report prints it: few digits, powers of ten where it is small or large."""
+  if value == 0.0 or not math.isfinite(value):
+    return f"{value:g}".replace("-", "−")
+  if value == int(value) and abs(value) < 1e6:
+    return f"{int(value):,}".replace("-", "−")
+  if 1e-3 <= abs(value) < 1e5:
+    digits = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    return f"{value:.{digits}f}".replace("-", "−")
+  mantissa, power = f"{value:.{digits - 1}e}".split("e")
+  superscript = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+  return f"{mantissa} · 10{superscript}".replace("-", "−")
+
+
+def run(part: Part, options: Options, *, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+  """The part's record: measured now and written, or read where the same has been measured.
+
+  Args:
+    extra: settings of this part alone, besides the options, that its findings depend on.
+
+  Raises:
+    ValueError: what the part refuses. OSError: `out` cannot be written.
+  """
+  file = record_file(options.out, part.name)
+  writable(options.out)
+  with jax.enable_x64(part.x64):
+    density = densities.load(options.density)
+    identity = _identity(part, options, density, extra or {})
+    record = _read(file)
+    if record is None or record.get("identity") != identity:
+      begun = time.monotonic()
+      found = part.measure(Setting(options.out, options.fast, options.seed, density))
+      record = {
+          "part": part.name, "identity": identity, "seed": options.seed, "fast": options.fast,
+          "density": options.density, "settings": extra or {}, "commit": records.commit(),
+          "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]] if extra else command(
+              part, options)[1:],
+          "python": platform.python_version(), "jax": jax.__version__,
+          "device": jax.devices()[0].device_kind, "cores": len(os.sched_getaffinity(0)),
+          "seconds": round(time.monotonic() - begun, 2),
+          "claims": [claim._asdict() for claim in found.claims],
+          "tables": [{"title": t.title, "rows": [[_cell(c) for c in r] for r in t.rows]}
+                     for t in found.tables],
+          "captions": dict(found.captions), "data": _plain(found.data),
+      }
+      records.write_text(file, json.dumps(record, ensure_ascii=False) + "\n")
+  draw(part, options.out)
+  return record
+
+
+def draw(part: Part, out: pathlib.Path) -> None:
+  """The part's pictures, <out>/figures/<part>-<name>.png, from its record alone."""
+  folder = out / "figures"
+  folder.mkdir(parents=True, exist_ok=True)
+  record = _read(record_file(out, part.name))
+  for name, figure in part.figures(record["data"]).items():
+    if name not in record["captions"]:
+      raise ValueError(f"figure {name!r} of {part.name} has no caption")
+    figure.savefig(folder / f"{part.name}-{name}.png", dpi=130, bbox_inches="tight")
+    plt.close(figure)
+
+
+def record_file(out: pathlib.Path, name: str) -> pathlib.Path:
+  return out / "data" / f"{name}.json"
+
+
+def writable(out: pathlib.Path) -> None:
+  """Makes the directories of a report; ValueError in one line where they cannot be written."""
+  try:
+    (out / "data").mkdir(parents=True, exist_ok=True)
+    probe = out / "data" / f".probe-{os.getpid()}"
+    probe.touch()
+    probe.unlink()
+  except OSError as error:
+    raise ValueError(f"--out {out} cannot be written: {error.strerror}; choose a directory that "
+                     "can") from error
+
+
+def command(part: Part, options: Options) -> list[str]:
+  """What runs one part by itself."""
+  return [sys.executable, "-m", f"experiments.paper.{part.name}", f"--out={options.out}",
+          f"--seed={options.seed}", f"--density={options.density}", f"--fast={options.fast}"]
+
+
+def main(part: Part) -> None:
+  """The command line of one part; see `--help`."""
+  define_flags()
+
+  def one():
+    record = run(part, options())
+    said(record)
+
+  cli.run(one)
+
+
+def said(record: dict[str, Any]) -> None:
+  """Prints a record's claims, one a line."""
+  for found in record["claims"]:
+    error = "" if found["error"] is None else f" ± {number(found['error'], 2)}"
+    print(f"{'✓' if found['holds'] else '✗'} {found['text']} ({found['source']}): "
+          f"{number(found['value'])}{error}; expected {found['expected']}")
+  print(f"{record['part']}: {record['seconds']:.0f} s")
+
+
+def define_flags() -> None:
+  """The options as absl flags."""
+  flags.DEFINE_string("out", "runs/paper", "Directory of the report.")
+  flags.DEFINE_bool("fast", False, "Small sizes: everything in 3 minutes, with wider error bars.")
+  flags.DEFINE_integer("seed", 0, "Of every random number.", lower_bound=0, upper_bound=2**31 - 1)
+  flags.DEFINE_string(
+      "density", "three_modes", f"What is modelled: {', '.join(densities.NAMED)}, or a .json or "
+      ".npz file with weights (K,), means (K, d), covariances (K, d, d) of a mixture, d 1 or 2.")
+
+
+def options() -> Options:
+  cli.refuse_config()
+  values = flags.FLAGS
+  return Options(pathlib.Path(values.out), values.fast, values.seed, values.density)
+
+
+def _identity(part, options, density, extra) -> str:
+  """A digest of all that the findings depend on: the source code, the density and the settings."""
+  digest = hashlib.sha256()
+  for folder in ("langevin_jax", "experiments"):
+    for file in sorted((_ROOT / folder).rglob("*.py")):
+      digest.update(file.read_bytes())
+  for leaf in jax.tree.leaves((density.line, density.plane)):
+    digest.update(np.asarray(leaf, np.float64).tobytes())
+  digest.update(json.dumps(
+      [part.name, part.x64, options.fast, options.seed, extra], sort_keys=True).encode())
+  return digest.hexdigest()
+
+
+def _read(file: pathlib.Path) -> dict[str, Any] | None:
+  try:
+    return json.loads(file.read_text())
+  except (OSError, ValueError):
+    return None
+
+
+def _cell(cell):
+  return {"mathml": cell.mathml} if isinstance(cell, Maths) else str(cell)
+
+
+def _plain(value: Any) -> Any:
+  """Numbers, texts, lists and dicts; NaN and infinity, which JSON lacks, as texts."""
+  match value:
+    case dict():
+      return {str(k): _plain(v) for k, v in value.items()}
+    case str() | bool() | int() | None:
+      return value
+    case list() | tuple():
+      return [_plain(v) for v in value]
+    case _:
+      array = np.asarray(value)
+      if array.ndim:
+        return [_plain(v) for v in array.tolist()]
+      scalar = array.item()
+      return scalar if not isinstance(scalar, float) or math.isfinite(scalar) else str(scalar)
