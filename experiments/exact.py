@@ -22,15 +22,23 @@ def mixture(dataset: data.Dataset) -> mixtures.Mixture:
 def rows(run: runs.Run, params, path: paths.Path, x: np.ndarray) -> list:
   """KL(data‖model) of the probability-flow ODE by quadrature, and ∫E‖ε̂ − ε̂*‖² dℓ."""
   truth = mixture(run.dataset)
-  batch = reverse.denoiser(run, params, path, jnp.zeros((1,), jnp.int32))
-  denoise = lambda x_t, t: batch(x_t[None], t)[0]
-  kl, mass = kl_by_quadrature(truth, denoise, path, rho_min=run.config.sampling.rho_min)
+  kl, mass = model_kl(run, truth, params, path)
   histogram, floor = kl_to_samples(truth, x, np.asarray(
       truth.sample(jax.random.key(run.config.evaluation.seed), len(x))))
   return [
       (f"KL(data‖model), nats, quadrature (model mass {mass:.4f})", kl, 0.0),
       (f"KL(data‖samples), nats, histogram (n = {len(x)})", histogram, floor),
       ("score error ∫E‖ε̂ − ε̂*‖² dℓ, nats", score_error(run, truth, params, path), 0.0)]
+
+
+def model_kl(
+    run: runs.Run, truth: mixtures.Mixture, params, path: paths.Path, *, points: int = 160
+) -> tuple[float, float]:
+  """`kl_by_quadrature` of a run's network, from the ρ_min that it is sampled to."""
+  batch = reverse.denoiser(run, params, path, jnp.zeros((1,), jnp.int32))
+  denoise = lambda x_t, t: batch(x_t[None], t)[0]
+  return kl_by_quadrature(
+      truth, denoise, path, rho_min=run.config.sampling.rho_min, points=points)
 
 
 def kl_by_quadrature(

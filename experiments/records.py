@@ -141,6 +141,11 @@ def manifest(
       "sessions": sessions}, indent=2) + "\n")
 
 
+def read_manifest(workdir: pathlib.Path) -> dict[str, Any]:
+  """What manifest.json of a run says; OSError or ValueError where it is not or is none."""
+  return json.loads((workdir / "manifest.json").read_text())
+
+
 def commit() -> str:
   """The git commit of the source, "+changes" behind it where files differ; "" if there is none.
 

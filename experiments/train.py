@@ -7,7 +7,6 @@ stopped. Ctrl-C or SIGTERM saves first.
 """
 
 import contextlib
-import json
 import pathlib
 import time
 from collections.abc import Iterator
@@ -117,7 +116,7 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
            "sha256_ema": records.sha256(hosts.fetch(state.ema[0]))}
 
   def finish():
-    if first == saved and json.loads((workdir / "manifest.json").read_text())["finished"]:
+    if first == saved and records.read_manifest(workdir)["finished"]:
       print(f"{workdir} is trained to step {saved} already", flush=True)
       return
     records.manifest(workdir, run.config, finished=True, **facts)

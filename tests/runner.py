@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import io
-import json
 import os
 import pathlib
 import subprocess
@@ -58,7 +57,7 @@ def run(
 
 def manifest(workdir: pathlib.Path) -> dict[str, Any]:
   """What manifest.json of a run says."""
-  return json.loads((workdir / "manifest.json").read_text())
+  return records.read_manifest(workdir)
 
 
 def unclocked(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -1,0 +1,121 @@
+"""The two runs that parts of the report share: an MLP in the plane, and the digits DiT.
+
+Each is trained by `experiments.train` as any other, in a directory of `<out>/runs` of its own for
+every density, seed and length; a run that is there is taken as it is, and one that was stopped goes
+on. The data of the plane are draws of the density.
+"""
+
+import hashlib
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import averages, records, runs
+from experiments.paper import part
+from langevin_jax import mixtures
+
+_ROOT = pathlib.Path(__file__).parent.parent.parent
+_POINTS = 60_000  # drawn of the density, a fifth of them held out
+
+
+class Model(NamedTuple):
+  """A trained run with the parameters that it is judged by: the average that sampling takes."""
+
+  run: runs.Run
+  params: Any
+  step: int
+
+
+def plane(setting: part.Setting) -> pathlib.Path:
+  """The workdir of the MLP trained on `setting.density.plane`; trains it where it is not."""
+  workdir = setting.out / "runs" / f"plane-{_name(setting)}"
+  file = workdir.with_suffix(".npy")
+  if not file.exists():
+    file.parent.mkdir(parents=True, exist_ok=True)
+    points = setting.density.plane.sample(jax.random.key(setting.seed), _POINTS)
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+      np.save(stream, np.asarray(points, np.float32))
+    temporary.replace(file)
+  return _trained(workdir, "mixture2d", {
+      "data.name": "arrays", "data.path": file.absolute(), "seed": setting.seed,
+      "training.steps": 600 if setting.fast else 8000,
+      "training.checkpoint_every": 300 if setting.fast else 2000})
+
+
+def digits(setting: part.Setting) -> pathlib.Path:
+  """The workdir of the DiT of `make demo`, trained on scikit-learn's digits."""
+  short = {"training.warmup_steps": 50} if setting.fast else {}
+  return _trained(setting.out / "runs" / f"digits-{setting.seed}{'-fast' if setting.fast else ''}",
+                  "digits", {
+      "seed": setting.seed, "training.steps": 200 if setting.fast else 3000,
+      "training.checkpoint_every": 100 if setting.fast else 1000, **short})
+
+
+def model(workdir: pathlib.Path) -> Model:
+  """The run in `workdir`, restored; on one device.
+
+  Raises:
+    ValueError: no run there, or none that has a checkpoint.
+  """
+  run, state = runs.trained(workdir)
+  choice = averages.named("", run.config.training, workdir)
+  return Model(run, averages.of(run, state, workdir, choice)[0], int(state.step))
+
+
+def truth(density: mixtures.Mixture, run: runs.Run) -> mixtures.Mixture:
+  """The plane's density in the run's standard units."""
+  mean, scale = jnp.asarray(run.dataset.mean), jnp.asarray(run.dataset.scale)
+  return mixtures.Mixture(
+      density.weights, (density.means - mean) / scale, density.covariances / scale**2)
+
+
+def facts(workdir: pathlib.Path) -> dict[str, Any]:
+  """What a report says of a run: command, commit, parameters, seconds, its loss by step."""
+  lines = records.read_metrics(workdir)
+  run = runs.prepare(records.read_config(workdir))
+  shapes = jax.tree.leaves(runs.abstract_state(run).params)
+  return {
+      "command": shlex.join(
+          ["python", "-m", "experiments.train", *records.read_manifest(workdir)["command"][1:]]),
+      "parameters": int(sum(np.prod(leaf.shape) for leaf in shapes)),
+      "steps": run.config.training.steps, "batch": run.config.training.batch_size,
+      "seconds": float(lines[-1]["seconds"]),
+      "loss_steps": [line["step"] for line in lines], "loss": [line["loss"] for line in lines]}
+
+
+def _name(setting: part.Setting) -> str:
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(setting.density.plane):
+    # In single precision, so that parts of both precisions share the run.
+    digest.update(np.asarray(leaf, np.float32).round(5).tobytes())
+  return f"{setting.density.name}-{digest.hexdigest()[:6]}-{setting.seed}" + (
+      "-fast" if setting.fast else "")
+
+
+def _trained(workdir: pathlib.Path, name: str, overrides: dict[str, Any]) -> pathlib.Path:
+  words = [sys.executable, "-m", "experiments.train",
+           f"--config=experiments/configs/{name}.py", f"--workdir={workdir.absolute()}",
+           *(f"--config.{field}={value}" for field, value in overrides.items())]
+  if not _finished(workdir):
+    print(f"training {workdir}", flush=True)
+    done = subprocess.run(words, cwd=_ROOT, stdout=sys.stderr, check=False)
+    if done.returncode or not _finished(workdir):
+      raise ValueError(f"training {workdir} did not end well (exit code {done.returncode}); try "
+                       f"{shlex.join(words[1:])}")
+  return workdir
+
+
+def _finished(workdir: pathlib.Path) -> bool:
+  try:
+    return bool(records.read_manifest(workdir)["finished"])
+  except (OSError, ValueError, KeyError):
+    return False
+
