@@ -9,6 +9,7 @@ Positions are at unit scale, x/√(α² + σ²), where a standardised density fi
 noise level and for every path.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -53,8 +54,20 @@ def fresh(x: jax.Array, density: jax.Array) -> Law:
 
 def exact(mixture: mixtures.Mixture, ell: jax.Array | float, x: jax.Array) -> Law:
   """The mixture diffused to half log-SNR ℓ (∞: the data), on even nodes."""
+  return fresh(x, jnp.exp(_log_density(mixture, ell, x)))
+
+
+@jax.jit
+def _log_density(mixture, ell, x):
   frame = predictions.unit_frame(ell)
-  return fresh(x, jnp.exp(mixture.log_prob(x[:, None], frame.alpha, frame.sigma)))
+  return mixture.log_prob(x[:, None], frame.alpha, frame.sigma)
+
+
+@jax.jit
+def denoised(mixture: mixtures.Mixture, ell: jax.Array | float, x: jax.Array) -> jax.Array:
+  """D of the mixture at half log-SNR ℓ; x (n,) → (n,)."""
+  frame = predictions.unit_frame(ell)
+  return mixture.denoise(x[:, None], frame.alpha, frame.sigma)[:, 0]
 
 
 def moved(
@@ -81,11 +94,43 @@ def moved(
   return _smeared(law, there, spread, x)
 
 
+def _kernel(mean, spread, x):
+  gap = (x[:, None] - mean[None, :]) / spread
+  return jnp.exp(-0.5 * gap**2) / (spread * jnp.sqrt(2.0 * jnp.pi))
+
+
 @jax.jit
 def _smeared(law, mean, spread, x):
-  gap = (x[:, None] - mean[None, :]) / spread
-  kernel = jnp.exp(-0.5 * gap**2) / (spread * jnp.sqrt(2.0 * jnp.pi))
-  return fresh(x, kernel @ (law.weight * law.density))
+  return fresh(x, _kernel(mean, spread, x) @ (law.weight * law.density))
+
+
+def repeated(
+    law: Law, mean: Callable[[jax.Array], jax.Array], spread: float, x: jax.Array, *, steps: int
+) -> jax.Array:
+  """The densities (steps, len(x)) on the nodes x after 1, 2, … `steps` moves m(x) + c ξ, c > 0.
+
+  Linear in the law's density, which may be signed: of x p(x), ∫ x q dx is then E[x₀ xₙ].
+
+  Raises:
+    ValueError: a spread that the nodes do not resolve; see `moved`.
+  """
+  first = moved(law, mean, spread, x)
+  if steps == 1:
+    return first.density[None]
+  moved(fresh(x, jnp.abs(first.density)), mean, spread, x)  # may raise
+  later = _again(mean(x), spread, first, steps - 1)
+  return jnp.concatenate([first.density[None], later])
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _again(mean, spread, law, steps):
+  kernel = _kernel(mean, spread, law.x) * law.weight[None, :]
+
+  def step(density, _):
+    density = kernel @ density
+    return density, density
+
+  return jax.lax.scan(step, law.density, length=steps)[1]
 
 
 def step(
@@ -97,16 +142,19 @@ def step(
   a, b, c = splitting.weights(here.alpha, here.sigma, there.alpha, there.sigma,
                               jnp.asarray(budget, float))
   if denoise is None:
-    denoise = lambda y: mixture.denoise(y[:, None], here.alpha, here.sigma)[:, 0]
+    denoise = lambda y: denoised(mixture, ell, y)
   return moved(law, lambda y: a * y + b * denoise(y), c, x)
 
 
 def kl(mixture: mixtures.Mixture, ell: jax.Array | float, law: Law) -> float:
   """KL(p_ℓ‖law) in nats, p_ℓ the mixture diffused to ℓ, summed at the law's own nodes."""
-  frame = predictions.unit_frame(ell)
-  log_p = mixture.log_prob(law.x[:, None], frame.alpha, frame.sigma)
+  return float(_divergence(_log_density(mixture, ell, law.x), law))
+
+
+@jax.jit
+def _divergence(log_p, law):
   # Where p has vanished so may the law's density, and its logarithm is not wanted.
   log_q = jnp.log(jnp.maximum(law.density, jnp.finfo(law.density.dtype).tiny))
   p = jnp.exp(log_p)
   # Two normalised densities: Σ (q − p) = 0 makes each term (and so rounding) non-negative.
-  return float(jnp.sum(law.weight * (p * (log_p - log_q) - p + law.density)))
+  return jnp.sum(law.weight * (p * (log_p - log_q) - p + law.density))
