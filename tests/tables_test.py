@@ -1,8 +1,7 @@
 """Tables 1–7 of the paper: proved with sympy as printed (errata corrected), then found in the code.
 
-Symbols are the paper's: `a` is VP's α_t = e^{−t}, the square of the library's signal scale; `sigma`
-is VE-Karras' noise level and `s` rectified flow's. Every formula is written once, in sympy; the
-code is compared with its float64 values.
+The formulas are read from the paper's own notation in `experiments/paper/printed.py`, which says
+what the symbols are; the code is compared with their float64 values.
 """
 
 import itertools
@@ -12,97 +11,43 @@ import numpy as np
 import pytest
 import sympy as sp
 
+from experiments.paper.printed import (
+    FORWARD,
+    LEVEL,
+    LEVELS,
+    NAMES,
+    NATIVE,
+    NOISE,
+    PATHS,
+    ROW_NAMES,
+    ROWS,
+    STATE,
+    TABLE_1,
+    TABLE_2,
+    TABLE_3,
+    TABLE_4,
+    TABLE_5,
+    TABLE_6,
+    TABLE_7,
+    TIMES,
+    VELOCITY,
+    VP_TIME,
+    a,
+    cell,
+    dt,
+    dw,
+    eps,
+    s,
+    score,
+    t,
+    value,
+    x,
+    x_0,
+)
 from langevin_jax import paths, predictions, splitting
 
-t, a, sigma, s = sp.symbols("t alpha_t sigma s", positive=True)
-rho = sp.symbols("rho", positive=True)
-x, score, value = sp.symbols("x score value", real=True)
-x_0, eps, eps_hat = sp.symbols("x_0 epsilon epsilon_hat", real=True)
-
-# Every noise level in terms of ρ > 0, so that sympy sees the sign of each root.
-LEVEL = {a: 1 / (1 + rho**2), sigma: rho, s: rho / (1 + rho)}
-VP_TIME = {a: sp.exp(-t)}
-
-# Names of the noise-level parameter, of the path's own time, and the path in code.
-LEVELS = {"vp": a, "ve": sigma, "rf": s}
-TIMES = {"vp": t, "ve": sigma, "rf": s}
-PATHS = {"vp": paths.vp(), "ve": paths.ve(), "rf": paths.rectified_flow()}
-NAMES = tuple(PATHS)
+eps_hat = sp.symbols("epsilon_hat", real=True)
 PAIRS = tuple(itertools.permutations(NAMES, 2))
-
-# Table 1: signal scale, noise standard deviation, f and g of dx = f x dt + g dW.
-FORWARD = {
-    "vp": (sp.sqrt(a), sp.sqrt(1 - a)), "ve": (sp.Integer(1), sigma), "rf": (1 - s, s)}
-TABLE_1 = {
-    "vp": (-sp.Rational(1, 2), sp.Integer(1)),
-    "ve": (sp.Integer(0), sp.sqrt(2 * sigma)),
-    "rf": (-1 / (1 - s), sp.sqrt(2 * s / (1 - s))),
-}
-
-# Table 2: (given, wanted) -> the state per unit of the given one, and the noise level.
-ROOTS = sp.sqrt(a) + sp.sqrt(1 - a)
-TABLE_2 = {
-    ("vp", "ve"): (1 / sp.sqrt(a), sp.sqrt((1 - a) / a)),
-    ("vp", "rf"): (1 / ROOTS, sp.sqrt(1 - a) / ROOTS),
-    ("ve", "vp"): (1 / sp.sqrt(1 + sigma**2), 1 / (1 + sigma**2)),
-    ("ve", "rf"): (1 / (1 + sigma), sigma / (1 + sigma)),
-    ("rf", "vp"): (1 / sp.sqrt((1 - s) ** 2 + s**2), (1 - s) ** 2 / ((1 - s) ** 2 + s**2)),
-    ("rf", "ve"): (1 / (1 - s), s / (1 - s)),
-}
-
-# Table 3 with the two rows it lacks (η = 1 of VE and RF): path, η, the clock H of
-# dx = H s dτ + √(2H) dW, and drift and noise amplitude of the reverse split. The Langevin cell of
-# rectified flow is printed with τ/(1 + τ); the split adds up with τ/(1 − τ) only.
-TABLE_3 = {
-    "vp-sde": ("vp", 1, sp.Integer(1), x / 2 + score, sp.Integer(1)),
-    "vp-ode": ("vp", 0, sp.Rational(1, 2), (x + score) / 2, sp.Integer(0)),
-    "ve-sde": ("ve", 1, 2 * sigma, 2 * sigma * score, sp.sqrt(2 * sigma)),
-    "ve-ode": ("ve", 0, sigma, sigma * score, sp.Integer(0)),
-    "rf-sde": ("rf", 1, 2 * s / (1 - s), (x + 2 * s * score) / (1 - s), sp.sqrt(2 * s / (1 - s))),
-    "rf-ode": ("rf", 0, s / (1 - s), (s * score + x) / (1 - s), sp.Integer(0)),
-}
-
-# Table 4: drift and noise in the reverse clock t′, "relation to score" substituted by `native`.
-NOISE, VELOCITY = sp.symbols("noise velocity", real=True)
-NATIVE = {NOISE: -sigma * score, VELOCITY: -(s * score + x) / (1 - s)}
-TABLE_4 = {
-    "vp-sde": ("vp", 1, x / 2 + score, sp.Integer(1)),
-    "vp-ode": ("vp", 0, (x + score) / 2, sp.Integer(0)),
-    "ve-ode": ("ve", 0, -NOISE, sp.Integer(0)),
-    "rf-ode": ("rf", 0, -VELOCITY, sp.Integer(0)),
-}
-
-# Table 5: each path's native prediction as a row (x₀ coefficient, ε coefficient), and its six
-# entries in the given path's own state `x` and prediction `value`.
-ROWS = {"vp": (0, -1 / sp.sqrt(1 - a)), "ve": (0, 1), "rf": (-1, 1)}
-ROW_NAMES = {"vp": "score", "ve": "eps", "rf": "velocity"}
-TABLE_5 = {
-    ("vp", "ve"): -sp.sqrt(1 - a) * value,
-    ("vp", "rf"): -x / sp.sqrt(a) - (1 - a + sp.sqrt(a * (1 - a))) / sp.sqrt(a) * value,
-    ("ve", "vp"): -sp.sqrt(1 + sigma**2) / sigma * value,
-    ("ve", "rf"): (1 + sigma) * value - x,
-    ("rf", "vp"): -sp.sqrt((1 - s) ** 2 + s**2) / s * (x + (1 - s) * value),
-    ("rf", "ve"): x + (1 - s) * value,
-}
-
-# Table 6: the network's score in terms of its output, log p(x_t|x₀)'s score, weight and the
-# quantity whose square is weighed.
-TABLE_6 = {
-    "vp": (value, -eps / sp.sqrt(1 - a), sp.Rational(1, 2), -eps / sp.sqrt(1 - a) - value),
-    "ve": (-value / sigma, -eps / sigma, 1 / sigma, value - eps),
-    "rf": ((-value * (1 - s) - x) / s, -eps / s, (1 - s) / s, eps - x_0 - value),
-}
-
-# Table 7: forward process, reverse process, loss up to a weight.
-STATE = {name: scale * x_0 + noise * eps for name, (scale, noise) in FORWARD.items()}
-TABLE_7 = {
-    "vp-sde": (sp.sqrt(a) * x_0 + sp.sqrt(1 - a) * eps, x / 2 + score, 1,
-               (-eps / sp.sqrt(1 - a) - value) ** 2),
-    "vp-ode": (sp.sqrt(a) * x_0 + sp.sqrt(1 - a) * eps, (x + score) / 2, 0,
-               (-eps / sp.sqrt(1 - a) - value) ** 2),
-    "ve-ode": (x_0 + sigma * eps, -NOISE, 0, (value - eps) ** 2),
-    "rf-ode": ((1 - s) * x_0 + s * eps, -VELOCITY, 0, (eps - x_0 - value) ** 2),
-}
 
 # Interior times; every path's noise level lies between ρ = .05 and ρ = 20 there.
 POINTS = {"vp": np.array([0.01, 0.4, 1.3, 5.0]), "ve": np.array([0.05, 0.7, 1.9, 20.0]),
@@ -198,9 +143,10 @@ def test_table_3_erratum():
   """The printed Langevin cell of rectified flow, τ/(1 + τ), is not the sum of its own row."""
   name, _, _, drift, noise = TABLE_3["rf-ode"]
   f, g_squared = forward_sde(name)
-  printed = s / (1 + s)
-  assert not zero(f * x + drift - printed * score)
-  assert not zero(g_squared + noise**2 - 2 * printed)
+  printed = cell(3, "rf-ode", 1)[0].right
+  assert zero(printed.coeff(dt) - s / (1 + s) * score)
+  assert not zero(f * x + drift - printed.coeff(dt))
+  assert not zero(g_squared + noise**2 - printed.coeff(dw) ** 2)
 
 
 @pytest.mark.parametrize("row", TABLE_3)
@@ -276,7 +222,7 @@ def test_table_5_in_code(given, wanted, x64):
 @pytest.mark.parametrize("name", NAMES)
 def test_table_6_network_score_and_true_score(name):
   """Its third and fourth columns: the score row, from the 2×2 solve, and −ε/σ_t."""
-  network_score, true_score, _, _ = TABLE_6[name]
+  network_score, true_score, _ = TABLE_6[name]
   noise = FORWARD[name][1]
   assert zero(network_score + solved(name)[1] / noise)
   assert zero(true_score + eps / noise)
@@ -285,7 +231,7 @@ def test_table_6_network_score_and_true_score(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_table_6_losses_are_all_one(name):
   """L dt = ½ g² ‖∇log p(x_t|x₀) − s_θ‖² dt = ‖ε − ε̂‖² |dℓ|, and the printed loss is that."""
-  network_score, true_score, weight, residual = TABLE_6[name]
+  network_score, true_score, loss = TABLE_6[name]
   time = TIMES[name]
   scale, noise = FORWARD[name]
   half_log_snr = sp.log(in_time(name, scale) / in_time(name, noise))
@@ -297,7 +243,7 @@ def test_table_6_losses_are_all_one(name):
   at_output = {value: output, x: state}
   common = (eps - eps_hat) ** 2 * speed
   _, g_squared = (e.subs(t, -sp.log(a)) for e in forward_sde(name))
-  assert zero(weight * residual.subs(at_output) ** 2 - common)
+  assert zero(loss.subs(at_output) - common)
   assert zero(g_squared / 2 * (true_score - network_score.subs(at_output)) ** 2 - common)
 
 
@@ -305,13 +251,11 @@ def test_table_6_losses_are_all_one(name):
 def test_table_7_agrees_with_tables_1_4_and_6(row):
   state, drift, eta, loss = TABLE_7[row]
   name, eta_4, drift_4, _ = TABLE_4[row]
-  _, _, weight, residual = TABLE_6[name]
   assert zero(state - STATE[name])
   assert eta == eta_4
   assert zero((drift - drift_4).subs(NATIVE))
   # Up to a weight of the noise level alone.
-  assert zero(weight * residual**2 / loss - weight)
-  assert weight.free_symbols <= {LEVELS[name]}
+  assert sp.simplify(TABLE_6[name][2] / loss).free_symbols <= {LEVELS[name]}
 
 
 @pytest.mark.parametrize("row", TABLE_7)
