@@ -1,0 +1,385 @@
+"""Figure 1: Langevin dynamics as the identity on a distribution (§2, eq. 1).
+
+The paper: it turns a sample of p into "a new, independent sample from the same distribution".
+Measured: the law after n steps against p, exactly on the line and with particles in the plane, as
+step size and n vary; and how far the new sample depends on the one that it was made of.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.paper import laws, part, plane
+from langevin_jax import langevin, predictions, splitting
+
+# p is the density with a little noise, ρ = e^{−ℓ} = 0.22: any density then has a smooth score, and
+# Λ, Langevin time in units of σ², is small or large for all of them alike.
+ELL = 1.5
+TOTAL = 1.28  # Langevin time over which step sizes are compared, in units of σ²
+BUDGETS = 1.28 / 2.0 ** np.arange(8)  # the step sizes Λ, of which the total is a multiple
+
+TEXT = """**The paper's claim (§2, eq. 1, Fig. 1).** Langevin dynamics dx = s dτ + √2 dW with the \
+score s = ∇ log p moves every particle and leaves their density p as it is: an identity on \
+distributions, which makes of a sample "a new, independent sample from the same distribution".
+
+**What is measured.** p is the density at half log-SNR ℓ = 1.5, whose noise σ gives the unit of \
+Langevin time: Λ = τ/σ². A computer takes finite steps, and then the identity is approximate. On \
+the line the law after every step is computed by quadrature, and its KL from p is exact, for the \
+Euler step x + δs + √(2δ)ξ and for the Ornstein–Uhlenbeck form STEP(0, Λ). Both are first-order \
+methods: the error of the density is proportional to the step, so its KL is to the step's square. \
+In the plane five methods move particles, and the sliced Wasserstein distance to fresh draws is \
+compared with what fresh draws themselves are apart: the **null band**, below which nothing can be \
+seen.
+
+**How to read it.** In the first picture the lines join where particles were with where they are: \
+all have moved, and the cloud has not changed. Distances fall with the step size until they meet \
+the band. The last picture shows what "independent" costs: start and end of a chain are \
+correlated, and the correlation falls to nothing only as time grows."""
+
+
+def measure(setting: part.Setting) -> part.Findings:
+  keys = iter(jax.random.split(jax.random.key(setting.seed), 256))
+  line = _line(setting)
+  particles, start = _plane(setting, keys)
+  independence = _independence(setting, keys, start)
+  cloud = _cloud(setting, keys, start)
+  time = part.number(cloud["steps"] * cloud["budget"])
+  claims = [*_order_claims(line), *_plane_claims(particles),
+            *_independence_claims(independence, cloud)]
+  captions = {
+      "identity": f"Left: {len(cloud['before'])} particles of p (contours) before {cloud['steps']} "
+      f"Langevin steps (mala) and, middle, after them. Right: start (ring) and end (dot) of a few "
+      f"particles, joined. Langevin time {time} σ².",
+      "distance": "Left: exact KL between p and the law on the line after Langevin time "
+      f"{TOTAL} σ², against the step size; the slope of KL in the step is 2 for a first-order "
+      "method. Middle: the same against the number of steps taken, for Euler's step. Right: sliced "
+      "W₂ in the plane after the same Langevin time; bars are standard errors over "
+      f"{particles['repeats']} repeats, the band holds ± 2 standard deviations of the distance "
+      "between two fresh sets.",
+      "independence": "Correlation of the start of a chain with its end. For a Gaussian it is "
+      "e^{−τ/Var}; points are measured, with standard errors over repeats. For the density it "
+      "falls fast at first, within modes, and then as slowly as particles change modes: the share "
+      "that has crossed to another component (right) comes to that of independent draws (dotted).",
+  }
+  data = {"line": line, "plane": particles, "independence": independence, "cloud": cloud}
+  return part.Findings(claims, data, captions)
+
+
+def _sigma() -> float:
+  return float(predictions.unit_frame(ELL).sigma)
+
+
+def _nodes(setting):
+  return laws.nodes(setting.density.line, 401 if setting.fast else 801)
+
+
+def _line(setting):
+  """Exact KL(p‖law) after 1, 2, 4, … steps of each size, for both first-order methods."""
+  mixture = setting.density.line
+  budgets = BUDGETS[[0, 2, 4, 5, 6]] if setting.fast else BUDGETS
+  x = _nodes(setting)
+  p = laws.exact(mixture, ELL, x)
+  steps = 2 ** np.arange(int(np.log2(TOTAL / budgets[-1])) + 1)
+  result = {"budgets": budgets, "steps": steps, "euler": [], "exact": []}
+  for budget in budgets:
+    for name, (mean, spread) in _moves(mixture, budget).items():
+      after = laws.repeated(p, mean, spread, x, steps=int(steps[-1]))
+      result[name].append([laws.kl(mixture, ELL, laws.fresh(x, after[n - 1])) for n in steps])
+  return result
+
+
+def at_total(line, name) -> list[float]:
+  """KL after Langevin time TOTAL, for each step size; `line` as `_line` returns it."""
+  return [kl[int(np.log2(TOTAL / budget))]
+          for kl, budget in zip(line[name], line["budgets"], strict=True)]
+
+
+def _moves(mixture, budget):
+  """One step on the line as x′ = m(x) + c ξ: {name: (m, c)}."""
+  frame = predictions.unit_frame(ELL)
+  here = float(frame.alpha), float(frame.sigma)
+  a, b, c = splitting.weights(*here, *here, budget)
+  time_step = float(budget) * here[1] ** 2
+  return {"euler": (lambda y: _euler_mean(mixture, time_step, y), np.sqrt(2.0 * time_step)),
+          "exact": (lambda y: a * y + b * laws.denoised(mixture, ELL, y), float(c))}
+
+
+@jax.jit
+def _euler_mean(mixture, time_step, y):
+  frame = predictions.unit_frame(ELL)
+  score = mixture.score(y[:, None], frame.alpha, frame.sigma)[:, 0]
+  return langevin.unadjusted(0.0, y, score, time_step)
+
+
+def slope(x, y) -> float:
+  """The power k of y ∝ x^k between the two smallest x, where a leading order rules."""
+  x, y = np.asarray(x), np.asarray(y)
+  first, second = np.argsort(x)[:2]
+  return float(np.log(y[second] / y[first]) / np.log(x[second] / x[first]))
+
+
+def _order_claims(line):
+  for name, called in (("euler", "Euler's step"), ("exact", "the step STEP(0, Λ)")):
+    yield part.claim(
+        f"After one Langevin time the KL between p and the law of {called} is of order 2 in the "
+        "step size", slope(line["budgets"], at_total(line, name)), near=2.0,
+        tolerance=0.2, source="eq. 1; MATH §7, §10")
+
+
+METHODS = {
+    "euler": lambda sigma, budget, log_prob: langevin.euler(budget * sigma**2),
+    "exact": lambda sigma, budget, log_prob: langevin.exact(sigma, budget),
+    "midpoint": lambda sigma, budget, log_prob: langevin.midpoint(sigma, budget),
+    "baoab": lambda sigma, budget, log_prob: langevin.baoab(
+        jnp.sqrt(2.0 * budget) * sigma, jnp.inf),
+    "mala": lambda sigma, budget, log_prob: langevin.mala(log_prob, budget * sigma**2),
+}
+
+
+def moved(key, x, mixture, budget, steps, *, name):
+  """x after `steps` steps of Langevin time budget · σ² each by one of METHODS, (…, 2)."""
+  # One program for every size and number of steps: compiling takes longer than running.
+  return _moved(key, x, mixture, np.float64(budget), np.int64(steps), name=name)
+
+
+@functools.partial(jax.jit, static_argnames="name")
+def _moved(key, x, mixture, budget, steps, *, name):
+  frame = predictions.unit_frame(ELL)
+  level = frame.alpha, frame.sigma
+  method = METHODS[name](frame.sigma, budget, lambda x: mixture.log_prob(x, *level))
+  score = lambda x: mixture.score(x, *level)
+  key_start, key = jax.random.split(key)
+  carry = method.init(lambda i: jax.random.normal(jax.random.fold_in(key_start, i), x.shape), x,
+                      score)
+  step = lambda i, state: langevin.run(
+      jax.random.fold_in(key, i), state[0], score, method, steps=1, carry=state[1])
+  return jax.lax.fori_loop(0, steps, step, (x, carry))[0]
+
+
+def _plane(setting, keys):
+  """Sliced W₂ from fresh draws to particles after the same Langevin time, and before it."""
+  mixture = setting.density.plane
+  n, repeats, projections = (800, 5, 48) if setting.fast else (3000, 12, 96)
+  budgets = BUDGETS[:6:2] if setting.fast else BUDGETS[:6]
+  names = ("euler", "mala") if setting.fast else tuple(METHODS)
+  real, start = (plane.draws(next(keys), mixture, ELL, (repeats, n)) for _ in range(2))
+  apart = lambda x: plane.apart(real, x, seed=setting.seed, projections=projections)
+  floor = apart(start)
+  result = {"budgets": budgets, "repeats": repeats, "null": floor.mean(),
+            "null_spread": floor.std(ddof=1), "methods": {}}
+  for name in names:
+    ends = [moved(next(keys), start, mixture, budget, round(TOTAL / budget), name=name)
+            for budget in budgets]
+    found = np.array([apart(x) for x in ends]).T
+    # From the same start and to the same fresh set: most of the noise is in both.
+    gain = found - floor[:, None]
+    result["methods"][name] = {
+        "distance": found.mean(0), "error": plane.standard_error(found),
+        "gain": gain.mean(0), "gain_error": plane.standard_error(gain)}
+  return result, np.asarray(start[:, :n])
+
+
+def _plane_claims(found):
+  smallest = part.number(found["budgets"][-1])
+  worst = max(found["methods"].values(), key=lambda method: method["distance"][-1])
+  yield part.claim(
+      f"At the smallest step, Λ = {smallest}, particles moved by {', '.join(found['methods'])} are "
+      "as near to fresh draws as those are to each other: the farthest lies within the null band",
+      worst["distance"][-1], error=worst["error"][-1],
+      below=found["null"] + 2.0 * found["null_spread"], source="§2, Figure 1", by="paper")
+  mala = found["methods"]["mala"]
+  yield part.claim(
+      "mala, which refuses some moves, leaves p as it is at the largest step too: the distance to "
+      "fresh draws has not grown", mala["gain"][0], error=mala["gain_error"][0], near=0.0,
+      sigmas=5.0, source="§2; MATH §7")
+
+
+def _independence(setting, keys, start):
+  """Corr(start, end) against Langevin time: a Gaussian's, the line's and the plane's."""
+  times = 2.0 ** np.arange(-6, 4 if setting.fast else 6)  # Langevin time, data variance 1
+  gaussian, error = _gaussian_correlation(next(keys), start, times)
+  line_time, line = _line_correlation(setting, times[-1])
+  return {"times": times, "gaussian": gaussian, "gaussian_error": error,
+          "expected": np.exp(-times), "line_time": line_time, "line": line,
+          **_plane_correlation(setting.density.plane, keys, start, times)}
+
+
+def _gaussian_correlation(key, like, times):
+  """Measured on N(0, I), on which STEP(0, Λ) with σ = 1 is the dynamics without any error."""
+  @jax.jit
+  def advanced(key, x, gap):
+    return langevin.chain(key, x, lambda x: -x, langevin.exact(1.0, gap), steps=1)
+
+  key_start, key = jax.random.split(key)
+  start = x = jax.random.normal(key_start, like.shape)
+  found = []
+  for i, gap in enumerate(np.diff(times, prepend=0.0)):
+    x = advanced(jax.random.fold_in(key, i), x, gap)
+    found.append(plane.correlation(start, x))
+  return np.mean(found, axis=1), plane.standard_error(np.transpose(found))
+
+
+def _line_correlation(setting, longest):
+  """Exact, by quadrature: the signed density x p(x) is moved, and ∫ x q dx = E[x₀ xₙ]."""
+  mixture, budget = setting.density.line, 0.16
+  x = _nodes(setting)
+  p = laws.exact(mixture, ELL, x)
+  mean, spread = _moves(mixture, budget)["exact"]
+  time_step = budget * _sigma() ** 2
+  steps = int(longest / time_step)
+  run = lambda law: laws.repeated(law, mean, spread, x, steps=steps)
+  product = run(p._replace(density=x * p.density)) @ (x * p.weight)
+  var = run(p) @ (x**2 * p.weight)
+  start = float(jnp.sum(x**2 * p.density * p.weight))
+  found = np.asarray(product / jnp.sqrt(start * var))
+  shown = np.unique(np.geomspace(1, steps, 60).astype(int)) - 1
+  return time_step * (shown + 1), found[shown]
+
+
+def _plane_correlation(mixture, keys, start, times):
+  """Of mala in the plane: correlation, and the share of particles in another component."""
+  budget = 0.32
+  steps = np.unique(np.maximum(np.round(times / (budget * _sigma() ** 2)), 1).astype(int))
+  states, x = [], start
+  for count in np.diff(steps, prepend=0):
+    x = moved(next(keys), x, mixture, budget, count, name="mala")
+    states.append(x)
+  was, now = _component(mixture, start), np.array([_component(mixture, x) for x in states])
+  correlation = np.array([plane.correlation(start, x) for x in states]).T
+  crossed = np.mean(now != was, axis=-1).T
+  share = np.bincount(was.ravel()) / was.size
+  return {"plane_time": budget * _sigma() ** 2 * steps, "plane": correlation.mean(0),
+          "plane_error": plane.standard_error(correlation), "crossed": crossed.mean(0),
+          "crossed_error": plane.standard_error(crossed),
+          "crossed_independent": 1.0 - np.sum(share**2)}
+
+
+@jax.jit
+def _component(mixture, x):
+  """The component that most probably made each particle."""
+  frame = predictions.unit_frame(ELL)
+  one = lambda x: jnp.argmax(mixture.posterior(x, frame.alpha, frame.sigma).weights)
+  return jnp.vectorize(one, signature="(d)->()")(x)
+
+
+def _cloud(setting, keys, start):
+  """The picture: p's contours, particles before and after."""
+  budget, steps = 0.32, 64
+  end = moved(next(keys), start, setting.density.plane, budget, steps, name="mala")
+  correlations = plane.correlation(start, end)
+  flat = lambda x: np.asarray(x).reshape(-1, 2)[:1500].round(4)
+  return {"before": flat(start), "after": flat(end), "budget": budget, "steps": steps,
+          "correlation": correlations.mean(), "error": plane.standard_error(correlations),
+          "contours": plane.contours(setting.density.plane, ELL)}
+
+
+def _independence_claims(found, cloud):
+  z = (found["gaussian"] - found["expected"]) / found["gaussian_error"]
+  i = int(np.argmax(np.abs(z)))
+  yield part.claim(
+      "On a Gaussian the correlation of start and end is e^{−τ/Var}: the worst of "
+      f"{len(z)} times is τ = {part.number(found['times'][i])} Var", found["gaussian"][i],
+      error=found["gaussian_error"][i], near=found["expected"][i], sigmas=5.0,
+      source="MATH §11.5")
+  yield part.claim(
+      f"After {cloud['steps']} steps of Λ = {cloud['budget']}, when the cloud looks the same, the "
+      "new sample is independent of the old one: their correlation is 0", cloud["correlation"],
+      error=cloud["error"], near=0.0, sigmas=4.0, source="§2, below eq. 2", by="paper")
+  yield part.claim(
+      "The correlation on the line falls at every time that was looked at (its largest rise)",
+      np.max(np.diff(found["line"])), below=1e-6, source="MATH §11.5")
+
+
+def figures(data: dict) -> dict:
+  return {"identity": _draw_identity(data["cloud"]), "distance": _draw_distance(data),
+          "independence": _draw_independence(data["independence"])}
+
+
+def _draw_identity(cloud):
+  figure, panels = part.plt.subplots(1, 3, figsize=(13, 4.6), sharex=True, sharey=True)
+  before, after = np.array(cloud["before"]), np.array(cloud["after"])
+  for axes, points, title, colour in (
+      (panels[0], before, "before: x ~ p", part.SECOND),
+      (panels[1], after, f"after {cloud['steps']} Langevin steps: x′ ~ p", part.ACCENT)):
+    plane.draw_contours(axes, cloud["contours"])
+    axes.scatter(*points.T, s=3, color=colour, alpha=0.55, lw=0)
+    axes.set_title(title)
+  plane.draw_contours(panels[2], cloud["contours"])
+  few = slice(0, 24)
+  for a, b in zip(before[few], after[few], strict=True):
+    panels[2].plot(*np.stack([a, b]).T, color=part.GREY, lw=0.9, zorder=2)
+  panels[2].scatter(*before[few].T, s=26, facecolor="white", edgecolor=part.SECOND, zorder=3,
+                    label="start x")
+  panels[2].scatter(*after[few].T, s=20, color=part.ACCENT, zorder=3, label="end x′")
+  panels[2].legend(loc="upper right", framealpha=0.9)
+  panels[2].set_title("the same particles, start and end joined")
+  for axes in panels:
+    axes.set(aspect="equal", xlabel="first coordinate (unit scale)")
+  panels[0].set_ylabel("second coordinate (unit scale)")
+  figure.tight_layout()
+  return figure
+
+
+def _draw_distance(data):
+  line, particles = data["line"], data["plane"]
+  figure, (left, middle, right) = part.plt.subplots(1, 3, figsize=(14, 4.3))
+  budgets = np.array(line["budgets"])
+  for name, label, colour, marker in (
+      ("euler", "Euler step", part.ACCENT, "o"), ("exact", "STEP(0, Λ)", part.SECOND, "s")):
+    left.loglog(budgets, at_total(line, name), marker=marker, color=colour, label=label)
+  guide = at_total(line, "exact")[-1] * (budgets / budgets[-1]) ** 2
+  left.loglog(budgets, guide, ls=":", color=part.INK, label="slope 2")
+  left.set(xlabel="step size Λ = δ/σ²", ylabel="KL(p‖law), nats, exact")
+  left.legend(frameon=False)
+  for i, kl in enumerate(line["euler"]):
+    middle.loglog(line["steps"], kl, marker="o", ms=4, color=part.plt.cm.viridis(i / len(budgets)),
+                  label=f"Λ = {part.number(budgets[i], 2)}")
+  middle.set(xlabel="steps n", ylabel="KL(p‖law after n steps), nats, exact")
+  middle.legend(frameon=False, fontsize=8)
+  null, spread = particles["null"], particles["null_spread"]
+  right.axhspan(null - 2 * spread, null + 2 * spread, color="#dddddd", label="null band")
+  for i, (name, found) in enumerate(particles["methods"].items()):
+    # Side by side, so that bars do not hide each other.
+    right.errorbar(np.array(particles["budgets"]) * 1.03 ** (i - 2), found["distance"],
+                   yerr=found["error"], marker="o", ms=4, capsize=2, color=part.SERIES[i],
+                   label=name)
+  right.set(xscale="log", xlabel="step size Λ = δ/σ²",
+            ylabel="sliced W₂ to fresh draws (unit scale)")
+  right.minorticks_off()
+  right.legend(frameon=False, fontsize=8)
+  figure.tight_layout()
+  return figure
+
+
+def _draw_independence(found):
+  figure, (left, right) = part.plt.subplots(1, 2, figsize=(11, 4.3))
+  times = np.array(found["times"])
+  fine = np.geomspace(times[0], times[-1], 200)
+  left.semilogx(fine, np.exp(-fine), color=part.INK, lw=1, label="Gaussian: e^{−τ/Var}")
+  left.errorbar(times, found["gaussian"], yerr=found["gaussian_error"], fmt="o", ms=4, capsize=2,
+                color=part.INK, label="Gaussian, measured")
+  left.semilogx(found["line_time"], found["line"], color=part.SECOND,
+                label="density on the line, exact")
+  left.errorbar(found["plane_time"], found["plane"], yerr=found["plane_error"], fmt="s-", ms=4,
+                capsize=2, color=part.ACCENT, label="density in the plane, measured")
+  left.axhline(0.0, color=part.GREY, lw=0.8, ls=":")
+  left.set(xlabel="Langevin time τ (data variance 1)", ylabel="correlation of start and end")
+  left.legend(frameon=False, fontsize=8)
+  right.errorbar(found["plane_time"], found["crossed"], yerr=found["crossed_error"], fmt="s-",
+                 ms=4, capsize=2, color=part.ACCENT, label="after Langevin time τ")
+  right.axhline(found["crossed_independent"], color=part.INK, ls=":", label="independent draws")
+  right.set(xscale="log", xlabel="Langevin time τ (data variance 1)", ylim=(0.0, None),
+            ylabel="share of particles in another component")
+  right.legend(frameon=False)
+  figure.tight_layout()
+  return figure
+
+
+PART = part.Part(
+    name="identity", title="Figure 1 — Langevin dynamics as the identity", text=TEXT,
+    measure=measure, figures=figures, x64=True)
+
+if __name__ == "__main__":
+  part.main(PART)
