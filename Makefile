@@ -6,6 +6,8 @@
 #             other libraries', inpainting against its baselines (over an hour)
 # make plan   memory, speed and largest batch of the two DiT-XL/2 configs on 256 v5e chips, without
 #             one (some minutes); CONFIGS=my.py TOPOLOGY=v5e:4x4,v5p:8x8x8 plan something else
+# make paper  the paper reproduced, runs/paper/report.html and explorer.html (about 20 minutes;
+#             PAPER=--fast 3); PAPER="--density=mine.json --workdir=runs/mine" for your own
 # make lock   pin again what is installed now
 #
 # PYTHON=python3.12 chooses another Python (3.11 or newer), in an environment of its own.
@@ -65,6 +67,10 @@ $(TPU)/ready: pyproject.toml $(LOCK)
 	$(TPU)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(LOCK),-c $(LOCK)) \
 	  -e ".[tpu]"
 	touch $@
+
+paper: $(READY)
+	$(INSTALL) -e ".[paper]"
+	$(RUN) -m experiments.paper --out=runs/paper $(PAPER)
 
 lock: $(READY)
 	$(RUN) -m pip freeze --exclude-editable --exclude torch > locks/python$(VERSION).txt

@@ -37,14 +37,14 @@ def write_text(file: pathlib.Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-  """Makes `workdir` and keeps every other writer out, until left or killed.
+def locked(workdir: pathlib.Path, *, flag: str = "--workdir") -> Iterator[None]:
+  """Makes `workdir`, named by `flag`, and keeps every other writer out, until left or killed.
 
   Raises:
     ValueError: it is a file, or another process writes there; says which.
     OSError: it cannot be made or written.
   """
-  _make(workdir)
+  _make(workdir, flag)
   with (workdir / ".lock").open("a+") as file:
     try:
       # The kernel's lock: it ends with the process, however that ends.
@@ -52,8 +52,8 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     except BlockingIOError:
       file.seek(0)
       owner = file.read().strip() or "another process"
-      raise ValueError(f"--workdir {workdir} is in use by {owner}; wait for it or choose another "
-                       "--workdir") from None
+      raise ValueError(f"{flag} {workdir} is in use by {owner}; wait for it or choose another "
+                       f"{flag}") from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}")
     file.flush()
@@ -63,9 +63,9 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
       file.truncate(0)
 
 
-def _make(workdir: pathlib.Path) -> None:
+def _make(workdir: pathlib.Path, flag: str = "--workdir") -> None:
   if workdir.exists() and not workdir.is_dir():
-    raise ValueError(f"--workdir {workdir} is a file")
+    raise ValueError(f"{flag} {workdir} is a file")
   workdir.mkdir(parents=True, exist_ok=True)
 
 

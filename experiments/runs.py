@@ -30,12 +30,15 @@ class Run(NamedTuple):
 
 
 def configure_jax(config: config_lib.Config) -> None:
-  """Virtual CPU devices and the persistent compilation cache; call before anything touches jax.
-
-  The cache lies in JAX_COMPILATION_CACHE_DIR, or in langevin_jax/ of the user's cache directory.
-  """
+  """Virtual CPU devices and the persistent compilation cache; call before anything touches jax."""
   build.at_least("training.cpu_devices", config.training.cpu_devices, 1)
   jax.config.update("jax_num_cpu_devices", config.training.cpu_devices)
+  keep_compiled()
+
+
+def keep_compiled() -> None:
+  """The persistent compilation cache, in JAX_COMPILATION_CACHE_DIR or in langevin_jax/ of the
+  user's cache directory."""
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "langevin_jax"))

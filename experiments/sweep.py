@@ -17,14 +17,13 @@ import sys
 
 from absl import flags
 
-from experiments import cli, records, runs
+from experiments import cli, page, records, runs, workers
 from experiments.sweeping import (
   arms,
   canonical,
   groups,
   jobs,
   measures,
-  page,
   plan,
   report,
   results,
@@ -49,7 +48,7 @@ _UNTIL = flags.DEFINE_bool("until_stdin_closes", False, "Of --group: end when st
 
 
 def main() -> int:
-  with jobs.ended_in_order():
+  with workers.ended_in_order():
     return _main()
 
 
@@ -131,7 +130,7 @@ def _launched(workdir: pathlib.Path, whole: plan.Plan, todo: list[int]) -> dict[
 
 def _one_group(workdir: pathlib.Path) -> int:
   if _UNTIL.value:
-    jobs.end_with_stdin()
+    workers.end_with_stdin()
   whole = plan.read(workdir)
   if _GROUP.value >= len(whole.groups):
     raise ValueError(f"--group must be less than {len(whole.groups)}, got {_GROUP.value}")

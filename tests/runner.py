@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 import types
 import unittest.mock
 from collections.abc import Iterator
@@ -53,6 +54,26 @@ def run(
     process.communicate()
     raise
   return process.returncode, out, err
+
+
+def children(pid: int) -> list[int]:
+  """The processes that a process has started and that have not ended; of Linux's /proc."""
+  return [int(word) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
+          for word in (task / "children").read_text().split()]
+
+
+def gone(pids: list[int], seconds: float) -> bool:
+  """Whether all have ended within so long; zombies have."""
+  def lives(pid):
+    try:
+      return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+      return False
+
+  until = time.monotonic() + seconds
+  while (left := any(map(lives, pids))) and time.monotonic() < until:
+    time.sleep(0.05)
+  return not left
 
 
 def manifest(workdir: pathlib.Path) -> dict[str, Any]:

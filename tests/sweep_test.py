@@ -17,7 +17,7 @@ import pytest
 import scipy.stats
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import config, meshes, records, runs
+from experiments import config, meshes, records, runs, workers
 from experiments.configs import digits, mixture2d
 from experiments.sweeping import (
   arms,
@@ -445,42 +445,23 @@ def test_a_process_that_dies_is_reported_with_its_last_words(tmp_path, monkeypat
   assert (tmp_path / "w" / "table.json").exists()
 
 
-def children(pid: int) -> list[int]:
-  return [int(word) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
-          for word in (task / "children").read_text().split()]
-
-
-def gone(pids: list[int], seconds: float) -> bool:
-  """Whether all have ended within so long; zombies have."""
-  def lives(pid):
-    try:
-      return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-      return False
-
-  until = time.monotonic() + seconds
-  while (left := any(map(lives, pids))) and time.monotonic() < until:
-    time.sleep(0.05)
-  return not left
-
-
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds processes in /proc")
 def test_nothing_outlives_a_sweep_that_is_ended_and_the_same_command_goes_on(tmp_path):
   file, workdir = written(tmp_path, TWO), tmp_path / "w"
   words = (*runner.SMALL, "--config.training.steps=1000000", f"--sweep={file}",
            f"--workdir={workdir}", "--workers=2")
-  for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, jobs.TERMINATED)):
+  for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, workers.TERMINATED)):
     process = runner.start("sweep", *words)
     until = time.monotonic() + 120.0
     # At first while they begin; then while both train, which their locks say are not the first's.
-    while len(below := children(process.pid)) < 2 or (number == signal.SIGTERM and not all(
+    while len(below := runner.children(process.pid)) < 2 or (number == signal.SIGTERM and not all(
         (lock := workdir / "groups" / name / ".lock").exists() and any(
             f"process {pid} " in lock.read_text() for pid in below) for name in "01")):
       assert process.poll() is None and time.monotonic() < until, process.communicate()
       time.sleep(0.1)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == code and gone(below, 30.0)
+    assert process.returncode == code and runner.gone(below, 30.0)
     assert ("SIGTERM: ending; the same command goes on" in err) == (number == signal.SIGTERM)
   with records.locked(workdir), records.locked(workdir / "groups" / "0"):
     pass
@@ -493,7 +474,7 @@ def test_slurm_jobs_are_commands_and_their_errors_are_reported(tmp_path, monkeyp
   loaded = arms.load(str(file))
   whole = plan.make(base, loaded, arms.configs(base, loaded), [])
   words = {0: "open('done', 'w')", 1: "raise ValueError('no luck')"}
-  monkeypatch.setattr(jobs, "ROOT", tmp_path)
+  monkeypatch.setattr(workers, "ROOT", tmp_path)
   monkeypatch.setattr(jobs, "command", lambda workdir, index, **_: [
       sys.executable, "-S", "-c", words[index]])
   errors = jobs.slurm(tmp_path, whole, [0, 1], at_once=0, resources={"timeout_min": 1},

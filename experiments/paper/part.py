@@ -12,7 +12,6 @@ import math
 import os
 import pathlib
 import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ import matplotlib
 import numpy as np
 from absl import flags
 
-from experiments import cli, records
+from experiments import cli, records, runs, workers
 from experiments.paper import densities
 
 matplotlib.use("Agg")  # there may be no screen; must precede pyplot
@@ -32,8 +31,6 @@ import matplotlib.pyplot as plt
 INK, GREY, ACCENT, SECOND, THIRD, FOURTH = (
     "#222222", "#8a8a8a", "#b5452c", "#2c6fb5", "#3c8d5a", "#8a5ab5")
 SERIES = (ACCENT, SECOND, THIRD, FOURTH, "#c79a1e", "#4aa3a3", INK)
-
-_ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 class Options(NamedTuple):
@@ -96,6 +93,8 @@ class Part(NamedTuple):
 
   text: paragraphs, parted by empty lines. measure: all the computing. figures: from `data` as read
   back, {name: figure}. x64: measure in float64. needs: names of parts that must have run before.
+  module: of experiments.paper, whose command runs it; that of its name if not given. arguments: of
+  this command, besides the options.
   """
 
   name: str
@@ -105,6 +104,8 @@ class Part(NamedTuple):
   figures: Callable[[dict[str, Any]], dict[str, Any]]
   x64: bool = False
   needs: tuple[str, ...] = ()
+  module: str = ""
+  arguments: tuple[str, ...] = ()
 
 
 def claim(
@@ -179,10 +180,9 @@ def run(part: Part, options: Options, *, extra: dict[str, Any] | None = None) ->
       record = {
           "part": part.name, "identity": identity, "seed": options.seed, "fast": options.fast,
           "density": options.density, "settings": extra or {}, "commit": records.commit(),
-          "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]] if extra else command(
-              part, options)[1:],
+          "command": command(part, options),
           "python": platform.python_version(), "jax": jax.__version__,
-          "device": jax.devices()[0].device_kind, "cores": len(os.sched_getaffinity(0)),
+          "device": jax.devices()[0].device_kind, "cores": len(workers.cores()),
           "seconds": round(time.monotonic() - begun, 2),
           "claims": [claim._asdict() for claim in found.claims],
           "tables": [{"title": t.title, "rows": [[_cell(c) for c in r] for r in t.rows]}
@@ -210,6 +210,12 @@ def record_file(out: pathlib.Path, name: str) -> pathlib.Path:
   return out / "data" / f"{name}.json"
 
 
+def check(options: Options) -> None:
+  """Raises ValueError where the options are no good, before anything is begun."""
+  writable(options.out)
+  densities.load(options.density)
+
+
 def writable(out: pathlib.Path) -> None:
   """Makes the directories of a report; ValueError in one line where they cannot be written."""
   try:
@@ -223,9 +229,10 @@ def writable(out: pathlib.Path) -> None:
 
 
 def command(part: Part, options: Options) -> list[str]:
-  """What runs one part by itself."""
-  return [sys.executable, "-m", f"experiments.paper.{part.name}", f"--out={options.out}",
-          f"--seed={options.seed}", f"--density={options.density}", f"--fast={options.fast}"]
+  """What runs one part by itself, after "python"."""
+  return ["-m", f"experiments.paper.{part.module or part.name}", f"--out={options.out}",
+          f"--seed={options.seed}", f"--density={options.density}", f"--fast={options.fast}",
+          *part.arguments]
 
 
 def main(part: Part) -> None:
@@ -233,6 +240,9 @@ def main(part: Part) -> None:
   define_flags()
 
   def one():
+    if flags.FLAGS.until_stdin_closes:
+      workers.end_with_stdin()
+    runs.keep_compiled()
     record = run(part, options())
     said(record)
 
@@ -251,6 +261,8 @@ def said(record: dict[str, Any]) -> None:
 def define_flags() -> None:
   """The options as absl flags."""
   flags.DEFINE_string("out", "runs/paper", "Directory of the report.")
+  flags.DEFINE_bool("until_stdin_closes", False, "End when standard input is closed, as it is when "
+                    "what started this has ended.")
   flags.DEFINE_bool("fast", False, "Small sizes: everything in 3 minutes, with wider error bars.")
   flags.DEFINE_integer("seed", 0, "Of every random number.", lower_bound=0, upper_bound=2**31 - 1)
   flags.DEFINE_string(
@@ -268,12 +280,12 @@ def _identity(part, options, density, extra) -> str:
   """A digest of all that the findings depend on: the source code, the density and the settings."""
   digest = hashlib.sha256()
   for folder in ("langevin_jax", "experiments"):
-    for file in sorted((_ROOT / folder).rglob("*.py")):
+    for file in sorted((workers.ROOT / folder).rglob("*.py")):
       digest.update(file.read_bytes())
   for leaf in jax.tree.leaves((density.line, density.plane)):
     digest.update(np.asarray(leaf, np.float64).tobytes())
-  digest.update(json.dumps(
-      [part.name, part.x64, options.fast, options.seed, extra], sort_keys=True).encode())
+  settings = [part.name, part.arguments, part.x64, options.fast, options.seed, extra]
+  digest.update(json.dumps(settings, sort_keys=True).encode())
   return digest.hexdigest()
 
 

@@ -17,11 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import averages, records, runs
+from experiments import averages, records, runs, workers
 from experiments.paper import part
 from langevin_jax import mixtures
 
-_ROOT = pathlib.Path(__file__).parent.parent.parent
 _POINTS = 60_000  # drawn of the density, a fifth of them held out
 
 
@@ -106,7 +105,7 @@ def _trained(workdir: pathlib.Path, name: str, overrides: dict[str, Any]) -> pat
            *(f"--config.{field}={value}" for field, value in overrides.items())]
   if not _finished(workdir):
     print(f"training {workdir}", flush=True)
-    done = subprocess.run(words, cwd=_ROOT, stdout=sys.stderr, check=False)
+    done = subprocess.run(words, cwd=workers.ROOT, stdout=sys.stderr, check=False)
     if done.returncode or not _finished(workdir):
       raise ValueError(f"training {workdir} did not end well (exit code {done.returncode}); try "
                        f"{shlex.join(words[1:])}")

@@ -17,9 +17,9 @@ import matplotlib
 import numpy as np
 
 from experiments import config as config_lib
+from experiments import page, records
 from experiments import plots as plots  # sets the backend, which must come before pyplot
-from experiments import records
-from experiments.sweeping import arms, canonical, measures, page, plan, results
+from experiments.sweeping import arms, canonical, measures, plan, results
 
 import matplotlib.pyplot as plt  # isort: skip
 

@@ -1,0 +1,148 @@
+"""A page of a few kinds of blocks, as markdown and as one HTML file, pictures included.
+
+In texts, items and cells **…** is bold; everything else stands as it is.
+"""
+
+import base64
+import html as escapes
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Heading(NamedTuple):
+  """anchor: what links to it name; "" for none."""
+
+  text: str
+  level: int = 1
+  anchor: str = ""
+
+
+class Text(NamedTuple):
+  text: str
+
+
+class Code(NamedTuple):
+  lines: list[str]
+
+
+class Items(NamedTuple):
+  lines: list[str]
+
+
+class Markup(NamedTuple):
+  """A cell of HTML as it stands, such as MathML; what it says in markdown is `plain`."""
+
+  html: str
+  plain: str = ""
+
+
+class Table(NamedTuple):
+  """rows: the first is the head."""
+
+  rows: list[list[str | Markup]]
+
+
+class Picture(NamedTuple):
+  """A .png file, beside the page or at a path from there, and what it shows."""
+
+  name: str
+  caption: str = ""
+
+
+class Links(NamedTuple):
+  """Places in this page or beside it: (text, address), such as "#anchor" or "other.html"."""
+
+  places: list[tuple[str, str]]
+
+
+Block = Heading | Text | Code | Items | Table | Picture | Links
+
+# Both schemes; pictures are drawn on white and stay so.
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1c1c1e;--paper:#fff;--line:#d8d8dc;--soft:#f4f4f6;
+--link:#8f3320}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e6e8;--paper:#161618;--line:#3a3a3e;--soft:#232326;
+--link:#f0a48c}}
+body{font:15px/1.55 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:75em;
+margin:2em auto;padding:0 1em}
+a{color:var(--link)}h2{margin-top:2.2em;border-top:1px solid var(--line);padding-top:.8em}
+.wide{overflow-x:auto}table{border-collapse:collapse;margin:.8em 0}
+td,th{padding:.25em .7em;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
+pre{background:var(--soft);padding:.7em;overflow-x:auto}
+figure{margin:1.2em 0}img{max-width:100%;background:#fff;border-radius:4px}
+figcaption{max-width:60em;font-size:.93em;opacity:.85}p{max-width:60em}
+"""
+
+
+def markdown(blocks: Sequence[Block]) -> str:
+  """The page as markdown."""
+  return "\n\n".join(map(_markdown, blocks)) + "\n"
+
+
+def table(rows: Sequence[Sequence[str | Markup]]) -> str:
+  """Rows in markdown, the first one the head."""
+  plain = lambda cell: cell.plain if isinstance(cell, Markup) else cell
+  line = lambda cells: "| " + " | ".join(plain(c).replace("|", "\\|") for c in cells) + " |"
+  return "\n".join([line(rows[0]), "|" + "---|" * len(rows[0]), *map(line, rows[1:])])
+
+
+def html(blocks: Sequence[Block], folder: pathlib.Path) -> str:
+  """The page as HTML that needs no other file; pictures are read from `folder`."""
+  title = next((block.text for block in blocks if isinstance(block, Heading)), "")
+  return ("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+          '<meta name="viewport" content="width=device-width,initial-scale=1">'
+          f"<title>{escapes.escape(title)}</title><style>{_STYLE}</style></head><body>\n"
+          + "\n".join(_html(block, folder) for block in blocks) + "\n</body></html>\n")
+
+
+def _markdown(block: Block) -> str:
+  match block:
+    case Heading(text, level, _):
+      return f"{'#' * level} {text}"
+    case Text(text):
+      return text
+    case Code(lines):
+      return "\n".join(["```", *lines, "```"])
+    case Items(lines):
+      return "\n".join(f"- {line}" for line in lines)
+    case Table(rows):
+      return table(rows)
+    case Picture(name, caption):
+      return f"![{caption or name}]({name})"
+    case Links(places):
+      return "\n".join(f"- [{text}]({address})" for text, address in places)
+
+
+def _html(block: Block, folder: pathlib.Path) -> str:
+  match block:
+    case Heading(text, level, anchor):
+      name = f' id="{escapes.escape(anchor)}"' if anchor else ""
+      return f"<h{level}{name}>{_inline(text)}</h{level}>"
+    case Text(text):
+      return f"<p>{_inline(text)}</p>"
+    case Code(lines):
+      return f"<pre>{escapes.escape(chr(10).join(lines))}</pre>"
+    case Items(lines):
+      return "<ul>" + "".join(f"<li>{_inline(line)}</li>" for line in lines) + "</ul>"
+    case Table(rows):
+      line = lambda cells, tag: "<tr>" + "".join(
+          f"<{tag}>{_inline(cell)}</{tag}>" for cell in cells) + "</tr>"
+      return "\n".join(['<div class="wide"><table>', line(rows[0], "th"),
+                        *(line(row, "td") for row in rows[1:]), "</table></div>"])
+    case Picture(name, caption):
+      data = base64.b64encode((folder / name).read_bytes()).decode()
+      below = f"<figcaption>{_inline(caption)}</figcaption>" if caption else ""
+      return (f'<figure><img alt="{escapes.escape(caption or name)}" '
+              f'src="data:image/png;base64,{data}">{below}</figure>')
+    case Links(places):
+      return "<ul>" + "".join(
+          f'<li><a href="{escapes.escape(address)}">{_inline(text)}</a></li>'
+          for text, address in places) + "</ul>"
+
+
+def _inline(text: str | Markup) -> str:
+  if isinstance(text, Markup):
+    return text.html
+  return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escapes.escape(text))

@@ -1,0 +1,229 @@
+"""The paper's report: its fast version, whole; its claims, figures and numbers; bad input."""
+
+import html as escapes
+import json
+import math
+import pathlib
+import re
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import runner
+from runner import SMALL
+
+from experiments.paper import certificate, densities, part
+
+pytest.importorskip("sympy")
+
+import importlib
+
+# The report's own list lies in its entry point, which defines flags.
+with runner.entry("paper.__main__") as _entry:
+  NAMES = _entry.NAMES
+
+
+def module(name: str):
+  return certificate.part(None) if name == "certificate" else importlib.import_module(
+      f"experiments.paper.{name}").PART
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+  """The directory of the fast report, made by the command of a user."""
+  out = tmp_path_factory.mktemp("paper") / "report"
+  code, said, err = runner.run("paper", "--fast", f"--out={out}", timeout=1200.0)
+  assert code == 0, err + said[-2000:]
+  return out
+
+
+def record(report: pathlib.Path, name: str) -> dict:
+  return json.loads(part.record_file(report, name).read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_theory_says_holds(report, name):
+  failed = [claim for claim in record(report, name)["claims"]
+            if claim["by"] == "theory" and not claim["holds"]]
+  assert not failed, failed
+
+
+def test_the_paper_fails_where_its_errata_say_and_nowhere_in_its_tables(report):
+  claims = [claim for claim in record(report, "tables")["claims"] if claim["by"] == "paper"]
+  assert any(claim["holds"] for claim in claims)
+  assert any(not claim["holds"] for claim in claims)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_record_says_what_made_it(report, name):
+  found = record(report, name)
+  assert found["seed"] == 0 and found["fast"] and found["commit"]
+  assert found["command"][:2] == ["-m", f"experiments.paper.{name}"]
+  assert found["claims"]
+  for claim in found["claims"]:
+    assert claim["text"].endswith(".") and claim["source"], claim
+    assert claim["error"] is None or float(claim["error"]) >= 0.0
+    assert math.isfinite(float(claim["value"])), claim
+
+
+def figures():
+  for name in NAMES:
+    if name not in ("tables",):
+      yield name
+
+
+@pytest.mark.parametrize("name", figures())
+def test_figures_are_whole(report, name):
+  """Of a readable size, on finite axes with labels, and with a legend where there are series."""
+  found = record(report, name)
+  drawn = module(name).figures(found["data"])
+  assert set(drawn) == set(found["captions"]) and drawn
+  for which, figure in drawn.items():
+    file = report / "figures" / f"{name}-{which}.png"
+    assert file.stat().st_size > 5_000
+    width, height = figure.get_size_inches()
+    assert 3.0 <= width <= 16.0 and 2.0 <= height <= 20.0
+    assert len(found["captions"][which]) > 40
+    panels = [axes for axes in figure.axes if axes.axison and axes.get_label() != "<colorbar>"]
+    assert panels or figure.axes
+    legends = len(figure.legends) + sum(axes.get_legend() is not None for axes in figure.axes)
+    for axes in panels:
+      assert np.all(np.isfinite([*axes.get_xlim(), *axes.get_ylim()]))
+      for line in axes.get_lines():
+        assert np.isfinite(np.asarray(line.get_ydata(), float)).any(), which
+    labels = [text for axes in panels for text in (axes.get_xlabel(), axes.get_ylabel())]
+    assert any(labels), which
+    series = max((len({a.get_label() for a in axes.get_lines()
+                       if not str(a.get_label()).startswith("_")}) for axes in panels), default=0)
+    assert series < 2 or legends, which
+    part.plt.close(figure)
+
+
+def test_the_report_is_one_file_with_the_numbers_of_the_records(report):
+  text = (report / "report.html").read_text()
+  addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
+  outside = [a for a in addresses if not a.startswith(("data:image/png;base64,", "#"))]
+  assert set(outside) == {"explorer.html"}
+  assert "url(" not in text and "<script" not in text
+  for name in NAMES:
+    found = record(report, name)
+    assert f'id="{name}"' in text
+    for claim in found["claims"]:
+      assert escapes.escape(claim["text"]) in text
+      assert part.number(float(claim["value"])) in text
+    assert found["commit"] in text
+
+
+def test_the_same_command_measures_nothing_again(report):
+  before = {name: part.record_file(report, name).read_bytes() for name in NAMES}
+  begun = time.monotonic()
+  code, said, err = runner.run("paper", "--fast", f"--out={report}", "--only=steps,clouds")
+  assert code == 0, err
+  assert time.monotonic() - begun < 60.0 and "steps: done" in said
+  assert all(part.record_file(report, n).read_bytes() == b for n, b in before.items())
+
+
+def test_nothing_outlives_a_report_that_is_killed(tmp_path):
+  process = runner.start("paper", "--only=flow_matching", f"--out={tmp_path / 'r'}")
+  log = tmp_path / "r" / "logs" / "flow_matching.txt"
+  until = time.monotonic() + 60.0
+  while not log.exists() or not (below := runner.children(process.pid)):
+    assert process.poll() is None and time.monotonic() < until, process.communicate()
+    time.sleep(0.1)
+  process.send_signal(signal.SIGKILL)
+  process.communicate(timeout=30)
+  assert runner.gone(below, 60.0)
+  # The kernel's lock went with it.
+  code, _, err = runner.call("paper.__main__", "--only=nothing", f"--out={tmp_path / 'r'}")
+  assert code == 2 and "--only must be among tables" in err
+
+
+@pytest.mark.parametrize(("flag", "wanted"), [
+    ("--density=cauchy", "'cauchy' is not known: choose one of three_modes"),
+    ("--density=missing.json", "missing.json cannot be read"),
+    ("--seed=-1", "seed"),
+    ("--only=tables,figures", "got 'figures'"),
+    ("--config=x.py", "--config belongs to experiments.train"),
+    ("--workdir=nowhere", "nowhere holds no run"),
+])
+def test_bad_input_is_one_line(tmp_path, flag, wanted):
+  code, _, err = runner.call("paper.__main__", flag, "--only=certificate", f"--out={tmp_path}"
+                             ) if "only" not in flag else runner.call(
+                                 "paper.__main__", flag, f"--out={tmp_path}")
+  assert code == 2 and wanted in err and err.count("\n") == 1, err
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path):
+  (tmp_path / "file").touch()
+  code, _, err = runner.call("paper.__main__", f"--out={tmp_path / 'file' / 'below'}")
+  assert code == 2 and err.count("\n") == 1 and "--out" in err and "cannot be written" in err
+
+
+def test_a_run_without_checkpoints_is_one_line(tmp_path):
+  workdir = tmp_path / "run"
+  code, _, err = runner.call("train", *SMALL, f"--workdir={workdir}",
+                             "--config.training.steps=10")
+  assert code == 0, err
+  shutil.rmtree(workdir / "checkpoints")
+  code, _, err = runner.call("paper.duality", f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
+  assert code == 2 and "has no checkpoint yet" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("content", "wanted"), [
+    ({"weights": [1.0]}, "lacks 'means'"),
+    ({"weights": [1.0], "means": [[0, 0, 0]], "covariances": [[[1.0]]]}, "d 1 or 2"),
+    ({"weights": [1.0, -1.0], "means": [[0], [1]], "covariances": [[[1]], [[1]]]}, "positive"),
+    ({"weights": [1.0], "means": [[0]], "covariances": [[[-1.0]]]}, "positive definite"),
+    ({"weights": "a", "means": [[0]], "covariances": [[[1]]]}, "arrays of numbers"),
+])
+def test_a_file_that_is_no_mixture_is_one_line(tmp_path, content, wanted):
+  file = tmp_path / "mine.json"
+  file.write_text(json.dumps(content))
+  with pytest.raises(ValueError, match=wanted) as caught:
+    densities.load(str(file))
+  assert "\n" not in str(caught.value) and "mine.json" in str(caught.value)
+
+
+def test_a_density_of_yours_is_standardised_and_seen_twice(tmp_path, x64):
+  file = tmp_path / "mine.npz"
+  np.savez(file, weights=[1.0, 3.0], means=[[0.0, 10.0], [4.0, 30.0]],
+           covariances=[np.eye(2), [[2.0, 0.5], [0.5, 1.0]]])
+  found = densities.load(str(file))
+  for law, d in ((found.line, 1), (found.plane, 2)):
+    mean = law.weights @ law.means
+    second = np.einsum("k,ki,kj->ij", law.weights, law.means, law.means) + np.einsum(
+        "k,kij->ij", law.weights, law.covariances)
+    np.testing.assert_allclose(mean, np.zeros(d), atol=1e-12)
+    np.testing.assert_allclose(np.trace(second) / d, 1.0, rtol=1e-12)
+  line = {"weights": [1.0, 1.0], "means": [[0.0], [1.0]], "covariances": [[[0.1]], [[0.2]]]}
+  (tmp_path / "line.json").write_text(json.dumps(line))
+  found = densities.load(str(tmp_path / "line.json"))
+  # Two independent draws: the density of a pair is the product.
+  x = np.array([0.3, -0.8])
+  np.testing.assert_allclose(
+      found.plane.log_prob(x), found.line.log_prob(x[:, None]).sum(), rtol=1e-12)
+
+
+def test_a_claim_holds_where_it_is_asked_to_and_nowhere_else():
+  ask = lambda value, **options: part.claim("x.", value, source="here", **options).holds
+  assert ask(1.0, below=2.0) and not ask(2.0, below=2.0)
+  assert ask(1.0, above=0.0, below=2.0) and not ask(3.0, above=0.0, below=2.0)
+  assert ask(1.1, near=1.0, tolerance=0.2) and not ask(1.3, near=1.0, tolerance=0.2)
+  assert ask(1.1, near=1.0, error=0.1, sigmas=2.0) and not ask(1.3, near=1.0, error=0.1, sigmas=2.0)
+  assert not ask(float("nan"), below=1.0) and not ask(float("nan"), near=0.0, tolerance=1.0)
+  for options in ({}, {"near": 1.0}, {"near": 1.0, "sigmas": 2.0},
+                  {"below": 1.0, "by": "hearsay"}):
+    with pytest.raises(ValueError, match=r"claim|near|by must be"):
+      ask(1.0, **options)
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (0.0, "0"), (3.0, "3"), (-3.0, "−3"), (0.12345, "0.123"), (123.456, "123"), (1.5, "1.50"),
+    (2.5e-7, "2.50 · 10⁻⁷"), (1.23456e6, "1.23 · 10⁶"), (float("nan"), "nan"),
+    (float("-inf"), "−inf"), (12345.0, "12,345")])
+def test_numbers_are_short_and_readable(value, text):
+  assert part.number(value) == text
+
+
