@@ -1,0 +1,91 @@
+"""Reverse processes as numbers, so that those of one method and length are one compiled program.
+
+A sampler's plan is arrays: what differs between two η, two paths or two grids of as many steps is
+their values alone. Beside it, what samples are held against: draws of the exact law, and the null
+band, which is the distance of other such draws.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import distances
+from langevin_jax import mixtures, paths, predictions, samplers
+from langevin_jax.samplers import levels, sampling
+
+# A state at unit scale and ℓ → D, as `predictions.Denoiser.at`.
+At = Callable[[jax.Array, jax.Array], jax.Array]
+
+_PROJECTIONS = 64
+
+
+class Judge(NamedTuple):
+  """Exact draws (m, 2), and log sliced W₂ of sets of `size` other exact draws to them.
+
+  mean, std: of that logarithm, under which its law is nearly normal. floor: the mean distance.
+  """
+
+  exact: np.ndarray
+  size: int
+  mean: float
+  std: float
+  floor: float
+
+
+def stacked(plans: Sequence[sampling.Plan]) -> sampling.Plan:
+  """Plans of one method and length with a leading axis, for `jax.lax.map`."""
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *plans)
+
+
+def plan(path: paths.Path, method: samplers.Method, grid: samplers.Grid) -> sampling.Plan:
+  """The numbers of one process."""
+  return sampling.plan(path, method, grid)[0]
+
+
+def run(
+    planned: sampling.Plan, key: jax.Array, at: At, *, shape: tuple[int, ...],
+    method: samplers.Method, initial: jax.Array | None = None, keep: bool = False,
+) -> jax.Array | samplers.Trajectory:
+  """`samplers.sample`, or with `keep` `trajectory`, by traced numbers; in float32.
+
+  Args:
+    method: whose numbers they are; one with noise, where any of its plans has noise.
+  """
+  denoise = predictions.Denoiser(at, paths.cosine())
+  initial = None if initial is None else initial.astype(jnp.float32)
+  return sampling.run(planned, key, initial, None, model=levels.model(denoise), shape=shape,
+                      method=method, keep=keep)
+
+
+def judge(
+    truth: mixtures.Mixture, key: jax.Array, ell: float, size: int, *, repeats: int
+) -> Judge:
+  """What sets of `size` samples at unit scale and level ℓ (∞: the data) are held against."""
+  frame = predictions.unit_frame(jnp.float32(ell))
+  key_x, key_eps = jax.random.split(key)
+  n = (4 + repeats) * size
+  x = frame.alpha * truth.sample(key_x, n) + frame.sigma * jax.random.normal(key_eps, (n, 2))
+  exact, others = np.split(np.asarray(x), [4 * size])
+  found = np.array([distance(exact, part) for part in np.split(others, repeats)])
+  return Judge(exact, size, float(np.log(found).mean()), float(np.log(found).std(ddof=1)),
+               float(found.mean()))
+
+
+def distance(exact: np.ndarray, x: np.ndarray) -> float:
+  """Sliced W₂, over the same directions always."""
+  return distances.sliced_wasserstein2(exact, x, seed=0, projections=_PROJECTIONS)
+
+
+def deviation(judge: Judge, value: float) -> float:
+  """By how many null standard deviations a distance exceeds what exact draws have."""
+  return (float(np.log(value)) - judge.mean) / judge.std
+
+
+def mean_and_error(values: Any, axis: int = -1) -> tuple[np.ndarray, np.ndarray]:
+  """The mean over independent repeats along `axis`, and its standard error."""
+  values = np.asarray(values, np.float64)
+  count = values.shape[axis]
+  return values.mean(axis), values.std(axis, ddof=1) / np.sqrt(count)
