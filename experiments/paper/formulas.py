@@ -23,7 +23,8 @@ sp = symbolic.sp
 
 GREEK = {"alpha": "α", "epsilon": "ϵ", "sigma": "σ", "tau": "τ", "theta": "θ", "eta": "η",
          "Sigma": "Σ", "rho": "ρ", "beta": "β", "ell": "ℓ"}
-_MARKS = {"sim": "∼", "mid": "|", "cdot": "·", "prime": "′", "in": "∈"}
+_MARKS = {"sim": "∼", "mid": "|", "cdot": "·"}
+_PRIME = '<mo lspace="0" rspace="0">′</mo>'
 _SPACE = re.compile(r"\\(?:[,;!]|left(?![a-z])|right(?![a-z]))|\s+")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\\||[A-Za-z]|\d+|[{}()\[\]^_=+\-,/|]")
 
@@ -64,6 +65,60 @@ def row(*parts: str) -> str:
 
 def mark(text: str) -> str:
   return f"<mo>{text}</mo>"
+
+
+def increment(shown: str) -> str:
+  """d of something, as of a time or a Brownian motion."""
+  return '<mi mathvariant="normal">d</mi>' + shown
+
+
+def _flat(bracket: str) -> str:
+  """A bracket that does not grow with indices and primes inside it."""
+  return f'<mo stretchy="false">{bracket}</mo>'
+
+
+def shown(expression, names: Mapping[Any, str], increments: Mapping[Any, str] | None = None) -> str:
+  """MathML of a sympy expression.
+
+  Args:
+    names: how symbols look, where not as they are called.
+    increments: dτ and dW of a process, with the looks of τ and W: the terms that hold one are
+      collected, and it stands last.
+  """
+  terms, rest = [], expression
+  for symbol, look in (increments or {}).items():
+    coefficient = expression.coeff(symbol)
+    rest = rest - coefficient * symbol
+    if coefficient != 0:
+      negative = coefficient.could_extract_minus_sign()
+      factor = -coefficient if negative else coefficient
+      printed = "" if factor == 1 else _print(factor, names)
+      if factor.is_Add:
+        printed = row(mark("("), printed, mark(")"))
+      terms.append((negative, printed + increment(f"<mi>{look}</mi>")))
+  rest = sp.expand(rest) if terms else rest
+  if rest != 0 or not terms:
+    terms.insert(0, (False, _print(rest, names)))
+  signs = [mark("−") if negative else mark("+") for negative, _ in terms]
+  if not terms[0][0]:
+    signs[0] = ""
+  return row(*(sign + printed for sign, (_, printed) in zip(signs, terms, strict=True)))
+
+
+def _print(expression, names) -> str:
+  renamed = expression.xreplace({old: sp.Symbol(new) for old, new in names.items()})
+  squared = sp.together(expression**2)
+  if expression.is_Mul and _has_root(expression) and not _has_root(squared) and all(
+      symbol.is_positive for symbol in expression.free_symbols):
+    # One root of a quotient, as the paper writes it, where sympy has a quotient of roots.
+    return f"<msqrt>{_print(squared, names)}</msqrt>"
+  text = sp.printing.mathml(renamed, printer="presentation")
+  return (text.replace("<mo>-</mo>", mark("−")).replace("<mn>-", "<mn>−")
+          .replace("&ExponentialE;", "e"))
+
+
+def _has_root(expression) -> bool:
+  return any(power.exp.is_Rational and power.exp.q == 2 for power in expression.atoms(sp.Pow))
 
 
 class _Reader:
@@ -161,7 +216,8 @@ class _Reader:
       more, upper = self.sum()
       inside, value = inside + mark(",") + more, sp.Interval(value, upper)
     closing = self.take(")" if opening == "(" else "]")
-    return row(mark(opening), inside, mark(closing)), value
+    look = mark if "<mfrac>" in inside else _flat
+    return row(look(opening), inside, look(closing)), value
 
   def name(self):
     """A letter with its indices; a differential; a function with its arguments."""
@@ -175,9 +231,9 @@ class _Reader:
       shown, key = f"<msub>{shown}{index}</msub>", f"{key}_{index_key}"
     if self.peek() == "^" and self.peek(2) == "\\prime":
       self.take(), self.take("{"), self.take(), self.take("}")
-      shown, key = f"<msup>{shown}<mo>′</mo></msup>", key + "'"
+      shown, key = row(shown, _PRIME), key + "'"
     if differential:
-      return mark("d") + shown, self.meaning("d" + key.removeprefix("*"))
+      return increment(shown), self.meaning("d" + key.removeprefix("*"))
     if key.startswith("*") and self.peek() == "(":
       return shown + self.bracket()[0], self.meaning(key + "()")
     # Euler's number is upright in print and in meaning.
@@ -204,15 +260,18 @@ class _Reader:
       token = self.peek()
       if token in ("^", "_"):
         self.take()
+        if self.peek(1) == "\\prime":
+          self.take(), self.take(), self.take()
+          shown[-1], key = row(shown[-1], _PRIME), key + "'"
+          continue
         more, more_key = self.index()
-        element = "msup" if token == "^" else "msub"
-        shown[-1], key = f"<{element}>{shown[-1]}{more}</{element}>", key + more_key
+        shown[-1], key = f"<msub>{shown[-1]}{more}</msub>", key + more_key
       elif token[:1] == "\\" and token[1:] in _MARKS:
         self.take()
         shown.append(mark(_MARKS[token[1:]]))
-        key += "'" if token == "\\prime" else token
+        key += token
       elif token.isdigit() or token in "(),|":
-        shown.append(f"<mn>{self.take()}</mn>" if token.isdigit() else mark(self.take()))
+        shown.append(f"<mn>{self.take()}</mn>" if token.isdigit() else _flat(self.take()))
         key += token
       else:
         more, more_key = self.letter()

@@ -1,0 +1,85 @@
+"""Tables 1–7 in the report: as the paper prints them, and cell by cell beside the library."""
+
+from experiments.paper import cells, formulas, part, printed
+
+_VERDICT = {True: "✓", False: "✗"}
+# How the states, the scores and the native predictions of the three paths are written.
+_STATE = {"vp": "x", "ve": "z", "rf": "r"}
+_NATIVE = {"vp": "𝐬", "ve": "𝛜", "rf": "𝐯"}
+
+
+def as_printed(number: int) -> part.Table:
+  table = printed.TABLES[number]
+  rows: list[list[str | part.Maths]] = [list(table.head)]
+  for row in table.rows:
+    shown = [printed.cell(number, row, column) for column in range(1, len(table.head))]
+    rows.append([printed.LABELS[row]] + [
+        part.Maths(formulas.math(*(f.mathml for f in each))) if each else "/" for each in shown])
+  return part.Table(f"{table.title}, as printed", rows)
+
+
+def beside(number: int, compared: list[cells.Compared]) -> part.Table:
+  """One row a formula: as printed, as computed, residual, largest difference, verdict."""
+  head = printed.TABLES[number].head
+  rows: list[list[str | part.Maths]] = [[
+      "Row", "Cell", "Formula", "The library computes", "Residual", "Difference", ""]]
+  for one in compared:
+    cell = one.cell
+    missing = cell.row not in printed.TABLES[number].rows
+    label = printed.LABELS[cell.row] + (" (not in the paper)" if missing else "")
+    column = head[cell.column] + (" (corrected)" if cell.corrected and not missing else "")
+    computed = _computed(one)
+    rows.append([
+        label, column, part.Maths(formulas.math(cell.latex.mathml)), part.Maths(computed),
+        "0" if one.residual == 0 else part.Maths(_math(one.residual, cell)),
+        part.number(one.difference, 2), _VERDICT[one.agrees]])
+  return part.Table(f"Table {number}, cell by cell", rows)
+
+
+def _computed(one: cells.Compared) -> str:
+  cell = one.cell
+  if cell.table == 4 and cell.column == 3:
+    prime = "<mi>d{0}</mi><mo>/</mo><mi>d{0}′</mi><mo>=</mo>".format(
+        {"vp": "t", "ve": "σ", "rf": "s"}[cell.row[:2]])
+    return formulas.math(prime + formulas.shown(cells.shortest(one.computed), {}))
+  if cell.table == 4 and cell.column == 4:
+    return formulas.math(formulas.shown(one.computed, {}))
+  return _math(cells.shortest(one.computed), cell)
+
+
+def _math(expression, cell: cells.Cell) -> str:
+  """An expression with the names that the paper gives its symbols in that cell."""
+  name = cell.row[:2]
+  state = _STATE[name]
+  time = "τ" if cell.table == 3 else printed.TIMES[name].name.replace("sigma", "σ") + (
+      "" if cell.table == 1 else "′")
+  learned = "_θ" if cell.table in (6, 7) and cell.column > 2 else ""
+  names = {
+      printed.x: state, printed.x_0: f"{state}_0", printed.eps: "ϵ",
+      printed.score: f"𝐬_{state}", printed.value: _NATIVE[name] + learned}
+  if cell.table == 3 and name != "vp":
+    names[printed.LEVELS[name]] = "τ"
+  return formulas.math(formulas.shown(
+      expression, names, {printed.dt: time, printed.dw: "W"}))
+
+
+def claims(number: int, compared: list[cells.Compared]) -> list[part.Claim]:
+  """The printed cells, and where the paper errs or is incomplete those that hold instead."""
+  as_they_are = [c for c in compared if not c.cell.corrected]
+  found = [part.claim(
+      f"All {len(as_they_are)} formulas that Table {number} prints are those that the library "
+      "computes from α and σ alone: how many are not", sum(not c.agrees for c in as_they_are),
+      below=1, source=f"Table {number}", by="paper")]
+  if len(as_they_are) < len(compared):
+    mended = [c for c in compared if c.cell.corrected]
+    found.append(part.claim(
+        f"With its erratum corrected, and with the {len(mended) - 1} formulas of the rows that it "
+        f"leaves out, all of Table {number} is: how many formulas are not",
+        sum(not c.agrees for c in mended) + sum(
+            not c.agrees for c in as_they_are if not _is_mended(c, mended)), below=1,
+        source=f"Table {number}, MATH §3"))
+  return found
+
+
+def _is_mended(one, mended) -> bool:
+  return any((m.cell.row, m.cell.column) == (one.cell.row, one.cell.column) for m in mended)
