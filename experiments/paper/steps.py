@@ -1,0 +1,359 @@
+"""Figures 3 and 4: one forward, one reverse and one Langevin step, and that they compose (§3).
+
+The paper splits dx = s dτ + √2 dW into a forward and a reverse part, at infinitesimal steps (eq. 4,
+Fig. 4). Measured: STEP's composition law at finite steps, where D is held fixed, to rounding; and
+how far the law is from p where D is taken afresh, as samplers do, exactly on the line.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.paper import laws, part, plane
+from langevin_jax import predictions, splitting
+
+ETAS = (0.0, 0.5, 1.0, 2.0)
+TOTAL = 1.28  # Langevin budget over which step sizes are compared
+
+TEXT = """**The paper's claim (§3, eq. 4, Figures 3 and 4).** A forward step adds noise and takes \
+p_t to p_{t+Δt}; a reverse step takes it back; one after the other they are a Langevin step, the \
+identity. The paper shows it for infinitesimal steps.
+
+**What is measured.** In half log-SNR ℓ the steps are STEP(−d, d), STEP(d, η²d) and \
+STEP(0, (1+η²)d): a change of level, and a budget Λ of Langevin time. With the denoised estimate D \
+held fixed the first two compose to the third **exactly**, at any size: the numbers of x′ = a x + \
+b D + c ξ are compared, and the noise of samples. A sampler takes D afresh, at the point and level \
+it has come to. Then the law is no longer exactly p. How far it is, is computed on the line by \
+quadrature, without Monte Carlo: one step's density is wrong by Λ² and so its KL by Λ⁴; many steps \
+that together use a given budget are wrong by Λ, their KL by Λ².
+
+**How to read it.** Solid lines are a forward and then a reverse step, dashed ones the Langevin \
+step of the same budget. Both fall with the same slopes. The forward step alone makes no error."""
+
+
+def measure(setting: part.Setting) -> part.Findings:
+  keys = iter(jax.random.split(jax.random.key(setting.seed), 8))
+  numbers, samples = _composed_numbers(), _composed_samples(setting, next(keys))
+  single = _single(setting)
+  many = _many(setting)
+  data = {"triangle": _triangle(setting, keys), "single": single, "many": many}
+  captions = {
+      "triangle": f"At ℓ = {data['triangle']['ell']}, with d = {data['triangle']['d']} and η = "
+      f"{data['triangle']['eta']}: p_ℓ, the cloud that a forward step makes of it, and what a "
+      "reverse step makes of that; below, what a single Langevin step makes of the first. "
+      "Contours are the exact densities of the levels; large dots follow a few particles.",
+      "distance": "Exact KL from p_ℓ on the line against the budget Λ = (1+η²)d, by η (colours). "
+      "Left and middle: after one step, from p_ℓ itself, at two levels; dotted is slope 4. Right: "
+      f"after as many steps as use a budget of {TOTAL}; dotted is slope 2. Solid: forward and then "
+      "reverse, D taken afresh; dashed: the Langevin step STEP(0, Λ).",
+      "parts": "What each step does by itself, on the line. Left: KL from p_{ℓ−d} to the law after "
+      "the forward step (rounding), and from p_ℓ to the law after a reverse step that starts at "
+      "p_{ℓ−d}, by η. Right: the densities for the largest step.",
+  }
+  return part.Findings(
+      [*_composition_claims(numbers, samples), *_order_claims(single, many)],
+      data, captions, tables=[_table(numbers)])
+
+
+def composed(first, second):
+  """The numbers (a, b, c) of two steps x′ = a x + b D + c ξ in a row, with one D."""
+  a, b, c = first
+  a_2, b_2, c_2 = second
+  return a_2 * a, a_2 * b + b_2, np.hypot(a_2 * c, c_2)
+
+
+def step_numbers(ell: float, ell_s: float, budget: float):
+  """(a, b, c) of STEP between two levels of the unit frame, in float64 on the host."""
+  frame = lambda ell: np.sqrt([1.0 / (1.0 + np.exp(-2.0 * ell)), 1.0 / (1.0 + np.exp(2.0 * ell))])
+  return splitting.weights(*frame(ell), *frame(ell_s), budget)
+
+
+def _composed_numbers():
+  """For each η the worst residual in (a, b, c) over levels and sizes."""
+  found = {}
+  for eta in ETAS:
+    rows = []
+    for ell in np.linspace(-4.0, 4.0, 9):
+      for d in (0.01, 0.1, 1.0, 3.0):
+        pair = composed(step_numbers(ell, ell - d, d), step_numbers(ell - d, ell, eta**2 * d))
+        rows.append(np.abs(np.subtract(pair, step_numbers(ell, ell, (1.0 + eta**2) * d))))
+    found[eta] = np.max(rows, axis=0)
+  return found
+
+
+def _composed_samples(setting, key):
+  """z-scores of the noise of two steps with one D, in units of the one step's c: N(0, 1)?"""
+  n, d, ell = (20_000 if setting.fast else 200_000), 0.5, 0.5
+  here, there = predictions.unit_frame(ell), predictions.unit_frame(ell - d)
+
+  @jax.jit
+  def noise(key, x, denoised, eta):
+    key_down, key_up = jax.random.split(key)
+    down = splitting.step(key_down, x, denoised, *here[:2], *there[:2], d)
+    up = splitting.step(key_up, down, denoised, *there[:2], *here[:2], eta**2 * d)
+    a, b, c = splitting.weights(*here[:2], *here[:2], (1.0 + eta**2) * d)
+    return (up - a * x - b * denoised) / c
+
+  key_x, key_d, *keys = jax.random.split(key, 2 + len(ETAS))
+  x, denoised = jax.random.normal(key_x, (n,)), jax.random.normal(key_d, (n,))
+  scores = []
+  for eta, key in zip(ETAS, keys, strict=True):
+    xi = np.asarray(noise(key, x, denoised, eta))
+    # Mean 0, variance 1, and nothing to do with x or D.
+    scores += [np.sqrt(n) * np.mean(xi), np.sqrt(n / 2.0) * (np.mean(xi**2) - 1.0),
+               np.sqrt(n) * np.mean(xi * np.asarray(x)),
+               np.sqrt(n) * np.mean(xi * np.asarray(denoised))]
+  return np.array(scores)
+
+
+def _composition_claims(numbers, samples):
+  worst = np.max(list(numbers.values()))
+  yield part.claim(
+      "With D held fixed a forward and a reverse step are one Langevin step, exactly and at any "
+      "size: the largest residual of a, b, c over 9 levels, 4 sizes and 4 η",
+      worst, below=1e-13, source="§3.2, Fig. 4; MATH §1")
+  i = int(np.argmax(np.abs(samples)))
+  yield part.claim(
+      "Samples agree: the noise of the two steps has mean 0, variance 1 in units of the one step's "
+      f"c, and no correlation with x or D; the largest of {len(samples)} standardised deviations",
+      samples[i], error=1.0, near=0.0, sigmas=5.0, source="§3.2, Fig. 4; MATH §1")
+
+
+def _table(numbers):
+  rows = [["η", "forward", "reverse", "together", "residual a", "residual b", "residual c"]]
+  for eta, residual in numbers.items():
+    rows.append([f"{eta:g}", "STEP(−d, d)", f"STEP(d, {eta**2:g} d)",
+                 f"STEP(0, {1 + eta**2:g} d)", *(part.number(r, 2) for r in residual)])
+  return part.Table("Composition of steps with D held fixed: the largest residuals", rows)
+
+
+def _cycle(law, mixture, ell, d, eta, x):
+  """Forward by d, then reverse with D afresh: the law at both ends of the reverse step."""
+  down = laws.step(law, mixture, ell, ell - d, d, x)
+  return down, laws.step(down, mixture, ell - d, ell, eta**2 * d, x)
+
+
+def _single(setting):
+  """KL after one cycle and one Langevin step, from p_ℓ, and of the cycle's two parts."""
+  mixture, x = setting.density.line, laws.nodes(setting.density.line)
+  ells = (0.0, 1.0) if setting.fast else (-1.0, 0.0, 1.0)
+  budgets = 0.64 / 2.0 ** np.arange(0, 7, 2 if setting.fast else 1)
+  shape = len(ells), len(ETAS), len(budgets)
+  forward, cycle, reverse = (np.zeros(shape) for _ in range(3))
+  langevin = np.zeros((len(ells), len(budgets)))
+  for i, ell in enumerate(ells):
+    p = laws.exact(mixture, ell, x)
+    for k, budget in enumerate(budgets):
+      langevin[i, k] = laws.kl(mixture, ell, laws.step(p, mixture, ell, ell, budget, x))
+      for j, eta in enumerate(ETAS):
+        d = budget / (1.0 + eta**2)
+        down, back = _cycle(p, mixture, ell, d, eta, x)
+        noisier = laws.exact(mixture, ell - d, x)
+        alone = laws.step(noisier, mixture, ell - d, ell, eta**2 * d, x)
+        forward[i, j, k] = laws.kl(mixture, ell - d, down)
+        cycle[i, j, k] = laws.kl(mixture, ell, back)
+        reverse[i, j, k] = laws.kl(mixture, ell, alone)
+  return {"ells": ells, "budgets": budgets, "etas": ETAS, "forward": forward, "cycle": cycle,
+          "reverse": reverse, "langevin": langevin,
+          "shown": _densities(mixture, ells[-1], budgets[0] / 2.0, x)}
+
+
+def _densities(mixture, ell, d, x):
+  """The picture of one cycle on the line, at η = 1."""
+  p = laws.exact(mixture, ell, x)
+  down, back = _cycle(p, mixture, ell, d, 1.0, x)
+  some = slice(None, None, max(1, len(x) // 400))
+  return {"d": d, "x": x[some], "before": p.density[some], "forward": down.density[some],
+          "after": back.density[some]}
+
+
+def _many(setting):
+  """KL after as many cycles, or Langevin steps, as use the budget TOTAL, by η and size."""
+  mixture, x, ell = setting.density.line, laws.nodes(setting.density.line, 601), 0.0
+  counts = (4, 32, 64) if setting.fast else (2, 4, 8, 16, 32, 64, 128)
+  p = laws.exact(mixture, ell, x)
+  found = {"ell": ell, "budgets": [TOTAL / n for n in counts], "cycle": [], "langevin": []}
+  for n in counts:
+    budget, cycles = TOTAL / n, []
+    for eta in ETAS:
+      law = p
+      for _ in range(n):
+        _, law = _cycle(law, mixture, ell, budget / (1.0 + eta**2), eta, x)
+      cycles.append(laws.kl(mixture, ell, law))
+    law = p
+    for _ in range(n):
+      law = laws.step(law, mixture, ell, ell, budget, x)
+    found["cycle"].append(cycles)
+    found["langevin"].append(laws.kl(mixture, ell, law))
+  return found
+
+
+def order(sizes, values) -> float:
+  """The power k of y ∝ x^k between the two smallest sizes, where a leading order rules."""
+  (x, x_2), (y, y_2) = ([v[i] for i in np.argsort(sizes)[:2]] for v in (sizes, values))
+  return float(np.log(y_2 / y) / np.log(x_2 / x))
+
+
+def _farthest(orders, expected):
+  return max(orders, key=lambda found: abs(found - expected))
+
+
+def _order_claims(single, many):
+  budgets = single["budgets"]
+  yield part.claim(
+      "A forward step raises the noise to exactly p_{ℓ−d}: the largest KL over levels and sizes",
+      np.max(single["forward"]), below=1e-9, source="§3.1, Fig. 3")
+  for name, called in (
+      ("reverse", "A reverse step from p_{ℓ−d} restores p_ℓ up to a KL"),
+      ("cycle", "A forward and then a reverse step give back p_ℓ up to a KL"),
+      ("langevin", "A Langevin step keeps p_ℓ up to a KL")):
+    orders = [order(budgets, row) for row in np.reshape(single[name], (-1, len(budgets)))]
+    yield part.claim(
+        f"{called} of order 4 in its size: of {len(orders)} cases (level, η) the order that lies "
+        "farthest from 4", _farthest(orders, 4.0), near=4.0, tolerance=0.4,
+        source="§3.2, eq. 5; MATH §10")
+  orders = [order(many["budgets"], values) for values in
+            [*np.array(many["cycle"]).T, np.array(many["langevin"])]]
+  yield part.claim(
+      f"Many steps that use a budget of {TOTAL} together leave p_ℓ with a KL of order 2 in the "
+      "step's size, whether taken as forward and reverse or as Langevin: the order farthest from 2",
+      _farthest(orders, 2.0), near=2.0, tolerance=0.3, source="§3.2, Fig. 4; MATH §10")
+  yield part.claim(
+      "A forward and a reverse step of finite size, with D taken afresh, are the identity exactly: "
+      f"KL from p_ℓ at the worst level and η, Λ = {budgets[0]:g}",
+      np.max(single["cycle"][:, :, 0]), near=0.0, tolerance=1e-9, source="§3.2, §4, Fig. 4",
+      by="paper")
+
+
+def _triangle(setting, keys):
+  """Clouds before, between and after the steps, in the plane."""
+  mixture, ell, d, eta = setting.density.plane, 1.0, 0.6, 1.0
+  here, there = predictions.unit_frame(ell), predictions.unit_frame(ell - d)
+  before = plane.draws(next(keys), mixture, ell, (900,))
+
+  @jax.jit
+  def steps(keys, x):
+    denoise = lambda x, frame: mixture.denoise(x, frame.alpha, frame.sigma)
+    down = splitting.step(keys[0], x, denoise(x, here), *here[:2], *there[:2], d)
+    up = splitting.step(keys[1], down, denoise(down, there), *there[:2], *here[:2], eta**2 * d)
+    across = splitting.step(keys[2], x, denoise(x, here), *here[:2], *here[:2],
+                            (1.0 + eta**2) * d)
+    return down, up, across
+
+  between, after, langevin = steps(jnp.stack([next(keys) for _ in range(3)]), before)
+  clouds = {"before": before, "between": between, "after": after, "langevin": langevin}
+  return {"ell": ell, "d": d, "eta": eta,
+          "clouds": {name: np.asarray(x).round(4) for name, x in clouds.items()},
+          "here": plane.contours(mixture, ell, 70), "there": plane.contours(mixture, ell - d, 70)}
+
+
+def figures(data: dict) -> dict:
+  return {"triangle": _draw_triangle(data["triangle"]),
+          "distance": _draw_distance(data["single"], data["many"]),
+          "parts": _draw_parts(data["single"])}
+
+
+def _draw_triangle(found):
+  figure, grid = part.plt.subplots(2, 3, figsize=(12.5, 8.2), sharex=True, sharey=True)
+  ell, d, eta = found["ell"], found["d"], found["eta"]
+  budget = (1.0 + eta**2) * d
+  where = {"before": (grid[1, 0], "p_ℓ: x", "here", part.INK),
+           "between": (grid[0, 1], "p_{ℓ−d}: one forward step", "there", part.THIRD),
+           "after": (grid[1, 2], "p_ℓ: forward, then reverse", "here", part.SECOND),
+           "langevin": (grid[1, 1], "p_ℓ: one Langevin step", "here", part.ACCENT)}
+  few = slice(0, 6)
+  for name, (axes, title, level, colour) in where.items():
+    plane.draw_contours(axes, found[level])
+    x = np.array(found["clouds"][name])
+    axes.scatter(*x.T, s=4, color=colour, alpha=0.35, lw=0)
+    axes.scatter(*x[few].T, s=34, c=part.SERIES[:6], edgecolor="white", zorder=4)
+    axes.set(title=title, aspect="equal", xlabel="first coordinate",
+             ylabel="second coordinate")
+  for axes in (grid[0, 0], grid[0, 2]):
+    axes.axis("off")
+  figure.tight_layout(h_pad=3.0, w_pad=3.0)
+  place = lambda axes: axes.get_position()
+  left, top, right, middle = (place(where[n][0]) for n in
+                              ("before", "between", "after", "langevin"))
+  arrow = lambda start, end, colour: figure.add_artist(part.matplotlib.patches.FancyArrowPatch(
+      start, end, transform=figure.transFigure, mutation_scale=24, lw=2.5, color=colour,
+      arrowstyle="-|>", connectionstyle="arc3,rad=0"))
+  arrow(((left.x0 + left.x1) / 2, left.y1 + 0.05), (top.x0 - 0.06, (top.y0 + top.y1) / 2),
+        part.THIRD)
+  arrow((top.x1 + 0.02, (top.y0 + top.y1) / 2), ((right.x0 + right.x1) / 2, right.y1 + 0.05),
+        part.SECOND)
+  y = (left.y0 + left.y1) / 2
+  arrow((left.x1 + 0.005, y), (middle.x0 - 0.05, y), part.ACCENT)
+  figure.text(left.x0, top.y1 - 0.06, f"forward\nSTEP(−d, d), d = {d:g}", color=part.THIRD,
+              fontsize=13)
+  figure.text(right.x0 + 0.06, top.y1 - 0.06, f"reverse\nSTEP(d, η²d), η = {eta:g}",
+              color=part.SECOND, fontsize=13)
+  figure.text((middle.x0 + middle.x1) / 2, middle.y0 - 0.085,
+              f"Langevin  STEP(0, (1+η²)d) = STEP(0, {budget:g})  at ℓ = {ell:g}",
+              color=part.ACCENT, fontsize=13, ha="center", va="top")
+  return figure
+
+
+def _draw_distance(single, many):
+  figure, panels = part.plt.subplots(1, 3, figsize=(14, 4.6))
+  etas = single["etas"]
+  for axes, i in zip(panels, (0, len(single["ells"]) - 1), strict=False):
+    for j, eta in enumerate(etas):
+      axes.loglog(single["budgets"], single["cycle"][i][j], "o-", ms=4, color=part.SERIES[j],
+                  label=f"η = {eta:g}: forward, reverse")
+    axes.loglog(single["budgets"], single["langevin"][i], "--", color=part.INK,
+                label="Langevin STEP(0, Λ)")
+    _guide(axes, single["budgets"], single["langevin"][i][-1], 4)
+    axes.set(xlabel="budget Λ = (1+η²)d of one step", title=f"one step, ℓ = {single['ells'][i]:g}",
+             ylabel="KL(p_ℓ‖law), nats, exact")
+  axes = panels[2]
+  budgets = np.array(many["budgets"])
+  for j, eta in enumerate(etas):
+    axes.loglog(budgets, np.array(many["cycle"])[:, j], "o-", ms=4, color=part.SERIES[j],
+                label=f"η = {eta:g}: forward, reverse")
+  axes.loglog(budgets, many["langevin"], "--", color=part.INK, label="Langevin STEP(0, Λ)")
+  _guide(axes, budgets, many["langevin"][-1], 2)
+  axes.set(xlabel="budget Λ of a step", ylabel="KL(p_ℓ‖law), nats, exact",
+           title=f"steps of a total budget {TOTAL}, ℓ = {many['ell']:g}")
+  for axes in panels:
+    axes.legend(frameon=False, fontsize=8)
+  figure.tight_layout()
+  return figure
+
+
+def _guide(axes, x, start, power):
+  """A dotted line of the order that theory says, through the point of the smallest x."""
+  x = np.sort(x)
+  axes.loglog(x, start * (x / x[0]) ** power, ":", color=part.INK, label=f"slope {power}")
+
+
+def _draw_parts(single):
+  figure, (left, right) = part.plt.subplots(1, 2, figsize=(11.5, 4.4))
+  for j, eta in enumerate(single["etas"]):
+    d = np.array(single["budgets"]) / (1.0 + eta**2)
+    left.loglog(d, single["reverse"][-1][j], marker="o", ms=4, color=part.SERIES[j],
+                label=f"reverse, η = {eta:g}")
+    # Rounding may end in 0, which a logarithm has no place for.
+    left.loglog(d, np.maximum(np.abs(single["forward"][-1][j]), 1e-18), marker="s", ms=4, ls=":",
+                color=part.GREY, label="forward (rounding)" if j == 0 else None)
+  left.set(xlabel="step d in ℓ", ylabel="KL from the exact density, nats",
+           title=f"each step alone, ℓ = {single['ells'][-1]:g}")
+  left.legend(frameon=False, fontsize=8)
+  shown = {name: np.array(value) for name, value in single["shown"].items()}
+  for name, label, colour, style in (
+      ("before", "p_ℓ", part.INK, "-"), ("forward", "after a forward step", part.THIRD, "-"),
+      ("after", "after forward and reverse", part.ACCENT, "--")):
+    right.plot(shown["x"], shown[name], style, color=colour, label=label)
+  right.set(xlabel="x (unit scale)", ylabel="density", xlim=(-4.0, 4.0),
+            title=f"ℓ = {single['ells'][-1]:g}, d = {float(shown['d']):g}, η = 1")
+  right.legend(frameon=False)
+  figure.tight_layout()
+  return figure
+
+
+PART = part.Part(
+    name="steps", title="Figures 3 and 4 — a forward, a reverse and a Langevin step", text=TEXT,
+    measure=measure, figures=figures, x64=True)
+
+if __name__ == "__main__":
+  part.main(PART)
