@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from experiments.paper import cells, errata, formulas, layouts, part, printed, symbolic
+from experiments.paper import (
+    cells,
+    comparison,
+    formulas,
+    layouts,
+    limits,
+    mathml,
+    part,
+    printed,
+    symbolic,
+)
 from langevin_jax import paths, splitting
 
 t = sp.Symbol("t", positive=True)
@@ -83,7 +93,7 @@ def test_every_cell_is_shown_in_order_and_well_formed():
       for cell in row[1:]:
         if isinstance(cell, part.Maths):
           ElementTree.fromstring(cell.mathml)
-  text = "".join(ElementTree.fromstring(formulas.math(
+  text = "".join(ElementTree.fromstring(mathml.math(
       printed.cell(3, "rf-ode", 1)[0].mathml)).itertext())
   assert text == "dr=τ1+τsrdτ+2τ1+τdWτ"
 
@@ -91,7 +101,7 @@ def test_every_cell_is_shown_in_order_and_well_formed():
 @pytest.fixture(scope="module")
 def table_3():
   with jax.enable_x64(True):
-    return cells.compared(cells.cells(3), seed=0, n=8)
+    return comparison.compared(cells.cells(3), seed=0, n=8)
 
 
 def test_one_cell_of_table_3_fails(table_3):
@@ -110,23 +120,23 @@ def test_one_cell_of_table_3_fails(table_3):
 def test_a_wrong_cell_would_be_noticed(wrong, x64):
   cell = cells.Cell(3, "vp-ode", 3, formulas.read(wrong, printed.names(3, "vp-ode")),
                     cells.process("vp", 0.0, "forward"))
-  found = cells.compared([cell], seed=0, n=8)[0]
+  found = comparison.compared([cell], seed=0, n=8)[0]
   assert found.residual != 0
-  assert found.difference > cells.ROUNDING
+  assert found.difference > comparison.ROUNDING
   assert not found.agrees
 
 
 def test_wrong_code_would_be_noticed(x64):
   """Numbers of another stochasticity than the row's."""
   cell = next(c for c in cells.cells(3) if (c.row, c.column) == ("ve-ode", 2))
-  found = cells.compared([cell._replace(library=cells.process("ve", 0.5, "reverse"))], 0, 8)[0]
+  found = comparison.compared([cell._replace(library=cells.process("ve", 0.5, "reverse"))], 0, 8)[0]
   assert not found.agrees
 
 
 def test_a_langevin_run_leaves_a_correlation(x64):
   """e^{−τ/v} from the library's own step on N(0, v), against its finite product."""
-  (row,), (printed_claim, true_claim) = errata.independence(None)
-  assert float(row.residual.subs({errata.tau: 2.0, errata.variance: 4.0})) == pytest.approx(
+  (row,), (printed_claim, true_claim) = limits.independence(None)
+  assert float(row.residual.subs({limits.tau: 2.0, limits.variance: 4.0})) == pytest.approx(
       (1.0 - 2.0 / 4.0 / 10**6) ** 10**6, rel=1e-6)
   assert printed_claim.value == pytest.approx(np.exp(-1.0))
   assert not printed_claim.holds

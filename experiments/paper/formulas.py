@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from experiments.paper import symbolic
+from experiments.paper import mathml, symbolic
 
 sp = symbolic.sp
 
@@ -48,77 +48,10 @@ def read(latex: str, names: Mapping[str, Any]) -> Formula:
   if "".join(tokens) != re.sub(r"\s", "", plain):
     raise ValueError(f"formula {latex!r} has characters that are not understood")
   reader = _Reader(tokens, names)
-  mathml, left, right = reader.relation()
+  shown, left, right = reader.relation()
   if reader.tokens:
     raise ValueError(f"formula {latex!r} is not understood from {reader.tokens[0]!r} on")
-  return Formula(mathml, left, right)
-
-
-def math(*formulas: str) -> str:
-  """Formulas in MathML, side by side, as a <math> element."""
-  return "<math>" + '<mo>,</mo><mspace width="1em"/>'.join(formulas) + "</math>"
-
-
-def row(*parts: str) -> str:
-  return f"<mrow>{''.join(parts)}</mrow>"
-
-
-def mark(text: str) -> str:
-  return f"<mo>{text}</mo>"
-
-
-def increment(shown: str) -> str:
-  """d of something, as of a time or a Brownian motion."""
-  return '<mi mathvariant="normal">d</mi>' + shown
-
-
-def _flat(bracket: str) -> str:
-  """A bracket that does not grow with indices and primes inside it."""
-  return f'<mo stretchy="false">{bracket}</mo>'
-
-
-def shown(expression, names: Mapping[Any, str], increments: Mapping[Any, str] | None = None) -> str:
-  """MathML of a sympy expression.
-
-  Args:
-    names: how symbols look, where not as they are called.
-    increments: dτ and dW of a process, with the looks of τ and W: the terms that hold one are
-      collected, and it stands last.
-  """
-  terms, rest = [], expression
-  for symbol, look in (increments or {}).items():
-    coefficient = expression.coeff(symbol)
-    rest = rest - coefficient * symbol
-    if coefficient != 0:
-      negative = coefficient.could_extract_minus_sign()
-      factor = -coefficient if negative else coefficient
-      printed = "" if factor == 1 else _print(factor, names)
-      if factor.is_Add:
-        printed = row(mark("("), printed, mark(")"))
-      terms.append((negative, printed + increment(f"<mi>{look}</mi>")))
-  rest = sp.expand(rest) if terms else rest
-  if rest != 0 or not terms:
-    terms.insert(0, (False, _print(rest, names)))
-  signs = [mark("−") if negative else mark("+") for negative, _ in terms]
-  if not terms[0][0]:
-    signs[0] = ""
-  return row(*(sign + printed for sign, (_, printed) in zip(signs, terms, strict=True)))
-
-
-def _print(expression, names) -> str:
-  renamed = expression.xreplace({old: sp.Symbol(new) for old, new in names.items()})
-  squared = sp.together(expression**2)
-  if expression.is_Mul and _has_root(expression) and not _has_root(squared) and all(
-      symbol.is_positive for symbol in expression.free_symbols):
-    # One root of a quotient, as the paper writes it, where sympy has a quotient of roots.
-    return f"<msqrt>{_print(squared, names)}</msqrt>"
-  text = sp.printing.mathml(renamed, printer="presentation")
-  return (text.replace("<mo>-</mo>", mark("−")).replace("<mn>-", "<mn>−")
-          .replace("&ExponentialE;", "e"))
-
-
-def _has_root(expression) -> bool:
-  return any(power.exp.is_Rational and power.exp.q == 2 for power in expression.atoms(sp.Pow))
+  return Formula(shown, left, right)
 
 
 class _Reader:
@@ -145,20 +78,20 @@ class _Reader:
       sign = self.take()
       left = right
       more, right = self.sum()
-      shown = row(shown, mark("=" if sign == "=" else "∈"), more)
+      shown = mathml.row(shown, mathml.mark("=" if sign == "=" else "∈"), more)
     return shown, left, right
 
   def sum(self):
     sign = self.take() if self.peek() == "-" else ""
     shown, value = self.product()
     if sign:
-      shown, value = mark("−") + shown, -value
+      shown, value = mathml.mark("−") + shown, -value
     while self.peek() in ("+", "-"):
       sign = self.take()
       more, term = self.product()
-      shown += mark("+" if sign == "+" else "−") + more
+      shown += mathml.mark("+" if sign == "+" else "−") + more
       value = value + term if sign == "+" else value - term
-    return row(shown), value
+    return mathml.row(shown), value
 
   def product(self):
     shown, value = self.power()
@@ -173,7 +106,7 @@ class _Reader:
     if self.peek() == "^":
       self.take()
       raised, exponent = self.group()
-      return f"<msup>{row(shown)}{raised}</msup>", value**exponent
+      return f"<msup>{mathml.row(shown)}{raised}</msup>", value**exponent
     return shown, value
 
   def group(self):
@@ -202,7 +135,7 @@ class _Reader:
       inside, value = self.sum()
       self.in_norm = False
       self.take("\\|")
-      return row(mark("‖"), inside, mark("‖")), value
+      return mathml.row(mathml.mark("‖"), inside, mathml.mark("‖")), value
     if token == "\\mathbb":
       self.take(), self.take("{"), self.take("E"), self.take("}"), self.take("_")
       return f"<msub><mi>𝔼</mi>{self.index()[0]}</msub>", sp.Integer(1)
@@ -214,10 +147,10 @@ class _Reader:
     while self.peek() == ",":
       self.take()
       more, upper = self.sum()
-      inside, value = inside + mark(",") + more, sp.Interval(value, upper)
+      inside, value = inside + mathml.mark(",") + more, sp.Interval(value, upper)
     closing = self.take(")" if opening == "(" else "]")
-    look = mark if "<mfrac>" in inside else _flat
-    return row(look(opening), inside, look(closing)), value
+    look = mathml.mark if "<mfrac>" in inside else mathml.flat
+    return mathml.row(look(opening), inside, look(closing)), value
 
   def name(self):
     """A letter with its indices; a differential; a function with its arguments."""
@@ -231,9 +164,9 @@ class _Reader:
       shown, key = f"<msub>{shown}{index}</msub>", f"{key}_{index_key}"
     if self.peek() == "^" and self.peek(2) == "\\prime":
       self.take(), self.take("{"), self.take(), self.take("}")
-      shown, key = row(shown, _PRIME), key + "'"
+      shown, key = mathml.row(shown, _PRIME), key + "'"
     if differential:
-      return increment(shown), self.meaning("d" + key.removeprefix("*"))
+      return mathml.increment(shown), self.meaning("d" + key.removeprefix("*"))
     if key.startswith("*") and self.peek() == "(":
       return shown + self.bracket()[0], self.meaning(key + "()")
     # Euler's number is upright in print and in meaning.
@@ -262,23 +195,23 @@ class _Reader:
         self.take()
         if self.peek(1) == "\\prime":
           self.take(), self.take(), self.take()
-          shown[-1], key = row(shown[-1], _PRIME), key + "'"
+          shown[-1], key = mathml.row(shown[-1], _PRIME), key + "'"
           continue
         more, more_key = self.index()
         shown[-1], key = f"<msub>{shown[-1]}{more}</msub>", key + more_key
       elif token[:1] == "\\" and token[1:] in _MARKS:
         self.take()
-        shown.append(mark(_MARKS[token[1:]]))
+        shown.append(mathml.mark(_MARKS[token[1:]]))
         key += token
       elif token.isdigit() or token in "(),|":
-        shown.append(f"<mn>{self.take()}</mn>" if token.isdigit() else _flat(self.take()))
+        shown.append(f"<mn>{self.take()}</mn>" if token.isdigit() else mathml.flat(self.take()))
         key += token
       else:
         more, more_key = self.letter()
         shown.append(more)
         key += more_key
     self.take("}")
-    return row(*shown), key
+    return mathml.row(*shown), key
 
   def meaning(self, key: str):
     return self.names[key] if key in self.names else sp.Symbol(key, real=True)

@@ -1,6 +1,6 @@
-"""Tables 1–7 in the report: as the paper prints them, and cell by cell beside the library."""
+"""Tables 1–7 as the paper prints them and cell by cell beside the library; and its errata."""
 
-from experiments.paper import cells, formulas, part, printed
+from experiments.paper import cells, comparison, errata, limits, mathml, part, printed, symbolic
 
 _VERDICT = {True: "✓", False: "✗"}
 # How the states, the scores and the native predictions of the three paths are written.
@@ -14,11 +14,11 @@ def as_printed(number: int) -> part.Table:
   for row in table.rows:
     shown = [printed.cell(number, row, column) for column in range(1, len(table.head))]
     rows.append([printed.LABELS[row]] + [
-        part.Maths(formulas.math(*(f.mathml for f in each))) if each else "/" for each in shown])
+        part.Maths(mathml.math(*(f.mathml for f in each))) if each else "/" for each in shown])
   return part.Table(f"{table.title}, as printed", rows)
 
 
-def beside(number: int, compared: list[cells.Compared]) -> part.Table:
+def beside(number: int, compared: list[comparison.Compared]) -> part.Table:
   """One row a formula: as printed, as computed, residual, largest difference, verdict."""
   head = printed.TABLES[number].head
   rows: list[list[str | part.Maths]] = [[
@@ -30,21 +30,21 @@ def beside(number: int, compared: list[cells.Compared]) -> part.Table:
     column = head[cell.column] + (" (corrected)" if cell.corrected and not missing else "")
     computed = _computed(one)
     rows.append([
-        label, column, part.Maths(formulas.math(cell.latex.mathml)), part.Maths(computed),
+        label, column, part.Maths(mathml.math(cell.latex.mathml)), part.Maths(computed),
         "0" if one.residual == 0 else part.Maths(_math(one.residual, cell)),
         part.number(one.difference, 2), _VERDICT[one.agrees]])
   return part.Table(f"Table {number}, cell by cell", rows)
 
 
-def _computed(one: cells.Compared) -> str:
+def _computed(one: comparison.Compared) -> str:
   cell = one.cell
   if cell.table == 4 and cell.column == 3:
     prime = "<mi>d{0}</mi><mo>/</mo><mi>d{0}′</mi><mo>=</mo>".format(
         {"vp": "t", "ve": "σ", "rf": "s"}[cell.row[:2]])
-    return formulas.math(prime + formulas.shown(cells.shortest(one.computed), {}))
+    return mathml.math(prime + mathml.shown(comparison.shortest(one.computed), {}))
   if cell.table == 4 and cell.column == 4:
-    return formulas.math(formulas.shown(one.computed, {}))
-  return _math(cells.shortest(one.computed), cell)
+    return mathml.math(mathml.shown(one.computed, {}))
+  return _math(comparison.shortest(one.computed), cell)
 
 
 def _math(expression, cell: cells.Cell) -> str:
@@ -59,11 +59,11 @@ def _math(expression, cell: cells.Cell) -> str:
       printed.score: f"𝐬_{state}", printed.value: _NATIVE[name] + learned}
   if cell.table == 3 and name != "vp":
     names[printed.LEVELS[name]] = "τ"
-  return formulas.math(formulas.shown(
+  return mathml.math(mathml.shown(
       expression, names, {printed.dt: time, printed.dw: "W"}))
 
 
-def claims(number: int, compared: list[cells.Compared]) -> list[part.Claim]:
+def claims(number: int, compared: list[comparison.Compared]) -> list[part.Claim]:
   """The printed cells, and where the paper errs or is incomplete those that hold instead."""
   as_they_are = [c for c in compared if not c.cell.corrected]
   found = [part.claim(
@@ -83,3 +83,27 @@ def claims(number: int, compared: list[cells.Compared]) -> list[part.Claim]:
 
 def _is_mended(one, mended) -> bool:
   return any((m.cell.row, m.cell.column) == (one.cell.row, one.cell.column) for m in mended)
+
+
+def errata_table(setting: part.Setting) -> tuple[part.Table, list[part.Claim]]:
+  """The errata in MATH §11's order, and their claims."""
+  rows: list[list[str | part.Maths]] = [
+      ["", "Where", "The paper says", "What fails", "Residual", "What holds", "What is left"]]
+  found = []
+  for number, erratum in enumerate(
+      (errata.one_minus, errata.clock, errata.own_time, errata.sign, limits.independence,
+       errata.missing, limits.ends, limits.prior, errata.exponential), 1):
+    lines, claimed = erratum(setting)
+    rows += [[str(number), *(_entry(content) for content in line)] for line in lines]
+    found += claimed
+  return part.Table("Errata", rows), found
+
+
+def _entry(content) -> str | part.Maths:
+  if isinstance(content, str):
+    return part.Maths(content) if content.startswith("<math>") else content
+  if content == 0:
+    return "0"
+  names = {printed.score: "𝐬", printed.value: "𝐯"}
+  return part.Maths(mathml.math(mathml.shown(
+      symbolic.sp.sympify(content), names, {printed.dt: "τ", printed.dw: "W"})))
