@@ -16,8 +16,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from langevin_jax import mixtures, predictions, splitting
+from langevin_jax import mixtures, paths, predictions, samplers, splitting
+from langevin_jax.samplers import levels
 
 
 class Law(NamedTuple):
@@ -91,7 +93,7 @@ def moved(
   if spread < 0.8 * float(jnp.max(apart)):
     raise ValueError(f"noise of {spread:.3g} is finer than the nodes, {float(jnp.max(apart)):.3g} "
                      "apart: take more nodes, or fewer steps")
-  return _smeared(law, there, spread, x)
+  return _smeared(law, there, np.asarray(spread, x.dtype), x)
 
 
 def _kernel(mean, spread, x):
@@ -109,6 +111,8 @@ def repeated(
 ) -> jax.Array:
   """The densities (steps, len(x)) on the nodes x after 1, 2, … `steps` moves m(x) + c ξ, c > 0.
 
+  The law given must be on the nodes x too, or on finer ones.
+
   Linear in the law's density, which may be signed: of x p(x), ∫ x q dx is then E[x₀ xₙ].
 
   Raises:
@@ -117,8 +121,7 @@ def repeated(
   first = moved(law, mean, spread, x)
   if steps == 1:
     return first.density[None]
-  moved(fresh(x, jnp.abs(first.density)), mean, spread, x)  # may raise
-  later = _again(mean(x), spread, first, steps - 1)
+  later = _again(mean(x), np.asarray(spread, x.dtype), first, steps - 1)
   return jnp.concatenate([first.density[None], later])
 
 
@@ -158,3 +161,79 @@ def _divergence(log_p, law):
   p = jnp.exp(log_p)
   # Two normalised densities: Σ (q − p) = 0 makes each term (and so rounding) non-negative.
   return jnp.sum(law.weight * (p * (log_p - log_q) - p + law.density))
+
+
+class Sampled(NamedTuple):
+  """What a sampler makes of its first law: KL(p_ℓ‖law) in nats at its levels ℓ, both (n + 1,).
+
+  outside: how much of the law has been lost beyond the nodes.
+  """
+
+  half_log_snr: np.ndarray
+  kl: np.ndarray
+  outside: float
+
+
+def sampled(
+    mixture: mixtures.Mixture, method: samplers.Method, path: paths.Path, level: levels.Level,
+    start: Callable[[jax.Array], jax.Array] | None = None,
+) -> Sampled:
+  """The laws of a sampler's states along its levels, with the exact D.
+
+  Args:
+    method: one that is x′ = a x + b D + c ξ: `ddim(η)` or `euler_maruyama(η)`.
+    level: n + 2 levels on the path (`levels.lay`), of which the last, ρ = 0, is left out: the law
+      there would need no score.
+    start: the density at the first level, of positions at unit scale; the exact one, p_T of the
+      paper's eq. 10, if not given.
+
+  Raises:
+    ValueError: noise so fine that more than 6,001 nodes would be needed to resolve it.
+  """
+  numbers = method.plan(level, path)
+  ell, (a, b, c) = level.half_log_snr[:-1], (v[:-1] for v in (
+      numbers.a, numbers.b[:, 0], numbers.c))
+  x = _resolving(mixture, ell, a, b, c)
+  law = exact(mixture, ell[0], x) if start is None else fresh(x, start(x))
+  divergence = [_divergence(_log_density(mixture, ell[0], x), law)]
+  for i in range(len(a)):
+    law, value = _sampled(law, mixture, ell[i], ell[i + 1], a[i], b[i], c[i], x, c[i] > 0.0)
+    divergence.append(value)
+  mass = float(jnp.sum(law.weight * law.density))
+  return Sampled(ell, np.asarray(jnp.stack(divergence)), 1.0 - mass)
+
+
+@functools.partial(jax.jit, static_argnums=8)
+def _sampled(law, mixture, ell, ell_s, a, b, c, x, noisy):
+  mean = lambda y: a * y + b * denoised(mixture, ell, y)
+  if noisy:
+    law = fresh(x, _kernel(mean(law.x), c, x) @ (law.weight * law.density))
+  else:
+    there, slope = jax.jvp(mean, (law.x,), (jnp.ones_like(law.x),))
+    law = Law(there, law.weight * slope, law.density / slope)
+  return law, _divergence(_log_density(mixture, ell_s, law.x), law)
+
+
+def _resolving(mixture, ell, a, b, c) -> jax.Array:
+  """Nodes that `moved` would not refuse at any step; their number is rounded up, for few shapes."""
+  if not c.any():
+    return nodes(mixture, 2401)
+  x = nodes(mixture, 401)
+  needed = float(x[-1] - x[0]) * float(jnp.max(0.8 * _steepest(mixture, ell[:-1], a, b, x) / c))
+  count = 401 + 400 * max(0, math.ceil((needed - 400.0) / 400.0))
+  if count > 6001:
+    raise ValueError(f"{count} nodes would be needed to resolve noise of {c.min():.2g}: take "
+                     "fewer steps")
+  return nodes(mixture, count)
+
+
+@jax.jit
+def _steepest(mixture, ell, a, b, x):
+  """The largest |m′| of each step where the law of its level is not negligible, (n,)."""
+  def one(step):
+    ell, a, b = step
+    slope = jax.jvp(lambda y: a * y + b * denoised(mixture, ell, y), (x,), (jnp.ones_like(x),))[1]
+    log_p = _log_density(mixture, ell, x)
+    return jnp.max(jnp.where(log_p > jnp.max(log_p) + math.log(1e-12), jnp.abs(slope), 0.0))
+
+  return jax.lax.map(one, (ell, a, b))

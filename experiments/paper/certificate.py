@@ -1,0 +1,5 @@
+"""Where a trained run breaks duality."""
+
+
+def main(workdir: str) -> None:
+  raise ValueError(f"--workdir {workdir}: not measured yet")
