@@ -1,5 +1,6 @@
 # make demo   train, sample and judge the digits model (about 3 minutes on 2 cores, installation aside)
 # make test   every test
+# make test-browser  the tests of the report's page, in headless Chromium
 # make lint   ruff
 # make bench  speed against the bare network and PyTorch, devices, checkpoints and starts, sweeps
 #             against runs one after another, quality of digits and the 2-D mixture, solvers against
@@ -27,7 +28,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready-$(VERSION)
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check $(if $(LOCK),-c $(LOCK))
 
-.PHONY: demo test lint bench plan lock
+.PHONY: demo test test-browser lint bench plan lock
 
 demo: $(READY)
 	$(RUN) -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits
@@ -36,6 +37,15 @@ demo: $(READY)
 
 test: $(READY)
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+
+# Chromium is the system's own: Debian's, installed only by root and only where there is none.
+test-browser: $(READY)
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	  then apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; \
+	  else echo "test-browser needs chromium: sudo apt-get install chromium"; exit 1; fi
+	$(INSTALL) -e ".[test,browser]"
+	BROWSER_REQUIRED=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest tests/browser
 
 lint: $(READY)
 	$(RUN) -m ruff check .
