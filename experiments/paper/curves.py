@@ -17,6 +17,7 @@ from langevin_jax import mixtures, paths, predictions, samplers
 
 # The paths of Figure 5, and one that differs from VP by its clock alone.
 PATHS = {"VP": paths.vp(), "cosine": paths.cosine(), "VE": paths.ve(), "RF": paths.rectified_flow()}
+LONG = {"VP": "VP-ODE", "cosine": "cosine VP-ODE", "VE": "VE-Karras", "RF": "rectified flow"}
 RHO_MAX, RHO_MIN = 80.0, 0.002
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.paper import curves, densities, part
+from experiments.paper import curves, densities, part, trajectory_figures
 from langevin_jax import mixtures
 
 TEXT = """
@@ -38,11 +38,9 @@ go out again, and such an about-turn counts as turning. The picture by data scal
 matters.
 """.strip()
 
-COLOURS = {"VP": part.ACCENT, "cosine": part.GREY, "VE": part.SECOND, "RF": part.THIRD}
-LONG = {"VP": "VP-ODE", "cosine": "cosine VP-ODE", "VE": "VE-Karras", "RF": "rectified flow"}
 SCALES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 POINT = (1.0, 1.0)  # a deviation of standardised data away in each coordinate
-DRAWN, NOISY = 7, 3  # trajectories in the picture, and how many of them of the SDE
+DRAWN = 7  # trajectories in the picture
 
 
 def measure(setting: part.Setting) -> part.Findings:
@@ -96,7 +94,7 @@ def measure(setting: part.Setting) -> part.Findings:
   titles = {"mixture": f"The mixture {name}: {n} trajectories from one set of noises, mean ± "
                        "standard error", "one point": f"One data point, the same {n} noises"}
   return part.Findings(
-      claims=claims, data=data, captions=_captions(data),
+      claims=claims, data=data, captions=trajectory_figures.captions(data),
       tables=[*(_measures(of[row], average[row], title) for row, title in titles.items()),
               _comparison(name, scales, named)])
 
@@ -150,19 +148,20 @@ def _smaller_curvature(of) -> list[part.Claim]:
   least, error = curves.mean(of[straightest].turning)
   claims = [part.claim(
       "Towards a mixture all trajectories are curved: mean turning in radians of the least curved "
-      f"ones, {LONG[straightest]}", least, error=error, above=3.0 * error, source="§3.2",
+      f"ones, {curves.LONG[straightest]}", least, error=error, above=3.0 * error, source="§3.2",
       by="paper")]
   for name in ("VE", "RF"):
     gap, error = curves.mean(of[name].turning - of["VP"].turning)
     claims.append(part.claim(
-        f"Trajectories of {LONG[name]} have smaller curvature than those of VP: mean paired "
+        f"Trajectories of {curves.LONG[name]} have smaller curvature than those of VP: mean paired "
         "difference of the total turning, in radians", gap, error=error, below=-3.0 * error,
         source="§3.2", by="paper"))
   for name in ("VE", "RF"):
     gap, error = _gap(of, name, lambda g: g.length - g.chord, lambda g: g.chord)
     claims.append(part.claim(
-        f"… and keep closer to their chords: difference between {LONG[name]} and VP in excess "
-        "length over chord", gap, error=error, below=-3.0 * error, source="§3.2", by="paper"))
+        "… and keep closer to their chords: difference between "
+        f"{curves.LONG[name]} and VP in excess length over chord", gap, error=error,
+        below=-3.0 * error, source="§3.2", by="paper"))
   gap, error = _gap(of, "RF", lambda g: g.unevenness, lambda g: g.chord**2)
   return [*claims, part.claim(
       "In its own clock too rectified flow is straighter than VP in VP's: difference of the "
@@ -232,20 +231,15 @@ def _summary(of) -> dict[str, tuple[float, float]]:
   return found
 
 
-def _text(value: tuple[float, float]) -> str:
-  if abs(value[0]) < 1e-9:
-    return "0 to rounding"
-  return f"{part.number(value[0])} ± {part.number(value[1], 2)}"
-
-
 def _measures(of, mean_turning, title) -> part.Table:
   rows = [["path", "total turning, rad", "length / chord − 1", "greatest distance / chord",
            "unevenness / chord² in its own clock"]]
   for name, g in of.items():
-    rows.append([LONG[name], *map(_text, (
+    rows.append([curves.LONG[name], *map(trajectory_figures.estimate, (
         curves.mean(g.turning), curves.ratio(g.length - g.chord, g.chord),
         curves.ratio(g.bulge, g.chord), curves.ratio(g.unevenness, g.chord**2)))])
-  return part.Table(title, [*rows, ["VP-SDE, its mean path", _text(mean_turning), "–", "–", "–"]])
+  rows.append(["VP-SDE, its mean path", trajectory_figures.estimate(mean_turning), *"–––"])
+  return part.Table(title, rows)
 
 
 def _comparison(name, scales, named) -> part.Table:
@@ -253,7 +247,7 @@ def _comparison(name, scales, named) -> part.Table:
   cases = [*named.items(), *((f"{name} × {s:g}", row) for s, row in zip(SCALES, scales, strict=True)
                              if s != 1.0)]
   for case, row in cases:
-    rows.append([case, *(_text(row[k]) for k in (
+    rows.append([case, *(trajectory_figures.estimate(row[k]) for k in (
         "VP", "VE", "RF", "VE − VP", "RF − VP", "VE < VP", "RF < VP"))])
   return part.Table("Total turning in radians by density and by scale of the data: means, paired "
                     "differences, and shares of trajectories", rows)
@@ -274,99 +268,9 @@ def _thinned(x: np.ndarray, every: int) -> np.ndarray:
   return np.round(np.concatenate([x[:-1:every], x[-1:]]), 4).transpose(1, 0, 2)
 
 
-def _captions(data) -> dict[str, str]:
-  unit = {k: data["by_scale"][k][SCALES.index(1.0)] for k in ("VP", "VE", "RF")}
-  turning = ", ".join(f"{LONG[k]} {_text(unit[k])}" for k in ("VP", "VE", "RF"))
-  return {
-      "trajectories":
-          f"Reverse trajectories from the same {DRAWN} noises (one colour each), towards one data "
-          "point (above) and towards the density shown in grey (below), each in its path's own "
-          "state space. Of the SDE {NOISY} are drawn, and the mean paths of all. "
-          f"VE-Karras starts {part.number(curves.RHO_MAX)} deviations away, far outside the frame. "
-          f"Mean total turning below, in radians: {turning}.",
-      "curvature":
-          f"Left: where on the noise axis the direction turns, mean over {data['n']} trajectories "
-          "with bands of one standard error; the area under a curve is its total turning. Middle: "
-          "total turning when the data are scaled against noise of unit scale; error bars, of one "
-          "standard error, are mostly smaller than the points. Right: the length of VP "
-          "trajectories measured in n pieces: an SDE's has no limit."}
-
-
-def figures(data) -> dict[str, part.plt.Figure]:
-  return {"trajectories": _draw_trajectories(data), "curvature": _draw_curvature(data)}
-
-
-def _draw_trajectories(data):
-  half = data["window"]
-  columns = {"SDE": "VP-SDE (η = 1)", **{k: LONG[k] for k in ("VP", "VE", "RF")}}
-  figure, panels = part.plt.subplots(2, 4, figsize=(12, 6.7), sharex=True, sharey=True,
-                                     layout="constrained")
-  for axes_row, (row, drawn) in zip(panels, data["drawn"].items(), strict=True):
-    for axes, (name, title) in zip(axes_row, columns.items(), strict=True):
-      if row == "one point":
-        axes.plot(*data["point"], "o", ms=10, mfc="none", mec=part.INK, zorder=4)
-        axes.set_title(title)
-      else:
-        axes.imshow(data["density"], origin="lower", extent=(-half, half, -half, half),
-                    cmap="Greys", vmax=1.6 * np.max(data["density"]), interpolation="bilinear")
-        axes.set_xlabel("x₁")
-      for i, (colour, curve) in enumerate(zip(part.SERIES, drawn[name], strict=True)):
-        if name == "SDE":
-          axes.plot(*np.transpose(drawn["mean"][i]), color=colour, lw=1.6)
-          if i >= NOISY:
-            continue
-        axes.plot(*np.transpose(curve), color=colour, **(
-            {"lw": 0.5, "alpha": 0.8} if name == "SDE" else {"lw": 1.5}))
-        axes.plot(*curve[0], "o", mfc="white", mec=colour, ms=4, zorder=3)
-        axes.plot(*curve[-1], "o", color=colour, ms=4, zorder=3)
-      axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
-    axes_row[0].set_ylabel(f"{'one data point' if row == 'one point' else 'a mixture'}\nx₂")
-  line = part.plt.Line2D
-  dot = {"ls": "", "marker": "o", "ms": 4, "color": part.INK}
-  figure.legend(handles=[
-      line([], [], **dot | {"mfc": "white"}, label="start: noise"),
-      line([], [], **dot, label="end"),
-      line([], [], **dot | {"mfc": "none", "ms": 10}, label="the data point"),
-      line([], [], color=part.INK, lw=1.5, label="trajectory of an ODE, mean path of the SDE"),
-      line([], [], color=part.INK, lw=0.5, label="trajectory of the SDE")],
-      loc="outside lower center", ncols=5, frameon=False)
-  return figure
-
-
-def _draw_curvature(data):
-  figure, (level, scale, ruler) = part.plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-  for name in ("VP", "VE", "RF"):
-    mean, error = np.transpose(data["by_level"][name])
-    style = {"color": COLOURS[name], "label": LONG[name]}
-    level.plot(data["half_log_snr"], mean, **style)
-    level.fill_between(data["half_log_snr"], mean - error, mean + error, color=COLOURS[name],
-                       alpha=0.25, lw=0)
-    value, error = np.transpose(data["by_scale"][name])
-    scale.errorbar(data["scale"], value, error, marker="o", ms=4, capsize=2, **style)
-  level.set(xlabel="half log-SNR ℓ   (noise ← → data)", ylabel="turning per unit of ℓ, rad")
-  level.set_ylim(bottom=0.0)
-  scale.axhline(np.pi, color=part.GREY, lw=0.8, ls=":", label="about-turn, π")
-  scale.set(xscale="log", xlabel="scale of the data, in units of the noise's",
-            ylabel="total turning, rad")
-  scale.set_xticks(data["scale"], [f"{s:g}" for s in data["scale"]])
-  scale.minorticks_off()
-  scale.set_ylim(bottom=0.0)
-  n = np.asarray(data["rulers"])
-  ruler.errorbar(n, *np.transpose(data["lengths"]), fmt="o", ms=4, capsize=2, color=part.FOURTH,
-                 label="VP-SDE")
-  ruler.plot(n, np.sqrt(0.5 * np.pi * data["span"] * n), color=part.FOURTH, lw=0.8, ls="--",
-             label="√(π T n/2), noise alone")
-  ruler.errorbar(data["ode_rulers"], *np.transpose(data["ode_lengths"]), fmt="s", ms=4, capsize=2,
-                 color=COLOURS["VP"], label="VP-ODE")
-  ruler.set(xscale="log", yscale="log", xlabel="number of pieces n", ylabel="mean length")
-  for axes in (level, scale, ruler):
-    axes.legend(frameon=False, fontsize=8)
-  return figure
-
-
 PART = part.Part(
     name="trajectories", title="Figure 5 — Reverse trajectories, and how much they bend", text=TEXT,
-    measure=measure, figures=figures, x64=True)
+    measure=measure, figures=trajectory_figures.figures, x64=True)
 
 if __name__ == "__main__":
   part.main(PART)
