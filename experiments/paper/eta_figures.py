@@ -126,6 +126,8 @@ def _quality(data):
           panel.errorbar(place, means[some], errors[some], fmt=style, markersize=4, color=colour,
                          label=f"{calls} calls" if group is constant else None)
       panel.set(title=f"{model}, {method}", yscale="log", xticks=[*etas, *_places(data, others)])
+      panel.set_yticks(_YTICKS, [f"{tick:g}" for tick in _YTICKS])
+      panel.minorticks_off()
       panel.set_xticklabels([*(f"{eta:g}" for eta in etas),
                              *(_letter(data["names"][i]) for i in others)])
   for panel in axes[-1]:
@@ -137,6 +139,7 @@ def _quality(data):
   return figure
 
 
+_YTICKS = (0.05, 0.1, 0.2, 0.5)
 _ETA_LABEL = "stochasticity η      (h, m, l: η = 1 at high, middle, low noise only)"
 
 

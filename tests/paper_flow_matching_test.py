@@ -1,0 +1,78 @@
+"""Questions 2 and 4: one gradient for five readings, and the pieces that the parts are made of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.paper import densities, eta_runs, heads, planned, readings
+from langevin_jax import mixtures, paths, samplers
+
+
+def _data(dtype):
+  return jnp.asarray(np.random.default_rng(0).standard_normal((64, 2)), dtype)
+
+
+def test_five_readings_and_the_papers_three_losses_have_one_gradient(x64):
+  found = readings.differences(
+      jax.random.key(0), _data(jnp.float64), rho_min=0.01, rho_max=100.0, double=True)
+  assert set(readings.HEADS) < set(found) and len(found) == len(readings.HEADS) + 3
+  assert max(found.values()) < 1e-12
+
+
+def test_readings_of_the_librarys_mlp_have_one_gradient_in_single_precision():
+  found = readings.differences(
+      jax.random.key(1), _data(jnp.float32), rho_min=0.01, rho_max=100.0, double=False)
+  assert max(found.values()) < 1e-5
+  # They are different functions with a common gradient, not one function computed five times.
+  assert sum(value > 0.0 for value in found.values()) == len(readings.HEADS) - 1
+
+
+def test_customary_objectives_are_what_their_fields_say():
+  ells = np.linspace(-4.6, 4.6, 201).astype(np.float32)
+  configs = heads.configs(fast=True)
+  counted = {head: heads.objective(configs[heads.Arm(head, heads.CUSTOMARY)], ells)
+             for head in readings.HEADS}
+  ratio = lambda values, expected: np.ptp(values / expected) / np.mean(values / expected)
+  # λ = σ² at geometric levels is maximum likelihood; v on cosine and flow matching count ρ alike.
+  assert ratio(counted["score"], np.ones_like(ells)) < 1e-5
+  assert ratio(counted["v"], np.exp(-ells)) < 1e-4
+  assert ratio(counted["velocity"], np.exp(-ells)) < 1e-4
+  for head in readings.HEADS:
+    config = configs[heads.Arm(head, heads.LIKELIHOOD)]
+    assert ratio(heads.objective(config, ells), np.ones_like(ells)) < 1e-5
+
+
+def test_arms_differ_in_objective_and_path_alone():
+  first, *others = heads.configs(fast=False).values()
+  for config in others:
+    assert (config.network, config.training) == (first.network, first.training)
+
+
+def test_planned_numbers_make_the_samples_of_the_sampler_itself():
+  mixture, path = densities.load("gaussian").plane, paths.cosine()
+  denoise, key = mixtures.denoiser(mixture, path), jax.random.key(2)
+  grid = samplers.karras(6, rho_min=0.05, rho_max=20.0)
+  etas = (0.0, 0.7)
+  plans = planned.stacked([planned.plan(path, samplers.multistep(2, eta), grid) for eta in etas])
+  x = jax.jit(lambda plans: jax.lax.map(lambda plan: planned.run(
+      plan, key, denoise.at, shape=(5, 2), method=samplers.multistep(2, 1.0)), plans))(plans)
+  for eta, found in zip(etas, x, strict=True):
+    expected = samplers.sample(key, denoise, path, shape=(5, 2), grid=grid,
+                               method=samplers.multistep(2, eta))
+    np.testing.assert_allclose(found, expected, atol=5e-6)
+
+
+def test_noise_of_a_process_adds_up_over_its_windows():
+  everywhere = eta_runs.Process("", 1.0)
+  cut = [eta_runs.Process("", 1.0, low, high) for low, high in ((0.0, 0.2), (0.2, 2.0), (2.0, 1e9))]
+  assert sum(p.noise() for p in cut) == pytest.approx(everywhere.noise())
+  ell = jnp.linspace(-4.0, 4.0, 9)
+  np.testing.assert_array_equal(sum(p.stochasticity()(ell) for p in cut), np.ones(9))
+
+
+def test_deviations_count_from_the_null_band():
+  mixture = densities.load("gaussian").plane
+  judge = planned.judge(mixture, jax.random.key(3), 0.0, 50, repeats=10)
+  assert planned.deviation(judge, np.exp(judge.mean)) == pytest.approx(0.0, abs=1e-9)
+  assert planned.deviation(judge, planned.distance(judge.exact, np.full((50, 2), 3.0))) > 4.0
