@@ -257,18 +257,19 @@ def _draw_triangle(found):
   figure, grid = part.plt.subplots(2, 3, figsize=(12.5, 8.2), sharex=True, sharey=True)
   ell, d, eta = found["ell"], found["d"], found["eta"]
   budget = (1.0 + eta**2) * d
-  where = {"before": (grid[1, 0], "p_ℓ: x", "here", part.INK),
-           "between": (grid[0, 1], "p_{ℓ−d}: one forward step", "there", part.THIRD),
-           "after": (grid[1, 2], "p_ℓ: forward, then reverse", "here", part.SECOND),
-           "langevin": (grid[1, 1], "p_ℓ: one Langevin step", "here", part.ACCENT)}
+  where = {"before": (grid[1, 0], r"$x \sim p_\ell$", "here", part.INK),
+           "between": (grid[0, 1], r"one forward step: $p_{\ell-d}$", "there", part.THIRD),
+           "after": (grid[1, 2], r"forward, then reverse: $p_\ell$", "here", part.SECOND),
+           "langevin": (grid[1, 1], r"one Langevin step: $p_\ell$", "here", part.ACCENT)}
   few = slice(0, 6)
   for name, (axes, title, level, colour) in where.items():
     plane.draw_contours(axes, found[level])
     x = np.array(found["clouds"][name])
     axes.scatter(*x.T, s=4, color=colour, alpha=0.35, lw=0)
     axes.scatter(*x[few].T, s=34, c=part.SERIES[:6], edgecolor="white", zorder=4)
-    axes.set(title=title, aspect="equal", xlabel="first coordinate",
-             ylabel="second coordinate")
+    axes.set(title=title, aspect="equal", xlabel="first coordinate")
+    if name in ("before", "between"):
+      axes.set_ylabel("second coordinate")
   for axes in (grid[0, 0], grid[0, 2]):
     axes.axis("off")
   figure.tight_layout(h_pad=3.0, w_pad=3.0)
@@ -283,7 +284,7 @@ def _draw_triangle(found):
   arrow((top.x1 + 0.02, (top.y0 + top.y1) / 2), ((right.x0 + right.x1) / 2, right.y1 + 0.05),
         part.SECOND)
   y = (left.y0 + left.y1) / 2
-  arrow((left.x1 + 0.005, y), (middle.x0 - 0.05, y), part.ACCENT)
+  arrow((left.x1 + 0.004, y), (middle.x0 - 0.012, y), part.ACCENT)
   figure.text(left.x0, top.y1 - 0.06, f"forward\nSTEP(−d, d), d = {d:g}", color=part.THIRD,
               fontsize=13)
   figure.text(right.x0 + 0.06, top.y1 - 0.06, f"reverse\nSTEP(d, η²d), η = {eta:g}",
@@ -317,6 +318,7 @@ def _draw_distance(single, many):
            title=f"steps of a total budget {TOTAL}, ℓ = {many['ell']:g}")
   for axes in panels:
     axes.legend(frameon=False, fontsize=8)
+    axes.minorticks_off()
   figure.tight_layout()
   return figure
 
