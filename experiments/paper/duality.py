@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import cli, distances
+from experiments import cli, distances, runs, workers
 from experiments.paper import certificate, laws, part
 from langevin_jax import mixtures, paths, predictions, samplers
 from langevin_jax.samplers import levels, sampling
@@ -260,18 +260,18 @@ def line_claims(line: dict) -> list[part.Claim]:
           source="MATH §6, §10") for s, said in enumerate((
               "STEP", "Table 4's equations by Euler–Maruyama in the path's own time"))),
       part.claim(
-          "On one grid STEP has one law, whatever the path: VP's and VE's KL differ, at any level "
-          "and η, by at most", np.abs(kl[0, own["VP"]] - kl[0, own["VE"]]).max(), below=1e-12,
-          source="Table 2"),
+          "On one grid STEP has one law, whatever the path: largest difference of VP's and VE's "
+          "KL, over levels and η, in nats.",
+          np.abs(kl[0, own["VP"]] - kl[0, own["VE"]]).max(), below=1e-12, source="Table 2"),
       part.claim(
           "The ODE row of Table 4 by Euler is STEP at Λ = 0 (DDIM) for VE and for rectified flow: "
-          "their KL differ by at most", max(ode), below=1e-9, source="Table 4, MATH §1"),
+          "largest difference of KL, nats.", max(ode), below=1e-9, source="Table 4, MATH §1"),
       part.claim(
           "At η = 1 the laws of the ends differ by less than the processes do, by the bound "
           "Σ∫e^{2ℓ}(mmse(ℓ_i) − mmse(ℓ))dℓ: largest ratio, over paths and numbers of steps.",
           (end[0, :, line["etas"].index(1.0)] / bound).max(), below=1.0, source="eq. 17, MATH §8"),
       part.claim(
-          "None of a law leaves the nodes it is summed on, in the finest runs: at the most",
+          "No law leaves the nodes it is summed on: largest part that does, in the finest runs.",
           line["outside"], below=1e-6, source="quadrature")]
 
 
@@ -487,10 +487,13 @@ little is left when the data's mean and variance are put into the start, is the 
 
 
 def main() -> None:
-  if not _WORKDIR.value:
+  if flags.FLAGS.until_stdin_closes:
+    workers.end_with_stdin()
+  runs.keep_compiled()
+  if _WORKDIR.value:
+    certificate.main(_WORKDIR.value, part.options())
+  else:
     part.said(part.run(PART, part.options()))
-    return
-  certificate.main(_WORKDIR.value)
 
 
 if __name__ == "__main__":
