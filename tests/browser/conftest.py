@@ -54,7 +54,7 @@ def open_page(browser, address):
   """
   contexts, complaints = [], []
 
-  def open_(width: int = 1280, height: int = 900, **options):
+  def open_(width: int = 920, height: int = 700, **options):
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     contexts.append(context)
     page = context.new_page()

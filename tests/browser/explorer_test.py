@@ -64,14 +64,20 @@ def on_page(page, **settings):
   return np.asarray(found["states"]), np.asarray(found["t"], float)
 
 
+def program(name, noisy):
+  """The library's run and the noise of a key, compiled once for all plans of one kind of method."""
+  # Both are one call a step without history, and differ in their plans alone.
+  return _program("step" if name == "euler_maruyama" else name, noisy)
+
+
 @functools.cache
 def _program(name, noisy):
-  """The library's run and the noise of a key, compiled once for all plans of one kind of method."""
   method = samplers.heun() if name == "heun" else METHODS[name](1.0 if noisy else 0.0)
   denoise = mixtures.denoiser(mixture(), paths.vp())
   like = jax.ShapeDtypeStruct((PARTICLES, 2), jnp.float64)
 
-  @jax.jit
+  # Compiling takes longer than running: little optimisation.
+  @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
   def run(planned, key, initial):
     # As `run` draws it: draw 0 of step i.
     steps = sampler_noise.split(key)[1]
@@ -121,7 +127,7 @@ def test_reverse_runs_are_the_librarys(numbers, path, x64):
     method = samplers.heun() if name == "heun" else METHODS[name](ETAS[eta])
     planned, _ = sampling.plan(along, method, lambda path, rho=rho[grid]: rho)
     initial = planned.levels.scale[0] * np.random.default_rng(seed).normal(size=(PARTICLES, 2))
-    run, noise = _program(name, eta[0] > 0)(planned, key, initial)
+    run, noise = program(name, eta[0] > 0)(planned, key, initial)
     states, t = on_page(numbers, process="reverse", path=path, eta=eta[0], schedule=eta[1],
                         method=name, grid=grid, initial=initial, noise=noise)
     np.testing.assert_allclose(t, run.t, rtol=1e-12, atol=1e-15)
@@ -231,6 +237,11 @@ def drawn(page, canvas="#plane"):
   return page.evaluate("s => document.querySelector(s).toDataURL()", canvas)
 
 
+def evidence(page):
+  """What the page shows, apart from its controls."""
+  return page.inner_text("#stage"), page.inner_text("#triangle table"), drawn(page)
+
+
 def settled(page):
   page.evaluate("() => new Promise((done) => requestAnimationFrame("
                 "() => requestAnimationFrame(done)))")
@@ -247,7 +258,7 @@ def test_every_slider_choice_and_box_works_by_keyboard(page):
         continue
       moved.add(name)
       look = control.evaluate("e => e.type === 'checkbox' ? e.checked : e.value")
-      before = page.inner_text("body"), drawn(page), drawn(page, "#chart")
+      before = evidence(page)
       control.focus()
       for key in ("Space",) if control.get_attribute("type") == "checkbox" else (
           "ArrowRight", "ArrowDown", "ArrowRight"):
@@ -256,7 +267,7 @@ def test_every_slider_choice_and_box_works_by_keyboard(page):
         if control.evaluate("e => e.type === 'checkbox' ? e.checked : e.value") != look:
           break
       assert control.evaluate("e => e.type === 'checkbox' ? e.checked : e.value") != look, name
-      assert (page.inner_text("body"), drawn(page), drawn(page, "#chart")) != before, name
+      assert evidence(page) != before, name
   assert moved == set(page.evaluate(
       "[...document.querySelectorAll('[data-key]')].map((e) => e.dataset.key)")) | {"time"}
   for name in ("process", "path"):
@@ -270,17 +281,22 @@ def test_every_slider_choice_and_box_works_by_keyboard(page):
 
 
 def test_every_control_works_by_mouse(page):
+  moved = set()
   for name in ("process", "path"):
     for choice in page.locator(f"input[name={name}]").all():
       choice.click()
       settled(page)
       assert choice.is_checked()
-      for slider in page.locator("input[type=range]:visible").all() if name == "process" else ():
+      for slider in page.locator("input[type=range]:visible").all():
+        if slider.get_attribute("id") in moved:
+          continue
+        moved.add(slider.get_attribute("id"))
         box, before = slider.bounding_box(), slider.input_value()
         share = 0.05 if float(before) > np.mean([float(slider.get_attribute(a))
                                                  for a in ("min", "max")]) else 0.95
         slider.click(position={"x": share * box["width"], "y": box["height"] / 2})
         assert slider.input_value() != before, slider.get_attribute("id")
+  assert len(moved) == page.locator("input[type=range]").count()
   for box in page.locator("input[type=checkbox]").all():
     was = box.is_checked()
     box.click()
@@ -433,3 +449,18 @@ def test_modules_that_cannot_be_put_together_are_refused(tmp_path, monkeypatch):
     (tmp_path / "b.js").write_text('import * as a from "./a.js";\n')
     with pytest.raises(ValueError, match=match if name != "a" else "import each other: a → b → a"):
       explorer.script(name)
+
+
+def test_the_triangle_closes_for_every_step_and_stochasticity(page):
+  for rungs, length, eta in itertools.product((1, 3), (0.05, 2), (0, 0.7, 2)):
+    for key, value in (("rungs", rungs), ("length", length), ("eta", eta)):
+      set_to(page, key, value)
+    settled(page)
+    rows = [row.split("\t") for row in page.inner_text("#rows").splitlines()]
+    assert len(rows) == 3 * rungs
+    # x₀′ … of the way round, and of the Langevin steps: the same places, Λ added up.
+    around, at_once = rows[rungs:2 * rungs], rows[2 * rungs:]
+    assert [row[3] for row in around] == [row[3] for row in at_once]
+    budgets = [float(row[2].replace("−", "-")) for row in at_once]
+    np.testing.assert_allclose(
+        budgets, (1 + eta**2) * length * np.arange(1, rungs + 1), rtol=6e-3)

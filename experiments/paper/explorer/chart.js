@@ -5,7 +5,7 @@ import * as draw from "./draw.js";
 /** `results[i]` is {value, low, middle, high}, or missing while it is being measured. */
 export function distances(canvas, results, steps, now) {
   const {pen, width, height} = draw.sheet(canvas), colour = draw.colours();
-  const left = 46, right = width - 10, upper = 10, lower = height - 34;
+  const left = 46, right = width - 10, upper = 24, lower = height - 34;
   const known = results.filter(Boolean);
   const values = known.flatMap(({value, low, high}) => [value, low, high]).filter((v) => v > 0);
   const ends = [Math.min(...values), Math.max(...values)].map(Math.log10);
@@ -17,6 +17,9 @@ export function distances(canvas, results, steps, now) {
   pen.fillStyle = colour.muted;
   pen.strokeStyle = colour.line;
   pen.lineWidth = 1;
+  pen.textAlign = "left";
+  pen.textBaseline = "top";
+  pen.fillText("sliced W₂, data units at unit scale", 4, 2);
   pen.textAlign = "right";
   pen.textBaseline = "middle";
   for (let power = Math.floor(bottom); power <= top; power++) {

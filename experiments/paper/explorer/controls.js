@@ -1,22 +1,6 @@
 /** Inputs of the page as the fields of its state, both ways, and the words beside them. */
 
-const minus = (text) => text.replace("-", "−");
-
-/** A number in few digits. */
-export function brief(value, digits = 3) {
-  if (value === Infinity) return "∞";
-  if (value === -Infinity) return "−∞";
-  if (!Number.isFinite(value)) return "–";
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  if (size < 1e-3 || size >= 1e5) {
-    const [mantissa, power] = value.toExponential(1).split("e");
-    return `${minus(mantissa)}·10${[...minus(String(Number(power)))].map(raised).join("")}`;
-  }
-  return minus(String(Number(value.toPrecision(digits))));
-}
-
-const raised = (digit) => digit === "−" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(digit)];
+import * as words from "./words.js";
 
 const LOGARITHMIC = new Set(["rhoMax", "rho", "budget"]);
 
@@ -62,7 +46,7 @@ export function show(state) {
     }
     const said = input.parentElement.querySelector("output");
     if (said && input.type === "range") {
-      said.textContent = brief(valueOf(state, key));
+      said.textContent = words.brief(valueOf(state, key));
       input.setAttribute("aria-valuetext", said.textContent);
     }
   }

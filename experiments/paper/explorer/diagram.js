@@ -1,5 +1,7 @@
 /** The paper's triangle (Figures 4, 6, 7) as a drawing: rows are noise levels, arrows are steps. */
 
+import * as words from "./words.js";
+
 const NAMESPACE = "http://www.w3.org/2000/svg";
 
 function element(parent, name, attributes, text) {
@@ -24,18 +26,19 @@ function arrow(parent, kind, from, to, gap) {
 }
 
 /**
- * Draws `ladder` (triangle.js). `names` are {times: text of each level, length: d, kick: η²d}, as
- * text; what the drawing shows is also said in the table beside it.
+ * Draws a triangle of `rungs` steps. `said` are {times: of each level, length: d, kick: η²d, budget:
+ * of the whole, title} as text; the table beside it says the same.
  */
-export function show(svg, ladder, names) {
-  const rungs = ladder.rows.length, width = 440, step = rungs === 1 ? 190 : 400 / (rungs + 1);
+export function show(svg, rungs, said) {
+  const width = 490, step = rungs === 1 ? 190 : 400 / (rungs + 1);
   const height = 92 + rungs * step;
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
+  element(svg, "title", {id: "diagram-title"}, said.title);
   const gap = 17;
   const place = (k, side) => {
     const share = (rungs - k) / rungs;
-    return {x: 240 + side * 140 * share, y: height - 50 - k * step};
+    return {x: 240 + side * 130 * share, y: height - 50 - k * step};
   };
   for (let k = 0; k <= rungs; k++) {
     const {y} = place(k, 0);
@@ -50,9 +53,9 @@ export function show(svg, ladder, names) {
     for (const side of k === rungs ? [0] : [-1, 1]) {
       const {x, y} = place(k, side);
       element(svg, "circle", {class: "node", cx: x, cy: y, r: gap});
-      element(svg, "text", {class: "name", x, y: y + 5}, side > 0 ? `x${sub(k)}′` : `x${sub(k)}`);
+      element(svg, "text", {class: "name", x, y: y + 5}, words.node(k, side > 0 ? "′" : ""));
     }
-    element(svg, "text", {class: "level", x: 2, y: place(k, 0).y - 5}, names.times[k]);
+    element(svg, "text", {class: "level", x: 2, y: place(k, 0).y - 5}, said.times[k]);
   }
   const label = (k, side, dx, anchor, kind, text) => {
     const from = place(k, side), to = place(k + 1, side);
@@ -61,13 +64,11 @@ export function show(svg, ladder, names) {
     element(svg, "text", {class: "numbers", x: (from.x + to.x) / 2 + dx,
       y: (from.y + to.y) / 2 + 12, "text-anchor": anchor}, text[1]);
   };
-  label(0, -1, -14, "end", "forward", ["forward", `h −${names.length}`]);
-  label(0, 1, 14, "start", "reverse", ["reverse", `h +${names.length}`]);
+  label(0, -1, -14, "end", "forward", ["forward", `h −${said.length}, Λ ${said.length}`]);
+  label(0, 1, 14, "start", "reverse", ["reverse", `h +${said.length}, Λ ${said.kick}`]);
   const bottom = place(0, 0);
   element(svg, "text", {class: "word langevin", x: 240, y: bottom.y + 22,
     "text-anchor": "middle"}, "Langevin: the identity");
   element(svg, "text", {class: "numbers", x: 240, y: bottom.y + 39, "text-anchor": "middle"},
-    `h 0, Λ ${names.budgets[0]}`);
+    `h 0, Λ ${said.budget}`);
 }
-
-const sub = (k) => String.fromCharCode(0x2080 + k);

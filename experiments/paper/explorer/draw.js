@@ -125,6 +125,16 @@ export function dots(pen, at, states, colour, ring, radius = 2.1) {
   }
 }
 
+export function rings(pen, at, places, radius, colour) {
+  pen.strokeStyle = colour;
+  pen.lineWidth = 1.5;
+  for (const [x, y] of places) {
+    pen.beginPath();
+    pen.arc(at.x(x), at.y(y), radius, 0, 2 * Math.PI);
+    pen.stroke();
+  }
+}
+
 /** A round step of 1, 2 or 5 × 10ⁿ that goes about `count` times into `range`. */
 export function roundStep(range, count) {
   const raw = range / count, power = 10 ** Math.floor(Math.log10(raw)), lead = raw / power;
