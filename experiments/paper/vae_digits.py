@@ -1,0 +1,201 @@
+"""A VAE and a diffusion model of handwritten digits, given their labels.
+
+Both are of the digits blurred by a quarter of a grey level, in standard units. The truth is not
+known: likelihoods of held-out digits and samples are compared, and gaps by the one estimator.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import classifier, data, distances, reverse, runs
+from experiments.paper import part, trained, vae_bounds, vae_plane, vae_training
+from langevin_jax import likelihood, networks, paths, samplers
+
+RHO_MAX = 20.0
+PATH = paths.ve()
+_BLUR = 0.25  # of a grey level, as for likelihoods of discrete data
+SETS = 2  # of samples, each held against another half of the real digits
+_PARTS = 4  # of the digits for the continuous bound, each with noise levels of its own
+
+
+class Sizes(NamedTuple):
+  """How much is spent. digits: held out (the others are to stop the VAE by); counts: the K of L_K.
+
+  chain: steps of the chain that is weighed `chain_counts` times; ladder: steps of those of which
+  only the ELBO is taken; levels and flow_steps: of the continuous bound and of the ODE; samples: of
+  a set; judge_steps: of the classifier.
+  """
+
+  seeds: int
+  steps: int
+  batch: int
+  digits: int
+  counts: tuple[int, ...]
+  chain: int
+  chain_counts: tuple[int, ...]
+  ladder: tuple[int, ...]
+  levels: int
+  flow_steps: int
+  samples: int
+  judge_steps: int
+
+
+FULL = Sizes(
+    seeds=2, steps=3000, batch=128, digits=128, counts=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+    chain=64, chain_counts=(1, 2, 4, 8, 16), ladder=(16, 32, 128, 256), levels=64, flow_steps=24,
+    samples=898, judge_steps=1000)
+FAST = Sizes(
+    seeds=1, steps=100, batch=128, digits=32, counts=(1, 2, 4, 8, 16, 32), chain=8,
+    chain_counts=(1, 2), ladder=(), levels=8, flow_steps=6, samples=60, judge_steps=80)
+
+
+def model(dataset: data.Dataset) -> networks.VAE:
+  """The VAE of the digits: two MLPs of 256 units, sixteen latents."""
+  return networks.VAE(shape=dataset.train.shape[1:], latent=16, width=256, depth=2,
+                      num_classes=dataset.num_classes)
+
+
+def measure(setting: part.Setting) -> dict[str, Any]:
+  """Everything the part says of the digits, as numbers and arrays."""
+  size = FAST if setting.fast else FULL
+  workdir = trained.digits(setting)
+  found, facts = trained.model(workdir), trained.facts(workdir)
+  dataset = found.run.dataset
+  rho_min = _BLUR / float(dataset.scale)
+  key_vae, key_x, key_weights, key_chain, key_samples = jax.random.split(
+      jax.random.key(setting.seed), 5)
+  vae = vae_training.train(
+      jax.random.split(key_vae, size.seeds), model(dataset), dataset.train, dataset.train_labels,
+      watched=(dataset.test[size.digits:], dataset.test_labels[size.digits:]), rho_min=rho_min,
+      steps=size.steps, batch_size=size.batch, learning_rate=1e-3)
+  clean, labels = dataset.test[:size.digits], jnp.asarray(dataset.test_labels[:size.digits])
+  x = jnp.asarray(clean)
+  x = x + rho_min * jax.random.normal(key_x, x.shape)
+  return {
+      "sizes": size._asdict(), "facts": facts, "rho_min": rho_min,
+      "vae_parameters": vae.parameters, "vae_batch": size.batch,
+      "vae_decoder_parameters": vae_training.count(vae.params["decoder"]) // size.seeds,
+      "vae_seconds": vae.seconds / size.seeds,
+      "vae_elbo": vae.elbo, "vae_watched": vae.watched, "vae_best": vae.best,
+      **_vae(key_weights, size, model(dataset), vae.params, x, labels),
+      **_diffusion(key_chain, size, found, clean, x, labels, rho_min),
+      **_samples(key_samples, size, found, model(dataset), vae.params)}
+
+
+def _vae(key, size, vae, params, x, labels) -> dict[str, Any]:
+  bounds = np.asarray(jax.jit(lambda key, params: jax.lax.map(
+      lambda kp: vae_bounds.bounds(vae_bounds.of_vae(
+          kp[0], vae, kp[1], x, labels, draws=size.counts[-1], at_once=min(16, size.counts[-1])),
+          size.counts),
+      (jax.random.split(key, size.seeds), params)))(key, params), np.float64)
+  return {"vae_gap": vae_plane.over_seeds(bounds[:, 1:] - bounds[:, :1]),
+          "vae_elbo_nats": vae_plane.over_seeds(-bounds[:, 0]),
+          "vae_iw_nats": vae_plane.over_seeds(-bounds[:, -1]),
+          "vae_std": float(np.exp(np.asarray(params["log_std"])).mean())}
+
+
+def _diffusion(key, size, found, clean, x, labels, rho_min) -> dict[str, Any]:
+  """The network's chain by importance weights, its ELBO by number of steps, and its limits."""
+  moments = data.moments(found.run.dataset)
+  ends = {"batch_axes": 1, "moments": moments, "rho_min": rho_min, "rho_max": RHO_MAX}
+  network = lambda labels: reverse.denoiser(found.run, found.params, PATH, labels)
+  grid = lambda steps: samplers.uniform_half_log_snr(steps + 1, rho_min=rho_min, rho_max=RHO_MAX)
+  key_weights, key_ladder, key_bound, key_flow = jax.random.split(key, 4)
+
+  def weights(key, steps, draws):
+    return jax.jit(lambda key: vae_bounds.of_chain(
+        key, network(labels), PATH, grid(steps), x, draws=draws, moments=moments))(key)
+
+  bounds = np.asarray(vae_bounds.bounds(
+      weights(key_weights, size.chain, size.chain_counts[-1]), size.chain_counts), np.float64)
+  ladder = {size.chain: -bounds[0]} | {
+      steps: -np.asarray(weights(own, steps, 1)[0], np.float64)
+      for own, steps in zip(jax.random.split(key_ladder, max(len(size.ladder), 1)), size.ladder,
+                            strict=False)}
+  parts = lambda a: jnp.asarray(a).reshape(_PARTS, -1, *a.shape[1:])
+  bound = jax.jit(lambda keys, x, labels: jax.lax.map(lambda one: likelihood.bound(
+      one[0], network(one[2]), PATH, one[1], draws=size.levels, **ends), (keys, x, labels)))(
+          jax.random.split(key_bound, _PARTS), parts(clean), parts(labels))
+  flow = -np.asarray(jax.jit(lambda keys: likelihood.log_prob(
+      keys, network(labels), PATH, x, steps=size.flow_steps, divergence="hutchinson", **ends))(
+          jax.random.split(key_flow, len(x))), np.float64)
+  # Digits of a part share their levels: the parts are what is independent.
+  bound = np.asarray(bound, np.float64)
+  limit = [float(bound.mean()), float(
+      max(bound.mean(1).std(ddof=1) / np.sqrt(_PARTS), bound.std(ddof=1) / np.sqrt(bound.size)))]
+  between = (bound - np.asarray(flow).reshape(bound.shape)).mean(1)
+  return {
+      "chain_gap": [vae_plane.estimate(g) for g in bounds[1:] - bounds[:1]],
+      "chain_elbo_nats": vae_plane.estimate(-bounds[0]),
+      "chain_iw_nats": vae_plane.estimate(-bounds[-1]),
+      "ladder": sorted(ladder), "ladder_nats": [
+          vae_plane.estimate(ladder[steps]) for steps in sorted(ladder)],
+      # The same digits at both ends: what the steps cost is known better than either.
+      "ladder_over": [vae_plane.estimate(ladder[steps] - bound.reshape(-1))
+                      for steps in sorted(ladder)],
+      "continuous_nats": limit, "flow_nats": vae_plane.estimate(flow),
+      "continuous_over_flow": vae_plane.estimate(between)}
+
+
+def _samples(key, size, found, vae, params) -> dict[str, Any]:
+  """FID, C2ST and label agreement as `experiments.evaluate` has them; pictures, by class."""
+  run, dataset = found.run, found.run.dataset
+  judge = classifier.train(dataset.train, dataset.train_labels, num_classes=dataset.num_classes,
+                           seed=run.config.seed, steps=size.judge_steps)
+  real = np.concatenate([dataset.train, dataset.test])
+  real_labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+  n = min(size.samples, len(real) // 2)
+
+  @jax.jit
+  def of_vae(key, params, labels):
+    key_z, key_x = jax.random.split(key)
+    z = jax.random.normal(key_z, (len(labels), vae.latent))
+    p = vae.apply({"params": params}, z, labels, method="decode")
+    return p.mean, vae_plane.drawn(key_x, p)
+
+  rows, pictures = {}, {}
+  labels = [runs.data_labels(run, n, i) for i in range(SETS)]
+  drawn = data.standardise(reverse.draw(
+      run, found.params, run.config.sampling, run.path, np.concatenate(labels),
+      seed=run.config.seed), dataset.mean, dataset.scale)
+  for i, own in enumerate(jax.random.split(key, SETS)):
+    order = np.random.default_rng([run.config.seed, i]).permutation(len(real))
+    half, other = order[:n], order[len(real) // 2:][:n]
+    seed = i % size.seeds
+    mean, noisy = of_vae(own, jax.tree.map(lambda leaf, seed=seed: leaf[seed], params),
+                         jnp.asarray(labels[i]))
+    sets = {
+        "VAE, decoder’s mean": (_grey(dataset, mean), labels[i]),
+        "VAE, decoder’s draw": (_grey(dataset, noisy), labels[i]),
+        "diffusion": (drawn[n * i:n * (i + 1)], labels[i]),
+        "real": (real[other], real_labels[other])}
+    features = classifier.features(judge, real[half])
+    for name, (images, given) in sets.items():
+      flat = lambda a: a.reshape(len(a), -1)
+      rows.setdefault(name, []).append({
+          "FID": distances.frechet(features, classifier.features(judge, images)),
+          "C2ST accuracy": distances.c2st(flat(real[half]), flat(images), seed=i),
+          "label agreement": classifier.label_agreement(judge, images, given)})
+      pictures.setdefault(name, _by_class(dataset, images, given))
+  return {
+      "distances": {name: {metric: vae_plane.estimate([row[metric] for row in sets])
+                           for metric in sets[0]} for name, sets in rows.items()},
+      "judged": n, "pictures": pictures, "sampler_steps": run.config.sampling.steps}
+
+
+def _grey(dataset: data.Dataset, x: jax.Array) -> np.ndarray:
+  """Samples as the runner gives them: whole grey levels of the data's range; in standard units."""
+  levels = np.clip(np.round(data.restore(dataset, np.asarray(x))), *dataset.value_range)
+  return data.standardise(levels, dataset.mean, dataset.scale)
+
+
+def _by_class(dataset, images, labels, columns: int = 5) -> np.ndarray:
+  """(classes, columns, h, w) whole grey levels; black where a class has fewer."""
+  sheet = np.zeros((dataset.num_classes, columns, *images.shape[1:3]), int)
+  for label in range(dataset.num_classes):
+    some = images[np.flatnonzero(labels == label)[:columns]]
+    sheet[label, :len(some)] = np.round(data.restore(dataset, some))[..., 0]
+  return sheet

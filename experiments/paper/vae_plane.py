@@ -1,0 +1,238 @@
+"""A VAE and a diffusion model of one mixture in the plane, where both can be held to the truth."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import data, distances, exact, reverse
+from experiments.paper import part, trained, vae_bounds, vae_training
+from langevin_jax import likelihood, mixtures, networks, paths, predictions, samplers
+from langevin_jax.networks import vae as vae_lib
+
+RHO_MIN, RHO_MAX = 0.05, 20.0  # the data are blurred by ρ_min for both models; of the chain's grid
+PATH = paths.ve()
+# Of about as many parameters as the diffusion model; a latent in the plane can be integrated over.
+MODEL = networks.VAE(shape=(2,), latent=2, width=128, depth=3)
+
+
+class Sizes(NamedTuple):
+  """How much is spent. points: held out, of them `weighed` by importance; counts: the K of L_K.
+
+  chain: steps of the network's chain, one of the `ladder`; ledger: options of `likelihood.ledger`;
+  nodes: an axis of the latent plane; samples: of a set, of them `compared` where that is dear.
+  """
+
+  seeds: int
+  steps: int
+  points: int
+  weighed: int
+  counts: tuple[int, ...]
+  chain: int
+  chain_counts: tuple[int, ...]
+  ladder: tuple[int, ...]
+  ledger: dict[str, int]
+  nodes: int
+  samples: int
+  compared: int
+  flow_steps: int
+
+
+FULL = Sizes(
+    seeds=3, steps=8000, points=1024, weighed=256, counts=(1, 4, 16, 64, 256, 1024, 4096), chain=64,
+    chain_counts=(1, 4, 16, 64), ladder=(4, 8, 16, 32, 64, 128, 256, 512, 1024),
+    ledger={"bins": 32, "draws_per_bin": 2, "repeats": 16}, nodes=600, samples=10_000,
+    compared=1000, flow_steps=20)
+FAST = Sizes(
+    seeds=2, steps=300, points=192, weighed=64, counts=(1, 4, 16, 64), chain=32,
+    chain_counts=(1, 4, 16), ladder=(32, 256),
+    ledger={"bins": 16, "draws_per_bin": 1, "repeats": 8}, nodes=150, samples=1000, compared=200,
+    flow_steps=10)
+_LEDGER_POINTS = 2048
+_WATCHED = 1024  # held out, to stop the VAE by
+
+
+def grid(steps: int) -> samplers.Grid:
+  """`steps` steps, even in ℓ, from ρ_max to ρ_min (and a last one to 0, which no bound counts)."""
+  return samplers.uniform_half_log_snr(steps + 1, rho_min=RHO_MIN, rho_max=RHO_MAX)
+
+
+def measure(setting: part.Setting) -> dict[str, Any]:
+  """Everything the part says of the plane, as numbers and arrays."""
+  size = FAST if setting.fast else FULL
+  workdir = trained.plane(setting)
+  model, facts = trained.model(workdir), trained.facts(workdir)
+  dataset = model.run.dataset
+  truth = trained.truth(setting.density.plane, model.run)
+  truth = mixtures.Mixture(*(jnp.asarray(v, jnp.float32) for v in truth))
+  blurred = mixtures.Mixture(
+      truth.weights, truth.means, truth.covariances + RHO_MIN**2 * jnp.eye(2)[None])
+  key_vae, key_x, key_weights, key_chain, key_ladder, key_samples = jax.random.split(
+      jax.random.key(setting.seed), 6)
+
+  batch = facts["batch"] // 2  # about as many seconds as the diffusion model is trained for
+  blank = lambda x: np.zeros(len(x), np.int32)
+  watched = dataset.test[size.points:][:_WATCHED]
+  vae = vae_training.train(
+      jax.random.split(key_vae, size.seeds), MODEL, dataset.train, blank(dataset.train),
+      watched=(watched, blank(watched)), rho_min=RHO_MIN, steps=size.steps,
+      batch_size=batch)
+  x = jnp.asarray(dataset.test[:size.points])
+  x = x + RHO_MIN * jax.random.normal(key_x, x.shape)
+  log_p = np.asarray(blurred.log_prob(x))
+  network = reverse.denoiser(model.run, model.params, PATH, jnp.zeros((1,), jnp.int32))
+  moments = data.moments(dataset)
+  found = {
+      "entropy": exact.entropy(blurred), "sizes": size._asdict(), "facts": facts,
+      "vae_parameters": vae.parameters, "vae_batch": batch,
+      "vae_decoder_parameters": vae_training.count(vae.params["decoder"]) // size.seeds,
+      "vae_seconds": vae.seconds / size.seeds,
+      "vae_elbo": vae.elbo, "vae_watched": vae.watched, "vae_best": vae.best}
+  found |= _vae(key_weights, size, vae.params, x, log_p)
+  found |= _chain(key_chain, size, network, x, log_p, moments)
+  found |= _ladder(key_ladder, size, network, truth, dataset.test, x, log_p, moments)
+  found |= _samples(key_samples, size, vae.params, network, blurred, moments)
+  return found
+
+
+def _vae(key, size, params, x, log_p) -> dict[str, Any]:
+  """Bounds by importance weights beside the integral over the latent plane, by seed."""
+  labels, some = jnp.zeros(len(x), jnp.int32), slice(size.weighed)
+
+  @jax.jit
+  def one(arguments):
+    key, params = arguments
+    weights = vae_bounds.of_vae(
+        key, MODEL, params, x[some], labels[some], draws=size.counts[-1],
+        at_once=min(64, size.counts[-1]))
+    whole, half = (vae_bounds.integrated(MODEL, params, x, points=n)
+                   for n in (size.nodes, size.nodes // 2))
+    return vae_bounds.bounds(weights, size.counts), whole, half
+
+  bounds, whole, half = (np.asarray(v, np.float64) for v in jax.lax.map(
+      one, (jax.random.split(key, size.seeds), params)))
+  gap = bounds - bounds[:, :1]
+  return {
+      "vae_gap": over_seeds(gap[:, 1:]), "vae_exact_gap": over_seeds(
+          whole[:, some] - bounds[:, 0]),
+      "vae_elbo_nats": over_seeds(-bounds[:, 0]), "vae_iw_nats": over_seeds(-bounds[:, -1]),
+      "vae_kl": over_seeds(log_p[None] - whole), "vae_nats": over_seeds(-whole),
+      "vae_joint_kl": over_seeds(log_p[None, some] - bounds[:, 0]),
+      "vae_over": over_seeds(bounds[:, -1] - whole[:, some]),
+      # Of the rule of half as many nodes an axis: how far the integral is to be trusted.
+      "vae_integral": float(np.abs(np.mean(whole - half, 1)).max()),
+      "vae_std": np.exp(np.asarray(params["log_std"]))}
+
+
+def _chain(key, size, network, x, log_p, moments) -> dict[str, Any]:
+  """The trained network as a hierarchical VAE of `size.chain` steps, and its ODE's likelihood."""
+  weights = jax.jit(lambda key, x: vae_bounds.of_chain(
+      key, network, PATH, grid(size.chain), x, draws=size.chain_counts[-1], moments=moments))(
+          key, x[:size.weighed])
+  bounds = np.asarray(vae_bounds.bounds(weights, size.chain_counts), np.float64)
+  # The divergence is exact: the key is not used.
+  flow = np.asarray(jax.jit(lambda x: likelihood.log_prob(
+      jax.random.key(0), network, PATH, x, batch_axes=1, steps=48, moments=moments,
+      rho_min=RHO_MIN, rho_max=RHO_MAX))(x), np.float64)
+  near = log_p[:size.weighed]
+  return {
+      "chain_gap": [estimate(g) for g in bounds[1:] - bounds[:1]],
+      "chain_elbo_nats": estimate(-bounds[0]), "chain_iw_nats": estimate(-bounds[-1]),
+      "chain_path_kl": estimate(near - bounds[0]), "chain_kl": estimate(near - bounds[-1]),
+      "flow_nats": estimate(-flow), "flow_kl": estimate(log_p - flow)}
+
+
+def _ladder(key, size, network, truth, clean, x, log_p, moments) -> dict[str, Any]:
+  """The path KL from the ledger by number of steps, of the exact score and of the network."""
+  points = jnp.asarray(clean[:_LEDGER_POINTS])
+  ideal = mixtures.denoiser(truth, PATH)
+  keys = iter(jax.random.split(key, 3 * len(size.ladder) + 1))
+
+  def entries(denoise: predictions.Denoise, steps: int):
+    """prior, score, discretisation and total in nats, each with its error; steps 0: continuous."""
+    made = jax.jit(lambda key, points: likelihood.ledger(
+        key, denoise, PATH, points, exact=truth, grid=grid(steps) if steps else None,
+        moments=moments, rho_min=RHO_MIN, rho_max=RHO_MAX, **size.ledger))(next(keys), points)
+    one = lambda e: [float(jnp.sum(e.value)), float(jnp.sqrt(jnp.sum(e.error**2)))]
+    return {"prior": one(made.prior), "score": one(made.score),
+            "discretisation": one(made.discretisation), "total": one(made.total)}
+
+  @functools.partial(jax.jit, static_argnums=2)
+  def weighed(key, x, steps):
+    return vae_bounds.bounds(vae_bounds.of_chain(
+        key, ideal, PATH, grid(steps), x, draws=size.chain_counts[-1], moments=moments),
+        (1, size.chain_counts[-1]))
+
+  rungs = [steps for steps in size.ladder if steps <= 128]
+  near, log_near = x[:size.weighed], log_p[:size.weighed]
+  bounds = [np.asarray(weighed(next(keys), near, steps), np.float64) for steps in rungs]
+  return {
+      "ladder": list(size.ladder),
+      "exact": [entries(ideal, steps)["total"] for steps in size.ladder],
+      "network": [entries(network, steps) for steps in size.ladder],
+      "continuous": entries(network, 0),
+      "weighed": rungs, "exact_gap": [estimate(b[1] - b[0]) for b in bounds],
+      "exact_end": [estimate(log_near - b[1]) for b in bounds]}
+
+
+def _samples(key, size, params, network, blurred, moments) -> dict[str, Any]:
+  """Distances of samples to the blurred law, each over independent sets; clouds to look at."""
+  shape = size.samples, 2
+
+  @jax.jit
+  def of_vae(key, params):
+    key_z, key_x = jax.random.split(key)
+    z = jax.random.normal(key_z, (size.samples, MODEL.latent))
+    p = MODEL.apply({"params": params}, z, jnp.zeros(size.samples, jnp.int32), method="decode")
+    return drawn(key_x, p)
+
+  # The state before the last step is the model's at ρ_min, as likelihoods and data are.
+  chain = jax.jit(lambda key: samplers.trajectory(
+      key, network, PATH, shape=shape, method=samplers.ddim(1.0), grid=grid(size.chain),
+      moments=moments).x[-2])
+  flow = jax.jit(lambda key: samplers.trajectory(
+      key, network, PATH, shape=shape, method=samplers.heun(), grid=samplers.karras(
+          size.flow_steps + 1, rho_min=RHO_MIN, rho_max=RHO_MAX), moments=moments).x[-2])
+  real = jax.jit(lambda key: blurred.sample(key, size.samples))
+  names = {"VAE": lambda key, i: of_vae(key, jax.tree.map(lambda leaf: leaf[i], params)),
+           "diffusion, chain": lambda key, i: chain(key),
+           "diffusion, ODE": lambda key, i: flow(key), "real": lambda key, i: real(key)}
+  rows, clouds = {name: [] for name in names}, {}
+  for i, key_set in enumerate(jax.random.split(key, size.seeds)):
+    key_real, *keys = jax.random.split(key_set, 1 + len(names))
+    reference = np.asarray(real(key_real))
+    for own, (name, draw) in zip(keys, names.items(), strict=True):
+      points = np.asarray(draw(own, i))
+      clouds.setdefault(name, np.round(points[:2500], 3))
+      found = distances.two_sample(reference, points, seed=i, max_n=size.compared)
+      rows[name].append({
+          "KL by histogram": exact.kl_to_samples(blurred, points, reference)[0], **found})
+  return {"clouds": clouds, "distances": {
+      name: {metric: estimate([row[metric] for row in sets]) for metric in sets[0]}
+      for name, sets in rows.items()}}
+
+
+def drawn(key: jax.Array, normal: vae_lib.Normal) -> jax.Array:
+  """One draw of each of a batch of normal laws. Consumes `key`."""
+  return normal.mean + jnp.exp(normal.log_std) * jax.random.normal(key, normal.mean.shape)
+
+
+def estimate(values: Any) -> list[float]:
+  """[mean, standard error] of independent values."""
+  values = np.asarray(values, np.float64)
+  return [float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))]
+
+
+def over_seeds(values: np.ndarray) -> Any:
+  """[mean, standard error] of (seeds, examples), or a list of them of (seeds, …, examples).
+
+  The error is of the seeds' spread and of the examples', which all seeds share, together.
+  """
+  if values.ndim > 2:
+    return [over_seeds(values[:, i]) for i in range(values.shape[1])]
+  seeds, examples = values.shape
+  between = values.mean(1).var(ddof=1) / seeds if seeds > 1 else 0.0
+  return [float(values.mean()),
+          float(np.sqrt(between + values.mean(0).var(ddof=1) / examples))]
