@@ -156,24 +156,13 @@ def _smaller_curvature(of) -> list[part.Claim]:
         f"Trajectories of {curves.LONG[name]} have smaller curvature than those of VP: mean paired "
         "difference of the total turning, in radians", gap, error=error, below=-3.0 * error,
         source="§3.2", by="paper"))
-  for name in ("VE", "RF"):
-    gap, error = _gap(of, name, lambda g: g.length - g.chord, lambda g: g.chord)
-    claims.append(part.claim(
-        "… and keep closer to their chords: difference between "
-        f"{curves.LONG[name]} and VP in excess length over chord", gap, error=error,
-        below=-3.0 * error, source="§3.2", by="paper"))
-  gap, error = _gap(of, "RF", lambda g: g.unevenness, lambda g: g.chord**2)
+  pairs = [(of[name].unevenness, of[name].chord ** 2) for name in ("RF", "VP")]
+  gap = curves.ratio(*pairs[0])[0] - curves.ratio(*pairs[1])[0]
+  error = curves.mean(curves.influence(*pairs[0]) - curves.influence(*pairs[1]))[1]
   return [*claims, part.claim(
       "In its own clock too rectified flow is straighter than VP in VP's: difference of the "
       "unevenness relative to the chord", gap, error=error, below=-3.0 * error, source="§3.3",
       by="paper")]
-
-
-def _gap(of, name, top, bottom) -> tuple[float, float]:
-  """The difference of a path's ratio of means and VP's, and its standard error, paired."""
-  pairs = [(top(of[k]), bottom(of[k])) for k in (name, "VP")]
-  (a, _), (b, _) = (curves.ratio(*pair) for pair in pairs)
-  return a - b, curves.mean(curves.influence(*pairs[0]) - curves.influence(*pairs[1]))[1]
 
 
 def _converged(fine, coarse) -> part.Claim:

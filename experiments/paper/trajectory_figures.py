@@ -13,7 +13,7 @@ NOISY = 3  # of the SDE, whose trajectories hide each other
 def estimate(value: tuple[float, float]) -> str:
   """A mean ± its standard error, as tables print it."""
   if abs(value[0]) < 1e-9:
-    return "0 to rounding"
+    return "0 to rounding" if value[0] else "0"
   return f"{part.number(value[0])} ± {part.number(value[1], 2)}"
 
 
@@ -51,8 +51,10 @@ def _draw_trajectories(data):
         axes.plot(*data["point"], "o", ms=10, mfc="none", mec=part.INK, zorder=4)
         axes.set_title(title)
       else:
-        axes.imshow(data["density"], origin="lower", extent=(-half, half, -half, half),
-                    cmap="Greys", vmax=1.6 * np.max(data["density"]), interpolation="bilinear")
+        # Square roots let a narrow mode and a broad one both be seen.
+        shade = np.sqrt(data["density"])
+        axes.imshow(shade, origin="lower", extent=(-half, half, -half, half), cmap="Greys",
+                    vmax=2.0 * np.max(shade), interpolation="bilinear")
         axes.set_xlabel("x₁")
       for i, (colour, curve) in enumerate(zip(part.SERIES, drawn[name], strict=False)):
         if name == "SDE":
