@@ -103,11 +103,12 @@ def _moments(setting, keys):
   picture, tracks = {}, {}
   start = np.asarray(x_0)
   for name, own in TIMES.items():
-    fine = np.sort(np.append(np.linspace(0.0, own[-1], 81)[1:], own))
+    # Rounded, so that a time in both is in it once: no step may have no length.
+    fine = np.unique(np.append(np.linspace(0.0, own[-1], 81)[1:], own).round(9))
     every, marginal = map(np.asarray, carried(
         next(keys), x_0, fine, other, eps, own, name=name))
     tracks[name] = _tracks(mixture, name, fine, np.concatenate([start[None], every])[:, :6, 0])
-    states = every[np.searchsorted(fine, own)]
+    states = every[np.searchsorted(fine, own.round(9))]
     alpha, sigma = coefficients(name, TIMES[name])
     scores = [_scores(x, start, a, s, mean, covariance)
               for x, a, s in zip(states, alpha, sigma, strict=True)]

@@ -409,7 +409,7 @@ def _draw_rung(found):
                                 strict=True):
     axes.loglog(found["lengths"], times, "o-", ms=4, color=colour,
                 label=f"direction of variance {var:.2g}")
-  axes.set(xlabel="length of the row, ℓ_t − ℓ_T",
+  axes.set(xlabel="length of the row, $\\ell_t - \\ell_T$",
            ylabel="Langevin time that explains it (frame of z)")
   axes.legend(frameon=False)
   figure.tight_layout()

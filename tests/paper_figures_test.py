@@ -1,0 +1,108 @@
+"""Figures 1–4, 6 and 7 of the paper's report: what their parts compute, against theory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.paper import clouds, cycle, identity, laws, plane, steps
+from langevin_jax import mixtures, predictions
+
+
+@pytest.fixture
+def normal():
+  """N(0, 1) on the line, in float64."""
+  with jax.enable_x64(True):
+    yield mixtures.Mixture(jnp.ones(1), jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
+
+
+@pytest.mark.parametrize("eta", steps.ETAS)
+@pytest.mark.parametrize("ell", [-3.0, 0.0, 3.0])
+def test_two_steps_with_one_denoised_estimate_are_one(ell, eta):
+  d = 0.7
+  pair = steps.composed(
+      steps.step_numbers(ell, ell - d, d), steps.step_numbers(ell - d, ell, eta**2 * d))
+  np.testing.assert_allclose(pair, steps.step_numbers(ell, ell, (1.0 + eta**2) * d), atol=1e-14)
+  # What is composed in the other order ends at another place: the test can fail.
+  assert not np.allclose(pair, steps.step_numbers(ell, ell, eta**2 * d), atol=1e-3)
+
+
+def test_an_order_is_read_off_the_smallest_sizes():
+  sizes = np.array([1.0, 0.5, 0.25])
+  assert steps.order(sizes, 3.0 * sizes**4) == pytest.approx(4.0)
+  assert identity.slope(sizes[::-1], 3.0 * sizes[::-1] ** 2 + (sizes[::-1] > 0.5)) == pytest.approx(
+      2.0)
+
+
+def test_repeated_moves_are_the_same_move_again_and_again(normal):
+  x = laws.nodes(normal, 201)
+  law = laws.exact(normal, 0.0, x)
+  mean = lambda y: 0.9 * y
+  together = laws.repeated(law, mean, 0.5, x, steps=3)
+  for density in together:
+    law = laws.moved(law, mean, 0.5, x)
+    np.testing.assert_allclose(density, law.density, atol=1e-14)
+
+
+def test_euler_on_a_gaussian_comes_to_its_own_variance(normal):
+  """x + δ s + √(2δ) ξ on N(0, 1) rests at variance 1/(1 − δ/2): KL is that of two normals."""
+  delta = 0.25
+  x = laws.nodes(normal, 201)
+  after = laws.repeated(laws.exact(normal, np.inf, x), lambda y: (1.0 - delta) * y,
+                        np.sqrt(2.0 * delta), x, steps=60)
+  var = 1.0 / (1.0 - delta / 2.0)
+  expected = 0.5 * (np.log(var) + 1.0 / var - 1.0)
+  # The nodes end at six deviations, where e^{−18} of the sum is left.
+  assert laws.kl(normal, np.inf, laws.fresh(x, after[-1])) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["exact", "baoab"])
+def test_methods_keep_a_gaussian(normal, name):
+  """At a small step every method leaves the variance of each coordinate where it was."""
+  n = 40_000
+  twice = mixtures.Mixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.eye(2)[None])
+  key_start, key = jax.random.split(jax.random.key(3))
+  start = plane.draws(key_start, twice, identity.ELL, (n,))
+  end = identity.moved(key, start, twice, 0.02, 50, name=name)
+  # Λ σ² is the bias's size, √(2/n) the error of a variance; two coordinates are measured.
+  frame = predictions.unit_frame(identity.ELL)
+  bias = 0.02 * float(frame.sigma) ** 2
+  assert np.mean(np.square(end)) == pytest.approx(1.0, abs=bias + 5.0 / np.sqrt(n))
+  assert plane.correlation(start, end) < 0.97
+
+
+@pytest.mark.parametrize("eta", cycle.ETAS)
+def test_rows_of_a_gaussian_are_as_the_closed_form_says(eta):
+  """The recursion of STEP goes to r^{1+η²}; at η = 0 it is there with any number of steps."""
+  forward, reverse = cycle.recursion(0.6, eta, 64)
+  rho = cycle._levels(64)[::-64]
+  expected = cycle.row_correlation(0.6, rho, rho[-1], eta)
+  tolerance = 1e-12 if eta == 0.0 else 0.02
+  np.testing.assert_allclose((forward * reverse)[1:], expected[1:], atol=tolerance)
+  assert forward[-1] == pytest.approx(1.0) and reverse[-1] == 1.0
+
+
+def test_euler_maruyama_of_ve_is_a_sum():
+  """dz = √(2σ) dW from 0 to Σ in n steps: v = Σ² (1 − 1/n), and the mean stays."""
+  with jax.enable_x64(True):
+    signal, var = clouds.em_kernel("VE", 0.0, 2.0, 10)
+  assert signal == 1.0
+  assert var == pytest.approx(4.0 * (1.0 - 0.1))
+
+
+def test_moments_of_a_mixture_are_those_of_its_draws(normal):
+  mixture = mixtures.Mixture(
+      jnp.array([1.0, 3.0]), jnp.array([[1.0, 0.0], [-1.0, 2.0]]),
+      jnp.tile(0.1 * jnp.eye(2), (2, 1, 1)))
+  mean, covariance = clouds.moments_of(mixture)
+  x = np.asarray(plane.data(jax.random.key(1), mixture, (50_000,)))
+  np.testing.assert_allclose(x.mean(0), mean, atol=5.0 * 0.9 / np.sqrt(50_000))
+  np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.03)
+
+
+def test_correlation_is_of_points_that_belong_together():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(3, 4000, 2))
+  np.testing.assert_allclose(plane.correlation(x, 2.0 * x + 1.0), 1.0)
+  mixed = 0.6 * x + 0.8 * rng.normal(size=x.shape)
+  np.testing.assert_allclose(plane.correlation(x, mixed), 0.6, atol=5.0 / np.sqrt(8000))
