@@ -26,15 +26,19 @@ class Process(NamedTuple):
   high: float = math.inf
 
   def stochasticity(self) -> splitting.Stochasticity:
-    if self.eta == 0.0 or (self.low, self.high) == (0.0, math.inf):
-      return self.eta
-    return lambda ell: jnp.where(
-        (jnp.exp(-ell) > self.low) & (jnp.exp(-ell) < self.high), self.eta, 0.0)
+    """η as samplers take it: a number, or a function of ℓ where it has a window."""
+    constant = self.eta == 0.0 or (self.low, self.high) == (0.0, math.inf)
+    return self.eta if constant else _windowed(self.eta, self.low, self.high)
 
   def noise(self) -> float:
     """2 ∫ η²σ² dℓ over the levels, σ at unit scale: the quadratic variation per coordinate."""
     low, high = max(self.low, RHO_MIN), min(self.high, RHO_MAX)
     return self.eta**2 * math.log((1.0 + high**2) / (1.0 + low**2))
+
+
+@functools.cache  # one object for equal windows, so that plans and methods are found again
+def _windowed(eta, low, high):
+  return lambda ell: jnp.where((jnp.exp(-ell) > low) & (jnp.exp(-ell) < high), eta, 0.0)
 
 
 PROCESSES = (
