@@ -30,17 +30,18 @@ class Law(NamedTuple):
   density: jax.Array
 
 
-def nodes(mixture: mixtures.Mixture, n: int = 1201) -> jax.Array:
+def nodes(mixture: mixtures.Mixture, n: int = 1201, *, reach: float = 6.0) -> jax.Array:
   """At least n even nodes on which the mixture on the line fits at every noise level.
 
-  They reach six deviations, of the widest component or of the noise, beyond the farthest mean, and
-  three lie within a deviation of the narrowest component.
+  They reach `reach` deviations, of the widest component or of the noise, beyond the farthest mean,
+  and three lie within a deviation of the narrowest component. What lies beyond is lost: of order
+  e^{−reach²/2} in a KL, 1e-10 at 6 and 1e-16 at 8.
 
   Raises:
     ValueError: that takes more than 6,001 nodes.
   """
   widest = float(jnp.sqrt(jnp.maximum(1.0, jnp.max(mixture.covariances))))
-  half = float(jnp.max(jnp.abs(mixture.means))) + 6.0 * widest
+  half = float(jnp.max(jnp.abs(mixture.means))) + reach * widest
   narrowest = float(jnp.sqrt(jnp.min(mixture.covariances)))
   n = max(n, math.ceil(6.0 * half / narrowest))
   if n > 6001:
@@ -215,11 +216,14 @@ def _sampled(law, mixture, ell, ell_s, a, b, c, x, noisy):
 
 
 def _resolving(mixture, ell, a, b, c) -> jax.Array:
-  """Nodes that `moved` would not refuse at any step; their number is rounded up, for few shapes."""
+  """Nodes of which the noise of every step is as wide as their images lie apart (`moved` takes .8).
+
+  Sums are then good to 3e-9 a step. The number of nodes is rounded up, for few shapes.
+  """
   if not c.any():
     return nodes(mixture, 2401)
   x = nodes(mixture, 401)
-  needed = float(x[-1] - x[0]) * float(jnp.max(0.8 * _steepest(mixture, ell[:-1], a, b, x) / c))
+  needed = float(x[-1] - x[0]) * float(jnp.max(_steepest(mixture, ell[:-1], a, b, x) / c))
   count = 401 + 400 * max(0, math.ceil((needed - 400.0) / 400.0))
   if count > 6001:
     raise ValueError(f"{count} nodes would be needed to resolve noise of {c.min():.2g}: take "

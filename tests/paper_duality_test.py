@@ -1,0 +1,151 @@
+"""Duality: exact laws of samplers against known numbers, and the certificate's inequality."""
+
+import dataclasses
+import json
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runner
+
+from experiments import config
+from experiments.paper import certificate, densities, duality, laws, part
+from langevin_jax import mixtures, samplers
+from langevin_jax.samplers import levels
+
+
+def level(name: str, n: int, ends: tuple[float, float]) -> levels.Level:
+  return levels.lay(np.append(duality.grid(name, n, ends), 0.0), duality.PATHS[name])
+
+
+def test_the_kl_of_step_is_that_of_the_specification(x64):
+  """MATH §6: STEP at η = 1, ρ = 20 to .05, on the mixture as it stands there, 40 steps: 6.3e-3.
+
+  It does not name the grid; Karras' is a little worse than equal steps of ℓ, and it lies between.
+  """
+  mixture = mixtures.Mixture(
+      jnp.array([0.35, 0.45, 0.2]), jnp.array([[-1.2], [0.4], [1.6]]),
+      jnp.array([0.35, 0.25, 0.15])[:, None, None] ** 2)
+  even, karras = (laws.sampled(mixture, samplers.ddim(1.0), duality.PATHS[name],
+                               level(name, 40, (20.0, 0.05))).kl for name in ("geometric VE", "VE"))
+  assert even[-1] < 6.3e-3 < karras[-1] < 1.5 * even[-1]
+  assert abs(even[0]) < 1e-12 and abs(karras[0]) < 1e-12
+
+
+@pytest.mark.parametrize(("scheme", "eta"), [("STEP", 1.5), ("own time", 0.0), ("own time", 0.5)])
+def test_the_law_of_gaussian_data_is_that_of_its_recursion(scheme, eta, x64):
+  """D is affine, so mean 0 stays and the variance follows v′ = (a + b D′)² v + c²."""
+  var, path = 0.6, duality.PATHS["rectified flow"]
+  data = mixtures.Mixture(jnp.ones(1), jnp.zeros((1, 1)), jnp.full((1, 1, 1), var))
+  at = level("rectified flow", 40, (10.0, 0.2))
+  numbers = duality.SCHEMES[scheme](eta).plan(at, path)
+  law = at.alpha[0] ** 2 * var + at.sigma[0] ** 2
+  for i in range(40):
+    slope = at.alpha[i] * var / (at.alpha[i] ** 2 * var + at.sigma[i] ** 2)
+    law = (numbers.a[i] + numbers.b[i, 0] * slope) ** 2 * law + numbers.c[i] ** 2
+  ratio = (at.alpha[40] ** 2 * var + at.sigma[40] ** 2) / law
+  found = laws.sampled(data, duality.SCHEMES[scheme](eta), path, at)
+  np.testing.assert_allclose(found.kl[-1], 0.5 * (ratio - 1.0 - math.log(ratio)), rtol=1e-4)
+  assert abs(found.outside) < 1e-7
+
+
+def test_a_first_law_of_ones_own_is_where_a_sampler_starts(x64):
+  mixture, at = densities.load("three_modes").line, level("VP", 40, (3.0, 0.2))
+  shifted = lambda x: jnp.exp(-0.5 * (x - 0.1) ** 2) / jnp.sqrt(2.0 * jnp.pi)
+  found = laws.sampled(mixture, samplers.ddim(1.0), duality.PATHS["VP"], at, shifted)
+  x = laws.nodes(mixture)
+  wanted = laws.kl(mixture, at.half_log_snr[0], laws.fresh(x, shifted(x)))
+  np.testing.assert_allclose(found.kl[0], wanted, rtol=1e-9)
+
+
+def test_noise_that_no_nodes_resolve_is_refused(x64):
+  mixture = densities.load("three_modes").line
+  with pytest.raises(ValueError, match="take fewer steps"):
+    laws.sampled(mixture, samplers.ddim(0.01), duality.PATHS["VE"], level("VE", 80, (20.0, 0.1)))
+
+
+@pytest.mark.parametrize("name", list(duality.PATHS))
+def test_grids_fall_between_their_ends_and_nest(name):
+  fine, coarse = (duality.grid(name, n, (20.0, 0.1)) for n in (80, 20))
+  assert fine[0] == 20.0 and fine[-1] == 0.1 and np.all(np.diff(fine) < 0.0)
+  np.testing.assert_allclose(fine[::4], coarse, rtol=1e-12)
+
+
+def test_the_processes_differ_by_one_over_n(x64):
+  """MATH §8: with the exact score the ledger's discretisation falls as 1/n."""
+  mmse = duality._mmse(densities.load("three_modes").line, (20.0, 0.1))
+  kl = np.array([duality.process_kl(mmse, -np.log(duality.grid("VE", n, (20.0, 0.1))))
+                 for n in (40, 80, 160)])
+  assert np.all(kl > 0.0)
+  np.testing.assert_allclose(np.log2(kl[:-1] / kl[1:]), 1.0, atol=0.15)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_correction_takes_off_no_more_than_there_is(share):
+  """Of target = g + noise, 2 target·φ − ‖φ‖² is on average at most ‖g‖², and 0 where g is."""
+  rng = np.random.default_rng(0)
+  x = rng.standard_normal((8000, 2))
+  g = share * np.stack([np.sin(2.0 * x[:, 0]), x[:, 1]], 1)
+  target = g + rng.standard_normal(g.shape)
+  features = np.concatenate([x, certificate._waves(rng, x)], 1)
+  phi = certificate.fitted(features, 2, target, np.arange(8000) % certificate.FOLDS,
+                           shared=np.ones((8000, 2, 1)))
+  each = np.sum((2.0 * target - phi) * phi, 1) - np.sum(g**2, 1)
+  error = each.std() / math.sqrt(len(each))
+  assert each.mean() < 3.0 * error
+  assert each.mean() + np.sum(g**2, 1).mean() >= 0.8 * np.sum(g**2, 1).mean() - 3.0 * error
+
+
+def test_one_weight_for_all_entries_needs_few_examples():
+  rng = np.random.default_rng(1)
+  x = rng.standard_normal((160, 50))
+  phi = certificate.fitted(
+      x, 50, 0.3 * x + rng.standard_normal(x.shape), np.arange(160) % certificate.FOLDS,
+      shared=x[:, :, None])
+  np.testing.assert_allclose(np.sum(phi * x) / np.sum(x * x), 0.3, atol=0.1)
+  assert np.abs(phi - x * np.sum(phi * x) / np.sum(x * x)).max() < 0.2
+
+
+@pytest.mark.parametrize("n", [300, 12_000])
+def test_sets_have_no_example_in_common(n):
+  pairs = list(certificate._sets(n, 750, np.random.default_rng(0)))
+  assert len(pairs) == certificate.REPEATS
+  for ours, others in pairs:
+    assert len(ours) == len(others) and not set(ours) & set(others)
+  if n == 12_000:
+    assert len(np.unique(np.concatenate([np.concatenate(p) for p in pairs]))) == n
+
+
+def test_noised_twice_is_noised_once():
+  rng = np.random.default_rng(0)
+  x = np.full((40_000, 1), 0.7, np.float32)
+  y = certificate._noisier(rng, certificate._noised(rng, x, 0.8), 0.8, -0.3)
+  alpha, sigma = certificate._frame(-0.3)
+  np.testing.assert_allclose([y.mean(), y.std()], [0.7 * alpha, sigma], atol=0.02)
+
+
+def test_a_network_that_knows_nothing_breaks_duality_and_its_record_says_what_it_is(tmp_path):
+  settings = config.load(str(runner.CONFIGS / "mixture2d.py"))
+  settings = config.override(settings, dict(
+      word.removeprefix("--config.").split("=") for word in runner.SMALL[1:]))
+  workdir = runner.untrained(tmp_path / "run", settings)
+  (workdir / "manifest.json").write_text(json.dumps({"steps": 1, "sha256": "a", "sha256_ema": "b"}))
+  options = part.Options(tmp_path / "report", fast=True)
+  record = part.run(certificate.part(workdir), options, extra=certificate.extra(workdir))
+  assert record["settings"] == {
+      "workdir": str(workdir), "step": 1, "parameters": "a", "averaged": "b"}
+  assert f"--workdir={workdir}" in record["command"]
+  assert "experiments.paper.duality" in record["command"]
+  assert record["data"]["sound"]["broken"] and "hurt" not in record["data"]
+  assert not record["claims"][0]["holds"]
+  assert (options.out / "figures" / "certificate-levels.png").stat().st_size > 10_000
+
+
+def test_a_directory_without_a_run_is_one_line(tmp_path):
+  with pytest.raises(ValueError, match="holds no run"):
+    certificate.extra(tmp_path / "nothing")
+  settings = dataclasses.replace(config.load(str(runner.CONFIGS / "mixture2d.py")))
+  (tmp_path / "config.json").write_text(config.to_json(settings))
+  with pytest.raises(ValueError, match="no checkpoint yet"):
+    certificate.extra(tmp_path)
