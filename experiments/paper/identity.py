@@ -72,7 +72,7 @@ def _sigma() -> float:
 
 
 def _nodes(setting):
-  return laws.nodes(setting.density.line, 401 if setting.fast else 801)
+  return laws.nodes(setting.density.line, 501 if setting.fast else 901, reach=8.0)
 
 
 def _line(setting):
@@ -337,7 +337,9 @@ def _draw_distance(data):
     middle.loglog(line["steps"], kl, marker="o", ms=4, color=part.plt.cm.viridis(i / len(budgets)),
                   label=f"Λ = {part.number(budgets[i], 2)}")
   middle.set(xlabel="steps n", ylabel="KL(p‖law after n steps), nats, exact")
-  middle.legend(frameon=False, fontsize=8)
+  # Room above the curves, which fill the rest.
+  middle.set_ylim(top=1e4 * np.max(line["euler"]))
+  middle.legend(frameon=False, fontsize=8, ncol=3, loc="upper left")
   null, spread = particles["null"], particles["null_spread"]
   right.axhspan(null - 2 * spread, null + 2 * spread, color="#dddddd", label="null band")
   for i, (name, found) in enumerate(particles["methods"].items()):
@@ -357,7 +359,8 @@ def _draw_independence(found):
   figure, (left, right) = part.plt.subplots(1, 2, figsize=(11, 4.3))
   times = np.array(found["times"])
   fine = np.geomspace(times[0], times[-1], 200)
-  left.semilogx(fine, np.exp(-fine), color=part.INK, lw=1, label="Gaussian: e^{−τ/Var}")
+  left.semilogx(fine, np.exp(-fine), color=part.INK, lw=1,
+                label=r"Gaussian: $e^{-\tau/\mathrm{Var}}$")
   left.errorbar(times, found["gaussian"], yerr=found["gaussian_error"], fmt="o", ms=4, capsize=2,
                 color=part.INK, label="Gaussian, measured")
   left.semilogx(found["line_time"], found["line"], color=part.SECOND,

@@ -135,7 +135,7 @@ def _cycle(law, mixture, ell, d, eta, x):
 
 def _single(setting):
   """KL after one cycle and one Langevin step, from p_ℓ, and of the cycle's two parts."""
-  mixture, x = setting.density.line, laws.nodes(setting.density.line)
+  mixture, x = setting.density.line, laws.nodes(setting.density.line, reach=8.0)
   ells = (0.0, 1.0) if setting.fast else (-1.0, 0.0, 1.0)
   budgets = 0.64 / 2.0 ** np.arange(0, 7, 2 if setting.fast else 1)
   shape = len(ells), len(ETAS), len(budgets)
@@ -169,7 +169,8 @@ def _densities(mixture, ell, d, x):
 
 def _many(setting):
   """KL after as many cycles, or Langevin steps, as use the budget TOTAL, by η and size."""
-  mixture, x, ell = setting.density.line, laws.nodes(setting.density.line, 601), 0.0
+  mixture, ell = setting.density.line, 0.0
+  x = laws.nodes(mixture, 601, reach=8.0)
   counts = (4, 32, 64) if setting.fast else (2, 4, 8, 16, 32, 64, 128)
   p = laws.exact(mixture, ell, x)
   found = {"ell": ell, "budgets": [TOTAL / n for n in counts], "cycle": [], "langevin": []}
