@@ -248,6 +248,7 @@ def settled(page):
 
 
 def test_every_slider_choice_and_box_works_by_keyboard(page):
+  set_to(page, "particles", 100)  # runs take less time
   moved = set()
   for process in ("langevin", "forward", "reverse"):
     page.check(f"input[name=process][value={process}]", force=True)
@@ -281,6 +282,7 @@ def test_every_slider_choice_and_box_works_by_keyboard(page):
 
 
 def test_every_control_works_by_mouse(page):
+  set_to(page, "particles", 100)  # runs take less time
   moved = set()
   for name in ("process", "path"):
     for choice in page.locator(f"input[name={name}]").all():

@@ -1,4 +1,4 @@
-/** Distances of a whole run to its exact marginals, a few levels at a time: the page stays quick. */
+/** Distances of a whole run to its exact marginals, a few levels at a time to keep it quick. */
 
 import * as distance from "./distance.js";
 

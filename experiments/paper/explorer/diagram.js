@@ -26,8 +26,8 @@ function arrow(parent, kind, from, to, gap) {
 }
 
 /**
- * Draws a triangle of `rungs` steps. `said` are {times: of each level, length: d, kick: η²d, budget:
- * of the whole, title} as text; the table beside it says the same.
+ * Draws a triangle of `rungs` steps. `said` are {times: of each level, length: d, kick: η²d,
+ * budget: of the whole, title} as text; the table beside it says the same.
  */
 export function show(svg, rungs, said) {
   const width = 490, step = rungs === 1 ? 190 : 400 / (rungs + 1);
@@ -59,15 +59,14 @@ export function show(svg, rungs, said) {
   }
   const label = (k, side, dx, anchor, kind, text) => {
     const from = place(k, side), to = place(k + 1, side);
-    element(svg, "text", {class: `word ${kind}`, x: (from.x + to.x) / 2 + dx,
-      y: (from.y + to.y) / 2 - 4, "text-anchor": anchor}, text[0]);
-    element(svg, "text", {class: "numbers", x: (from.x + to.x) / 2 + dx,
-      y: (from.y + to.y) / 2 + 12, "text-anchor": anchor}, text[1]);
+    text.forEach((line, i) => element(svg, "text", {class: i ? "numbers" : `word ${kind}`,
+      x: (from.x + to.x) / 2 + dx, y: (from.y + to.y) / 2 - 12 + 17 * i, "text-anchor": anchor},
+    line));
   };
-  label(0, -1, -14, "end", "forward", ["forward", `h −${said.length}, Λ ${said.length}`]);
-  label(0, 1, 14, "start", "reverse", ["reverse", `h +${said.length}, Λ ${said.kick}`]);
+  label(0, -1, -26, "end", "forward", ["forward", `h −${said.length}`, `Λ ${said.length}`]);
+  label(0, 1, 26, "start", "reverse", ["reverse", `h +${said.length}`, `Λ ${said.kick}`]);
   const bottom = place(0, 0);
-  element(svg, "text", {class: "word langevin", x: 240, y: bottom.y + 22,
+  element(svg, "text", {class: "word langevin", x: 240, y: bottom.y + 21,
     "text-anchor": "middle"}, "Langevin: the identity");
   element(svg, "text", {class: "numbers", x: 240, y: bottom.y + 39, "text-anchor": "middle"},
     `h 0, Λ ${said.budget}`);

@@ -13,7 +13,7 @@ import * as random from "./random.js";
 const DIRECTIONS = 20;
 const SETS = 40;
 
-/** Reference sets of n draws, data and noise to be put together at any level; bands found so far. */
+/** Reference sets of n draws, data and noise to be put together at any level; bands so far. */
 export function references(model, n, seed) {
   const source = random.generator(seed);
   const sets = Array.from({length: SETS}, () => ({

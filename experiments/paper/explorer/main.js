@@ -4,7 +4,6 @@ import * as analysis from "./analysis.js";
 import * as chart from "./chart.js";
 import * as controls from "./controls.js";
 import * as distance from "./distance.js";
-import * as draw from "./draw.js";
 import * as editor from "./editor.js";
 import * as mixture from "./mixture.js";
 import * as paths from "./paths.js";
@@ -35,8 +34,9 @@ const noiseOf = (seed, i, n) => random.generator(1000 * seed + i + 1).normals(2 
 function settingsOf(now) {
   return {
     process: now.process, path: now.path, eta: now.eta, schedule: now.schedule, steps: now.steps,
-    method: now.method, grid: now.grid, rhoMin: now.width / 20, rhoMax: controls.valueOf(now, "rhoMax"),
-    rho: controls.valueOf(now, "rho"), budget: controls.valueOf(now, "budget"), mixture: model,
+    method: now.method, grid: now.grid, rhoMin: now.width / 20,
+    rhoMax: controls.valueOf(now, "rhoMax"), rho: controls.valueOf(now, "rho"),
+    budget: controls.valueOf(now, "budget"), mixture: model,
   };
 }
 
@@ -183,7 +183,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
 
 /** For tests and consoles: what the page computes with, on nested arrays. */
 window.langevin = {
-  /** {t, states}: times (n + 1) and states [n + 1][particles][2], given initial states and noise. */
+  /** {t: [n + 1], states: [n + 1][particles][2]}, given initial states and noise. */
   run(settings) {
     const flat = (rows) => Float64Array.from(rows.flat());
     const nested = (states) => Array.from({length: states.length / 2},

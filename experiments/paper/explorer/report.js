@@ -94,7 +94,7 @@ export function triangle(found, state, moved) {
   find("gap").textContent = `The way round and the one Langevin step land ${
     brief(error)} apart: rounding. The Λ add up, ${
     rungs > 1 ? "row by row, " : ""}d + η²d = (1 + η²)d. With D taken anew before each step, as `
-    + `samplers do, the way round ends ${brief(apart)} elsewhere; this gap is the error of a finite `
-    + "step, and shrinks faster than d. Both are measured at unit scale."
-    + (moved ? " The moment shown has no noise, or nothing else: the level next to it is taken." : "");
+    + `samplers do, the way round ends ${brief(apart)} elsewhere; this gap is the error of a `
+    + "finite step, and shrinks faster than d. Both are measured at unit scale."
+    + (moved ? " The moment shown is all data or all noise: the level next to it is taken." : "");
 }

@@ -1,7 +1,7 @@
 /** What the page starts from, the examples of data, and the experiments that its text proposes. */
 
-const ring = Array.from({length: 8}, (_, k) => [
-  Math.round(150 * Math.cos(k * Math.PI / 4)) / 100, Math.round(150 * Math.sin(k * Math.PI / 4)) / 100]);
+const ring = Array.from({length: 8}, (_, k) =>
+  [Math.cos, Math.sin].map((part) => Math.round(150 * part(k * Math.PI / 4)) / 100));
 
 export const presets = {
   one: {points: [[0.5, 0.3]], width: 0.4},
@@ -26,8 +26,8 @@ export const experiments = {
   forward: {...rest, ...presets.two, process: "forward", steps: 40, time: 26, seeScore: false},
   triangle: {...rest, ...presets.two, process: "reverse", steps: 40, time: 24, seeTriangle: true,
     seeTrails: false, window: "follow"},
-  straight: {...rest, ...presets.paper, eta: 0, method: "multistep", steps: 80, time: 80, seeScore: false,
-    seeDensity: false, rhoMax: 1},
+  straight: {...rest, ...presets.paper, eta: 0, method: "multistep", steps: 80, time: 80,
+    seeScore: false, seeDensity: false, rhoMax: 1},
   unified: {...rest, eta: 0.5, method: "multistep", steps: 40, time: 40},
   fail: {...rest, method: "euler_maruyama", grid: "uniform_time", eta: 0, steps: 2, time: 2},
 };

@@ -5,8 +5,8 @@ export const processes = {
     + "exactly, however long the step. It needs no score, and it forgets the data.",
   langevin: "Langevin stays at one noise level: each step follows the score and adds noise. Single "
     + "particles move, their distribution stays: the identity on distributions.",
-  reverse: "Reverse takes noise away: it is Langevin minus forward, and needs the score. η says how "
-    + "much fresh noise it adds on the way: 0 none, an ODE; 1 as much as the forward SDE.",
+  reverse: "Reverse takes noise away: it is Langevin minus forward, and needs the score. η says "
+    + "how much fresh noise it adds on the way: 0 none, an ODE; 1 as much as the forward SDE.",
 };
 
 export const paths = {
@@ -21,10 +21,10 @@ export const methods = {
     + "η = 1 DDPM.",
   multistep: "DPM-Solver++(2M): D as a line through this step’s value and the last one’s. Order 2, "
     + "one call a step.",
-  singlestep: "The step’s noise first, exactly; then DPM-Solver++(2S), with D half-way too. Order 2, "
-    + "two calls a step.",
-  heun: "The step’s noise first, exactly (EDM’s churn); then Heun’s step in ρ. Order 2, two calls a "
-    + "step.",
+  singlestep: "The step’s noise first, exactly; then DPM-Solver++(2S), with D half-way too. Order "
+    + "2, two calls a step.",
+  heun: "The step’s noise first, exactly (EDM’s churn); then Heun’s step in ρ. Order 2, two calls "
+    + "a step.",
   euler_maruyama: "The reverse SDE of Table 4 in the path’s own time, by its slope at the start of "
     + "each step. Order 1, one call a step.",
 };
