@@ -29,9 +29,8 @@ def test_two_steps_with_one_denoised_estimate_are_one(ell, eta):
 
 def test_an_order_is_read_off_the_smallest_sizes():
   sizes = np.array([1.0, 0.5, 0.25])
-  assert steps.order(sizes, 3.0 * sizes**4) == pytest.approx(4.0)
-  assert identity.slope(sizes[::-1], 3.0 * sizes[::-1] ** 2 + (sizes[::-1] > 0.5)) == pytest.approx(
-      2.0)
+  assert laws.order(sizes, 3.0 * sizes**4) == pytest.approx(4.0)
+  assert laws.order(sizes[::-1], 3.0 * sizes[::-1] ** 2 + (sizes[::-1] > 0.5)) == pytest.approx(2.0)
 
 
 def test_repeated_moves_are_the_same_move_again_and_again(normal):

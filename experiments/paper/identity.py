@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.paper import laws, part, plane
+from experiments.paper import identity_pictures, laws, part, plane
 from langevin_jax import langevin, predictions, splitting
 
 # p is the density with a little noise, ρ = e^{−ℓ} = 0.22: any density then has a smooth score, and
@@ -82,18 +82,16 @@ def _line(setting):
   x = _nodes(setting)
   p = laws.exact(mixture, ELL, x)
   steps = 2 ** np.arange(int(np.log2(TOTAL / budgets[-1])) + 1)
-  result = {"budgets": budgets, "steps": steps, "euler": [], "exact": []}
+  result = {"budgets": budgets, "steps": steps, "euler": [], "exact": [],
+            "total": {"euler": [], "exact": []}}
   for budget in budgets:
     for name, (mean, spread) in _moves(mixture, budget).items():
       after = laws.repeated(p, mean, spread, x, steps=int(steps[-1]))
-      result[name].append([laws.kl(mixture, ELL, laws.fresh(x, after[n - 1])) for n in steps])
+      kl = [laws.kl(mixture, ELL, laws.fresh(x, after[n - 1])) for n in steps]
+      result[name].append(kl)
+      # After Langevin time TOTAL, whatever the step size.
+      result["total"][name].append(kl[int(np.log2(TOTAL / budget))])
   return result
-
-
-def at_total(line, name) -> list[float]:
-  """KL after Langevin time TOTAL, for each step size; `line` as `_line` returns it."""
-  return [kl[int(np.log2(TOTAL / budget))]
-          for kl, budget in zip(line[name], line["budgets"], strict=True)]
 
 
 def _moves(mixture, budget):
@@ -113,18 +111,11 @@ def _euler_mean(mixture, time_step, y):
   return langevin.unadjusted(0.0, y, score, time_step)
 
 
-def slope(x, y) -> float:
-  """The power k of y ∝ x^k between the two smallest x, where a leading order rules."""
-  x, y = np.asarray(x), np.asarray(y)
-  first, second = np.argsort(x)[:2]
-  return float(np.log(y[second] / y[first]) / np.log(x[second] / x[first]))
-
-
 def _order_claims(line):
   for name, called in (("euler", "Euler's step"), ("exact", "the step STEP(0, Λ)")):
     yield part.claim(
         f"After one Langevin time the KL between p and the law of {called} is of order 2 in the "
-        "step size", slope(line["budgets"], at_total(line, name)), near=2.0,
+        "step size", laws.order(line["budgets"], line["total"][name]), near=2.0,
         tolerance=0.2, source="eq. 1; MATH §7, §10")
 
 
@@ -292,97 +283,9 @@ def _independence_claims(found, cloud):
       np.max(np.diff(found["line"])), below=1e-6, source="MATH §11.5")
 
 
-def figures(data: dict) -> dict:
-  return {"identity": _draw_identity(data["cloud"]), "distance": _draw_distance(data),
-          "independence": _draw_independence(data["independence"])}
-
-
-def _draw_identity(cloud):
-  figure, panels = part.plt.subplots(1, 3, figsize=(13, 4.6), sharex=True, sharey=True)
-  before, after = np.array(cloud["before"]), np.array(cloud["after"])
-  for axes, points, title, colour in (
-      (panels[0], before, "before: x ~ p", part.SECOND),
-      (panels[1], after, f"after {cloud['steps']} Langevin steps: x′ ~ p", part.ACCENT)):
-    plane.draw_contours(axes, cloud["contours"])
-    axes.scatter(*points.T, s=3, color=colour, alpha=0.55, lw=0)
-    axes.set_title(title)
-  plane.draw_contours(panels[2], cloud["contours"])
-  few = slice(0, 24)
-  for a, b in zip(before[few], after[few], strict=True):
-    panels[2].plot(*np.stack([a, b]).T, color=part.GREY, lw=0.9, zorder=2)
-  panels[2].scatter(*before[few].T, s=26, facecolor="white", edgecolor=part.SECOND, zorder=3,
-                    label="start x")
-  panels[2].scatter(*after[few].T, s=20, color=part.ACCENT, zorder=3, label="end x′")
-  panels[2].legend(loc="upper right", framealpha=0.9)
-  panels[2].set_title("the same particles, start and end joined")
-  for axes in panels:
-    axes.set(aspect="equal", xlabel="first coordinate (unit scale)")
-  panels[0].set_ylabel("second coordinate (unit scale)")
-  figure.tight_layout()
-  return figure
-
-
-def _draw_distance(data):
-  line, particles = data["line"], data["plane"]
-  figure, (left, middle, right) = part.plt.subplots(1, 3, figsize=(14, 4.3))
-  budgets = np.array(line["budgets"])
-  for name, label, colour, marker in (
-      ("euler", "Euler step", part.ACCENT, "o"), ("exact", "STEP(0, Λ)", part.SECOND, "s")):
-    left.loglog(budgets, at_total(line, name), marker=marker, color=colour, label=label)
-  guide = at_total(line, "exact")[-1] * (budgets / budgets[-1]) ** 2
-  left.loglog(budgets, guide, ls=":", color=part.INK, label="slope 2")
-  left.set(xlabel="step size Λ = δ/σ²", ylabel="KL(p‖law), nats, exact")
-  left.legend(frameon=False)
-  for i, kl in enumerate(line["euler"]):
-    middle.loglog(line["steps"], kl, marker="o", ms=4, color=part.plt.cm.viridis(i / len(budgets)),
-                  label=f"Λ = {part.number(budgets[i], 2)}")
-  middle.set(xlabel="steps n", ylabel="KL(p‖law after n steps), nats, exact")
-  # Room above the curves, which fill the rest.
-  middle.set_ylim(top=1e4 * np.max(line["euler"]))
-  middle.legend(frameon=False, fontsize=8, ncol=3, loc="upper left")
-  null, spread = particles["null"], particles["null_spread"]
-  right.axhspan(null - 2 * spread, null + 2 * spread, color="#dddddd", label="null band")
-  for i, (name, found) in enumerate(particles["methods"].items()):
-    # Side by side, so that bars do not hide each other.
-    right.errorbar(np.array(particles["budgets"]) * 1.03 ** (i - 2), found["distance"],
-                   yerr=found["error"], marker="o", ms=4, capsize=2, color=part.SERIES[i],
-                   label=name)
-  right.set(xscale="log", xlabel="step size Λ = δ/σ²",
-            ylabel="sliced W₂ to fresh draws (unit scale)")
-  right.minorticks_off()
-  right.legend(frameon=False, fontsize=8)
-  figure.tight_layout()
-  return figure
-
-
-def _draw_independence(found):
-  figure, (left, right) = part.plt.subplots(1, 2, figsize=(11, 4.3))
-  times = np.array(found["times"])
-  fine = np.geomspace(times[0], times[-1], 200)
-  left.semilogx(fine, np.exp(-fine), color=part.INK, lw=1,
-                label=r"Gaussian: $e^{-\tau/\mathrm{Var}}$")
-  left.errorbar(times, found["gaussian"], yerr=found["gaussian_error"], fmt="o", ms=4, capsize=2,
-                color=part.INK, label="Gaussian, measured")
-  left.semilogx(found["line_time"], found["line"], color=part.SECOND,
-                label="density on the line, exact")
-  left.errorbar(found["plane_time"], found["plane"], yerr=found["plane_error"], fmt="s-", ms=4,
-                capsize=2, color=part.ACCENT, label="density in the plane, measured")
-  left.axhline(0.0, color=part.GREY, lw=0.8, ls=":")
-  left.set(xlabel="Langevin time τ (data variance 1)", ylabel="correlation of start and end")
-  left.legend(frameon=False, fontsize=8)
-  right.errorbar(found["plane_time"], found["crossed"], yerr=found["crossed_error"], fmt="s-",
-                 ms=4, capsize=2, color=part.ACCENT, label="after Langevin time τ")
-  right.axhline(found["crossed_independent"], color=part.INK, ls=":", label="independent draws")
-  right.set(xscale="log", xlabel="Langevin time τ (data variance 1)", ylim=(0.0, None),
-            ylabel="share of particles in another component")
-  right.legend(frameon=False)
-  figure.tight_layout()
-  return figure
-
-
 PART = part.Part(
     name="identity", title="Figure 1 — Langevin dynamics as the identity", text=TEXT,
-    measure=measure, figures=figures, x64=True)
+    measure=measure, figures=identity_pictures.figures, x64=True)
 
 if __name__ == "__main__":
   part.main(PART)

@@ -241,3 +241,9 @@ def _steepest(mixture, ell, a, b, x):
     return jnp.max(jnp.where(log_p > jnp.max(log_p) + math.log(1e-12), jnp.abs(slope), 0.0))
 
   return jax.lax.map(one, (ell, a, b))
+
+
+def order(sizes, values) -> float:
+  """The power k of y ∝ x^k between the two smallest sizes, where a leading order rules."""
+  (x, x_2), (y, y_2) = ([v[i] for i in np.argsort(sizes)[:2]] for v in (sizes, values))
+  return float(np.log(y_2 / y) / np.log(x_2 / x))
