@@ -51,7 +51,7 @@ def _draw_distance(data):
                   label=f"Λ = {part.number(budgets[i], 2)}")
   middle.set(xlabel="steps n", ylabel="KL(p‖law after n steps), nats, exact")
   # Room above the curves, which fill the rest.
-  middle.set_ylim(top=1e4 * np.max(line["euler"]))
+  middle.set_ylim(top=1e3 * np.max(line["euler"]))
   middle.legend(frameon=False, fontsize=8, ncol=3, loc="upper left")
   null, spread = particles["null"], particles["null_spread"]
   right.axhspan(null - 2 * spread, null + 2 * spread, color="#dddddd", label="null band")
