@@ -123,7 +123,8 @@ def _claims(data: dict[str, Any], steps: int, size: int) -> list[part.Claim]:
           "of the null band", worst["exact score"], below=bound, source="eq. 11, Table 3",
           by="paper"),
       part.claim(
-          "With one trained network in its place, the same largest of all deviations",
+          "With one trained network in its place, whose own error shows here as well, the same "
+          "largest of all deviations",
           worst["network"], below=bound, source="§3.2", by="paper"),
       part.claim(
           "Paths of the ODE are tied to the noise they start from: it fixes this share of the "
