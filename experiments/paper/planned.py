@@ -5,6 +5,7 @@ their values alone. Beside it, what samples are held against: draws of the exact
 band, which is the distance of other such draws.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -40,8 +41,9 @@ def stacked(plans: Sequence[sampling.Plan]) -> sampling.Plan:
   return jax.tree.map(lambda *leaves: np.stack(leaves), *plans)
 
 
+@functools.lru_cache(maxsize=256)
 def plan(path: paths.Path, method: samplers.Method, grid: samplers.Grid) -> sampling.Plan:
-  """The numbers of one process."""
+  """The numbers of one process, made once: factories of the library give equal objects again."""
   return sampling.plan(path, method, grid)[0]
 
 
