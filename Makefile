@@ -28,7 +28,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready-$(VERSION)
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check $(if $(LOCK),-c $(LOCK))
 
-.PHONY: demo test test-browser lint bench plan lock
+.PHONY: demo test test-browser lint bench plan paper lock
 
 demo: $(READY)
 	$(RUN) -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits

@@ -1,6 +1,7 @@
 """A page of a few kinds of blocks, as markdown and as one HTML file, pictures included.
 
-In texts, items and cells **…** is bold; everything else stands as it is.
+In texts, items and cells **…** is bold, and in HTML x_{…}, x^{…} and a one-letter x_t are set as
+sub- and superscripts; everything else stands as it is.
 """
 
 import base64
@@ -119,30 +120,34 @@ def _html(block: Block, folder: pathlib.Path) -> str:
   match block:
     case Heading(text, level, anchor):
       name = f' id="{escapes.escape(anchor)}"' if anchor else ""
-      return f"<h{level}{name}>{_inline(text)}</h{level}>"
+      return f"<h{level}{name}>{inline(text)}</h{level}>"
     case Text(text):
-      return f"<p>{_inline(text)}</p>"
+      return f"<p>{inline(text)}</p>"
     case Code(lines):
       return f"<pre>{escapes.escape(chr(10).join(lines))}</pre>"
     case Items(lines):
-      return "<ul>" + "".join(f"<li>{_inline(line)}</li>" for line in lines) + "</ul>"
+      return "<ul>" + "".join(f"<li>{inline(line)}</li>" for line in lines) + "</ul>"
     case Table(rows):
       line = lambda cells, tag: "<tr>" + "".join(
-          f"<{tag}>{_inline(cell)}</{tag}>" for cell in cells) + "</tr>"
+          f"<{tag}>{inline(cell)}</{tag}>" for cell in cells) + "</tr>"
       return "\n".join(['<div class="wide"><table>', line(rows[0], "th"),
                         *(line(row, "td") for row in rows[1:]), "</table></div>"])
     case Picture(name, caption):
       data = base64.b64encode((folder / name).read_bytes()).decode()
-      below = f"<figcaption>{_inline(caption)}</figcaption>" if caption else ""
+      below = f"<figcaption>{inline(caption)}</figcaption>" if caption else ""
       return (f'<figure><img alt="{escapes.escape(caption or name)}" '
               f'src="data:image/png;base64,{data}">{below}</figure>')
     case Links(places):
       return "<ul>" + "".join(
-          f'<li><a href="{escapes.escape(address)}">{_inline(text)}</a></li>'
+          f'<li><a href="{escapes.escape(address)}">{inline(text)}</a></li>'
           for text, address in places) + "</ul>"
 
 
-def _inline(text: str | Markup) -> str:
+def inline(text: str | Markup) -> str:
+  """A text, item or cell in HTML."""
   if isinstance(text, Markup):
     return text.html
-  return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escapes.escape(text))
+  text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escapes.escape(text, quote=False))
+  text = re.sub(r"_\{([^{}]*)\}", r"<sub>\1</sub>", text)
+  text = re.sub(r"\^\{([^{}]*)\}", r"<sup>\1</sup>", text)
+  return re.sub(r"\b(\w)_(\w)\b", r"\1<sub>\2</sub>", text)

@@ -1,6 +1,5 @@
 """The paper's report: its fast version, whole; its claims, figures and numbers; bad input."""
 
-import html as escapes
 import json
 import math
 import pathlib
@@ -14,6 +13,7 @@ import pytest
 import runner
 from runner import SMALL
 
+from experiments import page
 from experiments.paper import certificate, densities, part
 
 pytest.importorskip("sympy")
@@ -111,7 +111,7 @@ def test_the_report_is_one_file_with_the_numbers_of_the_records(report):
     found = record(report, name)
     assert f'id="{name}"' in text
     for claim in found["claims"]:
-      assert escapes.escape(claim["text"]) in text
+      assert page.inline(claim["text"]) in text
       assert part.number(float(claim["value"])) in text
     assert found["commit"] in text
 
@@ -221,7 +221,7 @@ def test_a_claim_holds_where_it_is_asked_to_and_nowhere_else():
 
 @pytest.mark.parametrize(("value", "text"), [
     (0.0, "0"), (3.0, "3"), (-3.0, "−3"), (0.12345, "0.123"), (123.456, "123"), (1.5, "1.50"),
-    (2.5e-7, "2.50 · 10⁻⁷"), (1.23456e6, "1.23 · 10⁶"), (float("nan"), "nan"),
+    (2.5e-7, "2.50\u00a0·\u00a010⁻⁷"), (1.23456e6, "1.23\u00a0·\u00a010⁶"), (float("nan"), "nan"),
     (float("-inf"), "−inf"), (12345.0, "12,345")])
 def test_numbers_are_short_and_readable(value, text):
   assert part.number(value) == text

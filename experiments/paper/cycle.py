@@ -26,8 +26,8 @@ reverse sample x_{(T−t)′} are distinct but obey one density, q_{t′} = p_{T
 
 **What is measured.** Chains of particles go up and down the ladder, for reverse processes of \
 stochasticity η = 0 (the ODE), ½, 1 (the SDE) and 2. Of each row: the sliced Wasserstein distance \
-of its reverse samples to forward samples of *other* chains, against the distance of two sets of \
-forward samples (the null band); and the correlation of the two samples of *one* chain. For a \
+of its reverse samples to forward samples of other chains, against the distance of two sets of \
+forward samples (the null band); and the correlation of the two samples of one chain. For a \
 Gaussian of variance S the latter is known: forward noising keeps r = √((S+ρ_t²)/(S+ρ_T²)) of the \
 correlation, the reverse process with η keeps r^{η²}, and so a row has r^{1+η²}: r for the ODE, \
 which is a map and forgets nothing, r² for the SDE, which is as forgetful as the forward process.

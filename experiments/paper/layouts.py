@@ -22,7 +22,7 @@ def beside(number: int, compared: list[comparison.Compared]) -> part.Table:
   """One row a formula: as printed, as computed, residual, largest difference, verdict."""
   head = printed.TABLES[number].head
   rows: list[list[str | part.Maths]] = [[
-      "Row", "Cell", "Formula", "The library computes", "Residual", "Difference", ""]]
+      "", "Row", "Cell", "Formula", "The library computes", "Residual", "Difference"]]
   for one in compared:
     cell = one.cell
     missing = cell.row not in printed.TABLES[number].rows
@@ -32,7 +32,7 @@ def beside(number: int, compared: list[comparison.Compared]) -> part.Table:
     rows.append([
         label, column, part.Maths(mathml.math(cell.latex.mathml)), part.Maths(computed),
         "0" if one.residual == 0 else part.Maths(_math(one.residual, cell)),
-        part.number(one.difference, 2), _VERDICT[one.agrees]])
+        part.number(one.difference, 2)])
   return part.Table(f"Table {number}, cell by cell", rows)
 
 

@@ -80,12 +80,16 @@ class Table(NamedTuple):
 
 
 class Findings(NamedTuple):
-  """What a part found; `data`, of numbers, texts and arrays, is all that its pictures draw on."""
+  """What a part found; `data`, of numbers, texts and arrays, is all that its pictures draw on.
+
+  answer: to the question that the part asks, in a few sentences, every number in them measured.
+  """
 
   claims: Sequence[Claim]
   data: Mapping[str, Any]
   captions: Mapping[str, str]
   tables: Sequence[Table] = ()
+  answer: str = ""
 
 
 class Part(NamedTuple):
@@ -156,7 +160,8 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
   mantissa, power = f"{value:.{digits - 1}e}".split("e")
   superscript = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-  return f"{mantissa} · 10{superscript}".replace("-", "−")
+  # Spaces at which no line is broken.
+  return f"{mantissa}\u00a0·\u00a010{superscript}".replace("-", "−")
 
 
 def run(part: Part, options: Options, *, extra: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -187,7 +192,7 @@ def run(part: Part, options: Options, *, extra: dict[str, Any] | None = None) ->
           "claims": [claim._asdict() for claim in found.claims],
           "tables": [{"title": t.title, "rows": [[_cell(c) for c in r] for r in t.rows]}
                      for t in found.tables],
-          "captions": dict(found.captions), "data": _plain(found.data),
+          "answer": found.answer, "captions": dict(found.captions), "data": _plain(found.data),
       }
       records.write_text(file, json.dumps(record, ensure_ascii=False) + "\n")
   draw(part, options.out)

@@ -45,8 +45,8 @@ def write(
                       "you place, live", "explorer.html")])]
         if (out / "explorer.html").is_file() else []),
       page.Heading("Contents", 2), page.Links([(one.title, f"#{one.name}") for one in parts]),
-      page.Heading("What failed", 2),
-      *_failures(parts, found, errors)]
+      *_answers(parts, found),
+      page.Heading("What holds and what does not", 2), *_failures(parts, found, errors)]
   for one in parts:
     blocks += [page.Heading(one.title, 2, one.name), *map(page.Text, _paragraphs(one.text))]
     if one.name in errors:
@@ -62,8 +62,8 @@ def _section(out: pathlib.Path, name: str, record: dict[str, Any]) -> list[page.
   blocks: list[page.Block] = []
   if record["claims"]:
     blocks.append(page.Table([
-        ["", "statement", "of", "where", "measured", "expected"],
-        *([_MARK[c["holds"]], c["text"], f"the {c['by']}", c["source"], _measured(c), c["expected"]]
+        ["", "statement", "by", "where", "measured", "expected"],
+        *([_MARK[c["holds"]], c["text"], c["by"], c["source"], _measured(c), c["expected"]]
           for c in record["claims"])]))
   blocks += [page.Picture(f"figures/{name}-{figure}.png", caption)
              for figure, caption in record["captions"].items()]
@@ -77,19 +77,26 @@ def _section(out: pathlib.Path, name: str, record: dict[str, Any]) -> list[page.
       f"{record['seconds']:.0f} s on {record['cores']} core(s); numbers in data/{name}.json")]
 
 
+def _answers(parts, found) -> list[page.Block]:
+  answered = [(one, found[one.name]["answer"]) for one in parts
+              if one.name in found and found[one.name]["answer"]]
+  blocks = [page.Text(f"**{one.title}.** {answer}") for one, answer in answered]
+  return [page.Heading("The paper's questions, answered", 2), *blocks] if blocks else []
+
+
 def _failures(parts, found, errors) -> list[page.Block]:
   claims = [claim for record in found.values() for claim in record["claims"]]
-  holding = {by: sum(c["holds"] for c in claims if c["by"] == by) for by in ("paper", "theory")}
-  total = {by: sum(c["by"] == by for c in claims) for by in ("paper", "theory")}
-  lines = [f"{one.title}: {_MARK[False]} {c['text']} (the {c['by']}, {c['source']}): "
-           f"{_measured(c)}, expected {c['expected']}"
-           for one in parts if one.name in found for c in found[one.name]["claims"]
-           if not c["holds"]]
-  lines += [f"{one.title}: did not end: {errors[one.name]}" for one in parts if one.name in errors]
-  said = page.Text(
-      f"{holding['paper']} of {total['paper']} statements of the paper hold, and "
-      f"{holding['theory']} of {total['theory']} of the theory.")
-  return [said, page.Items(lines)] if lines else [said]
+  said = [f"{sum(c['holds'] for c in mine)} of {len(mine)} statements of the {by}"
+          for by in ("paper", "theory") if (mine := [c for c in claims if c["by"] == by])]
+  blocks: list[page.Block] = [page.Text(f"{' and '.join(said)} hold.")] if said else []
+  rows = [[one.title, c["text"], c["by"], c["source"], _measured(c), c["expected"]]
+          for one in parts if one.name in found for c in found[one.name]["claims"]
+          if not c["holds"]]
+  if rows:
+    blocks += [page.Text(f"These do not ({_MARK[False]}):"), page.Table(
+        [["part", "statement", "by", "where", "measured", "expected"], *rows])]
+  broken = [f"{one.title}: {errors[one.name]}" for one in parts if one.name in errors]
+  return [*blocks, page.Text("These parts did not end:"), page.Items(broken)] if broken else blocks
 
 
 def _provenance(found: Sequence[dict[str, Any]]) -> str:
