@@ -66,7 +66,7 @@ def measure(setting: parts.Setting, workdir: pathlib.Path | None) -> parts.Findi
   found = trained.model(trained.plane(setting) if own else workdir)
   truth = trained.truth(setting.density.plane, found.run) if own else None
   model = Model(_network(found), data_lib.reduced(found.run.dataset), truth)
-  sizes = Sizes(750, 4, 1500, 4) if setting.fast else Sizes(750, 4, 12_000, 8)
+  sizes = Sizes(750, 4, 1500, 4) if setting.fast else Sizes(750, 4, 12_000, 4)
   config = found.run.config.sampling
   # Far enough to either side: beyond, nothing is learned or sampled.
   ells = np.linspace(-math.log(min(config.rho_max, 20.0)), -math.log(max(config.rho_min, 0.02)),
