@@ -53,7 +53,8 @@ def slope(steps: list[int], estimates: list[list[float]], last: int = 4) -> list
 def _claims(data) -> list[part.Claim]:
   plane, digits = data["plane"], data["digits"]
   size, network = plane["sizes"], {
-      n: entry["total"] for n, entry in zip(plane["ladder"], plane["network"], strict=True)}
+      n: entry["total"] for n, entry in zip(
+          plane["network_ladder"], plane["network"], strict=True)}
   chain = _minus(plane["chain_path_kl"], network[size["chain"]])
   over = plane["vae_over"]
   better = _minus(plane["vae_exact_gap"], plane["continuous"]["total"])
@@ -152,8 +153,8 @@ exact score its gap vanishes as 1/n. The encoder of a VAE has a shape, Gaussian 
 posterior of its decoder need not have.
 
 **What it does not show.** One small family of VAEs with constant decoder noise, on the same data
-and with a budget no larger than the diffusion model’s, stopped by held-out data and not tuned
-further; hierarchical VAEs and better encoders are left out. The gap of the trained diffusion model
+and with the budget of the first table, stopped by held-out data and not tuned further;
+hierarchical VAEs and better encoders are left out. The gap of the trained diffusion model
 is bounded, not known; on digits bound − ODE is its gap only where the network is the score of a
 diffused density, and latents, networks and optimisers differ. A chain of few steps has a gap of its
 own, which may be more than the VAE’s. And a sample costs the diffusion model many calls of a whole

@@ -45,7 +45,7 @@ class Sizes(NamedTuple):
 
 FULL = Sizes(
     seeds=2, steps=3000, batch=128, digits=128, counts=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
-    chain=64, chain_counts=(1, 2, 4, 8, 16), ladder=(16, 32, 128, 256), levels=64, flow_steps=24,
+    chain=64, chain_counts=(1, 2, 4, 8), ladder=(16, 32, 128, 256), levels=64, flow_steps=24,
     samples=898, judge_steps=1000)
 FAST = Sizes(
     seeds=1, steps=100, batch=128, digits=32, counts=(1, 2, 4, 8, 16, 32), chain=8,

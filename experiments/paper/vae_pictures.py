@@ -40,8 +40,8 @@ def _steps(plane):
   axes.plot(steps, exact[-1, 0] * steps[-1] / steps, color=part.GREY, lw=0.8, ls=":",
             label="slope −1")
   _errors(axes, steps, exact, part.THIRD, "diffusion, exact score: KL of the paths")
-  _errors(axes, steps, [entry["total"] for entry in plane["network"]], part.SECOND,
-          "diffusion, network: KL of the paths")
+  _errors(axes, plane["network_ladder"], [entry["total"] for entry in plane["network"]],
+          part.SECOND, "diffusion, network: KL of the paths")
   _errors(axes, plane["weighed"], plane["exact_gap"], part.FOURTH,
           "diffusion, exact score: gap, at least", marker="v", ls="")
   _level(axes, plane["continuous"]["total"], part.SECOND, "diffusion, network, n → ∞")
@@ -113,7 +113,7 @@ def _digits(pictures):
 
 
 def _chain_ledger(plane):
-  return plane["network"][plane["ladder"].index(plane["sizes"]["chain"])]["total"]
+  return plane["network"][plane["network_ladder"].index(plane["sizes"]["chain"])]["total"]
 
 
 def _errors(axes, x, estimates, color, label, *, marker="o", ls="-"):

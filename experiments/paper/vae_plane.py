@@ -21,7 +21,7 @@ MODEL = networks.VAE(shape=(2,), latent=2, width=128, depth=3)
 class Sizes(NamedTuple):
   """How much is spent. points: held out, of them `weighed` by importance; counts: the K of L_K.
 
-  chain: steps of the network's chain, one of the `ladder`; ledger: options of `likelihood.ledger`;
+  chain: steps of the network's chain, one of its ladder; ledger: options of `likelihood.ledger`;
   nodes: an axis of the latent plane; samples: of a set, of them `compared` where that is dear.
   """
 
@@ -33,6 +33,7 @@ class Sizes(NamedTuple):
   chain: int
   chain_counts: tuple[int, ...]
   ladder: tuple[int, ...]
+  network_ladder: tuple[int, ...]
   ledger: dict[str, int]
   nodes: int
   samples: int
@@ -43,14 +44,15 @@ class Sizes(NamedTuple):
 FULL = Sizes(
     seeds=3, steps=8000, points=1024, weighed=256, counts=(1, 4, 16, 64, 256, 1024, 4096), chain=64,
     chain_counts=(1, 4, 16, 64), ladder=(4, 8, 16, 32, 64, 128, 256, 512, 1024),
-    ledger={"bins": 32, "draws_per_bin": 2, "repeats": 16}, nodes=600, samples=10_000,
+    network_ladder=(16, 64, 256, 1024), ledger={"bins": 32, "draws_per_bin": 2, "repeats": 16},
+    nodes=600, samples=5000,
     compared=1000, flow_steps=20)
 FAST = Sizes(
     seeds=2, steps=300, points=192, weighed=64, counts=(1, 4, 16, 64), chain=32,
-    chain_counts=(1, 4, 16), ladder=(32, 256),
-    ledger={"bins": 16, "draws_per_bin": 1, "repeats": 8}, nodes=150, samples=1000, compared=200,
+    chain_counts=(1, 4, 16), ladder=(32, 256), network_ladder=(32, 256),
+    ledger={"bins": 16, "draws_per_bin": 4, "repeats": 8}, nodes=150, samples=1000, compared=200,
     flow_steps=10)
-_LEDGER_POINTS = 2048
+_GROUP = 128  # examples of each group of the ledger
 _WATCHED = 1024  # held out, to stop the VAE by
 
 
@@ -146,7 +148,7 @@ def _chain(key, size, network, x, log_p, moments) -> dict[str, Any]:
 
 def _ladder(key, size, network, truth, clean, x, log_p, moments) -> dict[str, Any]:
   """The path KL from the ledger by number of steps, of the exact score and of the network."""
-  points = jnp.asarray(clean[:_LEDGER_POINTS])
+  points = jnp.asarray(clean[:_GROUP * size.ledger["repeats"]])
   ideal = mixtures.denoiser(truth, PATH)
   keys = iter(jax.random.split(key, 3 * len(size.ladder) + 1))
 
@@ -169,9 +171,9 @@ def _ladder(key, size, network, truth, clean, x, log_p, moments) -> dict[str, An
   near, log_near = x[:size.weighed], log_p[:size.weighed]
   bounds = [np.asarray(weighed(next(keys), near, steps), np.float64) for steps in rungs]
   return {
-      "ladder": list(size.ladder),
+      "ladder": list(size.ladder), "network_ladder": list(size.network_ladder),
       "exact": [entries(ideal, steps)["total"] for steps in size.ladder],
-      "network": [entries(network, steps) for steps in size.ladder],
+      "network": [entries(network, steps) for steps in size.network_ladder],
       "continuous": entries(network, 0),
       "weighed": rungs, "exact_gap": [estimate(b[1] - b[0]) for b in bounds],
       "exact_end": [estimate(log_near - b[1]) for b in bounds]}

@@ -23,13 +23,13 @@ def budgets(plane, digits) -> part.Table:
                  f"{facts['steps']:,} × {facts['batch']}", f"{facts['seconds']:.0f}",
                  ", ".join(f"{n} ({how})" for how, n in calls),
                  ", ".join(f"{n * facts['parameters']:,}" for _, n in calls)])
-  return part.Table("What each model may spend (steps × batch; seconds on this machine, of a VAE "
-                    "the mean over seeds trained together)", rows)
+  return part.Table("What each model spends (steps × batch; seconds on this machine, beside "
+                    "whatever else ran on it, of a VAE the mean over seeds trained together)", rows)
 
 
 def of_plane(plane) -> part.Table:
   size, chain = plane["sizes"], plane["sizes"]["chain"]
-  path = plane["network"][plane["ladder"].index(chain)]
+  path = plane["network"][plane["network_ladder"].index(chain)]
   continuous = plane["continuous"]
   rows = [["model", "−log q, held out", "KL(data‖model)", "gap", "gap + KL"],
           ["the density itself (entropy)", part.number(plane["entropy"]), "0", "0", "0"],
@@ -45,7 +45,8 @@ def of_plane(plane) -> part.Table:
            f"≥ {_pm(plane['chain_gap'][-1])}", _pm(path["total"])],
           ["… of which prior, score, discretisation", "", "", "", ", ".join(
               _pm(path[name]) for name in ("prior", "score", "discretisation"))]]
-  if (n := crossing(plane["ladder"], plane["network"], plane["vae_exact_gap"][0])) is not None:
+  if (n := crossing(plane["network_ladder"], plane["network"],
+                    plane["vae_exact_gap"][0])) is not None:
     rows.append(["steps from which the network’s path KL is below the VAE’s gap", "", "", "",
                  f"about {n:,.0f}"])
   return part.Table(f"Nats in the plane, of data blurred by ρ = {vae_plane.RHO_MIN:g} "
