@@ -256,8 +256,10 @@ def line_claims(line: dict) -> list[part.Claim]:
       *(part.claim(
           f"{said} has a KL of order 2 in the step size: of all paths the order farthest from 2, "
           "over the last halving (KL summed over η; each by itself is in the table).",
-          farthest(last[s]), near=2.0, tolerance=0.2, source="MATH §6, §10") for s, said in enumerate((
-              "STEP", "Table 4's equations by Euler–Maruyama in the path's own time"))),
+          farthest(order), near=2.0, tolerance=0.2, source="MATH §6, §10")
+        for said, order in zip((
+            "STEP", "Table 4's equations by Euler–Maruyama in the path's own time"), last,
+            strict=True)),
       part.claim(
           "On one grid STEP has one law, whatever the path: largest difference of VP's and VE's "
           "KL, over levels and η, in nats.",
