@@ -114,6 +114,14 @@ def test_one_cell_of_table_3_fails(table_3):
   assert sum(c.cell.row in printed.MISSING for c in table_3) == 6
 
 
+def test_each_cell_is_shown_with_its_verdict_and_residual(table_3):
+  head, *rows = layouts.beside(3, table_3).rows
+  assert [len(row) for row in rows] == [len(head)] * len(table_3)
+  assert [row[0] for row in rows] == ["✓" if c.agrees else "✗" for c in table_3]
+  residuals = [row[head.index("Residual")] for row in rows]
+  assert [residual == "0" for residual in residuals] == [c.agrees for c in table_3]
+
+
 @pytest.mark.parametrize("wrong", [
     r"dx=-\tfrac{1}{2}x\,d\tau-dW_{\tau}", r"dx=\tfrac{1}{2}x\,d\tau+dW_{\tau}",
     r"dx=-\tfrac{1}{2}x\,d\tau+\sqrt{2}dW_{\tau}"])

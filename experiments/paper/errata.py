@@ -54,11 +54,14 @@ def one_minus(setting: part.Setting):
       "the forward and reverse cells of its row add up to another process",
       wrong.residual.subs(s, tau), mathml.math(right.cell.latex.mathml), right.residual)]
   return rows, [
-      part.claim("Table 3's Langevin cell of rectified flow is the sum of its forward and reverse "
-                 "cells: largest relative difference", wrong.difference, below=comparison.ROUNDING,
-                 source="Table 3", by="paper"),
-      part.claim("With τ/(1 − τ) in the place of τ/(1 + τ) it is: largest relative difference",
-                 right.difference, below=comparison.ROUNDING, source="Table 3, MATH §11.1")]
+      part.claim(
+          "Table 3's Langevin cell of rectified flow is the sum of its forward and reverse cells "
+          "(largest relative difference).", wrong.difference, below=comparison.ROUNDING,
+          source="Table 3", by="paper"),
+      part.claim(
+          "With τ/(1 − τ) in the place of τ/(1 + τ) Table 3's Langevin cell of rectified flow is "
+          "that sum (largest relative difference).", right.difference, below=comparison.ROUNDING,
+          source="Table 3, MATH §11.1")]
 
 
 def clock(setting: part.Setting):
@@ -85,11 +88,12 @@ def clock(setting: part.Setting):
         "has the noise variance 2g − g²; it must be 0 for the ODE, and never negative", left, holds,
         comparison.in_rho(balance)))
   return rows, [
-      part.claim("If the g of eq. 1 were that of eq. 3, rectified flow's reverse process would "
-                 "have a noise variance that is nowhere negative: its least value", least["rf"],
-                 above=0.0, source="eq. 1, eq. 3", by="paper"),
+      part.claim(
+          "With one g in eq. 1 and in eq. 3, as the paper writes them, rectified flow's reverse "
+          "process has a noise variance that is nowhere negative (least value).", least["rf"],
+          above=0.0, source="eq. 1, eq. 3", by="paper"),
       part.claim("With a clock H = (1 + η²)/2 · g² of its own, Langevin noise is forward plus "
-                 "reverse noise for every η: how many of the three paths fail",
+                 "reverse noise for every η (how many of the three paths fail).",
                  failing(*(row.leaves for row in rows)), below=1, source="MATH §3")]
 
 
@@ -118,12 +122,14 @@ def own_time(setting: part.Setting):
   noise = apart["ve"].coeff(printed.dw)
   missed = sp.limit(noise, tau, 0) / -noise.subs(tau, 0)
   return rows, [
-      part.claim("With τ a Langevin time that starts at 0 (eq. 4), Table 3's VE row starts with "
-                 "the noise of its level: relative difference of the amplitudes", missed, near=0.0,
-                 tolerance=comparison.ROUNDING, source="eq. 4, Table 3", by="paper"),
-      part.claim("With τ the noise level itself, the forward cells of VE and rectified flow are "
-                 "the library's: how many are not", failing(*(row.leaves for row in rows)), below=1,
-                 source="MATH §11.3")]
+      part.claim(
+          "With τ a Langevin time that starts at 0 (eq. 4), Table 3's VE row starts with the "
+          "noise of its level (relative difference of the amplitudes).", missed, near=0.0,
+          tolerance=comparison.ROUNDING, source="eq. 4, Table 3", by="paper"),
+      part.claim(
+          "With τ the noise level itself, the forward cells of VE and rectified flow are the "
+          "library's (how many are not).", failing(*(row.leaves for row in rows)), below=1,
+          source="MATH §11.3")]
 
 
 def sign(setting: part.Setting):
@@ -136,11 +142,12 @@ def sign(setting: part.Setting):
               "dr/ds is +𝐯: it runs the same curve as the forward one, the other way", wrong,
               formula(r"dr=-\mathbf{v}(r,s)\,ds^{\prime}"), right)]
   return rows, [
-      part.claim("dr = −v ds is the reverse process: its slope dr/ds minus the library's, in units "
-                 "of v", wrong / value, near=0.0, tolerance=comparison.ROUNDING,
+      part.claim("The reverse process is dr = −v ds (its slope dr/ds less the library's, in units "
+                 "of v).", wrong / value, near=0.0, tolerance=comparison.ROUNDING,
                  source="after eq. 20", by="paper"),
-      part.claim("dr = −v ds′ with ds′ = −ds is: the same difference", right / value, near=0.0,
-                 tolerance=comparison.ROUNDING, source="Table 4")]
+      part.claim(
+          "The reverse process is dr = −v ds′ with ds′ = −ds (the same difference of slopes).",
+          right / value, near=0.0, tolerance=comparison.ROUNDING, source="Table 4")]
 
 
 def missing(setting: part.Setting):
@@ -159,11 +166,14 @@ def missing(setting: part.Setting):
         "VP alone", "a row", cell_of(3, row, 2), sum(comparison.in_rho(r) for r in residuals[-3:])))
   given = {row[:2] for row in printed.TABLES[3].rows if printed.eta(row)}
   return rows, [
-      part.claim("Table 3 has an SDE row for each of the three paths: how many it lacks",
-                 len(printed.NAMES) - len(given), below=1, source="Table 3", by="paper"),
-      part.claim("In the rows it lacks Langevin is forward plus reverse, and the reverse is the "
-                 "library's at η = 1: how many equalities fail", failing(*residuals), below=1,
-                 source="MATH §3")]
+      part.claim(
+          "Table 3, the paper's answer to how ODE and SDE are unified, has an SDE row for each of "
+          "the three paths (how many it lacks).", len(printed.NAMES) - len(given), below=1,
+          source="Table 3", by="paper"),
+      part.claim(
+          "In the rows that Table 3 lacks Langevin is forward plus reverse, and the reverse is "
+          "the library's at η = 1 (how many equalities fail).", failing(*residuals), below=1,
+          source="MATH §3")]
 
 
 def exponential(setting: part.Setting):
@@ -192,11 +202,13 @@ def exponential(setting: part.Setting):
           "√(2(1 + x²)) dW, exp(−E) is not stationary, ∂p/∂t =", flow(1 + x**2),
           "under √2 dW it is, for every E, by A.2's equation: ∂p/∂t =", flow(sp.Integer(1)))]
   return rows, [
-      part.claim("The exponential turns a product into a sum: h(E₁E₂) − h(E₁) − h(E₂) at "
-                 "β = E₁ = E₂ = 1", turned.subs({first: 1, second: 1, beta: 1}), near=0.0,
+      part.claim("The exponential turns a product into a sum (h(E₁E₂) − h(E₁) − h(E₂) at "
+                 "β = E₁ = E₂ = 1).", turned.subs({first: 1, second: 1, beta: 1}), near=0.0,
                  tolerance=comparison.ROUNDING, source="A.1, step 3", by="paper"),
-      part.claim("It turns a sum into a product and alone has one f′/f for all energies, and the "
-                 "logarithm a product into a sum: how many of the three fail",
-                 sum(e != 0 for e in (product, shape, logarithm)), below=1, source="MATH §11.9"),
-      part.claim("exp(−E) is stationary under dx = −E′ dt + √2 dW for every E: its ∂p/∂t",
-                 flow(sp.Integer(1)), near=0.0, tolerance=0.0, source="A.1, A.2")]
+      part.claim(
+          "The exponential turns a sum into a product and alone has one f′/f for all energies, "
+          "and the logarithm turns a product into a sum (how many of the three fail).",
+          sum(e != 0 for e in (product, shape, logarithm)), below=1, source="MATH §11.9"),
+      part.claim(
+          "The density exp(−E) is stationary under dx = −E′ dt + √2 dW for every E (its ∂p/∂t).",
+          flow(sp.Integer(1)), near=0.0, tolerance=0.0, source="A.1, A.2")]

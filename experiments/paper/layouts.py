@@ -19,7 +19,7 @@ def as_printed(number: int) -> part.Table:
 
 
 def beside(number: int, compared: list[comparison.Compared]) -> part.Table:
-  """One row a formula: as printed, as computed, residual, largest difference, verdict."""
+  """One row a formula: verdict, as printed, as computed, residual, largest difference."""
   head = printed.TABLES[number].head
   rows: list[list[str | part.Maths]] = [[
       "", "Row", "Cell", "Formula", "The library computes", "Residual", "Difference"]]
@@ -30,7 +30,8 @@ def beside(number: int, compared: list[comparison.Compared]) -> part.Table:
     column = head[cell.column] + (" (corrected)" if cell.corrected and not missing else "")
     computed = _computed(one)
     rows.append([
-        label, column, part.Maths(mathml.math(cell.latex.mathml)), part.Maths(computed),
+        _VERDICT[one.agrees], label, column, part.Maths(mathml.math(cell.latex.mathml)),
+        part.Maths(computed),
         "0" if one.residual == 0 else part.Maths(_math(one.residual, cell)),
         part.number(one.difference, 2)])
   return part.Table(f"Table {number}, cell by cell", rows)
@@ -68,13 +69,13 @@ def claims(number: int, compared: list[comparison.Compared]) -> list[part.Claim]
   as_they_are = [c for c in compared if not c.cell.corrected]
   found = [part.claim(
       f"All {len(as_they_are)} formulas that Table {number} prints are those that the library "
-      "computes from α and σ alone: how many are not", sum(not c.agrees for c in as_they_are),
+      "computes from α and σ alone (how many are not).", sum(not c.agrees for c in as_they_are),
       below=1, source=f"Table {number}", by="paper")]
   if len(as_they_are) < len(compared):
     mended = [c for c in compared if c.cell.corrected]
     found.append(part.claim(
         f"With its erratum corrected, and with the {len(mended) - 1} formulas of the rows that it "
-        f"leaves out, all of Table {number} is: how many formulas are not",
+        f"leaves out, all of Table {number} is what the library computes (how many are not).",
         sum(not c.agrees for c in mended) + sum(
             not c.agrees for c in as_they_are if not _is_mended(c, mended)), below=1,
         source=f"Table {number}, MATH §3"))

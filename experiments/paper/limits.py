@@ -29,11 +29,12 @@ def independence(setting: part.Setting):
               "one law at every τ; independent only as τ → ∞", last)]
   return rows, [
       part.claim("A Langevin run as long as the variance of a Gaussian target makes its sample "
-                 "independent of the one it started from: their correlation",
+                 "independent of the one it started from (their correlation).",
                  correlation.subs(tau, variance), near=0.0, tolerance=comparison.ROUNDING,
                  source="§2", by="paper"),
-      part.claim("It becomes independent as the run grows without end: the limit of the "
-                 "correlation", last, near=0.0, tolerance=0.0, source="MATH §11.5")]
+      part.claim(
+          "A Langevin run makes its sample independent as it grows without end (the limit of the "
+          "correlation).", last, near=0.0, tolerance=0.0, source="MATH §11.5")]
 
 
 def ends(setting: part.Setting):
@@ -79,23 +80,23 @@ def ends(setting: part.Setting):
             "the frame of networks, α² + σ² = 1, at both ends: (α, σ) = " + " and ".join(
                 f"({part.number(u)}, {part.number(w)})" for u, w in (frames[:2], frames[2:])),
             largest(frames)) for where, which, at in table_5),
-      Row("§3.1 and eq. 14, VE", "forward processes converge to a fixed Gaussian",
+      Row("§4 and eq. 14, VE", "p_T “converges to a simple Gaussian distribution”",
           "the deviation of VE's law grows without end", grows,
           "at unit scale z/√(1 + σ²) it converges, to N(0, 1): (α, σ) = "
           f"({part.number(frames[0])}, {part.number(frames[1])})", largest(frames[:2]))]
   at_ends = (below_1(drift), below_1(noise), *(at for *_, at in table_5))
   diverging = [v for v in at_ends if not v.is_finite]
   return rows, [
-      part.claim("The coefficients of Tables 1 and 5 are finite on their closed domains: how many "
-                 "that diverge were found", len(diverging), below=1, source="Tables 1 and 5",
+      part.claim("The coefficients of Tables 1 and 5 are finite on their closed domains (how many "
+                 "that diverge were found).", len(diverging), below=1, source="Tables 1 and 5",
                  by="paper"),
       part.claim("What the library computes with at both ends, the numbers of its step and the "
-                 "frame of its networks, is finite: how many are not",
+                 "frame of its networks, is finite (how many are not).",
                  sum(not np.isfinite(v) for v in (*first, *last, *frames)), below=1,
                  source="MATH §1, §4"),
-      part.claim("At pure noise the velocity tends to r − E[x₀], which the library says from D "
-                 "there: how many of such limits differ", failing(differs), below=1,
-                 source="MATH §4")]
+      part.claim(
+          "At pure noise the velocity tends to r − E[x₀], which the library makes of D there (how "
+          "many of such limits differ).", failing(differs), below=1, source="MATH §4")]
 
 
 def prior(setting: part.Setting):
@@ -130,11 +131,14 @@ def prior(setting: part.Setting):
   # term's integrand, φ(x)(x² − 1)²/(4σ⁴) on N(0, 1), about P(|x| > 6)·6⁴/2 of the whole.
   missed = len(grid) * float(np.finfo(float).eps) / least + math.erfc(6.0 / math.sqrt(2.0)) * 648.0
   return rows, [
-      part.claim("At VE's own σ_max the prior term that eq. 14 drops is 0 nats", plain, near=0.0,
-                 tolerance=float(np.finfo(float).eps), source="eq. 14", by="paper"),
-      part.claim("It is at least that of a Gaussian of the same variance, known in closed form: "
-                 "relative excess", plain / least - 1.0, above=-missed, source="MATH §8"),
-      part.claim("A prior with the data's mean and variance lowers it: the ratio of the two terms",
+      part.claim(
+          "At VE's own σ_max the prior term that eq. 14 drops is nothing (nats).", plain, near=0.0,
+          tolerance=float(np.finfo(float).eps), source="eq. 14", by="paper"),
+      part.claim(
+          "The dropped prior term is at least that of a Gaussian of the same variance, known in "
+          "closed form (relative excess).", plain / least - 1.0, above=-missed, source="MATH §8"),
+      part.claim("A prior with the data's mean and variance lowers the dropped term (ratio of the "
+                 "two).",
                  matched / plain, below=1.0, source="MATH §6")]
 
 

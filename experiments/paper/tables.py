@@ -29,6 +29,7 @@ noise, where sampling begins. Both panels run towards it from left to right. Wha
 path's own time has to evaluate grows without bound; what the finite step works with does not.
 """
 
+
 def measure(setting: part.Setting) -> part.Findings:
   # sympy is an extra of this part alone; it is asked for here and not on import.
   from experiments.paper import cells, comparison, layouts, limits, printed
@@ -44,7 +45,7 @@ def measure(setting: part.Setting) -> part.Findings:
     data["difference"][number] = max(c.difference for c in compared if c.residual == 0)
   claims.append(part.claim(
       "At random noise levels, states and scores the library's float64 numbers are those of the "
-      "formulas: the largest relative difference over all cells is rounding",
+      "formulas, up to rounding (largest relative difference over all cells).",
       max(data["difference"].values()), below=comparison.ROUNDING, source="Tables 1–7"))
   table, found = layouts.errata_table(setting)
   ends, caption = limits.towards_the_end()
