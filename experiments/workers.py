@@ -56,15 +56,18 @@ def run(
         if slot is None and ready is not None:
           waiting.remove(ready)
           began(ready)
-          slots[i] = ready, _started(ready, share[i] if pinned else None), time.monotonic()
+          said_before = ready.log.stat().st_size if ready.log.is_file() else 0
+          slots[i] = (ready, _started(ready, share[i] if pinned else None), time.monotonic(),
+                      said_before)
       for i, slot in enumerate(slots):
         if slot is None or (code := slot[1].poll()) is None:
           continue
         slots[i] = None
         slot[1].stdin.close()
+        # What it had started, where it could not end that itself: it would hold locks.
+        _signal(slot[1], signal.SIGKILL)
         if code:
-          errors[slot[0].name] = last_words(
-              slot[0].log, f"its process ended with exit code {code}")
+          errors[slot[0].name] = last_words(slot[0].log, _end_of(code), after=slot[3])
         ended(slot[0], code, time.monotonic() - slot[2])
       time.sleep(0.05)
   finally:
@@ -151,13 +154,21 @@ def end_with_stdin() -> None:
   threading.Thread(target=wait, daemon=True).start()
 
 
-def last_words(log: pathlib.Path, otherwise: str) -> str:
-  """The error that a log ends with, `otherwise` where it says none."""
-  return said(log.read_text(errors="replace")) or otherwise
+def last_words(log: pathlib.Path, otherwise: str, *, after: int = 0) -> str:
+  """The error that a log ends with, `otherwise` where it says none; not of its first bytes."""
+  return said(log.read_bytes()[after:].decode(errors="replace")) or otherwise
+
+
+def _end_of(code: int) -> str:
+  if code >= 0:
+    return f"its process ended with exit code {code}"
+  name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+  return f"its process was ended by {name}" + (
+      " (memory may have run out)" if name == "SIGKILL" else "")
 
 
 def said(text: str) -> str:
   """The last line that looks like an exception's or this project's; "" if there is none."""
   lines = [line for line in text.splitlines()
-           if re.match(r"error: |[\w.]*(Error|Exception): ", line)]
+           if re.match(r"error: |[\w.]*(Error|Exception)(: |$)", line)]
   return lines[-1].removeprefix("error: ")[:500] if lines else ""
