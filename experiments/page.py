@@ -74,6 +74,9 @@ td,th{padding:.25em .7em;border-bottom:1px solid var(--line);text-align:left;ver
 pre{background:var(--soft);padding:.7em;overflow-x:auto}
 figure{margin:1.2em 0}img{max-width:100%;background:#fff;border-radius:4px}
 figcaption{max-width:60em;font-size:.93em;opacity:.85}p{max-width:60em}
+p,li,h1,h2,h3,figcaption{overflow-wrap:anywhere}
+@media(max-width:40em){h1{font-size:1.5em}h2{font-size:1.25em}table{font-size:.85em}ul{padding-left:1.2em}
+td,th{padding:.25em .4em}}
 """
 
 
@@ -138,9 +141,12 @@ def _html(block: Block, folder: pathlib.Path) -> str:
       return (f'<figure><img alt="{escapes.escape(caption or name)}" '
               f'src="data:image/png;base64,{data}">{below}</figure>')
     case Links(places):
-      return "<ul>" + "".join(
-          f'<li><a href="{escapes.escape(address)}">{inline(text)}</a></li>'
-          for text, address in places) + "</ul>"
+      return "<ul>" + "".join(f"<li>{link(*place).html}</li>" for place in places) + "</ul>"
+
+
+def link(text: str, address: str) -> Markup:
+  """A text as a cell that leads to an address."""
+  return Markup(f'<a href="{escapes.escape(address)}">{inline(text)}</a>', text)
 
 
 def inline(text: str | Markup) -> str:

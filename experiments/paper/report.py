@@ -11,6 +11,7 @@ from experiments.paper import part
 
 _MARK = {True: "✓", False: "✗"}
 _TITLE = "Rethinking the Diffusion Model from a Langevin Perspective, reproduced"
+_ANSWERED, _HOLDS = "The paper's questions, answered", "What holds and what does not"
 _INTRODUCTION = """The paper (Zheng & Lan 2026) says that the forward and the reverse process of a
 diffusion model are the two halves of one Langevin step, and that VP, VE and rectified flow, SDE and
 ODE, score, noise and velocity are coordinates of one thing. Here each of its tables, figures and
@@ -18,7 +19,7 @@ questions is computed by langevin_jax. Statements of the paper are checked as th
 **✓ holds, ✗ fails**, as its errata do. Statements of the theory behind the library should all hold.
 
 A value is given with its standard error where it was sampled. Noise levels are told by the half
-log-SNR ℓ = log(α/σ), which grows towards the data, or by ρ = σ/α = e^(−ℓ)."""
+log-SNR ℓ = log(α/σ), which grows towards the data, or by ρ = σ/α = e^{−ℓ}."""
 
 
 def write(
@@ -36,6 +37,7 @@ def write(
       if not file.is_file():
         raise ValueError(f"{file} is not there: run {shlex.join(command)}")
       found[one.name] = json.loads(file.read_text())
+  answers = _answers(parts, found)
   blocks: list[page.Block] = [
       page.Heading(_TITLE), *map(page.Text, _INTRODUCTION.split("\n\n")),
       page.Code([shlex.join(["python", "-m", "experiments.paper", *command])]),
@@ -44,9 +46,10 @@ def write(
          page.Links([("explorer.html: forward, Langevin and reverse processes of a mixture that "
                       "you place, live", "explorer.html")])]
         if (out / "explorer.html").is_file() else []),
-      page.Heading("Contents", 2), page.Links([(one.title, f"#{one.name}") for one in parts]),
-      *_answers(parts, found),
-      page.Heading("What holds and what does not", 2), *_failures(parts, found, errors)]
+      page.Heading("Contents", 2), page.Links([
+          *([(_ANSWERED, "#answers")] if answers else []), (_HOLDS, "#holds"),
+          *((one.title, f"#{one.name}") for one in parts)]),
+      *answers, page.Heading(_HOLDS, 2, "holds"), *_failures(parts, found, errors)]
   for one in parts:
     blocks += [page.Heading(one.title, 2, one.name), *map(page.Text, _paragraphs(one.text))]
     if one.name in errors:
@@ -63,7 +66,7 @@ def _section(out: pathlib.Path, name: str, record: dict[str, Any]) -> list[page.
   if record["claims"]:
     blocks.append(page.Table([
         ["", "statement", "by", "where", "measured", "expected"],
-        *([_MARK[c["holds"]], c["text"], c["by"], c["source"], _measured(c), c["expected"]]
+        *([_MARK[c["holds"]], c["text"], c["by"], c["source"], part.measured(c), c["expected"]]
           for c in record["claims"])]))
   blocks += [page.Picture(f"figures/{name}-{figure}.png", caption)
              for figure, caption in record["captions"].items()]
@@ -81,7 +84,7 @@ def _answers(parts, found) -> list[page.Block]:
   answered = [(one, found[one.name]["answer"]) for one in parts
               if one.name in found and found[one.name]["answer"]]
   blocks = [page.Text(f"**{one.title}.** {answer}") for one, answer in answered]
-  return [page.Heading("The paper's questions, answered", 2), *blocks] if blocks else []
+  return [page.Heading(_ANSWERED, 2, "answers"), *blocks] if blocks else []
 
 
 def _failures(parts, found, errors) -> list[page.Block]:
@@ -89,7 +92,7 @@ def _failures(parts, found, errors) -> list[page.Block]:
   said = [f"{sum(c['holds'] for c in mine)} of {len(mine)} statements of the {by}"
           for by in ("paper", "theory") if (mine := [c for c in claims if c["by"] == by])]
   blocks: list[page.Block] = [page.Text(f"{' and '.join(said)} hold.")] if said else []
-  rows = [[one.title, c["text"], c["by"], c["source"], _measured(c), c["expected"]]
+  rows = [[page.link(one.title, f"#{one.name}"), c["text"], c["by"], c["source"], part.measured(c), c["expected"]]
           for one in parts if one.name in found for c in found[one.name]["claims"]
           if not c["holds"]]
   if rows:
@@ -105,11 +108,6 @@ def _provenance(found: Sequence[dict[str, Any]]) -> str:
   seconds = sum(record["seconds"] for record in found)
   return (f"Made at commit {', '.join(commits)} with {'; '.join(versions)}; {seconds / 60:.1f} "
           "minutes of computing in all.")
-
-
-def _measured(claim: dict[str, Any]) -> str:
-  error = "" if claim["error"] is None else f" ± {part.number(claim['error'], 2)}"
-  return part.number(float(claim["value"])) + error
 
 
 def _paragraphs(text: str) -> list[str]:
