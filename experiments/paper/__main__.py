@@ -6,16 +6,20 @@
 
 Parts run as processes, one a core, and keep what they found in <out>/data/; the same command goes
 on where it was stopped, and measures again only what another source code or setting had made.
+Parts run on the CPU, many at once; JAX_PLATFORMS=cuda chooses another device.
+
 <out>/report.html needs no other file, and neither does <out>/explorer.html.
 """
 
 import importlib
+import os
 import pathlib
 import sys
 
+import jax
 from absl import flags
 
-from experiments import cli, records, workers
+from experiments import cli, records, runs, workers
 from experiments.paper import certificate, explorer, part, report
 
 # In the order of the paper, which is that of the report.
@@ -27,21 +31,29 @@ _ORDER = ("plane_run", "digits_run", "flow_matching", "vae", "stochasticity", "d
           "certificate")
 
 part.define_flags()
-_ONLY = flags.DEFINE_list("only", [], f"Parts to run, of {', '.join(NAMES)}; all if not given.")
+_ONLY = flags.DEFINE_list("only", [], f"Parts to run, of {', '.join(NAMES)}; all if not given. The "
+                          "report then holds these alone.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "A trained run of yours, whose duality is certified "
                                "in the place of the report's own run.")
 
 
 def main() -> int:
+  if flags.FLAGS.until_stdin_closes:
+    workers.end_with_stdin()
+  if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
+    jax.config.update("jax_platforms", "cpu")  # it was imported before
   options = part.options()
   names = _ONLY.value or list(NAMES)
   for name in names:
     if name not in NAMES:
       raise ValueError(f"--only must be among {', '.join(NAMES)}, got {name!r}")
   part.check(options)
-  workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
-  parts = [certificate.part(workdir) if name == "certificate" else
-           importlib.import_module(f"experiments.paper.{name}").PART
+  workdir = part.from_root(_WORKDIR.value) if _WORKDIR.value else None
+  if workdir:
+    # What is wrong with a run is said before an hour of others' computing.
+    runs.trained(workers.ROOT / workdir)
+    certificate.extra(workers.ROOT / workdir)
+  parts = [certificate.part(workdir) if name == "certificate" else _part(name)
            for name in NAMES if name in names]
   with records.locked(options.out, flag="--out"), workers.ended_in_order():
     errors = _measured(parts, options)
@@ -49,8 +61,15 @@ def main() -> int:
     file = report.write(options.out, parts, errors, sys.argv[1:])
   print(f"{file} and {options.out / 'explorer.html'} are written")
   for name, error in errors.items():
-    print(f"error: {name}: {error}; all it said is in {_log(options.out, name)}", file=sys.stderr)
+    print(f"error: {name}: {error} (all it said: {_log(options.out, name)})", file=sys.stderr)
   return 1 if errors else 0
+
+
+def _part(name: str) -> part.Part:
+  try:
+    return importlib.import_module(f"experiments.paper.{name}").PART
+  except ModuleNotFoundError as error:
+    raise ValueError(f"the part {name} needs {error.name}: pip install -e '.[paper]'") from error
 
 
 def _measured(parts, options) -> dict[str, str]:

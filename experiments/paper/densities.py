@@ -7,6 +7,7 @@ variance of 1 per coordinate, the scale at which noise levels ρ mean what they 
 
 import json
 import pathlib
+import zipfile
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -78,20 +79,20 @@ def _read(file: pathlib.Path) -> list[np.ndarray]:
   except KeyError as error:
     raise ValueError(f"--density {file} lacks {error}: it must hold weights, means and "
                      "covariances") from error
-  except (ValueError, TypeError) as error:
+  except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
     raise ValueError(f"--density {file} does not hold arrays of numbers: {error}") from error
 
 
 def _checked(file: pathlib.Path, arrays: list[np.ndarray]) -> list[np.ndarray]:
   weights, means, covariances = arrays
-  k, d = len(weights), means.shape[-1] if means.ndim == 2 else 0
+  k, d = weights.size, means.shape[-1] if means.ndim == 2 else 0
   if not k or weights.shape != (k,) or d not in (1, 2) or means.shape != (k, d) or (
       covariances.shape != (k, d, d)):
     raise ValueError(
         f"--density {file} must hold weights (K,), means (K, d), covariances (K, d, d), d 1 or 2; "
         f"got {weights.shape}, {means.shape}, {covariances.shape}")
-  if not (np.isfinite(means).all() and np.isfinite(weights).all() and (weights > 0.0).all()):
-    raise ValueError(f"--density {file}: weights must be positive, and means finite")
+  if not all(np.isfinite(array).all() for array in arrays) or not (weights > 0.0).all():
+    raise ValueError(f"--density {file}: numbers must be finite, and weights positive")
   symmetric = np.allclose(covariances, np.swapaxes(covariances, 1, 2))
   if not (symmetric and (np.linalg.eigvalsh(covariances) > 0.0).all()):
     raise ValueError(f"--density {file}: covariances must be symmetric and positive definite")

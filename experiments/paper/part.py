@@ -22,10 +22,12 @@ import numpy as np
 from absl import flags
 
 from experiments import cli, records, runs, workers
-from experiments.paper import densities
+from experiments.paper import densities, laws
 
 matplotlib.use("Agg")  # there may be no screen; must precede pyplot
 import matplotlib.pyplot as plt
+
+flags.disclaim_key_flags()  # those of `define_flags` are in the --help of the program that calls it
 
 # Colours that keep apart in print and for the colour-blind.
 INK, GREY, ACCENT, SECOND, THIRD, FOURTH = (
@@ -34,7 +36,8 @@ SERIES = (ACCENT, SECOND, THIRD, FOURTH, "#c79a1e", "#4aa3a3", INK)
 
 
 class Options(NamedTuple):
-  """What a user chooses, the same for every part. out: the report's directory."""
+  """What a user chooses, the same for every part. out: the report's directory; density: a name, or
+  the path of a file."""
 
   out: pathlib.Path
   fast: bool = False
@@ -184,17 +187,17 @@ def run(part: Part, options: Options, *, extra: dict[str, Any] | None = None) ->
       found = part.measure(Setting(options.out, options.fast, options.seed, density))
       record = {
           "part": part.name, "identity": identity, "seed": options.seed, "fast": options.fast,
-          "density": options.density, "settings": extra or {}, "commit": records.commit(),
+          "density": _density(options), "settings": extra or {}, "commit": records.commit(),
           "command": command(part, options),
           "python": platform.python_version(), "jax": jax.__version__,
           "device": jax.devices()[0].device_kind, "cores": len(workers.cores()),
           "seconds": round(time.monotonic() - begun, 2),
-          "claims": [claim._asdict() for claim in found.claims],
+          "claims": [_plain(claim._asdict()) for claim in found.claims],
           "tables": [{"title": t.title, "rows": [[_cell(c) for c in r] for r in t.rows]}
                      for t in found.tables],
           "answer": found.answer, "captions": dict(found.captions), "data": _plain(found.data),
       }
-      records.write_text(file, json.dumps(record, ensure_ascii=False) + "\n")
+      records.write_text(file, json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
   draw(part, options.out)
   return record
 
@@ -218,7 +221,7 @@ def record_file(out: pathlib.Path, name: str) -> pathlib.Path:
 def check(options: Options) -> None:
   """Raises ValueError where the options are no good, before anything is begun."""
   writable(options.out)
-  densities.load(options.density)
+  laws.nodes(densities.load(options.density).line, reach=8.0)  # where it is too narrow for a grid
 
 
 def writable(out: pathlib.Path) -> None:
@@ -234,10 +237,20 @@ def writable(out: pathlib.Path) -> None:
 
 
 def command(part: Part, options: Options) -> list[str]:
-  """What runs one part by itself, after "python"."""
-  return ["-m", f"experiments.paper.{part.module or part.name}", f"--out={options.out}",
-          f"--seed={options.seed}", f"--density={options.density}", f"--fast={options.fast}",
+  """What runs one part by itself, after "python"; in the repository's root, as all parts are."""
+  return ["-m", f"experiments.paper.{part.module or part.name}", f"--out={from_root(options.out)}",
+          f"--seed={options.seed}", f"--density={_density(options)}", f"--fast={options.fast}",
           *part.arguments]
+
+
+def from_root(path: pathlib.Path | str) -> str:
+  """A path as commands that run in the repository's root name it: absolute where it is outside."""
+  path = pathlib.Path(path).absolute()
+  return str(path.relative_to(workers.ROOT) if path.is_relative_to(workers.ROOT) else path)
+
+
+def _density(options: Options) -> str:
+  return options.density if options.density in densities.NAMED else from_root(options.density)
 
 
 def main(part: Part) -> None:
@@ -257,10 +270,15 @@ def main(part: Part) -> None:
 def said(record: dict[str, Any]) -> None:
   """Prints a record's claims, one a line."""
   for found in record["claims"]:
-    error = "" if found["error"] is None else f" ± {number(found['error'], 2)}"
     print(f"{'✓' if found['holds'] else '✗'} {found['text']} ({found['source']}): "
-          f"{number(found['value'])}{error}; expected {found['expected']}")
+          f"{measured(found)}; expected {found['expected']}")
   print(f"{record['part']}: {record['seconds']:.0f} s")
+
+
+def measured(claim: Mapping[str, Any]) -> str:
+  """A record's claim as its value and standard error; in JSON a NaN is a text."""
+  error = "" if claim["error"] is None else f" ± {number(float(claim['error']), 2)}"
+  return number(float(claim["value"])) + error
 
 
 def define_flags() -> None:
@@ -272,18 +290,27 @@ def define_flags() -> None:
   flags.DEFINE_integer("seed", 0, "Of every random number.", lower_bound=0, upper_bound=2**31 - 1)
   flags.DEFINE_string(
       "density", "three_modes", f"What is modelled: {', '.join(densities.NAMED)}, or a .json or "
-      ".npz file with weights (K,), means (K, d), covariances (K, d, d) of a mixture, d 1 or 2.")
+      ".npz file with weights (K,), means (K, d), covariances (K, d, d) of a mixture, d 1 or 2; it "
+      "is moved to mean 0 and scaled to variance 1.")
 
 
 def options() -> Options:
+  """The options that were given, the same wherever they are read: paths are absolute.
+
+  Raises:
+    ValueError: a config is given, which belongs to training.
+  """
   cli.refuse_config()
   values = flags.FLAGS
-  return Options(pathlib.Path(values.out), values.fast, values.seed, values.density)
+  density = values.density
+  if density not in densities.NAMED and pathlib.Path(density).is_file():
+    density = str(pathlib.Path(density).absolute())
+  return Options(pathlib.Path(values.out).absolute(), values.fast, values.seed, density)
 
 
 def _identity(part, options, density, extra) -> str:
   """A digest of all that the findings depend on: the source code, the density and the settings."""
-  digest = hashlib.sha256()
+  digest = hashlib.sha256(density.name.encode())
   for folder in ("langevin_jax", "experiments"):
     for file in sorted((workers.ROOT / folder).rglob("*.py")):
       digest.update(file.read_bytes())
