@@ -6,6 +6,7 @@ from experiments.paper import part, plane_run, trained
 def measure(setting: part.Setting) -> part.Findings:
   facts = trained.facts(trained.digits(setting))
   rows = [["what", "value"], ["command", facts["command"]],
+          ["trained at commit", facts["commit"]],
           ["parameters", f"{facts['parameters']:,}"],
           ["steps × batch", f"{facts['steps']:,} × {facts['batch']}"],
           ["training time", f"{facts['seconds']:.0f} s"]]

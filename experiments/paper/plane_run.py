@@ -14,6 +14,7 @@ def measure(setting: part.Setting) -> part.Findings:
   error = exact.score_error(found.run, truth, found.params, paths.ve(),
                             n=1000 if setting.fast else 4000)
   rows = [["what", "value"], ["command", facts["command"]],
+          ["trained at commit", facts["commit"]],
           ["parameters", f"{facts['parameters']:,}"],
           ["steps × batch", f"{facts['steps']:,} × {facts['batch']}"],
           ["training time", f"{facts['seconds']:.0f} s"],

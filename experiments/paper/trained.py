@@ -77,13 +77,17 @@ def truth(density: mixtures.Mixture, run: runs.Run) -> mixtures.Mixture:
 
 
 def facts(workdir: pathlib.Path) -> dict[str, Any]:
-  """What a report says of a run: command, commit, parameters, seconds, its loss by step."""
-  lines = records.read_metrics(workdir)
+  """What a report says of a run: command, commit, parameters, seconds, its loss by step.
+
+  The commit is that of the training, which a later report may have found done.
+  """
+  lines, manifest = records.read_metrics(workdir), records.read_manifest(workdir)
   run = runs.prepare(records.read_config(workdir))
   shapes = jax.tree.leaves(runs.abstract_state(run).params)
   return {
       "command": shlex.join(
-          ["python", "-m", "experiments.train", *records.read_manifest(workdir)["command"][1:]]),
+          ["python", "-m", "experiments.train", *manifest["command"][1:]]),
+      "commit": manifest["commit"] or "unknown",
       "parameters": int(sum(np.prod(leaf.shape) for leaf in shapes)),
       "steps": run.config.training.steps, "batch": run.config.training.batch_size,
       "seconds": float(lines[-1]["seconds"]),
