@@ -104,12 +104,13 @@ def _stationary(p, y, ell):
   one = BETAS.index(1.0)
   others = np.delete(rate, one, axis=2)
   claims = [
-      part.claim("Langevin dynamics leaves p as it is, whatever the clock: the largest rate at "
-                 f"which it would move probability, for {len(ell)} noise levels and {len(CLOCKS)} "
-                 "clocks, is rounding", rate[:, :, one].max(), below=ROUNDING,
-                 source="A.1, steps 1 and 4", by="paper"),
-      part.claim("It leaves no other power p^β as it is: the smallest rate for the other β",
-                 others.min(), above=TOLERANCE, source="A.1, step 4", by="paper")]
+      part.claim(
+          "Langevin dynamics leaves p as it is, whatever the clock (largest rate at which it "
+          f"would move probability, for {len(ell)} noise levels and {len(CLOCKS)} clocks).",
+          rate[:, :, one].max(), below=ROUNDING, source="A.1, steps 1 and 4", by="paper"),
+      part.claim(
+          "Langevin dynamics leaves no other power p^β as it is (smallest rate of the other β).",
+          others.min(), above=TOLERANCE, source="A.1, step 4", by="paper")]
   maths = lambda e: part.Maths(mathml.math(mathml.shown(e, {})))
   table = part.Table("A.1: Langevin dynamics of p = e^{−E} on a density π ∝ e^{−βE}", [
       ["quantity", "symbols", "numbers"],
@@ -131,12 +132,13 @@ def _fokker_planck(p, y, ell):
   integrated = found["from an SDE"].max()
   worst = max(found[name].max() for name in everyone if name != "from an SDE")
   claims = [
-      part.claim("The density of a diffused mixture obeys the Fokker–Planck equation with the "
-                 f"drift and noise of its path: largest residual over {len(everyone) - 1} paths, "
-                 "in probability per unit of ℓ, is rounding", worst, below=ROUNDING, source="A.2",
-                 by="paper"),
-      part.claim("… and with a drift and noise of one's own, of which α and σ are integrated "
-                 "numerically", integrated, below=TOLERANCE, source="A.2", by="paper")]
+      part.claim(
+          "The density of a diffused mixture obeys the Fokker–Planck equation with the drift and "
+          f"noise of its path (largest residual over {len(everyone) - 1} paths, in probability per "
+          "unit of ℓ).", worst, below=ROUNDING, source="A.2", by="paper"),
+      part.claim(
+          "It does with a drift and noise of one's own too, of which α and σ are integrated "
+          "numerically (largest residual).", integrated, below=TOLERANCE, source="A.2", by="paper")]
   return claims, [], {"fokker_planck": {
       "half_log_snr": ell, "residual": found, "tolerance": TOLERANCE}}
 
@@ -184,19 +186,21 @@ def _decay(p, q, y, ell):
         "tangents": np.stack([t[tangent], kl[tangent], predicted[tangent]], axis=1)}
   rates = np.array(rates)
   claims = [
-      part.claim("KL(p_t‖q_t) falls at the rate ½ g² E‖s_p − s_q‖²: largest difference over three "
-                 f"paths and {len(ell)} levels, in nats per unit of ℓ", np.max(residuals),
+      part.claim("KL(p_t‖q_t) falls at the rate ½ g² E‖s_p − s_q‖² (largest difference over three "
+                 f"paths and {len(ell)} levels, nats per unit of ℓ).", np.max(residuals),
                  below=TOLERANCE, source="eq. 17, A.3", by="paper"),
-      part.claim("It never rises: the smallest rate of fall, in nats per unit of ℓ", rates.min(),
-                 above=0.0, source="A.3", by="paper"),
-      part.claim("Per unit of ℓ the rate is one and the same for VP, VE and rectified flow, ρ² "
-                 "E‖s_p − s_q‖² for z = x/α: the largest difference between paths",
-                 np.ptp(rates, axis=0).max(), below=TOLERANCE, source="eq. 17, Table 2"),
-      part.claim("The rates of all times add up to KL(p₀‖q₀) less what is left at T: the largest "
-                 "difference over three paths, in nats", max(map(abs, misses.values())),
+      part.claim(
+          "KL(p_t‖q_t) never rises (smallest rate of fall, nats per unit of ℓ).", rates.min(),
+          above=0.0, source="A.3", by="paper"),
+      part.claim(
+          "Per unit of ℓ KL falls at one and the same rate for VP, VE and rectified flow, ρ² "
+          "E‖s_p − s_q‖² for z = x/α (largest difference between paths, nats).",
+          np.ptp(rates, axis=0).max(), below=TOLERANCE, source="eq. 17, Table 2"),
+      part.claim("The rates of all times add up to KL(p₀‖q₀) less what is left at T (largest "
+                 "difference over three paths, nats).", max(map(abs, misses.values())),
                  below=TOLERANCE, source="eq. 14"),
       *(part.claim(f"At the end of {LONG[name]}, T = {part.number(PATHS[name].t_max)}, nothing is "
-                   "left of KL(p_T‖q_T), in nats", left[name], near=0.0, tolerance=TOLERANCE,
+                   "left of KL(p_T‖q_T) (nats).", left[name], near=0.0, tolerance=TOLERANCE,
                    source="eq. 14", by="paper") for name in ("VP", "VE"))]
   return claims, [part.Table("A.3: eq. 14 with its end", rows)], {"decay": {
       "paths": data, "half_log_snr": ell, "rate": dict(zip(PATHS, rates, strict=True)),
@@ -259,20 +263,23 @@ def _matching(seed, p, q, y, ell, fast):
   deviation = np.abs(drawn[0] - expected) / drawn[1]
   claims = [
       part.claim(f"DSM − SM is one constant for {len(models)} models of the score, mmse/ρ², the "
-                 "error of the best denoiser in units of ε: largest difference over "
-                 f"{len(ell)} levels", np.abs(gap - constant[:, None]).max(), below=TOLERANCE,
+                 f"error of the best denoiser in units of ε (largest difference over {len(ell)} "
+                 "levels).", np.abs(gap - constant[:, None]).max(), below=TOLERANCE,
                  source="A.4", by="paper"),
-      part.claim("For scores of z = x/α it is mmse/ρ⁴ = 1/ρ² − E‖s‖²: largest relative difference",
+      part.claim("For scores of z = x/α the constant is mmse/ρ⁴ = 1/ρ² − E‖s‖² (largest relative "
+                 "difference).",
                  np.abs(scored * rho**4 / found.mmse - 1.0).max(), below=TOLERANCE,
                  source="MATH §5"),
-      part.claim("Both have one gradient, here in the parameters of a mixture's score at q: "
-                 "largest difference, relative to the largest component",
+      part.claim("DSM and SM have one gradient, here in the parameters of a mixture's score at q "
+                 "(largest difference, relative to the largest component).",
                  np.abs(denoising - explicit).max() / np.abs(explicit).max(), below=TOLERANCE,
                  source="eq. 18, A.4", by="paper"),
-      part.claim("… and one minimiser: the largest component of the gradient of DSM at p",
-                 np.abs(at_p).max(), below=TOLERANCE, source="eq. 18, A.4", by="paper"),
-      part.claim(f"The library's training loss on {n:,} samples is SM + C: the largest of "
-                 f"{deviation.size} deviations in standard errors", deviation.max(), below=4.5,
+      part.claim(
+          "The minimiser of SM, the score of p, is that of DSM too (largest component of the "
+          "gradient of DSM at p).", np.abs(at_p).max(), below=TOLERANCE, source="eq. 18, A.4",
+          by="paper"),
+      part.claim(f"The library's training loss on {n:,} samples is SM + C (largest of "
+                 f"{deviation.size} deviations, in standard errors).", deviation.max(), below=4.5,
                  source="A.4, Table 6")]
   return claims, [], {"matching": {
       "models": list(models), "half_log_snr": ell, "dsm": found.dsm.T, "sm": found.sm.T,

@@ -41,7 +41,7 @@ def _draw_decay(data):
       near = near[near <= found["t_max"]]
       axes.plot(near, kl + slope * (near - t), color=part.INK, lw=1.2,
                 label="slope of eq. 17" if i == 0 else None)
-    axes.set(xscale="linear" if name == "RF" else "log", title=LONG[name], ylabel="nats",
+    axes.set(xscale="linear" if name == "RF" else "log", title=LONG[name], ylabel="KL(pₜ‖qₜ), nats",
              xlabel={"VP": "time t", "VE": "time σ", "RF": "time s"}[name])
     axes.set_ylim(-0.05 * max(found["kl"]), 1.1 * max(found["kl"]))
     axes.legend(frameon=False, fontsize=8)

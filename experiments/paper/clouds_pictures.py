@@ -20,7 +20,7 @@ def _draw_clouds(found):
       size, contours = own["size"][k], own["contours"][k]
       axis = np.array(contours["axis"]) * size
       plane.draw_contours(axes, {"axis": axis, "density": contours["density"]})
-      axes.scatter(*np.array(own["x"][k]).T, s=3, c=found["angle"], cmap="twilight", lw=0,
+      axes.scatter(*np.array(own["x"][k]).T, s=3, c=found["angle"], cmap="hsv", lw=0,
                    alpha=0.85)
       half = 3.0 * max(size, 1.0)
       rho = float(own["rho"][k])

@@ -20,7 +20,7 @@ def _draw_ladder(found):
       axes.scatter(*x.T, s=4, color=colour, alpha=0.4, lw=0)
       axes.scatter(*x[:6].T, s=34, c=part.SERIES[:6], edgecolor="white", zorder=4)
       axes.set(aspect="equal", xlim=(-3.2, 3.2), ylim=(-3.2, 3.2))
-    row[0].set_ylabel(f"ℓ = {float(found['ell'][i]):.2f}\nsecond coordinate")
+    row[0].set_ylabel(f"ℓ = {part.number(float(found['ell'][i]))}\nsecond coordinate")
   for axes in grid[-1]:
     axes.set_xlabel("first coordinate (unit scale)")
   grid[0, 0].set_title(r"forward: $x_t$", color=part.THIRD)
@@ -36,7 +36,8 @@ def _draw_ladder(found):
     y = 0.5 * (left.y0 + left.y1)
     arrow((left.x1 + 0.01, y), (right.x0 - 0.045, y), part.ACCENT)
     figure.text(0.5 * (left.x1 + right.x0) - 0.015, y + 0.012,
-                f"Langevin\nΛ = {float(found['budget'][i]):.2f}", ha="center", color=part.ACCENT)
+                f"Langevin\nΛ = {part.number(float(found['budget'][i]))}", ha="center",
+                color=part.ACCENT)
     figure.text(0.5 * (left.x1 + right.x0) - 0.015, y - 0.01,
                 f"correlation\n{part.number(float(found['correlation'][i]), 2)}", ha="center",
                 va="top", color=part.ACCENT)

@@ -37,7 +37,7 @@ def _draw_identity(cloud):
 
 def _draw_distance(data):
   line, particles = data["line"], data["plane"]
-  figure, (left, middle, right) = part.plt.subplots(1, 3, figsize=(14, 4.3))
+  figure, ((left, middle), (right, last)) = part.plt.subplots(2, 2, figsize=(11, 8.2))
   budgets = np.array(line["budgets"])
   for name, label, colour, marker in (
       ("euler", "Euler step", part.ACCENT, "o"), ("exact", "STEP(0, Λ)", part.SECOND, "s")):
@@ -62,8 +62,21 @@ def _draw_distance(data):
                    label=name)
   right.set(xscale="log", xlabel="step size Λ = δ/σ²",
             ylabel="sliced W₂ to fresh draws (unit scale)")
-  right.minorticks_off()
-  right.legend(frameon=False, fontsize=8)
+  right.set_xticks(particles["budgets"], [part.number(b, 2) for b in particles["budgets"]])
+  last.axhspan(null - 2 * spread, null + 2 * spread, color="#dddddd", label="null band")
+  walked = particles["by_steps"]
+  for i, (budget, distance, error) in enumerate(zip(
+      walked["budgets"], walked["distance"], walked["error"], strict=True)):
+    last.errorbar(np.array(walked["steps"]) * 1.03 ** (2 * i - 1), distance, yerr=error, marker="o",
+                  ms=4, capsize=2, color=part.SERIES[i],
+                  label=f"euler, Λ = {part.number(budget, 2)}")
+  last.set(xscale="log", xlabel="steps n", ylabel="sliced W₂ to fresh draws (unit scale)")
+  last.set_xticks(walked["steps"], [str(n) for n in walked["steps"]])
+  for axes in (right, last):
+    axes.minorticks_off()
+    # Room for the legend above the band.
+    axes.set_ylim(0.0, 1.35 * axes.get_ylim()[1])
+    axes.legend(frameon=False, fontsize=8, ncol=2, loc="upper left")
   figure.tight_layout()
   return figure
 
@@ -77,7 +90,7 @@ def _draw_independence(found):
   left.errorbar(times, found["gaussian"], yerr=found["gaussian_error"], fmt="o", ms=4, capsize=2,
                 color=part.INK, label="Gaussian, measured")
   left.semilogx(found["line_time"], found["line"], color=part.SECOND,
-                label="density on the line, exact")
+                label="density on the line, by quadrature")
   left.errorbar(found["plane_time"], found["plane"], yerr=found["plane_error"], fmt="s-", ms=4,
                 capsize=2, color=part.ACCENT, label="density in the plane, measured")
   left.axhline(0.0, color=part.GREY, lw=0.8, ls=":")
@@ -86,7 +99,7 @@ def _draw_independence(found):
   right.errorbar(found["plane_time"], found["crossed"], yerr=found["crossed_error"], fmt="s-",
                  ms=4, capsize=2, color=part.ACCENT, label="after Langevin time τ")
   right.axhline(found["crossed_independent"], color=part.INK, ls=":", label="independent draws")
-  right.set(xscale="log", xlabel="Langevin time τ (data variance 1)", ylim=(0.0, None),
+  right.set(xscale="log", xlabel="Langevin time τ (data variance 1)", ylim=(-0.02, None),
             ylabel="share of particles in another component")
   right.legend(frameon=False)
   figure.tight_layout()

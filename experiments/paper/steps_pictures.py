@@ -64,7 +64,7 @@ def _draw_distance(single, many):
                 label="Langevin STEP(0, Λ)")
     _guide(axes, single["budgets"], single["langevin"][i][-1], 4)
     axes.set(xlabel="budget Λ = (1+η²)d of one step", title=f"one step, ℓ = {single['ells'][i]:g}",
-             ylabel="KL(p_ℓ‖law), nats, exact")
+             ylabel=r"KL($p_\ell$‖law), nats, exact")
   axes = panels[2]
   budgets = np.array(many["budgets"])
   for j, eta in enumerate(etas):
@@ -72,11 +72,12 @@ def _draw_distance(single, many):
                 label=f"η = {eta:g}: forward, reverse")
   axes.loglog(budgets, many["langevin"], "--", color=part.INK, label="Langevin STEP(0, Λ)")
   _guide(axes, budgets, many["langevin"][-1], 2)
-  axes.set(xlabel="budget Λ of a step", ylabel="KL(p_ℓ‖law), nats, exact",
+  axes.set(xlabel="budget Λ of a step", ylabel=r"KL($p_\ell$‖law), nats, exact",
            title=f"steps of a total budget {many['total']:g}, ℓ = {many['ell']:g}")
-  for axes in panels:
+  for axes, sizes in zip(panels, (single["budgets"], single["budgets"], budgets), strict=True):
     axes.legend(frameon=False, fontsize=8)
     axes.minorticks_off()
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes], fontsize=8)
   figure.tight_layout()
   return figure
 
@@ -93,15 +94,17 @@ def _draw_parts(single):
     d = np.array(single["budgets"]) / (1.0 + eta**2)
     left.loglog(d, single["reverse"][-1][j], marker="o", ms=4, color=part.SERIES[j],
                 label=f"reverse, η = {eta:g}")
+  for j, eta in enumerate(single["etas"]):
+    d = np.array(single["budgets"]) / (1.0 + eta**2)
     # Rounding may end in 0, which a logarithm has no place for.
-    left.loglog(d, np.maximum(np.abs(single["forward"][-1][j]), 1e-18), marker="s", ms=4, ls=":",
+    left.loglog(d, np.maximum(np.abs(single["forward"][-1][j]), 1e-18), marker="s", ms=4, ls="",
                 color=part.GREY, label="forward (rounding)" if j == 0 else None)
   left.set(xlabel="step d in ℓ", ylabel="KL from the exact density, nats",
            title=f"each step alone, ℓ = {single['ells'][-1]:g}")
   left.legend(frameon=False, fontsize=8)
   shown = {name: np.array(value) for name, value in single["shown"].items()}
   for name, label, colour, style in (
-      ("before", "p_ℓ", part.INK, "-"), ("forward", "after a forward step", part.THIRD, "-"),
+      ("before", r"$p_\ell$", part.INK, "-"), ("forward", "after a forward step", part.THIRD, "-"),
       ("after", "after forward and reverse", part.ACCENT, "--")):
     right.plot(shown["x"], shown[name], style, color=colour, label=label)
   right.set(xlabel="x (unit scale)", ylabel="density", xlim=(-4.0, 4.0),

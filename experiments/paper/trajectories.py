@@ -119,16 +119,17 @@ def _one_point(of, noise, steps) -> list[part.Claim]:
               / np.min(np.linalg.norm(eps, axis=1)))
   vp, error = curves.mean(of["VP"].turning)
   return [
-      part.claim("Towards one data point VE-Karras and rectified flow move in a straight line: the "
-                 "largest turning of any of their trajectories, in radians, is rounding",
+      part.claim("Towards one data point VE-Karras and rectified flow move in a straight line "
+                 "(largest turning of any of their trajectories, radians).",
                  max(of["VE"].turning.max(), of["RF"].turning.max()), below=rounding,
                  source="§3.2, Fig. 5", by="paper"),
-      part.claim("Towards one data point VP bends: its mean turning in radians", vp, error=error,
+      part.claim("Towards one data point VP bends (its mean turning, radians).", vp, error=error,
                  above=3.0 * error, source="§3.2, Fig. 5", by="paper"),
-      part.claim("Each of these VP trajectories is an arc of an ellipse, x = α x₀ + σ ε, and turns "
-                 "as much as the arc does: the largest difference, in radians, is rounding",
-                 np.max(np.abs(of["VP"].turning - curves.arc(POINT, eps))), below=rounding,
-                 source="Table 1")]
+      part.claim(
+          "Towards one data point each VP trajectory is an arc of an ellipse, x = α x₀ + σ ε, and "
+          "turns as much as the arc does (largest difference, radians).",
+          np.max(np.abs(of["VP"].turning - curves.arc(POINT, eps))), below=rounding,
+          source="Table 1")]
 
 
 def _one_curve(runs) -> part.Claim:
@@ -139,7 +140,7 @@ def _one_curve(runs) -> part.Claim:
     gaps.append(np.abs(runs[name].x / np.asarray(scale)[:, None, None] - vp).max())
   return part.claim(
       "The clock does not matter: cosine traces the curve of VP, and VE-Karras and rectified flow "
-      "that curve times √(α² + σ²): the largest relative distance is rounding",
+      "that curve times √(α² + σ²) (largest relative distance).",
       max(gaps) / np.abs(vp).max(), below=1e-12, source="Table 2")
 
 
@@ -147,29 +148,29 @@ def _smaller_curvature(of) -> list[part.Claim]:
   straightest = min(("VP", "VE", "RF"), key=lambda name: of[name].turning.mean())
   least, error = curves.mean(of[straightest].turning)
   claims = [part.claim(
-      "Towards a mixture all trajectories are curved: mean turning in radians of the least curved "
-      f"ones, {curves.LONG[straightest]}", least, error=error, above=3.0 * error, source="§3.2",
-      by="paper")]
+      "Towards a mixture all trajectories are curved (mean turning of the least curved ones, "
+      f"{curves.LONG[straightest]}, radians).", least, error=error, above=3.0 * error,
+      source="§3.2", by="paper")]
   for name in ("VE", "RF"):
     gap, error = curves.mean(of[name].turning - of["VP"].turning)
     claims.append(part.claim(
-        f"Trajectories of {curves.LONG[name]} have smaller curvature than those of VP: mean paired "
-        "difference of the total turning, in radians", gap, error=error, below=-3.0 * error,
+        f"Trajectories of {curves.LONG[name]} have smaller curvature than those of VP (mean paired "
+        "difference of the total turning, radians).", gap, error=error, below=-3.0 * error,
         source="§3.2", by="paper"))
   pairs = [(of[name].unevenness, of[name].chord ** 2) for name in ("RF", "VP")]
   gap = curves.ratio(*pairs[0])[0] - curves.ratio(*pairs[1])[0]
   error = curves.mean(curves.influence(*pairs[0]) - curves.influence(*pairs[1]))[1]
   return [*claims, part.claim(
-      "In its own clock too rectified flow is straighter than VP in VP's: difference of the "
-      "unevenness relative to the chord", gap, error=error, below=-3.0 * error, source="§3.3",
+      "In its own clock too rectified flow is straighter than VP in VP's (difference of the "
+      "unevenness relative to the chord).", gap, error=error, below=-3.0 * error, source="§3.3",
       by="paper")]
 
 
 def _converged(fine, coarse) -> part.Claim:
   moved = [abs(fine[name].turning.mean() - coarse[name].turning.mean())
            / curves.mean(fine[name].turning)[1] for name in fine]
-  return part.claim("The grid is fine enough: by how many standard errors the mean turnings change "
-                    "at most when the number of steps is halved", max(moved), below=1.0,
+  return part.claim("The grid is fine enough (by how many standard errors the mean turnings change "
+                    "at most when the number of steps is halved).", max(moved), below=1.0,
                     source="§3.2")
 
 
@@ -180,9 +181,10 @@ def _lengths(x: np.ndarray):
   each = [curves.length(x[::steps // ruler]) for ruler in rulers]
   slope, error = curves.mean(np.log2(each[-1] / each[-4]) / 3.0)
   return rulers, [curves.mean(length) for length in each], [part.claim(
-      "A trajectory of VP's SDE has no length, and so no curvature: seen in n pieces it is as long "
-      "as a power of n, over the last three doublings", slope, error=error, near=0.5,
-      tolerance=0.05, source="eq. 3")]
+      "A trajectory of VP's SDE has no length, and so no curvature: in n pieces it is as long as "
+      "√n (power of n over the last three doublings).", slope, error=error, near=0.5,
+      # A step's drift is to its noise as √h, at the coarsest of those rulers.
+      tolerance=float(np.sqrt(curves.times(1)[0] / rulers[-4])), source="eq. 3")]
 
 
 def _mean_of_noisy(key, mixture, noise, steps) -> part.Claim:
@@ -194,8 +196,8 @@ def _mean_of_noisy(key, mixture, noise, steps) -> part.Claim:
   exact = curves.mean_path(mixture, noise[:starts], curves.times(steps)[at])
   error = x.std(axis=2, ddof=1) / np.sqrt(repeats)
   return part.claim(
-      "From a given noise the SDE moves on average as if to a single point, the denoised estimate: "
-      f"the largest of {error.size} deviations from that curve, in standard errors",
+      "From a given noise the SDE moves on average as if to a single point, the denoised estimate "
+      f"(the largest of {error.size} deviations from that curve, in standard errors).",
       np.max(np.abs(x.mean(axis=2) - exact) / error), below=4.5, source="eq. 11")
 
 
@@ -206,8 +208,8 @@ def _scaled(mixture: mixtures.Mixture, scale: float) -> mixtures.Mixture:
 def _scale_free(scales) -> part.Claim:
   (value, error), *others = [row["VE"] for row in scales]
   return part.claim(
-      "VE-Karras has no scale of its own: its mean turning is the same for data of every scale; "
-      "the largest change in standard errors", max(abs(v - value) for v, _ in others) / error,
+      "VE-Karras has no scale of its own: its mean turning is the same for data of every scale "
+      "(largest change, in standard errors).", max(abs(v - value) for v, _ in others) / error,
       below=1.0, source="Table 1")
 
 

@@ -31,8 +31,8 @@ def captions(data: dict[str, Any]) -> dict[str, str]:
       "curvature":
           f"Left: where on the noise axis the direction turns, mean over {data['n']} trajectories "
           "with bands of one standard error; the area under a curve is its total turning. Middle: "
-          "total turning when the data are scaled against noise of unit scale; error bars, of one "
-          "standard error, are mostly smaller than the points. Right: the length of VP "
+          "total turning when the data are scaled against noise of unit scale, with error bars of "
+          "one standard error. Right: the length of VP "
           "trajectories measured in n pieces: an SDE's has no limit."}
 
 
