@@ -57,8 +57,8 @@ def measure(setting: part.Setting) -> part.Findings:
       "checks": "Left: standardised deviations of means, covariances and slopes of simulated "
       "clouds from the closed form; of so many normal numbers all but a few lie within ± 3. "
       "Middle: KL from the standard normal as a path goes on, exact on the line; VE, which has no "
-      "limit, is compared at unit scale. Right: error of the variance of Euler–Maruyama's noise, by "
-      "the number of steps.",
+      "limit, is compared at unit scale. Right: error of the variance of Euler–Maruyama's noise, "
+      "by the number of steps.",
   }
   return part.Findings(
       [*_moment_claims(moments), *_conversion_claims(residuals), *_end_claims(ends, moments),

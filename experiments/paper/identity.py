@@ -64,10 +64,11 @@ def measure(setting: part.Setting) -> part.Findings:
       "between two fresh sets.",
       "independence": "Correlation of the start of a chain with its end. For a Gaussian it is "
       "e^{−τ/Var}; points are measured, with standard errors. Chains of the density take steps "
-      f"of Λ = {part.number(LINE)} on the line and of mala, Λ = {part.number(PLANE)}, in the plane, "
-      "by which they forget a little more slowly. Within a mode a particle forgets fast; of a density with several it remembers the mode until it changes it: the share that "
-      "is in another component than at the start (right) comes to that of independent draws "
-      "(dotted). Bars of the plane: standard errors over repeats.",
+      f"of Λ = {part.number(LINE)} on the line and of mala, Λ = {part.number(PLANE)}, in the "
+      "plane, by which they forget a little more slowly. Within a mode a particle forgets fast; "
+      "of a density with several it remembers the mode until it changes it: the share that is in "
+      "another component than at the start (right) comes to that of independent draws (dotted). "
+      "Bars of the plane: standard errors over repeats.",
   }
   data = {"line": line, "plane": particles, "independence": independence, "cloud": cloud}
   return part.Findings(claims, data, captions)
