@@ -76,3 +76,21 @@ def test_deviations_count_from_the_null_band():
   judge = planned.judge(mixture, jax.random.key(3), 0.0, 50, repeats=10)
   assert planned.deviation(judge, np.exp(judge.mean)) == pytest.approx(0.0, abs=1e-9)
   assert planned.deviation(judge, planned.distance(judge.exact, np.full((50, 2), 3.0))) > 4.0
+
+
+def test_chance_allows_more_where_a_null_is_known_from_few_draws():
+  """Student's predictive bound: exact in law for normal numbers, as a simulation of it shows."""
+  rng = np.random.default_rng(0)
+  null, new = rng.normal(size=(200_000, 6)), rng.normal(size=200_000)
+  deviations = (new - null.mean(1)) / null.std(1, ddof=1)
+  assert np.mean(deviations > planned.farthest(1, 6)) == pytest.approx(1e-3, abs=4e-4)
+  assert planned.farthest(1, 10**6) == pytest.approx(3.0902, abs=1e-3)
+  assert planned.farthest(100, 20) > planned.farthest(100, 40) > planned.farthest(1, 40)
+
+
+def test_two_sets_of_exact_draws_are_as_far_apart_as_their_null_says():
+  mixture = densities.load("gaussian").plane
+  mean, std = planned.between(mixture, jax.random.key(4), 0.0, 50, repeats=10)
+  judge = planned.judge(mixture, jax.random.key(5), 0.0, 50, repeats=2)
+  found = np.log(planned.distance(judge.exact[:50], judge.exact[50:100]))
+  assert abs(found - mean) < planned.farthest(1, 10) * std

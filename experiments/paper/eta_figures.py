@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from matplotlib import ticker
 
 from experiments.paper import part, planned
 
@@ -17,7 +18,7 @@ def captions(data: dict[str, Any]) -> dict[str, str]:
       "laws": "Distance to exact draws of p_t over what exact draws have to each other, from noise "
               "(left) to data (right, “0”). The band holds 95 % of the distances of exact draws.",
       "ties": "Left: what remains of the start in the end; curves are the formulas for Gaussian "
-              "data. Bars are standard errors over paths. Right: length of the paths "
+              "data. Bars are standard errors over ten groups of paths. Right: length of the paths "
               "against how finely they are looked at.",
       "quality": f"Distance of samples to the data's law against η, and with noise only at some "
                  f"levels (h, m, l: high, middle, low), by number of calls. Bars: standard error "
@@ -126,8 +127,7 @@ def _quality(data):
           panel.errorbar(place, means[some], errors[some], fmt=style, markersize=4, color=colour,
                          label=f"{calls} calls" if group is constant else None)
       panel.set(title=f"{model}, {method}", yscale="log", xticks=[*etas, *_places(data, others)])
-      panel.set_yticks(_YTICKS, [f"{tick:g}" for tick in _YTICKS])
-      panel.minorticks_off()
+      log_ticks(panel)
       panel.set_xticklabels([*(f"{eta:g}" for eta in etas),
                              *(_letter(data["names"][i]) for i in others)])
   for panel in axes[-1]:
@@ -139,8 +139,14 @@ def _quality(data):
   return figure
 
 
-_YTICKS = (0.05, 0.1, 0.2, 0.5)
 _ETA_LABEL = "stochasticity η      (h, m, l: η = 1 at high, middle, low noise only)"
+
+
+def log_ticks(panel) -> None:
+  """Ticks of a logarithmic y axis as plain numbers, at 1, 2 and 5 times powers of ten."""
+  panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+  panel.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: part.number(value, 1)))
+  panel.yaxis.set_minor_locator(ticker.NullLocator())
 
 
 def _constant(data):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments.paper import part, planned
+from experiments.paper.eta_figures import log_ticks
 from experiments.paper.head_samples import EXACT, FIRST, OWN, SECOND
 
 plt = part.plt
@@ -16,7 +17,6 @@ _OWN_PATHS = {"score": "VE, geometric levels", "eps": "linear VP", "x0": "VE, Ka
               "v": "cosine VP", "velocity": "rectified flow"}
 SAMPLERS = {OWN: "Euler in its path's own time", FIRST: "DDIM on Karras' levels",
             SECOND: "UniPC, order 2, on Karras' levels"}
-_YTICKS = (0.05, 0.1, 0.2, 0.5)
 _MARKERS = dict(zip(_COLOURS, "oPsD^", strict=True))
 
 
@@ -28,7 +28,8 @@ def captions(data: dict[str, Any]) -> dict[str, str]:
                  "Right: the squared error of ε that a unit error of the network's output makes.",
       "learning": f"Error to the exact score during training. Lines are means over {seeds} seeds, "
                   "bands ± a standard error.",
-      "levels": f"Where on the noise axis the error is, at the end. Means over {seeds} seeds.",
+      "levels": f"Where on the noise axis the error is, at the end. Lines are means over {seeds} "
+                "seeds, bands ± a standard error.",
       "bends": "How far the networks' ODE trajectories are from straight, in the state space of "
                "each path: total turning in radians, length over chord less 1, and "
                "∫E‖(x₁ − x₀) − dx/du‖² du in the path's own time. Medians over trajectories; bars: "
@@ -70,11 +71,7 @@ def _learning(data):
   figure, axes = _by_weighting(data)
   error = np.array(data["error"])
   for i, (head, weighting) in enumerate(data["arms"]):
-    mean, spread = planned.mean_and_error(error[:, i])
-    axes[weighting].plot(data["steps"], mean, marker=_MARKERS[head], markersize=4,
-                         color=_COLOURS[head], label=_LABELS[head])
-    axes[weighting].fill_between(data["steps"], np.maximum(mean - spread, 1e-9), mean + spread,
-                                 color=_COLOURS[head], alpha=0.2, linewidth=0)
+    _banded(axes[weighting], data["steps"], *planned.mean_and_error(error[:, i]), head, 4)
   for name, panel in axes.items():
     panel.set(title=f"weight: {name}", xlabel="training step", yscale="log")
     panel.legend(fontsize=8)
@@ -86,14 +83,20 @@ def _learning(data):
 def _levels(data):
   figure, axes = _by_weighting(data)
   for (head, weighting), values in zip(data["arms"], np.array(data["by_level"]), strict=True):
-    axes[weighting].plot(data["ells"], values.mean(0), color=_COLOURS[head], marker=_MARKERS[head],
-                         markersize=3, label=_LABELS[head])
+    _banded(axes[weighting], data["ells"], *planned.mean_and_error(values, axis=0), head, 3)
   for name, panel in axes.items():
     panel.set(title=f"weight: {name}", xlabel="half log-SNR ℓ   (noise → data)", yscale="log")
     panel.legend(fontsize=8)
   next(iter(axes.values())).set_ylabel("E‖ε̂ − ε̂*‖² at ℓ")
   figure.tight_layout()
   return figure
+
+
+def _banded(panel, place, mean, error, head, size):
+  panel.plot(place, mean, marker=_MARKERS[head], markersize=size, color=_COLOURS[head],
+             label=_LABELS[head])
+  panel.fill_between(place, np.maximum(mean - error, 1e-9), mean + error, color=_COLOURS[head],
+                     alpha=0.2, linewidth=0)
 
 
 def _by_weighting(data):
@@ -124,6 +127,7 @@ def _bends(data):
                        color=_COLOURS[head], label=_LABELS[head] if place == 0 else None)
     panel.set(ylabel=label, yscale="log", xlabel="state space and time of")
     panel.set_xticks(range(len(paths)), paths)
+    log_ticks(panel)
   figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center",
                 ncols=6)
   figure.tight_layout(rect=(0.0, 0.08, 1.0, 1.0))
@@ -147,8 +151,8 @@ def _calls(data):
                      label=label)
     panel.set(title=title, xscale="log", yscale="log")
     panel.set_xticks(calls, [str(n) for n in calls])
-    panel.set_yticks(_YTICKS, [f"{tick:g}" for tick in _YTICKS])
     panel.minorticks_off()
+    log_ticks(panel)
     panel.legend(fontsize=8)
   for panel in axes[1]:
     panel.set_xlabel("calls of the network")

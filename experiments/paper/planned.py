@@ -6,12 +6,14 @@ band, which is the distance of other such draws.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from experiments import distances
 from langevin_jax import mixtures, paths, predictions, samplers
@@ -66,14 +68,35 @@ def judge(
     truth: mixtures.Mixture, key: jax.Array, ell: float, size: int, *, repeats: int
 ) -> Judge:
   """What sets of `size` samples at unit scale and level ℓ (∞: the data) are held against."""
-  frame = predictions.unit_frame(jnp.float32(ell))
-  key_x, key_eps = jax.random.split(key)
-  n = (4 + repeats) * size
-  x = frame.alpha * truth.sample(key_x, n) + frame.sigma * jax.random.normal(key_eps, (n, 2))
-  exact, others = np.split(np.asarray(x), [4 * size])
+  x = _draws(truth, key, ell, (4 + repeats) * size)
+  exact, others = np.split(x, [4 * size])
   found = np.array([distance(exact, part) for part in np.split(others, repeats)])
   return Judge(exact, size, float(np.log(found).mean()), float(np.log(found).std(ddof=1)),
                float(found.mean()))
+
+
+def between(
+    truth: mixtures.Mixture, key: jax.Array, ell: float, size: int, *, repeats: int
+) -> tuple[float, float]:
+  """Mean and deviation of log sliced W₂ of two sets of `size` exact draws, over `repeats` pairs."""
+  sets = np.split(_draws(truth, key, ell, 2 * repeats * size), 2 * repeats)
+  found = np.log([distance(a, b) for a, b in zip(sets[::2], sets[1::2], strict=True)])
+  return float(found.mean()), float(found.std(ddof=1))
+
+
+def _draws(truth, key, ell, n):
+  frame = predictions.unit_frame(jnp.float32(ell))
+  key_x, key_eps = jax.random.split(key)
+  return np.asarray(
+      frame.alpha * truth.sample(key_x, n) + frame.sigma * jax.random.normal(key_eps, (n, 2)))
+
+
+def farthest(tests: int, repeats: int) -> float:
+  """What the largest of `tests` deviations exceeds once in a thousand times if all laws are equal.
+
+  Bonferroni's bound; Student's law, for a null's mean and deviation are those of a few `repeats`.
+  """
+  return float(stats.t.isf(1e-3 / tests, repeats - 1)) * math.sqrt(1.0 + 1.0 / repeats)
 
 
 def distance(exact: np.ndarray, x: np.ndarray) -> float:
