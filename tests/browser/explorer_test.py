@@ -314,6 +314,14 @@ def test_every_control_works_by_mouse(page):
     assert (page.inner_text("#seed"), drawn(page), drawn(page, "#pad canvas")) != before
   page.click("[data-try=triangle]")
   settled(page)
+  for button, count in (("#add", 3), ("#remove", 2)):
+    page.click(button)
+    settled(page)
+    assert page.locator("#pad .point").count() == count
+  chosen = page.input_value("#particle"), page.inner_text("#rows")
+  page.click("#plane", position={"x": 60, "y": 60})
+  settled(page)
+  assert (page.input_value("#particle"), page.inner_text("#rows")) != chosen
   start = page.input_value("#time")
   page.click("#play")
   assert page.get_attribute("#play", "aria-label") == "Pause"
@@ -356,7 +364,39 @@ def test_points_are_placed_moved_and_removed(page):
     page.keyboard.press("Delete")
     settled(page)
   assert points.count() == 1
-  assert "last point stays" in page.inner_text("#say")
+  assert "last point stays" in page.inner_text("#points-said")
+
+
+def test_a_point_too_many_is_said_and_moves_no_other(page):
+  points = page.locator("#pad .point")
+  for _ in range(13):
+    page.click("#add")
+  settled(page)
+  assert points.count() == 12 and "12 points" in page.inner_text("#points-said")
+  places = lambda: [re.findall(r"-?\d+(?:\.\d+)?", label)[1:3] for label in points.evaluate_all(
+      "all => all.map((e) => e.getAttribute('aria-label'))")]
+  before = np.asarray(places(), float)
+  # Points that come by the button keep clear of each other.
+  apart = np.linalg.norm(before[:, None] - before, axis=-1) + 9.0 * np.eye(12)
+  assert apart.min() > 0.3
+  box = page.locator("#pad").bounding_box()
+  page.mouse.move(box["x"] + 3, box["y"] + 3)
+  page.mouse.down()
+  page.mouse.move(box["x"] + 30, box["y"] + 40, steps=3)
+  page.mouse.up()
+  settled(page)
+  np.testing.assert_array_equal(np.asarray(places(), float), before)
+
+
+def test_one_step_is_enough_for_every_path_and_process(page):
+  set_to(page, "steps", 1)
+  for process in ("forward", "langevin", "reverse"):
+    page.check(f"input[name=process][value={process}]", force=True)
+    for path, grid in itertools.product(PATHS, GRIDS):
+      page.check(f"input[name=path][value={path}]", force=True)
+      set_to(page, "grid", grid)
+      settled(page)
+      assert "–" not in page.inner_text("#gap") + page.inner_text("#detour"), (process, path, grid)
 
 
 def test_tab_reaches_every_control_in_order(page):
@@ -390,6 +430,12 @@ def test_a_phone_has_no_sideways_scroll_and_text_stands_out(open_page, dark):
   settled(page)
   page.locator("#pad").tap(position={"x": 40, "y": 90})
   settled(page)
+  assert page.locator("#pad .point").count() == 2
+  # A finger that scrolls the page over the pad leaves no point.
+  box, above = page.locator("#pad").bounding_box(), page.evaluate("scrollY")
+  page.context.new_cdp_session(page).send("Input.synthesizeScrollGesture", {
+      "x": box["x"] + 0.5 * box["width"], "y": box["y"] + 0.8 * box["height"], "yDistance": -100})
+  assert page.evaluate("scrollY") > above
   assert page.locator("#pad .point").count() == 2
 
 

@@ -19,7 +19,7 @@ export function distances(canvas, results, steps, now) {
   pen.lineWidth = 1;
   pen.textAlign = "left";
   pen.textBaseline = "top";
-  pen.fillText("sliced W₂, data units at unit scale", 4, 2);
+  pen.fillText("sliced W₂ at unit scale, logarithmic", 4, 2);
   pen.textAlign = "right";
   pen.textBaseline = "middle";
   for (let power = Math.floor(bottom); power <= top; power++) {

@@ -12,6 +12,7 @@ import * as random from "./random.js";
 
 const DIRECTIONS = 20;
 const SETS = 40;
+const MOST_BANDS = 320;  // remembered; more than two runs have levels, and some 50 MB of 1000 states
 
 /** Reference sets of n draws, data and noise to be put together at any level; bands so far. */
 export function references(model, n, seed) {
@@ -58,6 +59,7 @@ export function nullBand({sets, bands}, level) {
     .sort((a, b) => a - b);
   // 95 %: one of the 40 is left out on either side.
   const band = {mean, spread, low: sorted[1], middle: sorted[SETS / 2], high: sorted[SETS - 2]};
+  if (bands.size >= MOST_BANDS) bands.delete(bands.keys().next().value);
   bands.set(level.ell, band);
   return band;
 }

@@ -8,11 +8,12 @@ const MOST = 12;
 
 /**
  * Makes the points of `pad` movable by pointer and by keyboard. `points()` are the present ones,
- * `changed(points, moving)` is told of new ones. Returns {show, add, remove, select}.
+ * `changed(points, moving)` is told of new ones, `say(text)` of what was done or cannot be. Returns
+ * {show, addSomewhere, remove}.
  */
 export function attach(pad, points, changed, say) {
   const canvas = pad.querySelector("canvas");
-  let handles = [], chosen = 0, last = {};
+  let handles = [], chosen = 0, last = {}, free = false;
   const clamp = (v) => Math.max(-2.2, Math.min(2.2, Math.round(v * 100) / 100)) + 0;  // no −0
   const place = (event) => {
     const box = pad.getBoundingClientRect(), at = draw.frame(box.width, REACH);
@@ -22,13 +23,14 @@ export function attach(pad, points, changed, say) {
 
   function add(point) {
     if (points().length >= MOST) {
-      say(`At most ${MOST} points.`);
-      return;
+      say(`${MOST} points are the most that can be.`);
+      return false;
     }
     changed([...points(), point], false);
     chosen = points().length - 1;
     handles[chosen].focus();
     say(`Point ${chosen + 1} added at ${point.join(", ")}.`);
+    return true;
   }
 
   function remove(i = chosen) {
@@ -42,10 +44,14 @@ export function attach(pad, points, changed, say) {
     say(`Point removed, ${points().length} left.`);
   }
 
-  /** A free place for a point that comes by keyboard. */
+  /** A point that comes by keyboard, where it is farthest from the others: of 60 on a spiral. */
   function addSomewhere() {
-    const n = points().length, angle = 2.4 * n;  // the golden angle keeps them apart
-    add([clamp(0.4 + 1.1 * Math.cos(angle)), clamp(1.1 * Math.sin(angle))]);
+    const room = ([x, y]) => Math.min(...points().map(([u, v]) => Math.hypot(x - u, y - v)));
+    const places = Array.from({length: 60}, (_, k) => {
+      const angle = 2.4 * k, radius = 1.8 * Math.sqrt((k + 1) / 60);
+      return [clamp(radius * Math.cos(angle)), clamp(radius * Math.sin(angle))];
+    });
+    add(places.reduce((best, other) => room(other) > room(best) ? other : best));
   }
 
   function pressed(i, event) {
@@ -65,9 +71,12 @@ export function attach(pad, points, changed, say) {
 
   pad.addEventListener("pointerdown", (event) => {
     const handle = event.target.closest("button");
+    free = !handle && event.pointerType !== "mouse";
+    // A finger on a free place may be about to scroll; its tap, a click, adds a point.
+    if (free) return;
     if (!handle) {
       event.preventDefault();
-      add(place(event));
+      if (!add(place(event))) return;
     }
     const i = handle ? handles.indexOf(handle) : chosen;
     // Twice upon one point takes it away; the pointer is captured, so there is no dblclick on it.
@@ -92,6 +101,11 @@ export function attach(pad, points, changed, say) {
     pad.addEventListener("pointerup", end);
     pad.addEventListener("pointercancel", end);
   });
+  pad.addEventListener("click", (event) => {
+    if (free) add(place(event));
+    free = false;
+  });
+
   function show(model) {
     const {pen, width} = draw.sheet(canvas), colour = draw.colours();
     const at = draw.frame(width, REACH);

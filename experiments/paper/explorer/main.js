@@ -62,10 +62,10 @@ function compute() {
   results = analysis.measure(run, references, () => state.time, showDistances);
 }
 
-/** The triangle on the moment that is shown, or on the nearest one whose ℓ is finite. */
+/** The triangle on the moment that is shown, or on the nearest whose ℓ is finite; else on noise. */
 function ladder() {
-  const finite = ({ell}) => Number.isFinite(ell);
-  const near = run.levels.map((level, i) => finite(level) ? Math.abs(i - state.time) : Infinity);
+  const near = run.levels.map(({ell}, i) => Number.isFinite(ell) ? Math.abs(i - state.time)
+    : ell < 0 ? run.levels.length : Infinity);
   const i = near.indexOf(Math.min(...near)), level = run.levels[i], j = 2 * (state.particle - 1);
   const source = random.generator(7777777 + 1000 * state.seed + state.particle);
   const pairs = () => Array.from({length: state.rungs}, () => [source.normal(), source.normal()]);
@@ -124,6 +124,7 @@ function change(patch) {
   if ("steps" in patch && !("time" in patch)) {
     patch = {...patch, time: Math.round(state.time / state.steps * patch.steps)};
   }
+  if ("points" in patch) find("points-said").textContent = "";
   state = {...state, ...patch};
   state.particle = Math.min(state.particle, state.particles);
   if (state.process === "forward" && state.start === "gaussian") state.start = "exact";
@@ -145,12 +146,11 @@ function play(on) {
 }
 
 const say = (text) => { find("say").textContent = text; };
-const pad = editor.attach(find("pad"), () => state.points, (points) => {
+const pad = editor.attach(find("pad"), () => state.points, (points, moving) => {
   state = {...state, points};
-  model = mixtureOf(state);
-  pad.show(model);
+  if (!moving) pad.show(mixtureOf(state));  // a new point must be there to be focused
   refresh(true);
-}, say);
+}, (text) => { find("points-said").textContent = text; });
 
 controls.attach(change);
 find("time").addEventListener("input", (event) => {
