@@ -92,9 +92,10 @@ def _failures(parts, found, errors) -> list[page.Block]:
   said = [f"{sum(c['holds'] for c in mine)} of {len(mine)} statements of the {by}"
           for by in ("paper", "theory") if (mine := [c for c in claims if c["by"] == by])]
   blocks: list[page.Block] = [page.Text(f"{' and '.join(said)} hold.")] if said else []
-  rows = [[page.link(one.title, f"#{one.name}"), c["text"], c["by"], c["source"], part.measured(c), c["expected"]]
-          for one in parts if one.name in found for c in found[one.name]["claims"]
-          if not c["holds"]]
+  rows = [[page.link(one.title, f"#{one.name}"), c["text"], c["by"], c["source"],
+           part.measured(c), c["expected"]]
+          for one in parts if one.name in found
+          for c in found[one.name]["claims"] if not c["holds"]]
   if rows:
     blocks += [page.Text(f"These do not ({_MARK[False]}):"), page.Table(
         [["part", "statement", "by", "where", "measured", "expected"], *rows])]
