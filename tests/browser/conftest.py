@@ -45,6 +45,36 @@ def address(tmp_path_factory) -> str:
   return file.as_uri()
 
 
+@pytest.fixture(scope="module")
+def numbers(browser, address):
+  """One page for all tests that only compute; complaints fail the last of them."""
+  complaints = []
+  page = loaded(browser.new_page(), address, complaints)
+  yield page
+  page.close()
+  assert not complaints
+
+
+def loaded(page, address: str, complaints: list[str]):
+  """`page` with the explorer in it, whose complaints are told as `open_page` says."""
+  def answer(route):
+    if route.request.url == address:
+      route.continue_()
+    else:
+      complaints.append(f"request: {route.request.url}")
+      route.abort()
+
+  page.route("**/*", answer)
+  page.on("console", lambda message: message.type in ("warning", "error")
+          and complaints.append(f"console {message.type}: {message.text}"))
+  page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
+  page.on("websocket", lambda socket: complaints.append(f"socket: {socket.url}"))
+  page.goto(address)
+  assert page.evaluate("window.langevin !== undefined")
+  page.complaints = complaints
+  return page
+
+
 @pytest.fixture
 def open_page(browser, address):
   """open_page(width, height, **context) → a loaded page; complaints fail the test at its end.
@@ -57,24 +87,7 @@ def open_page(browser, address):
   def open_(width: int = 920, height: int = 700, **options):
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     contexts.append(context)
-    page = context.new_page()
-
-    def answer(route):
-      if route.request.url == address:
-        route.continue_()
-      else:
-        complaints.append(f"request: {route.request.url}")
-        route.abort()
-
-    page.route("**/*", answer)
-    page.on("console", lambda message: message.type in ("warning", "error")
-            and complaints.append(f"console {message.type}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
-    page.on("websocket", lambda socket: complaints.append(f"socket: {socket.url}"))
-    page.goto(address)
-    assert page.evaluate("window.langevin !== undefined")
-    page.complaints = complaints
-    return page
+    return loaded(context.new_page(), address, complaints)
 
   yield open_
   for context in contexts:

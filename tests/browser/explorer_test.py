@@ -109,15 +109,6 @@ def page(open_page):
   return open_page()
 
 
-@pytest.fixture(scope="module")
-def numbers(browser, address):
-  """One page for all tests that only compute."""
-  page = browser.new_page()
-  page.goto(address)
-  yield page
-  page.close()
-
-
 @pytest.mark.parametrize("path", PATHS)
 def test_reverse_runs_are_the_librarys(numbers, path, x64):
   along, worst = PATHS[path](), []
