@@ -122,6 +122,12 @@ def test_the_same_command_measures_nothing_again(report):
   assert all(part.record_file(report, n).read_bytes() == b for n, b in before.items())
 
 
+def test_two_reports_of_one_directory_are_one_too_many(tmp_path):
+  with records.locked(tmp_path, flag="--out"):
+    code, _, err = runner.call("paper.__main__", "--only=steps", f"--out={tmp_path}")
+  assert code == 2 and f"--out {tmp_path} is in use by process" in err and err.count("\n") == 1
+
+
 def test_nothing_outlives_a_report_that_is_killed(tmp_path):
   process = runner.start("paper", "--only=flow_matching", f"--out={tmp_path / 'r'}")
   log = tmp_path / "r" / "logs" / "flow_matching.txt"
