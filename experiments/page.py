@@ -1,7 +1,7 @@
 """A page of a few kinds of blocks, as markdown and as one HTML file, pictures included.
 
-In texts, items and cells **…** is bold, and in HTML x_{…}, x^{…} and a one-letter x_t are set as
-sub- and superscripts; everything else stands as it is.
+In texts, items and cells **…** is bold and `…` code, and in HTML x_{…}, x^{…} and a one-letter x_t
+are set as sub- and superscripts; everything else stands as it is.
 """
 
 import base64
@@ -76,7 +76,7 @@ figure{margin:1.2em 0}img{max-width:100%;background:#fff;border-radius:4px}
 figcaption{max-width:60em;font-size:.93em;opacity:.85}p{max-width:60em}
 p,li,h1,h2,h3,figcaption{overflow-wrap:anywhere}
 @media(max-width:40em){h1{font-size:1.5em}h2{font-size:1.25em}table{font-size:.85em}ul{padding-left:1.2em}
-td,th{padding:.25em .4em}}
+td,th{padding:.25em .4em}table:has(th:nth-child(5)){min-width:38em}}
 """
 
 
@@ -154,6 +154,7 @@ def inline(text: str | Markup) -> str:
   if isinstance(text, Markup):
     return text.html
   text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escapes.escape(text, quote=False))
+  text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
   text = re.sub(r"_\{([^{}]*)\}", r"<sub>\1</sub>", text)
   text = re.sub(r"\^\{([^{}]*)\}", r"<sup>\1</sup>", text)
   return re.sub(r"\b(\w)_(\w)\b", r"\1<sub>\2</sub>", text)

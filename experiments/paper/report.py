@@ -83,7 +83,8 @@ def _section(out: pathlib.Path, name: str, record: dict[str, Any]) -> list[page.
 def _answers(parts, found) -> list[page.Block]:
   answered = [(one, found[one.name]["answer"]) for one in parts
               if one.name in found and found[one.name]["answer"]]
-  blocks = [page.Text(f"**{one.title}.** {answer}") for one, answer in answered]
+  ended = lambda title: title if title.endswith("?") else f"{title}."
+  blocks = [page.Text(f"**{ended(one.title)}** {answer}") for one, answer in answered]
   return [page.Heading(_ANSWERED, 2, "answers"), *blocks] if blocks else []
 
 
