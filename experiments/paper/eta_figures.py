@@ -32,9 +32,8 @@ def figures(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _paths(pictures):
-  etas, half = pictures["etas"], pictures["half"]
+  etas, axis = pictures["etas"], pictures["axis"]
   figure, axes = plt.subplots(1, len(etas), figsize=(3.1 * len(etas), 3.4), sharey=True)
-  axis = np.linspace(-half, half, len(pictures["density"]))
   for panel, eta, x in zip(axes, etas, np.array(pictures["x"]), strict=True):
     panel.contourf(axis, axis, np.array(pictures["density"]) ** 0.5, levels=8, cmap="Greys",
                    alpha=0.55)
@@ -42,8 +41,10 @@ def _paths(pictures):
       panel.plot(*x[:, i].T, color=colour, linewidth=0.9, alpha=0.9)
       panel.plot(*x[0, i], "o", color=colour, fillstyle="none", markersize=6)
       panel.plot(*x[-1, i], "o", color=colour, markersize=5, markeredgecolor="white")
-    panel.set(title=f"η = {eta:g}", xlabel="x₁ / √(α² + σ²)", xlim=(-half, half),
-              ylim=(-half, half), aspect="equal")
+    panel.set(title=f"η = {eta:g}", xlabel="x₁ / √(α² + σ²)", xlim=(axis[0], axis[-1]),
+              ylim=(axis[0], axis[-1]), aspect="equal")
+    # The labels at the panels' ends would touch.
+    panel.xaxis.set_major_locator(ticker.MaxNLocator(5, prune="both"))
   axes[0].set_ylabel("x₂ / √(α² + σ²)")
   figure.tight_layout()
   return figure

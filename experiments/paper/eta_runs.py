@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import reverse
-from experiments.paper import planned, trained
+from experiments.paper import plane, planned, trained
 from langevin_jax import mixtures, paths, samplers, splitting
 
 RHO_MIN, RHO_MAX = 0.01, 80.0
@@ -123,9 +123,5 @@ def pictures(key, at: planned.At, truth: mixtures.Mixture) -> dict[str, Any]:
   one = lambda plan: planned.run(plan, key, at, shape=(n, 2), method=samplers.ddim(1.0),
                                  initial=start, keep=True).x
   x = jax.jit(lambda plans: jax.lax.map(one, plans))(plans)
-  half = 3.2
-  axis = jnp.linspace(-half, half, 65)
-  points = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
-  density = jnp.exp(truth.log_prob(points, 1.0, RHO_MIN)).reshape(65, 65)
-  return {"etas": _SHOWN, "x": np.round(np.asarray(x), 3), "half": half,
-          "density": np.round(np.asarray(density), 3)}
+  return {"etas": _SHOWN, "x": np.round(np.asarray(x), 3),
+          **plane.contours(truth, -math.log(RHO_MIN), 65)}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.paper import flow_figures, head_samples, heads, part, planned, readings
+from experiments.paper import flow_figures, head_samples, heads, part, plane, planned, readings
 from experiments.paper.heads import ARMS, CUSTOMARY, LIKELIHOOD, RHO_MAX, RHO_MIN, Arm
 from langevin_jax import predictions
 
@@ -24,10 +24,11 @@ _DOUBLE, _SINGLE = (_LOST * float(np.finfo(kind).eps) for kind in (np.float64, n
 
 def measure(setting: part.Setting) -> part.Findings:
   truth, seeds = setting.density.plane, 3 if setting.fast else 4
-  key_double, key_single, key_judge, key_bends, key_quality = jax.random.split(
-      jax.random.key(setting.seed), 5)
-  gradients = {"float64": _gradients(key_double, truth, double=True),
-               "float32": _gradients(key_single, truth, double=False)}
+  key_x, key_double, key_single, key_judge, key_bends, key_quality = jax.random.split(
+      jax.random.key(setting.seed), 6)
+  x_0 = np.asarray(plane.data(key_x, truth, (256,)))
+  gradients = {"float64": _gradients(key_double, x_0, double=True),
+               "float32": _gradients(key_single, x_0, double=False)}
   trained = heads.train(setting, seeds)
   each = 300 if setting.fast else 1000
   judge = planned.judge(truth, key_judge, math.inf, each, repeats=20 if setting.fast else 60)
@@ -45,11 +46,10 @@ def measure(setting: part.Setting) -> part.Findings:
       _claims(data), data, flow_figures.captions(data), _tables(data), _answer(data))
 
 
-def _gradients(key, truth, *, double: bool) -> dict[str, float]:
+def _gradients(key, x_0, *, double: bool) -> dict[str, float]:
   with jax.enable_x64(double):
-    key_x, key = jax.random.split(key)
-    x_0 = jnp.asarray(np.asarray(truth.sample(key_x, 256)), float)
-    return readings.differences(key, x_0, rho_min=RHO_MIN, rho_max=RHO_MAX, double=double)
+    return readings.differences(
+        key, jnp.asarray(x_0, float), rho_min=RHO_MIN, rho_max=RHO_MAX, double=double)
 
 
 def _objectives(fast: bool) -> dict[str, Any]:
@@ -58,9 +58,9 @@ def _objectives(fast: bool) -> dict[str, Any]:
   configs = heads.configs(fast=fast)
   cost = {}
   for head in readings.HEADS:
-    a, b = jax.vmap(lambda ell, head=head: jnp.stack([
-        jnp.asarray(v) for v in predictions.named(head)(predictions.unit_frame(ell))]))(
-            jnp.asarray(ells, jnp.float32)).T
+    row = lambda ell, head=head: jnp.stack([
+        jnp.asarray(v) for v in predictions.named(head)(predictions.unit_frame(ell))])
+    a, b = jax.jit(jax.vmap(row))(jnp.asarray(ells, jnp.float32)).T
     cost[head] = 1.0 / (np.asarray(b) - np.asarray(a) * np.exp(-ells)) ** 2
   return {"axis": ells, "cost": cost, "counted": {
       head: heads.objective(configs[Arm(head, CUSTOMARY)], ells.astype(np.float32))

@@ -14,7 +14,7 @@ import numpy as np
 from experiments import build, data, meshes, runs
 from experiments import config as config_lib
 from experiments.configs import mixture2d
-from experiments.paper import part
+from experiments.paper import part, plane
 from experiments.paper.readings import HEADS
 from experiments.sweeping import program
 from langevin_jax import mixtures, objectives, paths, predictions
@@ -89,7 +89,8 @@ def objective(config: config_lib.Config, ells: np.ndarray) -> np.ndarray:
   """π(ℓ) w(ℓ), what a loss counts ‖ε − ε̂‖² with, as a density over ℓ."""
   density = build.density(config.objective, build.path(config.path))
   weight = build.weight(config.objective, density)
-  count = np.asarray(jax.vmap(lambda ell: density.density(ell) * weight(ell))(jnp.asarray(ells)))
+  one = lambda ell: density.density(ell) * weight(ell)
+  count = np.asarray(jax.jit(jax.vmap(one))(jnp.asarray(ells)))
   return count / np.trapezoid(count, ells)
 
 
@@ -97,7 +98,7 @@ def train(setting: part.Setting, seeds: int) -> Trained:
   """All arms with every seed on draws of the density, judged at 12 points of the training."""
   truth = setting.density.plane
   key_train, key_judge = jax.random.split(jax.random.key(setting.seed))
-  draws = np.asarray(truth.sample(key_train, 50_000), np.float32)
+  draws = np.asarray(plane.data(key_train, truth, (50_000,)), np.float32)
   none = np.zeros(0, np.int32)
   dataset = data.Dataset(draws, none, draws[:0], none, 0, np.zeros(2), np.ones(()), "vector", None,
                          False)
@@ -142,7 +143,7 @@ def _states(truth: mixtures.Mixture, key: jax.Array, n: int):
   low, width = objectives.densities.noise_range(RHO_MIN, RHO_MAX)
   levels = low + width * (jnp.arange(_LEVELS) + 0.5) / _LEVELS
   key_x, key_eps = jax.random.split(key)
-  x_0 = truth.sample(key_x, _LEVELS * n).reshape(_LEVELS, n, 2)
+  x_0 = plane.data(key_x, truth, (_LEVELS, n))
   eps = jax.random.normal(key_eps, x_0.shape)
 
   def at(x_0, eps, ell):

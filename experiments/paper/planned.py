@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from experiments import distances
+from experiments.paper import plane
 from langevin_jax import mixtures, paths, predictions, samplers
 from langevin_jax.samplers import levels, sampling
 
@@ -68,8 +69,8 @@ def judge(
     truth: mixtures.Mixture, key: jax.Array, ell: float, size: int, *, repeats: int
 ) -> Judge:
   """What sets of `size` samples at unit scale and level ℓ (∞: the data) are held against."""
-  x = _draws(truth, key, ell, (4 + repeats) * size)
-  exact, others = np.split(x, [4 * size])
+  x = plane.draws(key, truth, jnp.float32(ell), ((4 + repeats) * size,))
+  exact, others = np.split(np.asarray(x), [4 * size])
   found = np.array([distance(exact, part) for part in np.split(others, repeats)])
   return Judge(exact, size, float(np.log(found).mean()), float(np.log(found).std(ddof=1)),
                float(found.mean()))
@@ -79,16 +80,9 @@ def between(
     truth: mixtures.Mixture, key: jax.Array, ell: float, size: int, *, repeats: int
 ) -> tuple[float, float]:
   """Mean and deviation of log sliced W₂ of two sets of `size` exact draws, over `repeats` pairs."""
-  sets = np.split(_draws(truth, key, ell, 2 * repeats * size), 2 * repeats)
-  found = np.log([distance(a, b) for a, b in zip(sets[::2], sets[1::2], strict=True)])
+  pairs = np.asarray(plane.draws(key, truth, jnp.float32(ell), (repeats, 2, size)))
+  found = np.log([distance(a, b) for a, b in pairs])
   return float(found.mean()), float(found.std(ddof=1))
-
-
-def _draws(truth, key, ell, n):
-  frame = predictions.unit_frame(jnp.float32(ell))
-  key_x, key_eps = jax.random.split(key)
-  return np.asarray(
-      frame.alpha * truth.sample(key_x, n) + frame.sigma * jax.random.normal(key_eps, (n, 2)))
 
 
 def farthest(tests: int, repeats: int) -> float:
