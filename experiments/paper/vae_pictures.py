@@ -8,9 +8,10 @@ from experiments.paper import part
 
 
 def draw(data: dict[str, Any]) -> dict[str, Any]:
-  return {"gap": _gap(data["plane"], data["digits"]), "steps": _steps(data["plane"]),
-          "digit_steps": _digit_steps(data["digits"]), "plane": _clouds(data["plane"]["clouds"]),
-          "digits": _digits(data["digits"]["pictures"])}
+  return {"steps": _steps(data["plane"]), "gap": _gap(data["plane"], data["digits"]),
+          "digit_steps": _digit_steps(data["digits"]),
+          "training": _training(data["plane"], data["digits"]),
+          "plane": _clouds(data["plane"]["clouds"]), "digits": _digits(data["digits"]["pictures"])}
 
 
 def _gap(plane, digits):
@@ -21,13 +22,38 @@ def _gap(plane, digits):
     _errors(axes, size["counts"][1:], found["vae_gap"], part.ACCENT, "VAE")
     _errors(axes, size["chain_counts"][1:], found["chain_gap"], part.SECOND,
             f"diffusion, {size['chain']} steps")
-    axes.set(title=title, xlabel="draws of the encoder K", xscale="log", yscale="log",
-             ylabel="L_K − L₁, nats: the gap, at least")
+    axes.set(title=title, xlabel="draws of the encoder K", xscale="log",
+             ylabel="$L_K - L_1$, nats: the gap, at least")
     _ticks(axes, size["counts"][1:])
   _level(panels[0], plane["vae_exact_gap"], part.ACCENT, "VAE, integrated")
   _level(panels[0], _chain_ledger(plane), part.SECOND, "diffusion, at most (ledger)")
   for axes in panels:
+    axes.set_ylim(bottom=0.0)
     axes.legend(frameon=False, fontsize=8)
+  figure.tight_layout()
+  return figure
+
+
+def _training(plane, digits):
+  """The ELBO of the VAEs by step, on what they train on and on what they are stopped by."""
+  figure, panels = part.plt.subplots(1, 2, figsize=(10.0, 3.8))
+  for axes, found, title in zip(panels, (plane, digits), ("plane", "digits"), strict=True):
+    learnt, watched = (np.array(found[name]) for name in ("vae_elbo", "vae_watched"))
+    steps = np.linspace(0.0, found["sizes"]["steps"], 1 + len(learnt))[1:]
+    best = np.array(found["vae_best"])
+    # One look is a point, and no line.
+    axes.plot(steps, learnt, color=part.ACCENT, alpha=0.35, lw=1.0, marker=".", ms=3)
+    axes.plot(steps, watched, color=part.INK, lw=1.0, marker=".", ms=3)
+    axes.plot(best, watched.max(0), ls="", marker="o", ms=9, mfc="none", color=part.INK)
+    for line, label in zip((axes.lines[0], axes.lines[learnt.shape[1]], axes.lines[-1]),
+                           ("trained on (mean of a stretch)", "held out", "kept"), strict=True):
+      line.set_label(label)
+    # The first steps are far below all that comes after.
+    every = np.concatenate([learnt, watched])
+    low, high = np.quantile(every, 0.1), every.max()
+    axes.set(title=title, xlabel="training step", ylabel="ELBO, nats an example",
+             ylim=(low - 0.3 * (high - low), high + 0.1 * (high - low)))
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
   figure.tight_layout()
   return figure
 
@@ -49,8 +75,8 @@ def _steps(plane):
   _level(axes, plane["vae_exact_gap"], part.ACCENT, "VAE: gap")
   axes.set(xlabel="steps n of the reverse chain", xscale="log", yscale="log",
            ylabel="nats from an exact prior–posterior pair")
-  _ticks(axes, plane["ladder"])
-  axes.legend(frameon=False, fontsize=8)
+  _ticks(axes, sorted({*plane["ladder"], *plane["network_ladder"]}))
+  axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=8)
   return figure
 
 
@@ -60,11 +86,11 @@ def _digit_steps(digits):
   size = digits["sizes"]
   _errors(axes, digits["ladder"], digits["ladder_nats"], part.SECOND, "diffusion, n steps: ELBO")
   _errors(axes, [size["chain"]], [digits["chain_iw_nats"]], part.FOURTH,
-          f"the same, L_{size['chain_counts'][-1]}", marker="v", ls="")
+          f"the same, $L_{{{size['chain_counts'][-1]}}}$", marker="v", ls="")
   _level(axes, digits["continuous_nats"], part.SECOND, "diffusion, n → ∞: bound (η = 1)")
   _level(axes, digits["flow_nats"], part.THIRD, "diffusion, ODE", ls="-.")
   _level(axes, digits["vae_elbo_nats"], part.ACCENT, "VAE: ELBO")
-  _level(axes, digits["vae_iw_nats"], part.ACCENT, f"VAE: L_{size['counts'][-1]}", ls="-.")
+  _level(axes, digits["vae_iw_nats"], part.ACCENT, f"VAE: $L_{{{size['counts'][-1]}}}$", ls="-.")
   axes.set(xlabel="steps n of the reverse chain", xscale="log",
            ylabel="−log q of held-out digits, nats (or at most)")
   _ticks(axes, digits["ladder"])
@@ -84,8 +110,8 @@ def _clouds(clouds):
     axes.scatter(*points[name].T, s=2, lw=0, alpha=0.5,
                  color=part.INK if name == "real" else
                  part.ACCENT if name == "VAE" else part.SECOND)
-    axes.set(title=name, aspect="equal", xlabel="x₁, standard units",
-             xlim=(low[0] - margin[0], high[0] + margin[0]),
+    axes.set(title="blurred density" if name == "real" else name, aspect="equal",
+             xlabel="x₁, standard units", xlim=(low[0] - margin[0], high[0] + margin[0]),
              ylim=(low[1] - margin[1], high[1] + margin[1]))
   panels[0].set_ylabel("x₂, standard units")
   figure.tight_layout()

@@ -30,51 +30,56 @@ def budgets(plane, digits) -> part.Table:
 def of_plane(plane) -> part.Table:
   size, chain = plane["sizes"], plane["sizes"]["chain"]
   path = plane["network"][plane["network_ladder"].index(chain)]
-  continuous = plane["continuous"]
-  rows = [["model", "−log q, held out", "KL(data‖model)", "gap", "gap + KL"],
-          ["the density itself (entropy)", part.number(plane["entropy"]), "0", "0", "0"],
-          ["VAE, integrated", _pm(plane["vae_nats"]), _pm(plane["vae_kl"]),
-           _pm(plane["vae_exact_gap"]), _pm(plane["vae_joint_kl"])],
-          [f"VAE, K = {size['counts'][-1]:,}", f"≤ {_pm(plane['vae_iw_nats'])}", "",
-           f"≥ {_pm(plane['vae_gap'][-1])}", ""],
-          ["diffusion, continuous", f"{_pm(plane['flow_nats'])} (ODE)",
-           f"{_pm(plane['flow_kl'])} (ODE)", f"≤ {_pm(continuous['total'])}",
-           _pm(continuous["total"])],
-          [f"diffusion, {chain} steps, K = {size['chain_counts'][-1]}",
-           f"≤ {_pm(plane['chain_iw_nats'])}", f"≤ {_pm(plane['chain_kl'])}",
-           f"≥ {_pm(plane['chain_gap'][-1])}", _pm(path["total"])],
-          ["… of which prior, score, discretisation", "", "", "", ", ".join(
-              _pm(path[name]) for name in ("prior", "score", "discretisation"))]]
+  path_kl = lambda total: [f"≤ {pm(total)}", f"≤ {pm(total)}", pm(total)]
+  rows = [["model", "KL(data‖model)", "gap", "gap + KL"],
+          ["VAE, integrated", pm(plane["vae_kl"]), pm(plane["vae_exact_gap"]),
+           pm(plane["vae_joint_kl"])],
+          [f"VAE, K = {size['counts'][-1]:,}", f"≤ {pm(plane['vae_iw_kl'])}",
+           f"≥ {pm(plane['vae_gap'][-1])}", ""],
+          [f"diffusion, exact score, {plane['ladder'][-1]:,} steps (ledger)",
+           *path_kl(plane["exact"][-1])],
+          ["diffusion, network, continuous time, η = 1 (ledger)",
+           *path_kl(plane["continuous"]["total"])],
+          [f"diffusion, network, {chain} steps, K = {size['chain_counts'][-1]}",
+           f"≤ {pm(plane['chain_kl'])}", f"≥ {pm(plane['chain_gap'][-1])}",
+           f"{pm(path['total'])} (ledger)"],
+          ["… of which prior, score error, discretisation", "", "", ", ".join(
+              pm(path[name]) for name in ("prior", "score", "discretisation"))],
+          ["diffusion, network, ODE (η = 0), another law than that of η = 1",
+           pm(plane["flow_kl"]), "none: one to one", ""]]
   if (n := crossing(plane["network_ladder"], plane["network"],
                     plane["vae_exact_gap"][0])) is not None:
-    rows.append(["steps from which the network’s path KL is below the VAE’s gap", "", "", "",
+    rows.append(["steps from which the network’s path KL is below the VAE’s gap", "", "",
                  f"about {n:,.0f}"])
-  return part.Table(f"Nats in the plane, of data blurred by ρ = {vae_plane.RHO_MIN:g} "
-                    "(± standard error: over held-out points, and seeds of the VAE)", rows)
+  return part.Table(
+      f"Nats in the plane, of data blurred by ρ = {vae_plane.RHO_MIN:g} in standard units (± "
+      f"standard error: over the same {size['points']:,} held-out points and seeds of the VAE; of "
+      f"the ledger, over {size['ledger']['repeats']} groups of points)", rows)
 
 
 def of_digits(digits) -> part.Table:
   size = digits["sizes"]
   rows = [["model", "−log q of held-out digits, nats an image", "gap"],
-          ["VAE, ELBO", f"≤ {_pm(digits['vae_elbo_nats'])}", ""],
-          [f"VAE, K = {size['counts'][-1]}", f"≤ {_pm(digits['vae_iw_nats'])}",
-           f"≥ {_pm(digits['vae_gap'][-1])}"],
-          *([f"diffusion, {n} steps, ELBO", f"≤ {_pm(nats)}", ""] for n, nats in zip(
+          ["VAE, ELBO", f"≤ {pm(digits['vae_elbo_nats'])}", ""],
+          [f"VAE, K = {size['counts'][-1]}", f"≤ {pm(digits['vae_iw_nats'])}",
+           f"≥ {pm(digits['vae_gap'][-1])}"],
+          *([f"diffusion, {n} steps, ELBO", f"≤ {pm(nats)}", ""] for n, nats in zip(
               digits["ladder"], digits["ladder_nats"], strict=True)),
           [f"diffusion, {size['chain']} steps, K = {size['chain_counts'][-1]}",
-           f"≤ {_pm(digits['chain_iw_nats'])}", f"≥ {_pm(digits['chain_gap'][-1])}"],
-          ["diffusion, continuous, η = 1", f"≤ {_pm(digits['continuous_nats'])}",
-           f"≈ {_pm(digits['continuous_over_flow'])} (bound − ODE)"],
-          ["diffusion, ODE", _pm(digits["flow_nats"]), ""]]
+           f"≤ {pm(digits['chain_iw_nats'])}", f"≥ {pm(digits['chain_gap'][-1])}"],
+          ["diffusion, continuous, η = 1", f"≤ {pm(digits['continuous_nats'])}",
+           f"≈ {pm(digits['continuous_over_flow'])} (bound − ODE)"],
+          ["diffusion, ODE", pm(digits["flow_nats"]), ""]]
   return part.Table(
-      f"Digits given their labels, blurred by ¼ grey level (ρ = {digits['rho_min']:.3g}; ± "
-      f"standard error over {size['digits']} held-out digits, and seeds of the VAE)", rows)
+      f"Digits given their labels, blurred by ¼ grey level (ρ = {digits['rho_min']:.3g}), as "
+      "densities in standard units: less is likelier, and may be negative (± standard error over "
+      f"{size['digits']} held-out digits, and seeds of the VAE)", rows)
 
 
 def of_samples(distances, title) -> part.Table:
   metrics = list(next(iter(distances.values())))
   return part.Table(title, [["samples", *metrics], *(
-      [name, *(_pm(row[metric]) for metric in metrics)] for name, row in distances.items())])
+      [name, *(pm(row[metric]) for metric in metrics)] for name, row in distances.items())])
 
 
 def crossing(steps: list[int], entries: list[dict[str, Any]], level: float) -> float | None:
@@ -87,5 +92,5 @@ def crossing(steps: list[int], entries: list[dict[str, Any]], level: float) -> f
   return None
 
 
-def _pm(estimate: list[float]) -> str:
+def pm(estimate: list[float]) -> str:
   return f"{part.number(estimate[0])} ± {part.number(estimate[1], 2)}"
