@@ -147,5 +147,7 @@ def test_slope_crossing_and_errors_over_seeds():
   entries = [{"total": [8.0 / n, 0.0]} for n in steps]
   assert abs(vae_tables.crossing(steps, entries, 0.2) - 40.0) < 1e-9
   assert vae_tables.crossing(steps, entries, 0.01) is None
+  assert vae.more("…", [1.0, 0.3], [0.0, 0.39], "§").holds
+  assert not vae.more("…", [1.0, 0.3], [0.0, 0.41], "§").holds
   mean, error = vae_plane.over_seeds(np.array([[1.0, 3.0], [2.0, 4.0]]))
   assert mean == 2.5 and abs(error - np.sqrt(0.5 / 2.0 + 2.0 / 2.0)) < 1e-12

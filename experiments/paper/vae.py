@@ -78,29 +78,29 @@ def _claims(data) -> list[part.Claim]:
                  "(slope of the path KL over the finest steps).", data["slope"][0],
                  error=data["slope"][1], near=-1.0, source="MATH §8",
                  tolerance=0.15 + 4.0 * data["slope"][1]),  # of an order, and of Monte Carlo
-      _more(f"With the exact score and {plane['ladder'][-1]:,} steps, the diffusion model’s whole "
-            "path KL is less than the VAE’s gap (VAE’s gap − path KL, nats).",
-            plane["vae_exact_gap"], plane["exact"][-1], _PAIR),
-      _more(f"The trained diffusion model, in continuous time, is nearer to {pair} than the "
-            "trained VAE (VAE’s gap + KL − path KL, nats).", plane["vae_joint_kl"], total, _PAIR),
-      _more("Its gap alone, at most its path KL, is smaller too (VAE’s gap − path KL, nats).",
-            plane["vae_exact_gap"], total, _PAIR),
-      _more("Held-out points of the plane are likelier under the diffusion model’s ODE "
-            "(VAE’s KL(data‖model) − the ODE’s, nats).", plane["vae_kl"], plane["flow_kl"],
-            _DENOISING),
-      _more("A classifier tells samples of the VAE from real points more surely than those of "
-            f"the chain of {size['chain']} steps (difference of accuracy).",
-            *(plane["distances"][name]["C2ST accuracy"] for name in ("VAE", "diffusion, chain")),
-            _DENOISING),
-      _more("The upper bound of −log q of held-out digits is lower for the diffusion model in "
-            "continuous time than for the VAE’s most draws (VAE’s − diffusion’s, nats an image).",
-            digits["vae_iw_nats"], digits["continuous_nats"], _DENOISING),
-      _more("Samples of digits are nearer to real ones than the better of the VAE’s means and "
-            "draws (difference of FID).", _best_fid(digits),
-            digits["distances"]["diffusion"]["FID"], _DENOISING)]
+      more(f"With the exact score and {plane['ladder'][-1]:,} steps, the diffusion model’s whole "
+           "path KL is less than the VAE’s gap (VAE’s gap − path KL, nats).",
+           plane["vae_exact_gap"], plane["exact"][-1], _PAIR),
+      more(f"The trained diffusion model, in continuous time, is nearer to {pair} than the "
+           "trained VAE (VAE’s gap + KL − path KL, nats).", plane["vae_joint_kl"], total, _PAIR),
+      more("Its gap alone, at most its path KL, is smaller too (VAE’s gap − path KL, nats).",
+           plane["vae_exact_gap"], total, _PAIR),
+      more("Held-out points of the plane are likelier under the diffusion model’s ODE "
+           "(VAE’s KL(data‖model) − the ODE’s, nats).", plane["vae_kl"], plane["flow_kl"],
+           _DENOISING),
+      more("A classifier tells samples of the VAE from real points more surely than those of "
+           f"the chain of {size['chain']} steps (difference of accuracy).",
+           *(plane["distances"][name]["C2ST accuracy"] for name in ("VAE", "diffusion, chain")),
+           _DENOISING),
+      more("The upper bound of −log q of held-out digits is lower for the diffusion model in "
+           "continuous time than for the VAE’s most draws (VAE’s − diffusion’s, nats an image).",
+           digits["vae_iw_nats"], digits["continuous_nats"], _DENOISING),
+      more("Samples of digits are nearer to real ones than the better of the VAE’s means and "
+           "draws (difference of FID).", _best_fid(digits),
+           digits["distances"]["diffusion"]["FID"], _DENOISING)]
 
 
-def _more(text: str, vae: list[float], diffusion: list[float], source: str) -> part.Claim:
+def more(text: str, vae: list[float], diffusion: list[float], source: str) -> part.Claim:
   """The paper's claim that a number is larger for the VAE: by more than two standard errors."""
   value, error = _minus(vae, diffusion)
   return part.claim(text, value, error=error, above=2.0 * error, source=source, by="paper")
