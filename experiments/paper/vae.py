@@ -132,12 +132,12 @@ def _answer(data: dict[str, Any], fast: bool) -> str:
       if fast else "")
   best = " and ".join(f"{n:,}" for n in digits["vae_best"])
   return begin + (
-      "Because its encoder is known and its decoder can become that encoder’s exact reverse, step "
-      "by step, while nothing makes a VAE’s encoder the posterior of its decoder. In the plane the "
+      "Because a diffusion model’s encoder is known and its decoder can become its exact reverse, "
+      "while nothing makes the encoder of a VAE the posterior of its decoder. In the plane the "
       f"trained VAE ends {pm(plane['vae_joint_kl'])} nats from an exact prior–posterior pair, "
       f"{pm(plane['vae_exact_gap'])} of them its gap; the trained diffusion model in continuous "
       f"time {pm(plane['continuous']['total'])} in all, and with the exact score "
-      f"{pm(plane['exact'][-1])} at {plane['ladder'][-1]:,} steps, as n to the power "
+      f"{pm(plane['exact'][-1])} at n = {plane['ladder'][-1]:,} steps, falling as n to the power "
       f"{pm(data['slope'])}. But a chain of few steps is no exact pair either: at {size['chain']} "
       f"steps the network’s gap is at least {pm(plane['chain_gap'][-1])} nats, though its samples’ "
       f"KL from the data is at most {pm(plane['chain_kl'])}, the VAE’s {pm(plane['vae_kl'])}. On "
@@ -176,7 +176,8 @@ def _captions(data) -> dict[str, str]:
       "training": "The VAEs as they learn, a line a seed: the ELBO of the examples trained on "
                   "(pale), and of held-out ones that are neither trained on nor judged (dark). "
                   "Circles: where it is highest, which is the VAE that is judged. Where the dark "
-                  "line has turned down, longer training would not help this VAE.",
+                  "line has turned down, longer training would not help this VAE; where it still "
+                  "rises, it would.",
       "plane": "Draws of the blurred density and of the models of it (the VAE of the first seed; "
                f"the chain of {size['chain']} steps).",
       "digits": "Real digits, and samples by label, as whole grey levels. What the decoder’s mean "
