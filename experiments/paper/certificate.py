@@ -122,8 +122,8 @@ def network_claims(sound: dict[str, Any]) -> list[parts.Claim]:
   nats, spread = total(sound["bound"])
   return [
       parts.claim(
-          "\"Training introduces approximation error\", and here it is seen: of 12 intervals of "
-          "noise, those in which this network by itself breaks duality (a perfect one: 0).",
+          "\"Training introduces approximation error\": number of intervals of noise, of 12, in "
+          "which this network by itself breaks duality (a perfect one: 0).",
           len(broken(sound)), above=0.0, source="§4", by="paper"),
       parts.claim(
           "The same in nats: by how much the score of this network is wrong at the least, over all "

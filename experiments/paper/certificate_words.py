@@ -53,7 +53,7 @@ def verdict(facts: dict) -> str:
   nats, error = sound["bound_broken"]
   last, spread = (float(np.asarray(v)[-1]) for v in (
       np.asarray(sound["marginal"]) - np.asarray(sound["null"]), sound["marginal_excess_error"]))
-  seen = "shows" if sound["marginal_signal"][-1] > 1.0 else "does not show"
+  seen = "shows" if sound["marginal_signal"][-1] > 1.0 else "is not beyond chance"
   return (
       f"{who} breaks duality {' and '.join(where)}: there its score is wrong by at least "
       f"{_measured(nats, error)} nats. In the law at the end of the whole process this {seen} in "
