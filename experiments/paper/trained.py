@@ -73,7 +73,7 @@ def truth(density: mixtures.Mixture, run: runs.Run) -> mixtures.Mixture:
   """The plane's density in the run's standard units."""
   mean, scale = jnp.asarray(run.dataset.mean), jnp.asarray(run.dataset.scale)
   return mixtures.Mixture(
-      density.weights, (density.means - mean) / scale, density.covariances / scale**2)
+      density.weights, (density.means - mean[None]) / scale, density.covariances / scale**2)
 
 
 def facts(workdir: pathlib.Path) -> dict[str, Any]:
