@@ -7,7 +7,7 @@
 #             other libraries', inpainting against its baselines (over an hour)
 # make plan   memory, speed and largest batch of the two DiT-XL/2 configs on 256 v5e chips, without
 #             one (some minutes); CONFIGS=my.py TOPOLOGY=v5e:4x4,v5p:8x8x8 plan something else
-# make paper  the paper reproduced, runs/paper/report.html and explorer.html (about 20 minutes;
+# make paper  the paper reproduced, runs/paper/report.html and explorer.html (12 minutes;
 #             PAPER=--fast 3); PAPER="--density=mine.json --workdir=runs/mine" for your own
 # make lock   pin again what is installed now
 #

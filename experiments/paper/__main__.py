@@ -1,6 +1,6 @@
 """The paper reproduced: every table, figure and question measured, and one report of them.
 
-  python -m experiments.paper --out=runs/paper            (about 20 minutes on 2 cores; --fast: 3)
+  python -m experiments.paper --out=runs/paper            (12 minutes on 2 cores; --fast: 3)
   python -m experiments.paper --density=mine.json         (your own mixture)
   python -m experiments.paper --workdir=runs/digits       (where does your run break duality?)
 
