@@ -133,12 +133,7 @@ def validation(sound: dict[str, Any], hurt: dict[str, Any]) -> list[parts.Claim]
   (seen, one), (before, other) = (
       total(v[:, inside]) for v in (hurt["bound"] - hurt["truth"], sound["truth"]))
   spread = math.hypot(one, other)
-  nats, uncertain = total(sound["truth"])
   return [
-      parts.claim(
-          "\"Training introduces approximation error\" (true score error of this network over all "
-          "intervals, nats).", nats, error=uncertain, above=4.0 * uncertain, source="§4",
-          by="paper"),
       parts.claim(
           "The bound lies below the true score error at every level, of the network and of a "
           "damaged one: largest surplus in standard errors.",

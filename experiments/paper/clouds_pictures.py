@@ -71,7 +71,7 @@ def _draw_checks(moments, ends, order):
     shown = (kl > 1e-16) & np.isfinite(rho) & (rho < 1e3)
     middle.loglog(rho[shown], kl[shown], "os^D"[i], ms=4, color=part.SERIES[i], label=name,
                   ls="-" if i == 0 else "none")
-  middle.set(xlabel="noise-to-signal ratio ρ = σ/α", ylabel="KL(p_t‖N(0, 1)) at unit scale, nats")
+  middle.set(xlabel="noise-to-signal ratio ρ = σ/α", ylabel="KL($p_t$‖N(0, 1)) at unit scale, nats")
   middle.legend(frameon=False, fontsize=8)
   steps = np.array(order["steps"])
   for i, (name, error) in enumerate(order["variance"].items()):

@@ -138,7 +138,7 @@ def _start_figure(first: dict):
   left.plot(rho, np.maximum(first["moments"], floor), "s-", ms=3, color=part.SECOND,
             label="N(αm, α²S + σ²I)")
   left.set(xscale="log", yscale="log", xlabel="noise-to-signal ratio ρ at the start",
-           ylabel="KL(p_T‖start), nats")
+           ylabel="KL($p_T$‖start), nats")
   left.legend(frameon=False)
   ell = np.asarray(first["half_log_snr"])
   for eta, kl, exact, colour in zip(

@@ -93,7 +93,7 @@ def _ties(data):
     panel.plot(place, gaussian[others]**power, "_", color=colour, markersize=14)
   panel.plot([], [], color=part.INK, linewidth=1.0, label="the same for Gaussian data")
   ticks = [0.0, 0.5, 1.0, 1.5, 2.0, *_places(data, others)]
-  panel.set(xlabel=_ETA_LABEL, ylabel="what x₀ keeps of x_T", xticks=ticks)
+  panel.set(xlabel=_ETA_LABEL, ylabel="what $x_0$ keeps of $x_T$", xticks=ticks)
   panel.set_xticklabels(["0", "½", "1", "1½", "2", *(_letter(names[i]) for i in others)])
   panel.legend(fontsize=8, loc="upper center")
   panel = axes[1]

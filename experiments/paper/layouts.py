@@ -28,6 +28,8 @@ def beside(number: int, compared: list[comparison.Compared]) -> part.Table:
     missing = cell.row not in printed.TABLES[number].rows
     label = printed.LABELS[cell.row] + (" (not in the paper)" if missing else "")
     column = head[cell.column] + (" (corrected)" if cell.corrected and not missing else "")
+    if errata_of := _errata(cell):
+      column += f" (see erratum {errata_of})"
     computed = _computed(one)
     rows.append([
         _VERDICT[one.agrees], label, column, part.Maths(mathml.math(cell.latex.mathml)),
@@ -35,6 +37,19 @@ def beside(number: int, compared: list[comparison.Compared]) -> part.Table:
         "0" if one.residual == 0 else part.Maths(_math(one.residual, cell)),
         part.number(one.difference, 2)])
   return part.Table(f"Table {number}, cell by cell", rows)
+
+
+def _errata(cell: cells.Cell) -> str:
+  """Which errata concern a cell, whether or not it is right as a formula; "" if none does.
+
+  Of Table 3, one cell is wrong (1), and for VE and rectified flow τ is the noise level and no
+  Langevin time (3); f, g, the velocity and Table 5 have no value at an end (7).
+  """
+  if cell.table == 3 and not cell.corrected and cell.row[:2] in ("ve", "rf"):
+    return "1 and 3" if (cell.row[:2], cell.column) == ("rf", 1) else "3"
+  ends = (cell.table == 1 and cell.row == "rf" and cell.column == 3) or cell.table == 5 or (
+      cell.table == 4 and cell.row[:2] == "rf" and cell.column == 2)
+  return "7" if ends else ""
 
 
 def _computed(one: comparison.Compared) -> str:

@@ -11,20 +11,17 @@ def measure(setting: part.Setting) -> part.Findings:
   truth = trained.truth(setting.density.plane, found.run)
   kl, mass = exact.model_kl(found.run, truth, found.params, paths.ve(),
                             points=60 if setting.fast else 120)
-  error = exact.score_error(found.run, truth, found.params, paths.ve(),
-                            n=1000 if setting.fast else 4000)
   rows = [["what", "value"], ["command", facts["command"]],
           ["trained at commit", facts["commit"]],
           ["parameters", f"{facts['parameters']:,}"],
           ["steps × batch", f"{facts['steps']:,} × {facts['batch']}"],
           ["training time", f"{facts['seconds']:.0f} s"],
-          ["score error ∫E‖ε̂ − ε̂*‖² dℓ, nats", part.number(error)],
           ["KL(data‖model) of its probability-flow ODE, nats, by quadrature", part.number(kl)]]
   claims = [part.claim(
       "The model's density, from its probability-flow ODE, sums to one over the plane.", mass,
       near=1.0, tolerance=0.01, source="MATH §8")]
   return part.Findings(
-      claims, {**facts, "score_error": error, "kl": kl}, {"loss": LOSS_CAPTION},
+      claims, {**facts, "kl": kl}, {"loss": LOSS_CAPTION},
       [part.Table("The run", rows)])
 
 
@@ -35,7 +32,7 @@ def loss_figure(data: dict) -> dict:
   """The loss by step."""
   figure, axes = part.plt.subplots(figsize=(6.0, 3.2))
   axes.plot(data["loss_steps"], data["loss"], color=part.ACCENT)
-  axes.set(xlabel="step", ylabel="loss", yscale="log")
+  axes.set(xlabel="step", ylabel="loss")
   return {"loss": figure}
 
 

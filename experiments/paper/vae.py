@@ -130,7 +130,8 @@ def _answer(data: dict[str, Any], fast: bool) -> str:
       f"the plane and {facts['steps']:,} on digits, the VAEs {size['steps']:,} and "
       f"{digits['sizes']['steps']:,}, so claims of the paper that fail may want training alone. "
       if fast else "")
-  best = " and ".join(f"{n:,}" for n in digits["vae_best"])
+  best, ends = (" and ".join(f"{n:,}" for n in sorted(set(of["vae_best"])))
+                for of in (digits, plane))
   return begin + (
       "Because a diffusion model’s encoder is known and its decoder can become its exact reverse, "
       "while nothing makes the encoder of a VAE the posterior of its decoder. In the plane the "
@@ -146,8 +147,11 @@ def _answer(data: dict[str, Any], fast: bool) -> str:
       f"{pm(digits['distances']['diffusion']['FID'])} against {pm(_best_fid(digits))}. This is one "
       "small VAE beside one network of about as many parameters: it says nothing of larger or "
       "hierarchical VAEs, nor of equal work, for on digits the VAE was trained for "
-      f"{digits['vae_seconds']:.0f} s and the diffusion model for {facts['seconds']:.0f} s (the "
-      f"VAE did best on held-out digits after {best} of its {digits['sizes']['steps']:,} steps).")
+      f"{digits['vae_seconds']:.1f} s and the diffusion model for {facts['seconds']:.1f} s, in the "
+      f"plane for {plane['vae_seconds']:.1f} s and {plane['facts']['seconds']:.1f} s. The VAE did "
+      f"best on held-out digits after {best} of its {digits['sizes']['steps']:,} steps, in the "
+      f"plane after {ends} of {size['steps']:,}: near the end of its training it might gain by "
+      "more.")
 
 
 def _captions(data) -> dict[str, str]:
@@ -208,9 +212,10 @@ posterior of its decoder need not have. It may have it: of a Gaussian density a 
 too, and the paper’s claims may then fail.
 
 **What it does not show.** One small family of VAEs with constant decoder noise, of the same data
-and about as many parameters, stopped by held-out data and not tuned further; hierarchical VAEs and
-better encoders are left out. The first table has the seconds of training: they are alike in the
-plane, not on digits, where a step of the transformer costs far more than one of the VAE. The gap of
+and about as many parameters, taken where held-out data say it is best and not tuned further;
+hierarchical VAEs and better encoders are left out. The first table has the seconds of training:
+they are of one size in the plane, not on digits, where a step of the transformer costs far more
+than one of the VAE. The gap of
 the trained diffusion model is bounded, not known; on digits bound − ODE is its gap only where the
 network is the score of a diffused density. The paper speaks of the exact process, not of a chain of
 few steps, whose gap may be more than the VAE’s. Among the real digits that samples are held against

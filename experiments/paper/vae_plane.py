@@ -45,7 +45,7 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(
-    seeds=3, steps=8000, every=100, points=512, counts=(1, 4, 16, 64, 256, 1024), chain=64,
+    seeds=3, steps=16_000, every=200, points=512, counts=(1, 4, 16, 64, 256, 1024), chain=64,
     chain_counts=(1, 4, 16, 32), ladder=(4, 8, 16, 32, 64, 128, 256, 512, 1024),
     network_ladder=(16, 64, 256, 1024), ledger={"bins": 32, "draws_per_bin": 2, "repeats": 16},
     nodes=600, samples=5000, compared=1000, flow_steps=20, ode_steps=48)

@@ -141,7 +141,7 @@ export function roundStep(range, count) {
   return power * (lead < 1.5 ? 1 : lead < 3.5 ? 2 : lead < 7.5 ? 5 : 10);
 }
 
-/** Ticks with numbers along the left and the lower edge of the plane. */
+/** Numbers along the left and the lower edge of the plane; at the left a tick would read as a minus. */
 export function rulers(pen, size, at, reach, colour, paper) {
   const step = roundStep(2 * reach, 6);
   pen.strokeStyle = pen.fillStyle = colour;
@@ -159,8 +159,6 @@ export function rulers(pen, size, at, reach, colour, paper) {
     pen.beginPath();
     pen.moveTo(at.x(k * step), size);
     pen.lineTo(at.x(k * step), size - 5);
-    pen.moveTo(0, at.y(k * step));
-    pen.lineTo(5, at.y(k * step));
     pen.stroke();
     pen.textAlign = "center";
     pen.textBaseline = "bottom";
@@ -168,6 +166,6 @@ export function rulers(pen, size, at, reach, colour, paper) {
     if (at.y(k * step) > size - 24) continue;
     pen.textAlign = "left";
     pen.textBaseline = "middle";
-    label(text, 8, at.y(k * step));
+    label(text, 6, at.y(k * step));
   }
 }
