@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import predictions
+from langevin_jax import _programs, predictions
 from langevin_jax.paths import Path
 
 Weight = float | jax.Array | Callable[[jax.Array], jax.Array | float]
@@ -164,10 +164,14 @@ def _guided(
     raise ValueError(f"interval must satisfy 0 <= rho_lo < rho_hi, got {interval}")
   inside = lambda x, ell: both(
       x, ell, jnp.asarray(weight(ell) if callable(weight) else weight, x.dtype))
-  if not callable(weight) and not isinstance(weight, jax.Array):
-    if np.ndim(weight) or not np.isfinite(weight):
-      raise ValueError(f"weight must be a finite number or a function of ell, got {weight}")
-    inside = limits.get(float(weight), inside)
+  known = None if callable(weight) else _programs.concrete(weight)
+  if known is not None and (known.ndim or not np.isfinite(known)):
+    raise ValueError(f"weight must be a finite number or a function of ell, got {weight}")
+  if isinstance(weight, (int, float)) and float(weight) in limits:
+    inside = limits[float(weight)]
+  elif known is not None:
+    # An array, so that another weight is another argument of the same program.
+    weight = jnp.asarray(known, jnp.result_type(float))
   if inside is outside or (low, high) == EVERYWHERE:
     return inside
   with np.errstate(divide="ignore"):
@@ -181,8 +185,9 @@ def _guided(
 
 
 def _rescaled(guided, given, phi, axes):
-  """φ y std(y₁)/std(y) + (1 − φ) y over `axes`; y itself where it is constant."""
+  """φ y std(y₁)/std(y) + (1 − φ) y over `axes`; y itself where y or y₁ is constant."""
   var = lambda y: jnp.var(y, axis=axes, keepdims=True)
-  flat = var(guided) == 0.0
-  ratio = jnp.sqrt(var(given) / jnp.where(flat, 1.0, var(guided)))
+  flat = (var(guided) == 0.0) | (var(given) == 0.0)
+  # The root of 0 has no derivative: where either is constant there is nothing to rescale.
+  ratio = jnp.sqrt(jnp.where(flat, 1.0, var(given)) / jnp.where(flat, 1.0, var(guided)))
   return guided * jnp.where(flat, 1.0, phi * ratio + (1.0 - phi))

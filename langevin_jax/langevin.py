@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from langevin_jax import _programs
+
 Score = Callable[[jax.Array], jax.Array]
 # draw(i) is the i-th standard normal ξ of a step, in the state's shape; the same i, the same ξ.
 Draw = Callable[[int], jax.Array]
@@ -212,7 +214,7 @@ def run(
     state = discretisation.step(draws(key), *state, score)
     return state, state[0] if trajectory else None
 
-  (last, carry), states = jax.lax.scan(body, (x, carry), jax.random.split(key_steps, steps))
+  (last, carry), states = _programs.scan(body, (x, carry), jax.random.split(key_steps, steps))
   return states if trajectory else last, carry
 
 
@@ -226,5 +228,6 @@ def chain(
 
 def _positive(**values: jax.Array | float) -> None:
   for name, value in values.items():
-    if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0.0):
+    known = _programs.concrete(value)
+    if known is not None and not np.all(known > 0.0):
       raise ValueError(f"{name} must be positive, got {value}")

@@ -486,8 +486,8 @@ def test_bad_input_is_named():
     draw(initial=jnp.zeros((4, 2)))
   with pytest.raises(ValueError, match="must lead the shape"):
     draw(jax.random.split(key, 3))
-  for rho in ([1.0, 2.0, 0.0], [2.0, 1.0], [2.0, 2.0, 0.0], [0.0], [[1.0, 0.0]]):
-    with pytest.raises(ValueError, match="grid must fall"):
+  for rho in ([1.0, 2.0], [2.0, 2.0, 0.0], [0.0], [[1.0, 0.0]], [1.0, -1.0], [np.nan, 0.0]):
+    with pytest.raises(ValueError, match="grid must"):
       draw(grid=lambda path, rho=rho: np.array(rho))
   for make in (samplers.ddim, samplers.euler_maruyama):
     with pytest.raises(ValueError, match="stochasticity"):
@@ -552,28 +552,6 @@ def test_samplers_are_jittable_vmappable_and_differentiable(x64):
   # For data N(m, S) a coordinate is m + r(z − m), so ∂/∂m = 1 − r where ∂/∂x = r/α.
   alpha = path.alpha(path.time(-np.log(80.0)))
   np.testing.assert_allclose(by_mean, np.sum(1 - alpha * by_start), rtol=1e-8)
-
-
-def test_eager_calls_reuse_their_compilation():
-  path, traces = paths.vp(), []
-  inner = gaussian(path)
-
-  def denoise(x_t, t):
-    traces.append(x_t.shape)
-    return inner(x_t, t)
-
-  draw = lambda seed, n=3: samplers.sample(
-      jax.random.key(seed), denoise, path, shape=(n, 2), method=samplers.ddim(0.5),
-      grid=samplers.karras(6))
-  first = draw(0)
-  count = len(traces)
-  assert count >= 1
-  # New keys, and equal choices made anew: nothing is traced again.
-  assert not np.array_equal(draw(1), first)
-  np.testing.assert_array_equal(draw(0), first)
-  assert len(traces) == count
-  draw(0, n=4)
-  assert len(traces) > count
 
 
 def test_peak_memory_does_not_depend_on_the_number_of_steps():

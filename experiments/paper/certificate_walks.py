@@ -40,7 +40,7 @@ def walks(
 
   rho = [np.exp(-np.linspace(*ends, steps + 1)) for ends in itertools.pairwise(ells)]
   plans = [jax.tree.map(lambda v: jnp.asarray(v, None if v.dtype == bool else jnp.float32),
-                        sampling.plan(network.PATH, METHOD, lambda _, r=r: np.append(r, 0.0))[0])
+                        sampling.plan(network.PATH, METHOD, lambda _, r=r: np.append(r, 0.0)))
            for r in rho]
   keys = iter(jax.random.split(jax.random.key(int(rng.integers(2**31))), 2 * REPEATS * len(plans)))
   found = {name: np.zeros((REPEATS, len(plans))) for name in ("marginal", "local", "null")}

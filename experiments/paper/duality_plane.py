@@ -50,7 +50,7 @@ def in_the_plane(setting: part.Setting, ends: tuple[float, float]) -> dict:
 
   def compared(name, eta, number, repeat, strength=1.0):
     """(of particles, of other draws) to exact draws, each (LEVELS,)."""
-    planned, _ = sampling.plan(PATHS[name], samplers.multistep(2, eta), lambda path: rho[name])
+    planned = sampling.plan(PATHS[name], samplers.multistep(2, eta), lambda path: rho[name])
     x, real, other = map(np.asarray, particles(
         jax.tree.map(jnp.asarray, planned),
         jax.random.fold_in(jax.random.fold_in(key, number), repeat), strength))

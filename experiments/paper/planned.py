@@ -47,7 +47,7 @@ def stacked(plans: Sequence[sampling.Plan]) -> sampling.Plan:
 @functools.lru_cache(maxsize=256)
 def plan(path: paths.Path, method: samplers.Method, grid: samplers.Grid) -> sampling.Plan:
   """The numbers of one process, made once: factories of the library give equal objects again."""
-  return sampling.plan(path, method, grid)[0]
+  return sampling.plan(path, method, grid)
 
 
 def run(

@@ -29,6 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from langevin_jax import _programs
+
 
 class Inner(NamedTuple):
   """An iteration's numbers, stacked over the iterations; a pair (unknown, known) of each.
@@ -154,5 +156,5 @@ def iterate(draw, x, model, alpha, sigma, known, mask, guidance, friction, numbe
 
   # The momentum starts from its own law, N(0, γσ²), independent of the offset.
   state = (x,) if order == 1 else (x, sigma * friction * draw(1))
-  (state, _), _ = jax.lax.scan(body, (state, x), (jnp.arange(len(numbers.kick)), numbers))
+  (state, _), _ = _programs.scan(body, (state, x), (jnp.arange(len(numbers.kick)), numbers))
   return state[0]

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import predictions
+from langevin_jax import _programs, predictions
 from langevin_jax.paths import Path
 
 Operator = Callable[[jax.Array], jax.Array]
@@ -112,8 +112,9 @@ def _denoiser(denoise, path, observed, operator, noise_std, shape, solve):
   if jnp.shape(observed)[max(0, jnp.ndim(observed) - out.ndim):] != out.shape:
     raise ValueError(f"observed must have the shape {out.shape} that operator returns, or leading "
                      f"axes before it, got {jnp.shape(observed)}")
-  if not isinstance(observed, jax.core.Tracer) and not np.all(np.isfinite(observed)):
-    raise ValueError(f"observed must be finite, got {np.sum(~np.isfinite(observed))} entries that "
+  given = _programs.concrete(observed)
+  if given is not None and not np.all(np.isfinite(given)):
+    raise ValueError(f"observed must be finite, got {np.sum(~np.isfinite(given))} entries that "
                      "are not: leave them out of the operator")
   free = predictions.at_level(denoise, path)
 
@@ -159,7 +160,7 @@ def _conjugate_gradients(product, residual, iterations, axes):
     return (solution, left, direction, fresh), None
 
   start = jnp.zeros_like(residual), residual, residual, dot(residual, residual)
-  return jax.lax.scan(body, start, length=iterations)[0][0]
+  return _programs.scan(body, start, None, length=iterations)[0][0]
 
 
 def _check(noise_std: float, *, positive: bool = False) -> None:

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from langevin_jax import _programs
 from langevin_jax.inpainting import dynamics
 from langevin_jax.samplers.levels import Level, Method
 
@@ -80,7 +81,7 @@ def langevin(inner_steps: int = 10, *, step_size: float = 0.15) -> Inpainter:
       moved += level.sigma * np.sqrt(2.0 * step_size) * xi[1]
       return jnp.where(mask, x, moved), None
 
-    x, _ = jax.lax.scan(body, x, jnp.arange(inner_steps))
+    x, _ = _programs.scan(body, x, jnp.arange(inner_steps))
     return _noised(draw(2 * inner_steps), x, level, known, mask)
 
   return _inpainter(relax)
@@ -148,7 +149,7 @@ def repaint(resamples: int = 10) -> Inpainter:
                           _substituted(model, known, mask), n.outer), None
 
       passes = jnp.arange(resamples - 1, -1, -1)
-      (x_s, denoised, carry), _ = jax.lax.scan(body, (x, x, carry), passes)
+      (x_s, denoised, carry), _ = _programs.scan(body, (x, x, carry), passes)
       return _ended(x_s, ahead, known, mask), denoised, carry
 
     return Method(functools.partial(_plan, outer), outer.init, step, outer.stochasticity)

@@ -1,14 +1,13 @@
 """Inpainting from end to end: what is given is checked, and one sampler call does the rest."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import predictions, samplers
+from langevin_jax import _programs, predictions, samplers
 from langevin_jax.inpainting import methods
 from langevin_jax.paths import Path
+from langevin_jax.samplers import sampling
 
 
 def sample(
@@ -22,7 +21,8 @@ def sample(
     key: consumed. One key, or an array of keys whose shape leads `shape`: one for each sample.
     denoise: (x_t, t) → E[x₀ | xₜ] along `path`, whole batches.
     known: of shape `shape`, or of its last axes and then the same for all samples; read where
-      `mask` is True only. mask: booleans, True where known, of either shape too.
+      `mask` is True only. mask: booleans, True where known, of either shape; axes of length 1 are
+      repeated, and one without the last axis (h, w) holds for all channels.
     method: defaults to `lanpaint()`. outer: the method that moves between levels, any of
       `samplers`, by default `ddim()`; its calls come on top of those within a level.
     grid: defaults to `karras(20)`. shape: of the result; by default that of `known`.
@@ -30,20 +30,22 @@ def sample(
   Returns:
     x₀ of shape `shape`.
 
-  Jit-, vmap- and shard-able. Called eagerly it compiles once for each (denoise, path, method, grid,
-  outer, shapes), not for each `known` or `mask`, and keeps the last eight.
+  Jit-, vmap- and shard_map-able, and compiled as `samplers.sample` is: once for all `known`, `mask`
+  and parameters of one shape.
 
   Raises:
     ValueError: as `checked` does, for what is not traced; or as `samplers.sample` does.
   """
   shape = tuple(jnp.shape(known) if shape is None else shape)
   known, mask = checked(known, mask, shape)
-  choice = (denoise, path, shape, methods.lanpaint() if method is None else method,
-            samplers.karras(20) if grid is None else grid,
-            samplers.ddim() if outer is None else outer)
-  if any(isinstance(v, jax.core.Tracer) for v in (key, known, mask)):
-    return _runner(*choice)(key, known, mask)
-  return _compiled(*choice)(key, known, mask)
+  method = methods.lanpaint() if method is None else method
+  outer = samplers.ddim() if outer is None else outer
+  sampling.check_kinds(denoise, path, method=outer, name="outer")
+  if isinstance(method, samplers.Method) or not callable(method):
+    raise ValueError("method must be an inpainter, such as inpainting.lanpaint() (called), got "
+                     f"{method!r}; the method between levels is `outer`")
+  return samplers.sample(key, denoise, path, shape=shape, method=method(outer, known, mask),
+                         grid=samplers.karras(20) if grid is None else grid)
 
 
 def checked(
@@ -53,8 +55,8 @@ def checked(
   """(known, mask) in the samples' shape, after every check that their values allow.
 
   Args:
-    known, mask: of shape `shape` or of its last axes. Where they are traced, only what their types
-      say is checked.
+    known, mask: of shape `shape` or of its last axes, mask also as `sample` says. Where they are
+      traced, only what their types say is checked.
     value_range: the least and greatest value of the data, in the units of `known`.
 
   Returns:
@@ -65,21 +67,20 @@ def checked(
       or nothing known; known values that are not finite, or outside `value_range`.
   """
   shape = tuple(shape)
-  for name, value in (("known", known), ("mask", mask)):
-    if shape[len(shape) - np.ndim(value):] != np.shape(value):
-      raise ValueError(
-          f"{name} must have the shape {shape} of the samples or its last axes, got "
-          f"{np.shape(value)}")
+  if shape[len(shape) - np.ndim(known):] != np.shape(known):
+    raise ValueError(f"known must have the shape {shape} of the samples or its last axes, got "
+                     f"{np.shape(known)}")
   if not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
     raise ValueError(
         f"mask must be boolean, True where known, got {jnp.result_type(mask)}: compare it first")
-  traced = [isinstance(v, jax.core.Tracer) for v in (known, mask)]
-  if not traced[1] and np.all(mask):
+  mask = _over_channels(mask, shape)
+  where, what = _programs.concrete(mask), _programs.concrete(known)
+  if where is not None and np.all(where):
     raise ValueError("mask is True everywhere: it leaves nothing unknown to sample")
-  if not traced[1] and not np.any(mask):
+  if where is not None and not np.any(where):
     raise ValueError("mask is False everywhere: nothing is known, use samplers.sample")
-  if not any(traced):
-    values = np.broadcast_to(known, shape)[np.broadcast_to(mask, shape)]
+  if where is not None and what is not None:
+    values = np.broadcast_to(what, shape)[np.broadcast_to(where, shape)]
     if not np.all(np.isfinite(values)):
       bad = values[~np.isfinite(values)]
       raise ValueError(
@@ -95,11 +96,14 @@ def checked(
   return jnp.where(mask, known, 0.0), mask
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled(*choice):
-  return jax.jit(_runner(*choice))
-
-
-def _runner(denoise, path, shape, method, grid, outer):
-  return lambda key, known, mask: samplers.sample(
-      key, denoise, path, shape=shape, method=method(outer, known, mask), grid=grid)
+def _over_channels(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """A mask with the axes that let it broadcast to `shape`; ValueError where it cannot."""
+  given = np.shape(mask)
+  fits = lambda axes: len(axes) <= len(shape) and all(
+      a in (1, b) for a, b in zip(axes[::-1], shape[::-1], strict=False))
+  if fits(given):
+    return mask
+  if fits((*given, 1)):
+    return mask[..., None]
+  raise ValueError(f"mask must have the shape {shape} of the samples, or its last axes, with or "
+                   f"without the very last, each whole or of length 1; got {given}")

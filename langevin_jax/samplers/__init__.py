@@ -12,19 +12,20 @@ from langevin_jax.samplers.grids import (
     shifted,
     uniform_half_log_snr,
     uniform_time,
+    within,
 )
 from langevin_jax.samplers.levels import Level, Method
 from langevin_jax.samplers.linear import ddim, multistep, unipc
 from langevin_jax.samplers.noise import brownian
 from langevin_jax.samplers.optimised import optimised
 from langevin_jax.samplers.own_time import adams_bashforth, euler, euler_maruyama
-from langevin_jax.samplers.sampling import Trajectory, sample, trajectory
+from langevin_jax.samplers.sampling import Trajectory, encode, sample, trajectory
 from langevin_jax.samplers.staged import heun, singlestep
 
 __all__ = [
     "Corrector", "Grid", "Level", "Method", "Trajectory", "adams_bashforth", "adaptive",
-    "annealed_langevin",
-    "brownian", "correctors", "cosine", "ddim", "euler", "euler_maruyama", "explicit", "heun",
+    "annealed_langevin", "brownian", "correctors", "cosine", "ddim", "encode", "euler",
+    "euler_maruyama", "explicit", "heun",
     "karras", "multistep", "optimised", "predictor_corrector", "sample", "shifted", "singlestep",
-    "trajectory", "uniform_half_log_snr", "uniform_time", "unipc",
+    "trajectory", "uniform_half_log_snr", "uniform_time", "unipc", "within",
 ]

@@ -8,6 +8,7 @@ bounded at both ends. How many calls it takes depends on the model and the batch
 for pods, this is for references and for models whose stiffness nobody knows.
 """
 
+import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import predictions
+from langevin_jax import _programs, predictions
 from langevin_jax.paths import Path
-from langevin_jax.samplers import levels, noise
+from langevin_jax.samplers import levels, noise, sampling
 
 
 class Solution(NamedTuple):
@@ -53,48 +54,49 @@ def adaptive(
     ValueError: the tolerance was not reached within `max_steps`, diffrax is missing, a reversed
       noise range, or an `initial` of another shape.
   """
-  if initial is not None and jnp.shape(initial) != tuple(shape):
-    raise ValueError(f"initial must have shape {tuple(shape)}, got {jnp.shape(initial)}")
+  shape = tuple(shape)
+  sampling.check_kinds(denoise, path)
+  initial = noise.initial_state(initial, shape)
   if not 0.0 < rho_min < rho_max:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
-  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-    key = jax.random.wrap_key_data(key)
-  ends = levels.lay(np.array([rho_max, rho_min]), path)
-  at, first = predictions.at_level(denoise, path), levels.pick(ends, 0)
-  if initial is None:
-    like = jax.ShapeDtypeStruct(tuple(shape), jnp.result_type(float))
-    x = noise.start(lambda: noise.normal(noise.split(key)[0], like), first, moments)
-  else:
-    x = jnp.asarray(initial, jnp.result_type(initial, float)) / first.scale
+  key = noise.threefry(key)
+  first = levels.pick(levels.lay(np.array([rho_max, rho_min]), path), 0)
+  check_tolerance(tolerance, max_steps)
+  denoised = predictions.at_level(denoise, path)
+  at = lambda x, ell: _programs.like(denoised(x, ell), x, "denoise")
 
   def slope(x, ell):
     alpha = jnp.sqrt(jax.nn.sigmoid(2.0 * ell))
     return alpha * (at(x, ell) - alpha * x)
 
-  x, steps = integrate(slope, x, first.half_log_snr, -math.log(rho_min), tolerance=tolerance,
-                       max_steps=max_steps)
-  return Solution(at(x, jnp.asarray(-math.log(rho_min), x.dtype)), 6 * steps + 2)
+  def solve(first, tolerance, key, initial, moments):
+    if initial is None:
+      like = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
+      x = noise.start(lambda: noise.normal(noise.split(key)[0], like), first, moments)
+    else:
+      x = initial / jnp.asarray(first.scale, initial.dtype)
+    end = jnp.asarray(-math.log(rho_min), x.dtype)
+    x, steps, reached = integrate(
+        slope, x, first.half_log_snr, end, tolerance=tolerance, max_steps=max_steps)
+    return Solution(at(x, end), 6 * steps + 2), reached
+
+  solution, reached = _programs.call(solve, first, tolerance, key, initial, moments)
+  check_reached(reached, tolerance, max_steps)
+  return solution
 
 
 def integrate(
     slope: Callable[[Any, jax.Array], Any], state: Any, start: float, end: float, *,
     tolerance: float, max_steps: int,
-) -> tuple[Any, jax.Array]:
-  """A state moved along d(state)/dτ = slope(state, τ) from start to end, and the steps it took.
+) -> tuple[Any, jax.Array, jax.Array]:
+  """A state moved along d(state)/dτ = slope(state, τ) from start to end.
 
-  Raises:
-    ValueError: diffrax is missing, or, where it can be known, the tolerance was not reached; a
-      traced result is NaN then.
+  Returns:
+    (state, steps, whether the tolerance was reached); the state is NaN where it was not. Arguments
+    are those that `check_tolerance` has let pass.
   """
-  try:
-    import diffrax
-  except ImportError as error:
-    raise ValueError("a tolerance needs diffrax: pip install 'langevin_jax[adaptive]', or take "
-                     "fixed steps") from error
-  if max_steps < 1 or (isinstance(tolerance, (int, float)) and not tolerance > 0.0):
-    raise ValueError(f"tolerance must be positive and max_steps at least 1, got {tolerance} and "
-                     f"{max_steps}")
+  import diffrax
   # The largest entry, not the mean square: an example is as exact in a batch as alone.
   largest = lambda error: jnp.max(jnp.stack([jnp.max(jnp.abs(e)) for e in jax.tree.leaves(error)]))
   dtype = jax.tree.leaves(state)[0].dtype
@@ -104,8 +106,24 @@ def integrate(
       throw=False,
       stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance, norm=largest))
   reached = solution.result == diffrax.RESULTS.successful
-  if not isinstance(reached, jax.core.Tracer) and not reached:
+  return (jax.tree.map(lambda leaf: jnp.where(reached, leaf[0], jnp.nan), solution.ys),
+          solution.stats["num_steps"], reached)
+
+
+def check_tolerance(tolerance: float | jax.Array, max_steps: int) -> None:
+  """Raises ValueError where diffrax is missing, or tolerance or max_steps is not positive."""
+  if importlib.util.find_spec("diffrax") is None:
+    raise ValueError("a tolerance needs diffrax: pip install 'langevin_jax[adaptive]', or take "
+                     "fixed steps")
+  known = _programs.concrete(tolerance)
+  if max_steps < 1 or (known is not None and not known > 0.0):
+    raise ValueError(f"tolerance must be positive and max_steps at least 1, got {tolerance} and "
+                     f"{max_steps}")
+
+
+def check_reached(reached: jax.Array, tolerance: float, max_steps: int) -> None:
+  """Raises ValueError where it is known that the tolerance was not reached."""
+  known = _programs.concrete(reached)
+  if known is not None and not known:
     raise ValueError(f"tolerance={tolerance} was not reached within max_steps={max_steps}: raise "
                      "either, or take fixed steps")
-  return (jax.tree.map(lambda leaf: jnp.where(reached, leaf[0], jnp.nan), solution.ys),
-          solution.stats["num_steps"])

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from langevin_jax import _programs
 from langevin_jax.paths import Path
 from langevin_jax.samplers.correctors import Corrector, euler
 from langevin_jax.samplers.levels import Draw, Level, Method, Model, memoised, pick
@@ -63,6 +64,10 @@ def predictor_corrector(
     ValueError: corrections < 1.
   """
   _check(corrections)
+  if not isinstance(predictor, Method) or not isinstance(corrector, Corrector):
+    raise ValueError("predictor_corrector takes a method and a corrector, such as samplers.ddim() "
+                     f"and samplers.correctors.exact() (called), got {predictor!r} and "
+                     f"{corrector!r}")
 
   def plan(levels: Level, path: Path) -> _Corrected:
     inner = predictor.plan(levels, path)
@@ -85,8 +90,9 @@ def predictor_corrector(
       x, made, before, _ = _identity(draw, x, made, model, n.level, corrector, corrections)
       return x, before, () if corrector.settle is None else made
 
+    start = _programs.varying_as((x, denoised, kept), lambda start: correct(start[0], start[2]))
     x, before, kept = jax.lax.cond(
-        n.due, correct, lambda x, kept: (x, denoised, kept), x, kept)
+        n.due, lambda x, _, kept: correct(x, kept), lambda *start: start, *start)
     corrected = x
     # The predictor keeps the even draws, its 0th among them; the odd ones are the corrector's.
     own = lambda i: draw(2 * i)
@@ -194,10 +200,10 @@ def _identity(
     return (x, carry, jnp.where(k == 1, found[0], first), found[-1]), None
 
   start = x, carry, x, x
-  return jax.lax.scan(body, start, jnp.arange(1, corrections + 1))[0]
+  return _programs.scan(body, start, jnp.arange(1, corrections + 1))[0]
 
 
 def _check(corrections: int) -> None:
-  if corrections < 1:
+  if not isinstance(corrections, (int, np.integer)) or corrections < 1:
     raise ValueError(f"corrections must be at least 1 a level, got {corrections}: the predictor "
                      "alone takes none")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import langevin
+from langevin_jax import _programs, langevin
 from langevin_jax.samplers.levels import Level, memoised
 
 # (ξ, σs) → Λ, one number or one for each sample, with its axes kept.
@@ -87,7 +87,7 @@ def baoab(budget: float = 0.2, *, friction: float = 1.0) -> Corrector:
     ValueError: a budget or a friction that is not positive.
   """
   check_positive(budget=budget, friction=friction)
-  time_step = math.sqrt(2.0 * budget)
+  time_step = jnp.sqrt(2.0 * budget) if isinstance(budget, jax.Array) else math.sqrt(2.0 * budget)
 
   def settle(level, carry, score):
     momentum, owed = carry
@@ -139,7 +139,8 @@ def _ruled(rule: Rule, move: Callable) -> Corrector:
 
 
 def check_positive(**values: float) -> None:
-  """Raises ValueError naming the first that is not positive."""
+  """Raises ValueError naming the first that is not positive, of those that are not traced."""
   for name, value in values.items():
-    if not value > 0.0:
+    known = _programs.concrete(value)
+    if known is not None and not known > 0.0:
       raise ValueError(f"{name} must be positive, got {value}")

@@ -1,18 +1,18 @@
 """Grids of noise levels, from noise to clean data.
 
 A grid is a function path → ρ, the n + 1 noise-to-signal ratios ρ = σ/α = e^{−ℓ} that the sampler
-visits, falling and ending at exactly 0, in float64 on the host. It is stated in ρ, in which all
-paths agree: the same grid makes the same samples along every path. A grid starts at `rho_max`, or
-at the path's own noisy end where that is less.
+visits, in float64 on the host. It is stated in ρ, in which all paths agree: the same grid makes the
+same samples along every path. The named grids fall from `rho_max`, or from the path's own noisy end
+where that is less, to exactly 0; `explicit` also rises, and `within` cuts a part out of any grid.
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
+from langevin_jax import _programs
 from langevin_jax.paths import Path, on_host
 
 Grid = Callable[[Path], np.ndarray]
@@ -103,28 +103,84 @@ def shifted(n: int, shift: float = 1.0) -> Grid:
   return grid
 
 
-def explicit(rho: Sequence[float]) -> Grid:
-  """Your own levels ρ, falling and positive; the clean end is added. The same for every path.
+def explicit(rho: Sequence[float], *, end: float | None = 0.0) -> Grid:
+  """Your own positive levels ρ, then `end`. The same for every path.
+
+  Args:
+    rho: the levels, such as (80, 20, 5, 1, .2). A level above the one before it is reached by the
+      forward kernel: (80, 20, 5, 1, 5, 1, .2) goes over the range 5 … 1 twice.
+    end: the last level; 0 is clean data, and None ends at the last of `rho`.
 
   Raises:
-    ValueError: no level, or levels that do not fall or are not positive.
+    ValueError: no level, one that is not positive, two equal ones in a row, or a rise at the end.
   """
   values = tuple(float(v) for v in rho)
-  falls = all(a > b for a, b in itertools.pairwise(values))
-  if not values or not falls or not values[-1] > 0.0:
-    given = ", ".join(map(str, values))
-    raise ValueError(f"levels must be positive and fall strictly, got {given}")
-  return _explicit(values)
+  values = values if end is None else (*values, float(end))
+  _checked(np.array(values))
+  if not all(v > 0.0 for v in values[:-1]):
+    raise ValueError(f"levels before the last must be positive, got {_listed(values)}")
+  return lambda path: np.array(values)
 
 
-@functools.lru_cache
-def _explicit(values: tuple[float, ...]) -> Grid:
-  return lambda path: _closed(np.array(values))
+def within(grid: Grid, *, start: float = np.inf, stop: float = 0.0) -> Grid:
+  """The part of a grid between two levels, both of which are added to it.
+
+  With `start` it begins with data noised to that level (SDEdit), with `stop` it leaves that much
+  noise (partial denoising).
+
+  Args:
+    grid: falling. start: the first ρ; the grid's own where that is less. stop: the last ρ.
+
+  Raises:
+    ValueError: not 0 <= stop < start, or a stop above the grid's first level.
+  """
+  if not 0.0 <= stop < start:
+    raise ValueError(f"a grid runs from start down to stop >= 0, got start={start}, stop={stop}")
+
+  def part(path):
+    rho = levels_of(grid, path)
+    first = min(start, rho[0])
+    if not stop < first:
+      raise ValueError(f"stop={stop} must lie below the grid's first level {first:.6g}")
+    return np.concatenate([[first], rho[(rho < first) & (rho > stop)], [stop]])
+
+  return part
+
+
+def levels_of(grid: Grid, path: Path) -> np.ndarray:
+  """The levels ρ of a grid on a path, (n + 1,) float64.
+
+  Raises:
+    ValueError: they are traced, or no sequence of levels that ends with a fall.
+  """
+  rho = grid(path)
+  if _programs.is_traced(rho):
+    raise ValueError("a grid in the time of a path that is being traced (learned) has no levels "
+                     "yet: state it in rho, by samplers.karras or samplers.explicit")
+  rho = np.asarray(rho, np.float64)
+  _checked(rho)
+  return rho
+
+
+def _checked(rho: np.ndarray) -> None:
+  if rho.ndim != 1 or len(rho) < 2 or not np.all(rho >= 0.0) or not np.all(np.isfinite(rho[1:])):
+    raise ValueError("a grid must be two or more levels rho >= 0, finite after the first, got "
+                     f"{_listed(rho)}")
+  step = rho[1:] - rho[:-1]
+  if np.any(step == 0.0) or not step[-1] < 0.0:
+    raise ValueError("a grid must go to another level at every step, and fall strictly at the end, "
+                     f"got {_listed(rho)}")
+
+
+def _listed(rho) -> str:
+  return ", ".join(f"{v:.6g}" for v in np.ravel(rho))
 
 
 def _top(path: Path, rho_max: float, rho_min: float) -> float:
   """The first noise level: rho_max, or the path's noisy end where that comes sooner."""
-  end = float(np.exp(-on_host(path.half_log_snr, np.float64(path.t_max))))
+  end = on_host(path.half_log_snr, np.float64(path.t_max))
+  # A path that is being traced has no known end; its levels are taken as they are asked for.
+  end = np.inf if _programs.is_traced(end) else float(np.exp(-end))
   if not end > rho_min:
     raise ValueError(f"rho_min={rho_min} lies beyond the path's noisiest level {end:.4g}")
   return min(rho_max, end)

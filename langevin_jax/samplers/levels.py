@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import predictions, splitting
+from langevin_jax import _programs, predictions, splitting
 from langevin_jax.paths import Path, on_host
 
 
@@ -66,11 +66,17 @@ def lay(rho: np.ndarray, path: Path) -> Level:
   with np.errstate(divide="ignore"):
     ell = -np.log(rho)
   level = Level(*on_host(_along(path), ell))
+  if _programs.is_traced(level):
+    # Whether it reaches a level is known when it runs: all are taken to be reached.
+    size = np.hypot(1.0, rho)
+    sigma = np.where(np.isinf(rho), 1.0, rho / np.where(np.isinf(rho), 1.0, size))
+    level = level._replace(half_log_snr=ell, alpha=1.0 / size, sigma=sigma)
+  xp = splitting.namespace(level)
   # 0 by its own name: a path's clean end may be rounded.
   clean = rho == 0.0
   return Level(level.t, np.where(clean, np.inf, level.half_log_snr),
                np.where(clean, 1.0, level.alpha), np.where(clean, 0.0, level.sigma),
-               np.where(clean, 1.0, level.scale))
+               xp.where(clean, 1.0, level.scale))
 
 
 def moved(level: Level, by: Any, path: Path) -> Level:
@@ -108,10 +114,17 @@ def pick(levels: Level, index: Any) -> Level:
 
 
 def model(denoise: predictions.Denoise) -> Model:
-  """A denoiser as samplers call it: one that knows no path at its level, another at (xₜ, t)."""
+  """A denoiser as samplers call it: one that knows no path at its level, another at (xₜ, t).
+
+  D is checked where it comes in, and of the state's type from there on.
+  """
   if isinstance(denoise, predictions.Denoiser):
-    return lambda x, level: denoise.at(x, level.half_log_snr)
-  return lambda x, level: denoise(level.scale * x, level.t)
+    at = _programs.unjitted(denoise.at)
+    call = lambda x, level: at(x, level.half_log_snr)
+  else:
+    along = _programs.unjitted(denoise)
+    call = lambda x, level: along(level.scale * x, level.t)
+  return lambda x, level: _programs.like(call(x, level), x, "denoise")
 
 
 def numbers(function: Callable, *arguments: Any) -> Any:

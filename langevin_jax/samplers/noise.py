@@ -34,12 +34,20 @@ class Brownian(NamedTuple):
 
 
 class Positions(NamedTuple):
-  """Y at the end of each step: its cell of 2^depth, the part of the cell passed, and e^{−Λ}."""
+  """Where on Y each step ends, arrays (n + 1,) with the start first.
+
+  cell, part: the cell of 2^depth and the part of it that is passed. kept, spread: e^{−Λ} and
+  √(1 − e^{−2Λ}) of the step. length, length_kept, length_spread: the length of L in all, and the
+  same two of it; constant.
+  """
 
   cell: Any
   part: Any
   kept: Any
   spread: Any
+  length: Any
+  length_kept: Any
+  length_spread: Any
 
 
 @functools.lru_cache
@@ -81,6 +89,52 @@ def split(key: jax.Array) -> tuple[jax.Array, jax.Array]:
   return tuple(jnp.moveaxis(halve(key), -1, 0))
 
 
+def threefry(key: jax.Array) -> jax.Array:
+  """The key, or array of keys, as typed threefry keys.
+
+  Draws of an array of rbg keys depend on the whole array, those of threefry on each key alone. So
+  another kind's words become a threefry key. Words without a type, such as `jax.random.PRNGKey`
+  returns, are of JAX's default kind.
+
+  Raises:
+    ValueError: not a key.
+  """
+  typed = jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+  if not typed:
+    try:
+      key = jax.random.wrap_key_data(key)
+    except (TypeError, ValueError) as error:
+      raise ValueError("key must be a jax.random.key, or an array of them, got "
+                       f"{getattr(key, 'dtype', type(key).__name__)} of shape "
+                       f"{np.shape(key)}") from error
+  if str(jax.random.key_impl(key)) == "threefry2x32":
+    return key
+  words = jax.random.key_data(key)
+  key = jax.random.wrap_key_data(words[..., :2], impl="threefry2x32")
+  folded = jax.random.fold_in
+  for _ in key.shape:
+    folded = jax.vmap(folded)
+  for i in range(2, words.shape[-1]):
+    key = folded(key, words[..., i])
+  return key
+
+
+def initial_state(initial: jax.Array | None, shape: tuple[int, ...]) -> jax.Array | None:
+  """`initial` as a state of a sampler: of the default float type at least.
+
+  Raises:
+    ValueError: another shape, or a type that is not real.
+  """
+  if initial is None:
+    return None
+  if jnp.shape(initial) != shape:
+    raise ValueError(f"initial must have shape {shape}, got {jnp.shape(initial)}")
+  dtype = jnp.result_type(initial)
+  if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+    raise ValueError(f"initial must be real, got {dtype}")
+  return jnp.asarray(initial, jnp.promote_types(jnp.result_type(initial, float), jnp.float32))
+
+
 def start(
     draw: Callable[[], jax.Array], level: Level, moments: tuple[jax.Array, jax.Array] | None
 ) -> jax.Array:
@@ -110,8 +164,8 @@ def start(
 
 def positions(
     levels: Level, stochasticity: splitting.Stochasticity, path: Path, depth: int
-) -> tuple[Positions, float]:
-  """Where on Y each step ends, (n + 1,) with the start first, and the length of L in all."""
+) -> Positions:
+  """Where on Y each step ends; raises ValueError where η is traced."""
   if isinstance(stochasticity, jax.Array):
     raise ValueError("a Brownian path needs a stochasticity that is a number or a callable")
   eta = stochasticity if callable(stochasticity) else lambda ell: jnp.full_like(ell, stochasticity)
@@ -126,17 +180,17 @@ def positions(
   budget[1:][~np.isfinite(np.diff(levels.half_log_snr))] = np.inf
   # A step of no length (two levels that a path ends before) has no noise.
   spread = np.sqrt(np.maximum(-np.expm1(-2.0 * budget), 1e-300))
-  return (Positions(cell.astype(np.int32), place - cell, np.exp(-budget), spread),
-          max(float(panels[-1]), 1e-20))
+  length = np.full_like(budget, max(float(panels[-1]), 1e-20))
+  return Positions(cell.astype(np.int32), place - cell, np.exp(-budget), spread,
+                   length, np.exp(-length), np.sqrt(-np.expm1(-2.0 * length)))
 
 
-def value(
-    key: jax.Array, x: jax.Array, cell: jax.Array, part: jax.Array, length: float, depth: int
-) -> jax.Array:
-  """Y in the shape of x at the position (cell, part). The same key is the same realisation."""
+def value(key: jax.Array, x: jax.Array, place: Positions, depth: int) -> jax.Array:
+  """Y in the shape of x at one position. The same key is the same realisation."""
+  cell, part, length = place.cell, place.part, place.length
   draw = lambda node: normal(fold(key, node), x)
   low = draw(0)
-  high = np.exp(-length) * low + np.sqrt(-np.expm1(-2.0 * length)) * draw(1)
+  high = place.length_kept * low + place.length_spread * draw(1)
 
   def halve(i, ends):
     low, high = ends

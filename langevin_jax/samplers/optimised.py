@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import predictions
+from langevin_jax import predictions, splitting
 from langevin_jax.paths import Path
 from langevin_jax.samplers import grids, levels, linear, sampling
 
@@ -44,13 +44,14 @@ def optimised(
   method = linear.multistep(2, variable="alpha") if method is None else method
   if n < 1 or rounds < 0:
     raise ValueError(f"n must be at least 1 and rounds at least 0, got {n} and {rounds}")
-  if not (isinstance(method.stochasticity, (int, float)) and method.stochasticity == 0):
+  if not splitting.is_zero(method.stochasticity):
     raise ValueError("a grid is optimised for a deterministic method; use it with any other then")
+  sampling.check_kinds(denoise, path, method=method)
   model = levels.model(denoise)
   solve = jax.jit(lambda planned, key, method: sampling.run(
       planned, key, None, None, model=model, shape=tuple(shape), method=method),
       static_argnames="method")
-  plan = lambda grid, method: sampling.plan(path, method, grid)[0]
+  plan = lambda grid, method: sampling.plan(path, method, grid)
   reference = solve(plan(grids.uniform_half_log_snr(max(reference_steps, n), rho_max=rho_max),
                          linear.unipc(3)), key, linear.unipc(3))
   # The mean of the states' own errors: a mean square is decided by the one that changes its mode.

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import splitting
+from langevin_jax import _programs, splitting
 from langevin_jax.paths import Path, on_host
 from langevin_jax.samplers import exponential
 from langevin_jax.samplers.levels import (
@@ -194,8 +194,8 @@ def _method(plan, stages: int, stochasticity, *, noisy: bool | None = None) -> M
 
       return jax.lax.cond(used, move, lambda x, known: (x, known), *state), None
 
-    start = hat, jnp.zeros((stages, *x.shape), x.dtype)
-    (x_s, known), _ = jax.lax.scan(
+    start = hat, _programs.zeros((stages, *x.shape), x)
+    (x_s, known), _ = _programs.scan(
         stage, start, (jnp.arange(stages), n.level, n.a, n.b, n.used))
     return x_s, known[0], carry
 

@@ -113,7 +113,7 @@ def test_reverse_runs_are_the_librarys(numbers, path, x64):
   for seed, (name, eta, grid) in enumerate(CASES):
     key = jax.random.key(seed)
     method = samplers.heun() if name == "heun" else METHODS[name](ETAS[eta])
-    planned, _ = sampling.plan(along, method, lambda path, rho=rho[grid]: rho)
+    planned = sampling.plan(along, method, lambda path, rho=rho[grid]: rho)
     initial = planned.levels.scale[0] * np.random.default_rng(seed).normal(size=(PARTICLES, 2))
     run, noise = program(name, eta[0] > 0)(planned, key, initial)
     states, t = on_page(numbers, process="reverse", path=path, eta=eta[0], schedule=eta[1],
@@ -129,7 +129,7 @@ def test_noise_before_heun_is_the_librarys_churn(numbers, x64):
   eta, h = 0.5, np.log(RANGE["rho_max"] / RANGE["rho_min"]) / (STEPS - 1)
   key, initial = jax.random.key(3), np.random.default_rng(3).normal(size=(PARTICLES, 2))
   method = samplers.heun(churn=STEPS * np.expm1(eta**2 * h))
-  planned, _ = sampling.plan(along, method, grid)
+  planned = sampling.plan(along, method, grid)
   like = jnp.asarray(initial)
   steps = sampler_noise.split(key)[1]
   noise = [sampler_noise.normal(sampler_noise.fold(steps, i), like) for i in range(STEPS)]

@@ -1,0 +1,380 @@
+"""Eager calls: what is compiled once, what is found anew, and what is refused at the door."""
+
+import functools
+
+import chex
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from langevin_jax import (
+    guidance,
+    inpainting,
+    likelihood,
+    mixtures,
+    paths,
+    predictions,
+    samplers,
+)
+from langevin_jax.samplers import correctors
+
+KEY, VP, GRID = jax.random.key(0), paths.vp(), samplers.karras(4)
+_COMPILED = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, *_, **__: _COMPILED.append(name) if "backend_compile" in name else None)
+
+
+def compilations(run) -> int:
+  before = len(_COMPILED)
+  run()
+  return len(_COMPILED) - before
+
+
+def draw(denoise, **options):
+  options = {"method": samplers.ddim(), "grid": GRID, "shape": (3, 2), **options}
+  return np.asarray(samplers.sample(KEY, denoise, VP, **options))
+
+
+def scaled(scale):
+  return lambda x_t, t: scale * x_t
+
+
+class Net(nn.Module):
+  @nn.compact
+  def __call__(self, x, t):
+    return nn.Dense(2, kernel_init=nn.initializers.constant(0.1))(x)
+
+
+class Tower(nnx.Module):
+  def __init__(self):
+    self.scale = nnx.Param(jnp.array(0.1))
+
+  def __call__(self, x, t):
+    return self.scale[...] * x
+
+
+class Leaf(eqx.Module):
+  scale: jax.Array
+
+  def __call__(self, x, t):
+    return self.scale * x
+
+
+def closures():
+  """A model of each kind, with how its parameter becomes 0.1, 0.2 or 0.3."""
+  scale, held, tower = jnp.zeros(()), {}, Tower()
+
+  def rebound(value):
+    nonlocal scale
+    scale = jnp.array(value)
+    return lambda x, t: scale * x
+
+  fixed = lambda x, t: scale * x
+
+  def same_object(value):
+    nonlocal scale
+    scale = jnp.array(value)
+    return fixed
+
+  def in_place(value):
+    held["scale"] = jnp.array(value)
+    return held_model
+
+  held_model = lambda x, t: held["scale"] * x
+
+  def changed_module(value):
+    tower.scale[...] = jnp.array(value)
+    return tower
+
+  linen = Net()
+  variables = linen.init(KEY, jnp.zeros((3, 2)), 0.0)
+  bound = lambda value: linen.bind(jax.tree.map(
+      lambda leaf: leaf * 0 + value * jnp.eye(2) if leaf.ndim == 2 else leaf, variables))
+  return {
+      "fresh closure": rebound, "rebound closure": same_object, "dict": in_place,
+      "nnx": changed_module, "equinox": lambda value: Leaf(jnp.array(value)), "linen": bound,
+      "partial": lambda value: functools.partial(lambda s, x, t: s * x, jnp.array(value)),
+      "pytree": lambda value: jax.tree_util.Partial(lambda s, x, t: s * x, jnp.array(value)),
+      "jitted closure": lambda value: jax.jit(scaled(jnp.array(value))),
+      "denoiser": lambda value: predictions.Denoiser(scaled(jnp.array(value)), VP)}
+
+
+@pytest.mark.parametrize("kind", closures())
+def test_every_call_runs_the_model_as_it_is_now_and_compiles_once(kind):
+  make = closures()[kind]
+  want = [draw(scaled(value)) for value in (0.1, 0.2, 0.3)]
+  first = draw(make(0.1))
+  rest = []
+  assert compilations(lambda: rest.extend(draw(make(value)) for value in (0.2, 0.3))) == 0
+  for got, expected in zip((first, *rest), want, strict=True):
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+  assert not np.allclose(want[0], want[1])
+
+
+def numbers_alone():
+  """Calls that differ in numbers alone, as functions of i."""
+  mixture = lambda i: mixtures.Mixture(
+      jnp.array([0.4, 0.6]), jnp.array([[-1.0, 0.0], [1.0, 0.01 * i]]),
+      jnp.stack([0.1 * jnp.eye(2)] * 2))
+  denoise = lambda i: mixtures.denoiser(mixture(i), VP)
+  x = jnp.array([[0.1, 0.2], [0.3, 0.4]])
+  network = lambda x, ell, labels: 0.1 * x * labels[:, None]
+  guided = lambda i: guidance.classifier_free(
+      network, VP, jnp.arange(3) + i, null_label=9, weight=1.5 + 0.1 * i)
+  return {
+      "eta": lambda i: draw(scaled(0.1), method=samplers.ddim(0.1 * (i + 1))),
+      "multistep eta": lambda i: draw(scaled(0.1), method=samplers.multistep(2, 0.1 * (i + 1))),
+      "brownian": lambda i: draw(scaled(0.1), method=samplers.ddim(0.1 * (i + 1)),
+                                 brownian=samplers.brownian(depth=4)),
+      "levels": lambda i: draw(scaled(0.1), grid=samplers.karras(4, rho_max=10.0 + i)),
+      "mixture": lambda i: draw(denoise(i)),
+      "guidance": lambda i: draw(guided(i)),
+      "inpainting": lambda i: inpainting.sample(
+          KEY, denoise(i), VP, known=x + i, mask=np.arange(4).reshape(2, 2) % 3 == i % 2,
+          grid=GRID, method=inpainting.lanpaint(2)),
+      "log_prob": lambda i: likelihood.log_prob(KEY, denoise(i), VP, x + i, steps=2, batch_axes=1),
+      "bound": lambda i: likelihood.bound(KEY, denoise(i), VP, x + i, draws=2, batch_axes=1),
+      "adaptive": lambda i: samplers.adaptive(
+          KEY, denoise(i), VP, shape=(3, 2), tolerance=0.1 / (i + 1), rho_max=5.0 + i)}
+
+
+@pytest.mark.parametrize("kind", numbers_alone())
+def test_calls_that_differ_in_numbers_alone_share_one_program(kind):
+  call = numbers_alone()[kind]
+  first, second = call(0), call(1)
+  assert compilations(lambda: [call(i) for i in range(2, 12)]) == 0
+  leaf = lambda result: np.asarray(jax.tree.leaves(result)[0])
+  assert not np.array_equal(leaf(first), leaf(second))
+
+
+def test_structure_is_told_apart():
+  """Same shapes and another operation, constant or table is another program."""
+  jitted = [jax.jit(functools.partial(lambda table, x: x * table, np.float32([[a, b]])))
+            for a, b in ((1.0, 2.0), (2.0, 1.0))]
+  results = [draw(f) for f in (
+      lambda x, t: jnp.sin(x), lambda x, t: jnp.cos(x), lambda x, t: 0.5 * x, lambda x, t: 0.25 * x,
+      lambda x, t: jitted[0](x), lambda x, t: jitted[1](x),
+      lambda x, t: jax.lax.cond(True, jnp.sin, jnp.cos, x),
+      lambda x, t: jax.lax.cond(True, jnp.cos, jnp.sin, x))]
+  for i, j in ((0, 1), (2, 3), (4, 5), (6, 7)):
+    assert not np.allclose(results[i], results[j])
+  np.testing.assert_allclose(results[6], results[0], rtol=1e-5)
+
+
+def test_a_program_holds_no_model_alive():
+  import gc
+  import weakref
+  leaf = jnp.ones((2, 2))
+  reference = weakref.ref(leaf)
+  draw(functools.partial(lambda w, x, t: x @ w, leaf))
+  del leaf
+  gc.collect()
+  assert reference() is None
+
+
+METHODS = {
+    "ddim": samplers.ddim(1.0), "multistep": samplers.multistep(2), "unipc": samplers.unipc(2),
+    "singlestep": samplers.singlestep(2), "heun": samplers.heun(),
+    "predictor_corrector": samplers.predictor_corrector(
+        samplers.multistep(2), correctors.midpoint()),
+    "baoab": samplers.predictor_corrector(samplers.ddim(), correctors.baoab()),
+    "annealed": samplers.annealed_langevin(corrections=2)}
+
+
+def test_a_half_precision_model_is_sampled_in_float32():
+  """D is cast where it comes in; so is a half-precision first state."""
+  half = lambda x, t: (0.1 * x).astype(jnp.bfloat16)
+  draws = jax.jit(lambda key, start: {name: samplers.sample(
+      key, half, VP, shape=(3, 2), method=method, grid=GRID, initial=start)
+      for name, method in METHODS.items()})
+  for name, x in draws(KEY, jnp.ones((3, 2), jnp.bfloat16)).items():
+    assert x.dtype == np.float32 and np.all(np.isfinite(x)), name
+
+
+@pytest.mark.parametrize(("output", "message"), [
+    (lambda x: x[..., :1], r"denoise must return the shape of its argument \(3, 2\), it returned "
+                           r"\(3, 1\)"),
+    (lambda x: 0.5, r"it returned \(\)"),
+    (lambda x: x.astype(int), "floating-point"), (lambda x: x + 1j, "floating-point")])
+def test_what_a_denoiser_returns_is_checked(output, message):
+  denoise = lambda x, t: output(x)
+  with pytest.raises(ValueError, match=message):
+    draw(denoise)
+
+
+@pytest.mark.parametrize("call", [
+    lambda denoise: draw(predictions.Denoiser(denoise, VP)),
+    lambda denoise: inpainting.sample(KEY, denoise, VP, known=jnp.zeros((3, 2)), grid=GRID,
+                                      mask=np.array([True, False])),
+    lambda denoise: samplers.adaptive(KEY, denoise, VP, shape=(3, 2)),
+    lambda denoise: samplers.encode(denoise, VP, jnp.zeros((3, 2)), grid=GRID)])
+def test_it_is_checked_at_every_door(call):
+  with pytest.raises(ValueError, match=r"shape of its argument \(3, 2\), it returned \(3, 1\)"):
+    call(lambda x, t: x[..., :1])
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"method": "heun"}, "sampling method, such as samplers.heun"),
+    ({"method": samplers.heun}, "called"), ({"grid": 20}, "samplers.karras"),
+    ({"path": paths.vp}, "paths.vp"), ({"denoise": 3.0}, "denoise must be a function"),
+    ({"key": 3}, "key must be a jax.random.key"), ({"initial": jnp.zeros((3, 2)) + 1j}, "real"),
+    ({"grid": lambda path: np.array([3.0, 3.0, 0.0])}, "another level"),
+    ({"grid": lambda path: np.array([3.0, np.nan, 0.0])}, "rho >= 0"),
+    ({"grid": lambda path: np.array([1.0, 3.0])}, "fall strictly at the end"),
+    ({"grid": lambda path: np.array([1.0])}, "two or more levels")])
+def test_arguments_of_another_kind_are_named(options, message):
+  options = {"key": KEY, "denoise": scaled(0.1), "path": VP, **options}
+  key, denoise, path = (options.pop(name) for name in ("key", "denoise", "path"))
+  with pytest.raises(ValueError, match=message):
+    samplers.sample(key, denoise, path, shape=(3, 2), **options)
+
+
+def test_other_arguments_of_another_kind_are_named():
+  known, mask = jnp.zeros(2), np.array([True, False])
+  for method in (samplers.heun(), inpainting.lanpaint, "lanpaint"):
+    if method is not inpainting.lanpaint:
+      with pytest.raises(ValueError, match="inpainter"):
+        inpainting.sample(KEY, scaled(0.1), VP, known=known, mask=mask, method=method)
+  with pytest.raises(ValueError, match="outer must be a sampling method"):
+    inpainting.sample(KEY, scaled(0.1), VP, known=known, mask=mask, outer=samplers.heun)
+  with pytest.raises(ValueError, match="a method and a corrector"):
+    samplers.predictor_corrector(samplers.ddim, correctors.exact())
+
+
+def test_concrete_arrays_inside_jit_are_checked_on_the_host():
+  """Under jit an operation on a concrete array is traced; checks must not be."""
+  denoise = scaled(0.1)
+  known, mask = jnp.array([0.0, 1.0]), jnp.array([False, True])
+  paint = lambda key: inpainting.sample(key, denoise, VP, known=known, mask=mask, grid=GRID)
+  np.testing.assert_allclose(jax.jit(paint)(KEY), paint(KEY), rtol=1e-5)
+  everywhere = jnp.array([True, True])
+  with pytest.raises(ValueError, match="everywhere"):
+    jax.jit(lambda key: inpainting.sample(key, denoise, VP, known=known, mask=everywhere))(KEY)
+
+  def corrected(budget, weight):
+    method = samplers.predictor_corrector(samplers.ddim(), correctors.baoab(budget))
+    guided = guidance.autoguidance(denoise, scaled(0.2), VP, weight=weight)
+    return samplers.sample(KEY, guided, VP, shape=(2,), method=method, grid=GRID)
+
+  want = corrected(0.3, 1.5)
+  np.testing.assert_allclose(
+      jax.jit(lambda: corrected(jnp.float32(0.3), jnp.float32(1.5)))(), want, rtol=1e-5)
+  np.testing.assert_allclose(jax.jit(corrected)(0.3, 1.5), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (4, 4), (4, 4, 1), (5, 1, 1, 1), (1, 4, 1)])
+def test_masks_broadcast_over_channels(shape):
+  """(h, w) holds for all channels, and axes of length 1 are repeated."""
+  mask = np.zeros(shape, bool)
+  mask.ravel()[: max(1, mask.size // 2)] = True
+  full = np.broadcast_to(mask[..., None] if shape == (4, 4) else mask, (5, 4, 4, 3))
+  known, made = inpainting.checked(jnp.ones((4, 4, 3)), mask, (5, 4, 4, 3))
+  np.testing.assert_array_equal(made, full)
+  np.testing.assert_array_equal(known, np.where(full, 1.0, 0.0))
+  with pytest.raises(ValueError, match="mask must have the shape"):
+    inpainting.checked(jnp.ones((4, 4, 3)), np.ones((3, 4), bool), (5, 4, 4, 3))
+
+
+def test_noise_is_each_key_s_own_whatever_its_kind():
+  """rbg draws of an array of keys depend on the whole array; typed or not, none does here."""
+  keys = jax.random.split(jax.random.key(1, impl="rbg"), 4)
+  options = {"method": samplers.ddim(1.0), "grid": GRID}
+  sample = lambda keys, shape: np.asarray(
+      samplers.sample(keys, scaled(0.1), VP, shape=shape, **options))
+  batch = sample(keys, (4, 2))
+  np.testing.assert_allclose(sample(keys[2:], (2, 2)), batch[2:], rtol=1e-5)
+  np.testing.assert_allclose(sample(keys[3], (2,)), batch[3], rtol=1e-5)
+  mapped = jax.vmap(lambda key: samplers.sample(key, scaled(0.1), VP, shape=(2,), **options))(keys)
+  np.testing.assert_allclose(mapped, batch, rtol=1e-5)
+  assert len(np.unique(batch)) == batch.size
+  with jax.default_prng_impl("rbg"):
+    np.testing.assert_allclose(
+        sample(jax.random.key_data(keys), (4, 2)), batch, rtol=1e-5)
+
+
+def test_gradients_of_an_eager_call_reach_what_the_model_closes_over():
+  def total(scale):
+    return samplers.sample(KEY, scaled(scale), VP, shape=(2,), method=samplers.heun(),
+                           grid=GRID).sum()
+
+  step = 1e-2
+  slope = (total(0.5 + step) - total(0.5 - step)) / (2 * step)
+  chex.assert_trees_all_close(jax.grad(total)(0.5), slope, rtol=1e-2)
+
+
+def test_guidance_rescaled_has_a_derivative_where_a_prediction_is_constant():
+  network = lambda x, ell, labels: jnp.ones_like(x) * labels[:, None]
+  denoise = lambda weight: guidance.classifier_free(
+      network, VP, jnp.array([1]), null_label=0, weight=weight, rescale=0.7)
+  slope = jax.grad(lambda weight: denoise(weight)(jnp.ones((1, 3)), 1.0).sum())(2.0)
+  assert np.isfinite(slope)
+
+
+class TestSequencesOfLevels:
+  """A grid falls, rises, begins and ends where it is asked to."""
+
+  MIXTURE = mixtures.Mixture(
+      jnp.array([0.4, 0.6]), jnp.array([[-1.0, 0.5], [0.8, -0.2]]),
+      jnp.stack([0.05 * jnp.eye(2), jnp.array([[0.2, 0.1], [0.1, 0.15]])]))
+
+  @pytest.mark.parametrize("path", [VP, paths.ve(), paths.rectified_flow()])
+  def test_encoding_and_sampling_are_inverse(self, path):
+    denoise = mixtures.denoiser(self.MIXTURE, path)
+    x_0 = self.MIXTURE.sample(KEY, 200)
+    for method in (samplers.heun(), samplers.singlestep(2)):
+      z = samplers.encode(denoise, path, x_0, method=method, grid=samplers.karras(50))
+      level = path.sigma(path.time(-np.log(80.0)))
+      np.testing.assert_allclose(np.asarray(z).std() / level, 1.0, atol=0.1)
+      back = samplers.sample(KEY, denoise, path, shape=x_0.shape, method=method, initial=z,
+                             grid=samplers.karras(50))
+      assert np.sqrt(np.mean((back - x_0) ** 2)) < 1e-3
+
+  def test_a_rise_is_the_exact_forward_kernel(self):
+    """With the exact Gaussian model the law after many restarts is that of the data."""
+    mean, var, n = 0.7, 0.09, 20_000
+    model = mixtures.Mixture(jnp.ones(1), jnp.array([[mean]]), jnp.array([[[var]]]))
+    falls = (80.0, 20.0, 5.0, 2.0, 1.0, 0.5, 0.2)
+    grid = samplers.explicit((*falls, 2.0, 1.0, 0.5, 0.2, 0.1, 1.0, 0.5, 0.2, 0.1, 0.05))
+    x = samplers.sample(jax.random.split(KEY, n), mixtures.denoiser(model, VP), VP, shape=(n, 1),
+                        method=samplers.heun(), grid=grid)
+    plain = samplers.sample(jax.random.split(KEY, n), mixtures.denoiser(model, VP), VP,
+                            shape=(n, 1), method=samplers.heun(), grid=samplers.explicit(falls))
+    assert abs(np.mean(x) - mean) < 0.02 and abs(np.std(x) - np.sqrt(var)) < 0.02
+    # Fresh noise: what is known of the state before is lost in part.
+    assert abs(np.corrcoef(x[:, 0], plain[:, 0])[0, 1]) < 0.95
+
+  def test_parts_of_a_grid(self):
+    """Stopped and gone on with is the whole; begun with noised data is the data's law."""
+    denoise = mixtures.denoiser(self.MIXTURE, VP)
+    whole = samplers.explicit((80.0, 20.0, 5.0, 1.0, 0.3))
+    options = {"shape": (5, 2), "method": samplers.heun()}
+    stopped = samplers.sample(KEY, denoise, VP, grid=samplers.within(whole, stop=5.0), **options)
+    rest = samplers.sample(KEY, denoise, VP, grid=samplers.within(whole, start=5.0),
+                           initial=stopped, **options)
+    np.testing.assert_allclose(
+        rest, samplers.sample(KEY, denoise, VP, grid=whole, **options), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(
+        samplers.within(samplers.karras(10), start=3.0, stop=0.5)(VP)[[0, -1]], [3.0, 0.5])
+    with pytest.raises(ValueError, match="stop >= 0"):
+      samplers.within(whole, start=1.0, stop=2.0)
+    with pytest.raises(ValueError, match="below the grid's first level"):
+      samplers.within(whole, stop=100.0)(VP)
+    with pytest.raises(ValueError, match="stochasticity 0"):
+      samplers.encode(denoise, VP, jnp.zeros(2), method=samplers.ddim(1.0))
+    with pytest.raises(ValueError, match="fresh noise"):
+      samplers.sample(KEY, denoise, VP, grid=samplers.explicit((2.0, 1.0, 2.0, 1.0)), shape=(2,),
+                      method=samplers.ddim(1.0), brownian=samplers.brownian())
+
+  def test_a_grid_that_falls_has_no_kernel(self):
+    planned = samplers.sampling.plan(VP, samplers.ddim(), samplers.karras(5))
+    assert planned.kernel is None
+    # STEP with Λ = −h is the kernel: from the clean end too.
+    nodes = samplers.levels.lay(np.array([0.0, 2.0]), VP)
+    kernel = samplers.sampling._kernel(
+        *(samplers.levels.pick(nodes, slice(i, i + 1)) for i in (0, 1)), np.array([True]))
+    np.testing.assert_allclose([kernel.m[0], kernel.c[0]],
+                               [1 / np.sqrt(5.0), 2 / np.sqrt(5.0)], rtol=1e-12)
