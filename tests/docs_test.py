@@ -1,0 +1,85 @@
+"""Documents: every equation of the paper is indexed, and all that they cite exists."""
+
+import ast
+import functools
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+THEORY = ROOT / "docs" / "theory.md"
+DOCUMENTS = (THEORY, ROOT / "README.md")
+CITED = re.compile(r"\btheory\.md#([\w-]+)")
+CODE = re.compile(r"`((?:langevin_jax|experiments|tests)/[\w/]+\.py):([A-Za-z_][\w.]*)`")
+FILE = re.compile(r"`((?:langevin_jax|experiments|tests|docs|\.github)/[\w/.-]+)`")
+
+
+def sections(text: str) -> set[str]:
+  """The anchors that GitHub and MyST make of the headings of a Markdown text."""
+  titles = re.findall(r"^#+ (.+)$", text, re.M)
+  return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def index_entries(text: str) -> set[str]:
+  """The paper's items in the first column of the index: "eq. (1)", "A.1", "Table 1", …"""
+  table = text.split("\n## Index\n")[1]
+  return set(re.findall(r"^\| (eq\. \(\d+\)|A\.\d|Table \d)", table, re.M))
+
+
+@functools.cache
+def definitions(file: pathlib.Path) -> frozenset[str]:
+  """Names of a module that may be cited: functions, classes and their methods, assignments."""
+  def names(body, prefix=""):
+    for node in body:
+      if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield prefix + node.name
+      if isinstance(node, ast.ClassDef):
+        yield from names(node.body, f"{prefix}{node.name}.")
+      targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+      yield from (prefix + target.id for target in targets if isinstance(target, ast.Name))
+
+  return frozenset(names(ast.parse(file.read_text()).body))
+
+
+def missing_code(text: str) -> list[str]:
+  """The references `file.py:name` to what is not defined."""
+  return [f"{file}:{name}" for file, name in CODE.findall(text)
+          if not (ROOT / file).is_file() or name not in definitions(ROOT / file)]
+
+
+def sources() -> list[pathlib.Path]:
+  """All that may cite the theory, but for this file, whose examples cite what is not there."""
+  python = [file for folder in ("langevin_jax", "experiments", "tests")
+            for file in (ROOT / folder).rglob("*.py")]
+  return [file for file in (*python, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+          if file != pathlib.Path(__file__)]
+
+
+def test_every_equation_appendix_and_table_is_in_the_index():
+  expected = {*(f"eq. ({i})" for i in range(1, 21)), *(f"A.{i}" for i in range(1, 5)),
+              *(f"Table {i}" for i in range(1, 8))}
+  assert index_entries(THEORY.read_text()) == expected
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+def test_code_and_files_that_a_document_cites_exist(document):
+  text = document.read_text()
+  assert not missing_code(text)
+  assert not [file for file in FILE.findall(text) if not (ROOT / file).exists()]
+
+
+def test_sections_that_are_cited_exist():
+  known = sections(THEORY.read_text())
+  links = {(THEORY.name, link) for link in re.findall(r"\]\(#([\w-]+)\)", THEORY.read_text())}
+  cited = {(file.name, link) for file in sources() for link in CITED.findall(file.read_text())}
+  assert not {(name, link) for name, link in links | cited if link not in known}
+
+
+def test_the_checks_would_notice():
+  assert missing_code("`langevin_jax/splitting.py:stp` `langevin_jax/splitting.py:SDE.drift`") == [
+      "langevin_jax/splitting.py:stp"]
+  assert missing_code("`langevin_jax/no_such.py:step`") == ["langevin_jax/no_such.py:step"]
+  assert index_entries("\n## Index\n| eq. (3) | x |\n| Table 9 | y |\n") == {"eq. (3)", "Table 9"}
+  assert sections("# Theory\n## Initial noise\n") == {"theory", "initial-noise"}
+  assert CITED.findall("theory.md#no-such-section") == ["no-such-section"]
