@@ -1,5 +1,6 @@
 # make demo   train, sample and judge the digits model (about 3 minutes on 2 cores, installation aside)
-# make test   every test
+# make test   every test, but for those that repeat another more often (the marker slow)
+# make test-all   those too, such as 20 kills in the place of 4
 # make test-browser  the tests of the report's page, in headless Chromium
 # make lint   ruff
 # make bench  speed against the bare network and PyTorch, devices, checkpoints and starts, sweeps
@@ -28,7 +29,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready-$(VERSION)
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check $(if $(LOCK),-c $(LOCK))
 
-.PHONY: demo test test-browser lint bench plan paper lock
+.PHONY: demo test test-all test-browser lint bench plan paper lock
 
 demo: $(READY)
 	$(RUN) -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits
@@ -37,6 +38,9 @@ demo: $(READY)
 
 test: $(READY)
 	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+
+test-all: $(READY)
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m ""
 
 # Chromium is the system's own: Debian's, installed only by root and only where there is none.
 test-browser: $(READY)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 THEORY = ROOT / "docs" / "theory.md"
-DOCUMENTS = (THEORY, ROOT / "README.md")
+DOCUMENTS = (THEORY, ROOT / "README.md", ROOT / "CONTRIBUTING.md")
 CITED = re.compile(r"\btheory\.md#([\w-]+)")
 CODE = re.compile(r"`((?:langevin_jax|experiments|tests)/[\w/]+\.py):([A-Za-z_][\w.]*)`")
 FILE = re.compile(r"`((?:langevin_jax|experiments|tests|docs|\.github)/[\w/.-]+)`")
@@ -74,6 +74,25 @@ def test_sections_that_are_cited_exist():
   links = {(THEORY.name, link) for link in re.findall(r"\]\(#([\w-]+)\)", THEORY.read_text())}
   cited = {(file.name, link) for file in sources() for link in CITED.findall(file.read_text())}
   assert not {(name, link) for name, link in links | cited if link not in known}
+
+
+def test_make_targets_that_are_named_exist():
+  targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+  files = [*(ROOT / ".github" / "workflows").glob("*.yml"), ROOT / ".pre-commit-config.yaml",
+           ROOT / "CONTRIBUTING.md"]
+  named = {(file.name, target) for file in files for target in re.findall(
+      r"^(?: *- run: | *entry: |)make ([\w-]+)", file.read_text(), re.M)}
+  assert len(named) > 8
+  assert not {(name, target) for name, target in named if target not in targets}
+
+
+def test_one_version_everywhere():
+  package = "\n".join((ROOT / file).read_text()
+                      for file in ("langevin_jax/__init__.py", "pyproject.toml"))
+  version, = re.findall(r'^(?:__version__|version) = "([^"]+)"$', package, re.M)
+  assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)[1] == version
+  released = re.findall(r"^## \[(\d[^]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+  assert released[0] == version
 
 
 def test_the_checks_would_notice():
