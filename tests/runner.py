@@ -1,12 +1,18 @@
 """Runs the command line in a process of its own, small, with the tests' own compilation cache."""
 
+import atexit
 import contextlib
+import functools
 import importlib
 import io
+import json
 import os
 import pathlib
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import types
 import unittest.mock
@@ -30,23 +36,89 @@ SMALL = (
     "--config.sampling.batch_size=100")
 
 
-def start(module: str, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen:
+def start(
+    module: str, *arguments: str, prefix: tuple[str, ...] = (), fresh: bool = False
+) -> "subprocess.Popen | Fork":
   """The process of `python -m experiments.<module>`, output captured as text.
 
-  `prefix` is a command that runs the rest of its arguments.
+  A fork of an interpreter that has imported other projects' packages before, and nothing of this
+  one, stands for it where there is nothing to tell them apart: but for the two seconds of these
+  imports, and for the order of sets, which all forks of one interpreter have in common.
+
+  Args:
+    prefix: a command that runs the rest of its arguments; its process is a fresh interpreter.
+    fresh: so is this one.
   """
-  environment = os.environ | {
+  environment = {name: value for name, value in os.environ.items()
+                 if not name.startswith("PYTEST_")} | {
       "JAX_COMPILATION_CACHE_DIR": str(cache()), "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+  words = [f"experiments.{module}", *map(str, arguments)]
+  if not (fresh or prefix) and sys.platform == "linux":
+    return Fork([module, *words[1:]], _forks(tuple(sorted(environment.items()))))
   return subprocess.Popen(
-      [*prefix, sys.executable, "-m", f"experiments.{module}", *map(str, arguments)], cwd=ROOT,
-      text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+      [*prefix, sys.executable, "-m", *words], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE, env=environment)
+
+
+@functools.cache
+def _forks(environment: tuple[tuple[str, str], ...]) -> socket.socket:
+  """Takes the requests of `fork_worker`, of which there is one for each environment."""
+  ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+  with theirs:
+    worker = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "fork_worker.py"), str(theirs.fileno())], cwd=ROOT,
+        env=dict(environment), pass_fds=(theirs.fileno(),))
+  atexit.register(lambda: (ours.close(), worker.wait()))
+  return ours
+
+
+class Fork:
+  """A process that `fork_worker` has begun, with what the tests use of `subprocess.Popen`."""
+
+  def __init__(self, args: list[str], forks: socket.socket):
+    self.args, self.returncode = args, None
+    self._output = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+    self._told, theirs = socket.socketpair()
+    with theirs:
+      socket.send_fds(forks, [json.dumps(args).encode()],
+                      [*(file.fileno() for file in self._output), theirs.fileno()])
+    # The pid and a blank; what follows is the exit code.
+    self.pid = int(b"".join(iter(lambda: self._told.recv(1), b" ")))
+
+  def wait(self, timeout: float | None = None) -> int:
+    if self.returncode is None:
+      self._told.settimeout(timeout)
+      try:
+        self.returncode = int(self._told.recv(16))
+      except (TimeoutError, BlockingIOError):
+        raise subprocess.TimeoutExpired(self.args, timeout) from None
+    return self.returncode
+
+  def poll(self) -> int | None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      self.wait(0.0)
+    return self.returncode
+
+  def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+    self.wait(timeout)
+    for file in self._output:
+      file.seek(0)
+    return tuple(file.read() for file in self._output)
+
+  def send_signal(self, number: int) -> None:
+    if self.poll() is None:
+      os.kill(self.pid, number)
+
+  def kill(self) -> None:
+    self.send_signal(signal.SIGKILL)
 
 
 def run(
-    module: str, *arguments: str, timeout: float = 240.0, prefix: tuple[str, ...] = ()
+    module: str, *arguments: str, timeout: float = 240.0, prefix: tuple[str, ...] = (),
+    fresh: bool = False
 ) -> tuple[int, str, str]:
   """(exit code, stdout, stderr) of a finished process; a hard limit on its time."""
-  process = start(module, *arguments, prefix=prefix)
+  process = start(module, *arguments, prefix=prefix, fresh=fresh)
   try:
     out, err = process.communicate(timeout=timeout)
   except subprocess.TimeoutExpired:
@@ -88,8 +160,12 @@ def unclocked(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def cache() -> pathlib.Path:
-  """A compilation cache that lives as long as the checkout: compiling is most of a small run."""
-  return ROOT / ".pytest_cache" / "compiled"
+  """The compilation cache of all tests and their processes: compiling is most of a small run.
+
+  It lies in the user's cache, so that another checkout finds what this one has compiled.
+  """
+  home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  return pathlib.Path(home) / "langevin_jax" / "tests"
 
 
 def untrained(workdir: pathlib.Path, settings: config.Config) -> pathlib.Path:
