@@ -5,7 +5,6 @@ Every process has one device and a hard limit on its time.
 
 import contextlib
 import json
-import os
 import random
 import signal
 import socket
@@ -24,14 +23,14 @@ LONG = ("--config.training.steps=20000", "--config.training.checkpoint_every=200
 
 
 @contextlib.contextmanager
-def pair(module, *arguments):
+def pair(module, *arguments, fresh=False):
   """Both processes of a run, killed on the way out if they are still there."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
   processes = [
       runner.start(module, *arguments, f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
-                   f"--process_id={i}", "--peer_timeout=10") for i in range(2)]
+                   f"--process_id={i}", "--peer_timeout=10", fresh=fresh) for i in range(2)]
   try:
     yield processes
   finally:
@@ -68,7 +67,7 @@ def one(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("hosts") / "two"
-  with pair("train", *SMALL, *STEPS, f"--workdir={workdir}") as processes:
+  with pair("train", *SMALL, *STEPS, f"--workdir={workdir}", fresh=True) as processes:
     answers = ends(processes)
   assert [code for code, _, _ in answers] == [0, 0], "\n".join(map(str, answers))
   assert "trained to step 60" in answers[0][1] and "trained" not in answers[1][1]
@@ -147,9 +146,10 @@ def test_sigterm_to_one_saves_the_same_step_on_both_and_a_restart_goes_on(tmp_pa
   assert written == sorted(set(written))
 
 
-def test_killed_at_random_moments_two_processes_end_as_if_they_had_not_been(two, tmp_path):
-  """Both are killed at once, anywhere from their first save on; KILLS=20 tries harder."""
-  workdir, dice, kills = tmp_path / "run", random.Random(0), int(os.environ.get("KILLS", "2"))
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_two_processes_end_as_if_they_had_not_been(tmp_path, kills):
+  """Both are killed at once, anywhere from their first save on."""
+  workdir, dice = tmp_path / "run", random.Random(0)
   steps = f"--config.training.steps={40 * (kills + 2)}", "--config.training.checkpoint_every=10"
   newest = lambda: max([0, *(int(step.name) for step in (workdir / "checkpoints").glob("*")
                              if step.name.isdigit())])

@@ -28,9 +28,12 @@ def module(name: str):
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-  """The directory of the fast report, made by the command of a user."""
-  out = tmp_path_factory.mktemp("paper") / "report"
+def report():
+  """The directory of the fast report, made by the command of a user.
+
+  Its sources and seed determine it, so that parts are measured once, until a source has changed.
+  """
+  out = runner.kept("paper") / "report"
   code, said, err = runner.run("paper", "--fast", f"--out={out}", timeout=1200.0)
   assert code == 0, err + said[-2000:]
   return out

@@ -3,11 +3,13 @@
 import atexit
 import contextlib
 import functools
+import hashlib
 import importlib
 import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +19,7 @@ import time
 import types
 import unittest.mock
 from collections.abc import Iterator
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -166,6 +169,24 @@ def cache() -> pathlib.Path:
   """
   home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
   return pathlib.Path(home) / "langevin_jax" / "tests"
+
+
+def kept(name: str) -> pathlib.Path:
+  """A directory for what the code alone determines, kept from one session to the next.
+
+  Once a source file or an installed package is another, it begins empty.
+  """
+  digest = hashlib.sha256("\n".join(sorted(
+      f"{package.name} {package.version}" for package in metadata.distributions())).encode())
+  for folder in ("langevin_jax", "experiments"):
+    for file in sorted((ROOT / folder).rglob("*")):
+      if file.is_file() and file.suffix != ".pyc":
+        digest.update(f"{file.relative_to(ROOT)} ".encode() + file.read_bytes())
+  folder = ROOT / ".pytest_cache" / name / digest.hexdigest()[:16]
+  if not folder.is_dir():
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    folder.mkdir(parents=True)
+  return folder
 
 
 def untrained(workdir: pathlib.Path, settings: config.Config) -> pathlib.Path:

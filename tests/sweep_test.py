@@ -15,7 +15,6 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
-from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import config, meshes, records, runs, workers
 from experiments.configs import digits, mixture2d
@@ -47,20 +46,6 @@ def sweep():
       "hot": {"training.learning_rate": 1e30},
   }
 '''
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache():
-  """Compiled programs are kept: most of a small sweep is compiling, and two here are the same."""
-  names = {"jax_compilation_cache_dir": str(runner.cache()),
-           "jax_persistent_cache_min_compile_time_secs": 0.3}
-  before = {name: getattr(jax.config, name) for name in names}
-  for settings in (names, before):
-    for name, value in settings.items():
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    if settings is names:
-      yield
 
 
 def written(folder: pathlib.Path, text: str) -> pathlib.Path:

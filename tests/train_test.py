@@ -85,9 +85,10 @@ def test_signal_saves_and_the_rest_is_bitwise(number, tmp_path):
   assert (tmp_path / "run" / "checkpoints" / str(stopped)).is_dir()
 
 
-def test_sigkill_at_any_moment_twenty_times_ends_bitwise_the_same(tmp_path):
-  """Saves every 20 of 2500 steps: most kills fall within or just after one."""
-  steps = "--config.training.steps=2500", "--config.training.checkpoint_every=20"
+@pytest.mark.parametrize("times", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_sigkill_at_any_moment_many_times_ends_bitwise_the_same(tmp_path, times):
+  """Saves every 20 steps: most kills fall within or just after one."""
+  steps = f"--config.training.steps={1000 + 75 * times}", "--config.training.checkpoint_every=20"
   whole, killed = tmp_path / "whole", tmp_path / "killed"
   code, _, err = runner.run("train", *SMALL, *steps, f"--workdir={whole}")
   assert code == 0, err
@@ -95,10 +96,11 @@ def test_sigkill_at_any_moment_twenty_times_ends_bitwise_the_same(tmp_path):
   kills = 0
   newest = lambda: max([0, *(int(d.name) for d in (killed / "checkpoints").glob("*") if
                              d.name.isdigit())])
-  while kills < 20:
+  while kills < times:
     before = newest()
-    process = runner.start("train", *SMALL, *steps, f"--workdir={killed}")
-    if kills % 4 == 0:
+    starts = kills % 4 == 2
+    process = runner.start("train", *SMALL, *steps, f"--workdir={killed}", fresh=starts)
+    if starts:
       # Anywhere from the first import on, start-up and restore included.
       time.sleep(dice.uniform(0.2, 3.5))
     else:
@@ -109,7 +111,7 @@ def test_sigkill_at_any_moment_twenty_times_ends_bitwise_the_same(tmp_path):
     process.kill()
     process.communicate()
     kills += 1
-  code, out, err = runner.run("train", *SMALL, *steps, f"--workdir={killed}")
+  code, out, err = runner.run("train", *SMALL, *steps, f"--workdir={killed}", fresh=True)
   assert code == 0, err
   assert "resuming" in out  # the kills did let some progress be made
   assert manifest(killed)["sha256"] == manifest(whole)["sha256"]
