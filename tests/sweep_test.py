@@ -14,6 +14,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import runner
 import scipy.stats
 
 from experiments import config, meshes, records, runs, workers
@@ -30,7 +31,6 @@ from experiments.sweeping import (
   results,
 )
 from langevin_jax import training
-from tests import runner
 
 SMALL = (*runner.SMALL, "--config.training.steps=40")
 FULL = '''
