@@ -3,7 +3,7 @@
 A fork begins where `python -m experiments.<module>` would be two seconds of imports later. What is
 imported here is of other projects alone: it touches no backend, and leaves one thread. A request
 on the socket of argv[1] is a JSON list [module, argument, ...] with three file descriptors: stdout,
-stderr, and a socket that is told the pid and, when the process has ended, its exit code.
+stderr, and a socket of messages: the pid and, when the process has ended, its exit code.
 """
 
 import gc
@@ -51,7 +51,7 @@ def watch(out: int, err: int, told: int) -> None:
   """Returns in a fork that prints to `out` and `err`; its parent tells how it began and ended."""
   child = fork()
   if child:
-    os.write(told, f"{child} ".encode())
+    os.write(told, str(child).encode())
     _, status = os.waitpid(child, 0)
     os.write(told, str(os.waitstatus_to_exitcode(status)).encode())
     os._exit(0)

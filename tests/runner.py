@@ -71,7 +71,7 @@ def _forks(environment: tuple[tuple[str, str], ...]) -> socket.socket:
     worker = subprocess.Popen(
         [sys.executable, str(ROOT / "tests" / "fork_worker.py"), str(theirs.fileno())], cwd=ROOT,
         env=dict(environment), pass_fds=(theirs.fileno(),))
-  atexit.register(lambda: (ours.close(), worker.wait()))
+  atexit.register(lambda: (worker.terminate(), worker.wait()))
   return ours
 
 
@@ -81,12 +81,11 @@ class Fork:
   def __init__(self, args: list[str], forks: socket.socket):
     self.args, self.returncode = args, None
     self._output = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
-    self._told, theirs = socket.socketpair()
+    self._told, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
       socket.send_fds(forks, [json.dumps(args).encode()],
                       [*(file.fileno() for file in self._output), theirs.fileno()])
-    # The pid and a blank; what follows is the exit code.
-    self.pid = int(b"".join(iter(lambda: self._told.recv(1), b" ")))
+    self.pid = int(self._told.recv(16))
 
   def wait(self, timeout: float | None = None) -> int:
     if self.returncode is None:
