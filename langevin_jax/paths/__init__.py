@@ -1,5 +1,6 @@
 """Forward processes (§3.1, Tables 1–2): named, from coefficients, or from an SDE of your own."""
 
+from langevin_jax.paths.host import is_traced, on_host
 from langevin_jax.paths.named import (
     cosine,
     geometric_ve,
@@ -14,13 +15,14 @@ from langevin_jax.paths.path import (
     convert,
     corrupt,
     from_coefficients,
-    on_host,
     simulate,
     transition,
 )
 from langevin_jax.paths.sde import from_sde
+from langevin_jax.paths.tables import from_table
 
 __all__ = [
-    "Path", "convert", "corrupt", "cosine", "from_coefficients", "from_sde", "geometric_ve",
-    "linear_vp", "on_host", "rectified_flow", "simulate", "sub_vp", "transition", "ve", "vp",
+    "Path", "convert", "corrupt", "cosine", "from_coefficients", "from_sde", "from_table",
+    "geometric_ve", "is_traced", "linear_vp", "on_host", "rectified_flow", "simulate", "sub_vp",
+    "transition", "ve", "vp",
 ]

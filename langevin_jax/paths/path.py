@@ -10,12 +10,15 @@ towards the data; its inverse; and the forward SDE dx = f x dt + g dW with
 scale. Times are scalars and a state is one example of any shape; `jax.vmap` batches at the edge.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from langevin_jax.paths.host import is_traced, on_host
 
 Scalar = jax.Array | float
 Function = Callable[[Scalar], jax.Array]
@@ -46,6 +49,20 @@ def as_float(t: Scalar) -> jax.Array:
   return jnp.asarray(t, jnp.result_type(t, float))
 
 
+def _of_floats(function: Function) -> Function:
+  """`function` for times of any kind: it sees a float array, and a constant result becomes one."""
+  def of_floats(t):
+    return _floating(function(_floating(t)))
+
+  return of_floats
+
+
+def _floating(value: Scalar) -> jax.Array:
+  # A Python number stays weakly typed: it follows the precision of what it meets.
+  value = jnp.asarray(value)
+  return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
+
+
 def _derivative(function: Function) -> Function:
   def derivative(t):
     t = as_float(t)
@@ -55,28 +72,38 @@ def _derivative(function: Function) -> Function:
 
 
 def _inverse(half_log_snr: Function, t_min: float, t_max: float) -> Function:
-  """t(ℓ) by bisection of the decreasing ℓ(t), clipped to [t_min, t_max]; dt/dℓ = 1/ℓ̇(t)."""
+  """t(ℓ) by bisection of the decreasing ℓ(t), clipped to [t_min, t_max]; dt = (dℓ − ∂ℓ)/ℓ̇(t).
 
-  @jax.custom_jvp
-  def time(ell):
-    ell = as_float(ell)
+  ∂ℓ is the change of ℓ(t) at fixed t, where it closes over values that are differentiated.
+  """
 
+  @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+  def solve(level, ell, constants):
     def halve(_, ends):
       low, high = ends
       middle = 0.5 * (low + high)
-      noisier = half_log_snr(middle) < ell
+      noisier = level(middle, *constants) < ell
       return jnp.where(noisier, low, middle), jnp.where(noisier, middle, high)
 
     # 100 halvings resolve a float64 t near t_min = 0 to full relative precision.
     ends = jnp.full_like(ell, t_min), jnp.full_like(ell, t_max)
     low, high = jax.lax.fori_loop(0, 100, halve, ends)
-    inside = jnp.where(ell <= half_log_snr(t_max), t_max, 0.5 * (low + high))
-    return jnp.where(ell >= half_log_snr(t_min), t_min, inside)
+    noisy, clean = (level(end, *constants) for end in ends[::-1])
+    inside = jnp.where(ell <= noisy, t_max, 0.5 * (low + high))
+    return jnp.where(ell >= clean, t_min, inside)
 
-  @time.defjvp
-  def _(primals, tangents):
-    t = time(*primals)
-    return t, tangents[0] / _derivative(half_log_snr)(t)
+  @solve.defjvp
+  def _(level, primals, tangents):
+    t = solve(level, *primals)
+    _, shift = jax.jvp(lambda constants: level(t, *constants), primals[1:], tangents[1:])
+    slope = _derivative(lambda t: level(t, *primals[1]))(t)
+    return t, (tangents[0] - shift) / slope
+
+  def time(ell):
+    ell = as_float(ell)
+    # A new function: what JAX remembers of a known one would outlive the values closed over.
+    level, constants = jax.closure_convert(lambda t: half_log_snr(t), ell)
+    return solve(level, ell, constants)
 
   return time
 
@@ -101,6 +128,9 @@ def from_coefficients(
   """
   if not t_min < t_max:
     raise ValueError(f"t_min must lie below t_max, got t_min={t_min}, t_max={t_max}")
+  alpha, sigma = _of_floats(alpha), _of_floats(sigma)
+  half_log_snr, time, drift, diffusion = (
+      None if f is None else _of_floats(f) for f in (half_log_snr, time, drift, diffusion))
   if half_log_snr is None:
     half_log_snr = lambda t: jnp.log(alpha(t)) - jnp.log(sigma(t))
   alpha_dot, sigma_dot = _derivative(alpha), _derivative(sigma)
@@ -112,25 +142,13 @@ def from_coefficients(
   if time is None:
     ells = on_host(jax.vmap(half_log_snr), np.linspace(t_min, t_max, 257))
     # Compared, not subtracted: ∞ − ∞ would only add a warning.
-    if not np.all(ells[1:] < ells[:-1]):
+    if not is_traced(ells) and not np.all(ells[1:] < ells[:-1]):
       raise ValueError(
           "alpha/sigma must fall strictly with t: noise grows from t_min to t_max, "
           f"but log(alpha/sigma) does not fall everywhere on [{t_min}, {t_max}]")
     time = _inverse(half_log_snr, t_min, t_max)
   return Path(alpha, sigma, half_log_snr, time, drift, diffusion, alpha_dot, sigma_dot,
               float(t_min), float(t_max))
-
-
-def on_host(function: Callable, *arguments: np.ndarray):
-  """`function` evaluated now, in float64 on the CPU, even while another function is being traced.
-
-  Grids and solver weights are differences of nearly equal numbers: they are made once in float64
-  and cast last. The arguments must be concrete.
-  """
-  cpu = jax.local_devices(backend="cpu")[0]
-  with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.default_device(cpu):
-    result = jax.jit(function)(*(np.asarray(a, np.float64) for a in arguments))
-    return jax.tree.map(np.asarray, result)
 
 
 def corrupt(x_0: jax.Array, eps: jax.Array, t: Scalar, path: Path) -> jax.Array:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from langevin_jax.paths.path import Function, Path, from_coefficients, on_host
+from langevin_jax.paths.host import constant, on_host
+from langevin_jax.paths.path import Function, Path, from_coefficients
 
 _DEGREE = 15
 _NODES = chebyshev.chebpts1(_DEGREE + 1)
@@ -53,7 +54,7 @@ def from_sde(f: Function, g: Function, *, t_min: float, t_max: float, panels: in
     def function(t):
       past = t - t_min
       panel = jnp.clip(jnp.floor(past / width), 0, panels - 1)
-      coefficients = jnp.asarray(table, past.dtype)[panel.astype(int)]
+      coefficients = constant(table, past.dtype)[panel.astype(int)]
       return past * _clenshaw(coefficients, 2.0 * (past / width - panel) - 1.0)
 
     return lambda t: function(jnp.asarray(t, jnp.result_type(t, float)))
