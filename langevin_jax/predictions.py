@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax.paths import Path
+from langevin_jax.paths import Path, check_path
 
 
 class Frame(NamedTuple):
@@ -68,9 +68,11 @@ def named(prediction: str | Row) -> Row:
   Raises:
     ValueError: a name that `ROWS` does not have.
   """
+  if prediction is edm:
+    raise ValueError('prediction must be a name or a row: call edm, as in predictions.edm(1.0)')
   if callable(prediction):
     return prediction
-  if prediction not in ROWS:
+  if not isinstance(prediction, str) or prediction not in ROWS:
     raise ValueError(f"prediction must be one of {', '.join(ROWS)}, got {prediction!r}")
   return ROWS[prediction]
 
@@ -107,6 +109,24 @@ def solve(
   return x_0, eps
 
 
+def like_state(value: jax.Array, x: jax.Array, name: str) -> jax.Array:
+  """What a model says of the state x, in the dtype of x: a half-precision output is no error.
+
+  Args:
+    value: the output of the model that the message calls `name`.
+
+  Raises:
+    ValueError: another shape than that of x, or a dtype that is not floating.
+  """
+  shape, dtype = jnp.shape(value), jnp.result_type(value)
+  if shape != jnp.shape(x) or not jnp.issubdtype(dtype, jnp.floating):
+    raise ValueError(f"{name} must return floats in the shape {jnp.shape(x)} of the state, got "
+                     f"{dtype} of shape {shape}")
+  # Times may be of another precision than a state of plain numbers.
+  return jnp.asarray(value, jnp.result_type(x)) if jnp.issubdtype(
+      jnp.result_type(x), jnp.floating) else value
+
+
 def convert(
     value: jax.Array, x_t: jax.Array, t: jax.Array | float, path: Path, *,
     source: str | Row, target: str | Row,
@@ -121,8 +141,12 @@ def convert(
   A prediction that the state does not determine is not finite: see `solve`.
 
   Raises:
-    ValueError: an unknown name.
+    ValueError: an unknown name, or a value in another shape than the state's.
   """
+  check_path(path)
+  if jnp.shape(value) != jnp.shape(x_t):
+    raise ValueError(f"value and x_t must have one shape, got {jnp.shape(value)} and "
+                     f"{jnp.shape(x_t)}")
   if source == target:
     return value
   here = frame(path, t)
@@ -157,13 +181,20 @@ Denoise = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def at_level(denoise: Denoise, path: Path) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Any `denoise(x_t, t)` along `path` as a function (x, ell) of unit-scale states and levels."""
+  """Any `denoise(x_t, t)` along `path` as a function (x, ell) of unit-scale states and levels.
+
+  Raises:
+    ValueError: `path` is no path; when called, what `like_state` refuses.
+  """
+  check_path(path)
   if isinstance(denoise, Denoiser):
-    return denoise.at
+    return lambda x, ell: like_state(denoise.at(x, ell), x, "denoise")
+  if not callable(denoise):
+    raise ValueError(f"denoise must be a function (x_t, t) of states and times, got {denoise!r}")
 
   def at(x, ell):
     t = path.time(ell)
-    return denoise(jnp.hypot(path.alpha(t), path.sigma(t)) * x, t)
+    return like_state(denoise(jnp.hypot(path.alpha(t), path.sigma(t)) * x, t), x, "denoise")
 
   return at
 
@@ -171,7 +202,7 @@ def at_level(denoise: Denoise, path: Path) -> Callable[[jax.Array, jax.Array], j
 def denoiser(
     network: Callable[[jax.Array, jax.Array], jax.Array], path: Path, *, prediction: str | Row
 ) -> Denoiser:
-  """A network as `denoise(x_t, t)` = E[x₀ | xₜ] on any path (the network's door, DESIGN).
+  """A network as `denoise(x_t, t)` = E[x₀ | xₜ] on any path.
 
   The network sees its input at unit scale, x/√(α² + σ²), and the noise level as ℓ, a scalar here;
   its output is read as the row `prediction` in `unit_frame`. Nothing in it depends on the path, so
@@ -181,6 +212,14 @@ def denoiser(
     network: (x, ell) → row value, whole batches, x with any leading axes.
     path: the path along which `t` runs.
     prediction: the row that the network was trained to predict.
+
+  Raises:
+    ValueError: an unknown name, no path or no function; when called, a network whose output is not
+      floats in the shape of x. Half-precision outputs are cast to the state's dtype.
   """
   row = named(prediction)
-  return Denoiser(lambda x, ell: solve(network(x, ell), x, unit_frame(ell), row)[0], path)
+  check_path(path)
+  if not callable(network):
+    raise ValueError(f"network must be a function (x, ell), got {network!r}")
+  return Denoiser(lambda x, ell: solve(
+      like_state(network(x, ell), x, "network"), x, unit_frame(ell), row)[0], path)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax.paths import Path, on_host
+from langevin_jax.paths import Path, check_path, is_traced, on_host
 
 Stochasticity = float | jax.Array | Callable[[jax.Array], jax.Array]
 
@@ -58,11 +58,13 @@ def split(
     path: the forward process.
     stochasticity: η ≥ 0, or a callable η(ℓ) of the half log-SNR. 0 is the ODE row, 1 the SDE row.
     clock: the Langevin clock H(t) itself, instead of a stochasticity: η² = 2H/g² − 1.
+      Both may be traced, or close over traced values; then their range is not checked.
 
   Raises:
     ValueError: η < 0, or a clock below g²/2 anywhere: such dynamics inject less noise than the
       forward process does, and no reverse process could make up for it.
   """
+  check_path(path)
   if clock is None:
     eta = checked(stochasticity, path)
 
@@ -79,7 +81,7 @@ def split(
         jax.vmap(lambda t: (jnp.asarray(clock(t), float), 0.5 * path.diffusion(t) ** 2)), inner)
     # A clock of exactly g²/2 (the ODE) may round to either side.
     low = given < least * (1.0 - 1e-6)
-    if low.any():
+    if not is_traced(low) and low.any():
       i = int(low.argmax())
       raise ValueError(
           f"clock must be at least g²/2 = {least[i]:.4g} at t = {inner[i]:.4g}, got "
@@ -95,19 +97,28 @@ def split(
 def checked(stochasticity: Stochasticity, path: Path) -> Callable[[jax.Array], jax.Array]:
   """η as a function of ℓ, after a check that it is nowhere negative.
 
+  What is traced, or closes over traced values, is taken as it is.
+
   Raises:
-    ValueError: a negative number, or a callable that is negative within the path's range.
+    ValueError: a negative number, a callable that is negative within the path's range, or neither
+      a scalar nor a callable.
   """
+  check_path(path)
   if callable(stochasticity):
     ends = on_host(jax.vmap(path.half_log_snr), np.array([path.t_max, path.t_min]))
+    # Of a traced path the usual levels.
+    ends = (-12.0, 12.0) if is_traced(ends) else ends
     ells = np.linspace(max(ends[0], -12.0), min(ends[1], 12.0), 256)
     etas = on_host(jax.vmap(lambda ell: jnp.asarray(stochasticity(ell), float)), ells)
-    if not np.all(etas >= 0.0):
+    if not is_traced(etas) and not np.all(etas >= 0.0):
       i = int(np.argmin(etas >= 0.0))
       raise ValueError(
           f"stochasticity must be >= 0, got {etas[i]:.4g} at half log-SNR {ells[i]:.4g}")
     return stochasticity
-  if not isinstance(stochasticity, jax.core.Tracer) and not stochasticity >= 0.0:
+  if isinstance(stochasticity, (str, bytes)) or np.ndim(stochasticity):
+    raise ValueError(
+        f"stochasticity must be a number or a function of the half log-SNR, got {stochasticity!r}")
+  if not isinstance(stochasticity, jax.core.Tracer) and not np.asarray(stochasticity) >= 0.0:
     raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
   return lambda ell: jnp.asarray(stochasticity)
 

@@ -288,6 +288,162 @@ def test_a_path_of_your_own_works_everywhere(kind):
   np.testing.assert_allclose(draw(path), draw(ve), atol=2e-5)
 
 
+BETAS = np.linspace(1e-4, 0.02, 200)
+TIMES = np.arange(200.0)
+ALPHA = np.sqrt(np.cumprod(1.0 - BETAS))
+TWICE = np.array(2.0)
+
+
+def schedule(t):
+  return jnp.interp(t, TIMES, ALPHA)
+
+
+@pytest.mark.parametrize("alpha", [
+    schedule, jax.jit(schedule), lambda t: jnp.interp(t, jnp.asarray(TIMES), jnp.asarray(ALPHA)),
+    lambda t: schedule(t) * TWICE / 2.0, lambda t: 1.0 - 0.004 * t, lambda t: jnp.ones((), t.dtype),
+    lambda t: 1], ids=["numpy", "jit", "jax", "scalar", "formula", "dtype", "number"])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_table_of_numpy_may_be_a_path(alpha, before):
+  """On the host and in the program, in whatever order: JAX remembers an array in one precision."""
+  alpha = (lambda f: lambda t: f(t))(alpha)
+  sigma = lambda t: (1.0 + t) * TWICE
+  if before:
+    jax.jit(alpha)(jnp.float32(3.0))
+  path = paths.from_coefficients(alpha, sigma, t_min=0.0, t_max=199.0)
+  level = lambda: paths.on_host(jax.vmap(path.half_log_snr), np.array([0.0, 17.25, 199.0]))
+  held = level  # a function that lives on keeps what JAX remembers alive
+  first = held()
+  assert first.dtype == np.float64
+  t = jnp.asarray([0.0, 17.25, 199.0])
+  program = jax.jit(lambda t: (jax.vmap(path.half_log_snr)(t), path.time(path.half_log_snr(5.0))))
+  ours, back = program(t)
+  assert ours.dtype == back.dtype == jnp.float32
+  np.testing.assert_allclose(ours, first, atol=2e-6)
+  np.testing.assert_allclose(back, 5.0, rtol=1e-5)
+  np.testing.assert_array_equal(held(), first)
+  assert path.alpha(3).dtype == path.alpha_dot(3).dtype == path.alpha(3.0).dtype == jnp.float32
+
+
+def test_the_host_is_in_float64_where_it_can_be():
+  """Formulas and the library's own tables; what closes over NumPy arrays has the program's digits.
+  """
+  sde = paths.from_sde(lambda t: -0.5, lambda t: 1.0, t_min=0.0, t_max=9.0, panels=16)
+  table = paths.from_table(TIMES, betas=BETAS)
+  for path, t, expected in (
+      (sde, 1.7, np.log(1.0 / np.expm1(1.7)) / 2), (PATHS["own_coefficients"], 1.7,
+                                                    -1.7 - 1.5 * np.log(1.7)),
+      (table, 7.0, np.log(ALPHA[7] / np.sqrt(1.0 - ALPHA[7] ** 2)))):
+    np.testing.assert_allclose(paths.on_host(path.half_log_snr, t), expected, rtol=1e-12)
+    np.testing.assert_allclose(paths.on_host(path.time, expected), t, rtol=1e-12)
+  # A function that runs in float32 alone.
+  carry = lambda t: jax.lax.fori_loop(0, 2, lambda i, y: y + jnp.ones(2), jnp.zeros(2))[0] + t
+  narrow = lambda t: carry(t) + jax.lax.scan(
+      lambda y, _: (y * t, None), jnp.float32(1.0), None, length=2)[0]
+  assert paths.on_host(narrow, 3.0) == 14.0
+
+
+@pytest.mark.parametrize("name", ["ve", "ve_from_0", "linear_vp", "rectified_flow"])
+def test_a_path_from_a_table_is_the_path_at_its_times(name, x64):
+  """To 1e-12, infinite ends included; between the times t(ℓ) is the inverse."""
+  path, times = {
+      "ve": (PATHS["ve"], np.geomspace(0.002, 80.0, 50)),
+      "ve_from_0": (PATHS["ve"], np.append(0.0, np.geomspace(0.002, 80.0, 50))),
+      "linear_vp": (PATHS["linear_vp"], np.linspace(0.0, 1.0, 101)),
+      "rectified_flow": (PATHS["rectified_flow"], np.linspace(0.0, 1.0, 33))}[name]
+  columns = lambda path, t: jax.jit(jax.vmap(
+      lambda t: (path.alpha(t), path.sigma(t), path.half_log_snr(t))))(t)
+  alpha, sigma, ell = columns(path, times)
+  table = paths.from_table(times, sigma=sigma, **({} if name.startswith("ve") else {
+      "alpha": alpha}))
+  for ours, theirs in zip(columns(table, times), (alpha, sigma, ell), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+  between = times[:-1] + np.linspace(0.1, 0.9, len(times) - 1) * np.diff(times)
+
+  @jax.jit
+  @jax.vmap
+  def at(t):
+    ell, slope = jax.jvp(table.half_log_snr, (t,), (jnp.ones_like(t),))
+    return table.time(ell), table.diffusion(t) ** 2, -2.0 * table.sigma(t) ** 2 * slope
+
+  back, squared, expected = at(between)
+  np.testing.assert_allclose(back, between, rtol=1e-12, atol=1e-12)
+  np.testing.assert_allclose(squared, expected, rtol=1e-9)
+  np.testing.assert_allclose(jax.jit(jax.vmap(table.time))(ell), times, rtol=1e-12, atol=1e-12)
+
+
+def test_a_table_of_betas_is_ddpm(x64):
+  """α² = ∏(1 − β), whatever stands between; rescaled, the last level is pure noise."""
+  plain, rescaled, given = (paths.from_table(TIMES, **options) for options in (
+      {"betas": BETAS}, {"betas": BETAS, "zero_terminal_snr": True},
+      {"betas": np.append(BETAS[:-1], 1.0)}))
+  levels = lambda path, t: np.asarray(jax.jit(jax.vmap(
+      lambda t: (path.alpha(t), path.sigma(t))))(t))
+  np.testing.assert_allclose(levels(plain, TIMES)[0], ALPHA, rtol=1e-12)
+  shifted = (ALPHA - ALPHA[-1]) * ALPHA[0] / (ALPHA[0] - ALPHA[-1])
+  np.testing.assert_allclose(levels(rescaled, TIMES)[0], shifted, rtol=1e-12, atol=1e-14)
+  np.testing.assert_allclose(
+      np.sum(levels(plain, np.linspace(0.0, 199.0, 77)) ** 2, 0), np.ones(77), rtol=1e-12)
+  for path in (rescaled, given):
+    assert (path.alpha(199.0), path.sigma(199.0)) == (0.0, 1.0)
+    assert path.half_log_snr(199.0) == -np.inf and path.time(-np.inf) == 199.0
+  # Beyond its ends a table goes no further.
+  assert plain.time(np.inf) == 0.0 and plain.time(-np.inf) == 199.0
+
+
+def learned(a):
+  return paths.from_coefficients(lambda t: jnp.exp(-a * t), lambda t: t**a, t_min=0.0, t_max=3.0)
+
+
+def test_a_path_may_close_over_traced_values(x64):
+  """A learned schedule under jit, vmap and grad: every function of it is differentiated."""
+  x = jnp.ones(2)
+  clock = lambda a: splitting.split(learned(a), clock=lambda t: a * (5.0 + t))
+
+  def values(a):
+    path = learned(a)
+    table = splitting.split(path, lambda ell: a * jnp.exp(-(ell**2)))
+    return jnp.stack([
+        path.time(0.3), path.half_log_snr(0.4), path.drift(0.5), path.diffusion(0.5),
+        table.reverse.diffusion(0.5), clock(a).langevin.diffusion(0.5),
+        paths.transition(jax.random.key(0), x, 0.2, 0.5, path)[0]])
+
+  expected, h = values(1.2), 1e-5
+  slope = (values(1.2 + h) - values(1.2 - h)) / (2.0 * h)
+  given, gradient = jax.jit(lambda a: (values(a), jax.jacfwd(values)(a)))(1.2)
+  np.testing.assert_allclose(given, expected, rtol=1e-12)
+  np.testing.assert_allclose(gradient, slope, rtol=1e-8)
+  np.testing.assert_allclose(jax.jit(jax.jacrev(values))(1.2), slope, rtol=1e-8)
+  np.testing.assert_allclose(jax.jit(jax.vmap(values))(jnp.array([1.2]))[0], expected, rtol=1e-12)
+  traced = jax.jit(lambda a: (paths.is_traced(paths.on_host(learned(a).half_log_snr, 0.5)), a)[1])
+  traced(1.2)
+  with pytest.raises(ValueError, match="from_coefficients"):
+    jax.jit(lambda a: paths.from_sde(lambda t: a * t, lambda t: a, t_min=0.0, t_max=1.0).alpha(a))(
+        1.0)
+
+
+def test_an_sde_beyond_the_range_of_float32():
+  """σ²/α² = e^{500} − 1: ℓ and σ are finite numbers all the same."""
+  path = paths.from_sde(lambda t: -250.0, lambda t: 1.0, t_min=0.0, t_max=1.0)
+  t = np.array([0.001, 0.1, 0.3, 0.6, 1.0])
+  ours = jax.jit(jax.vmap(lambda t: (path.half_log_snr(t), path.sigma(t), path.time(
+      path.half_log_snr(t)))))(jnp.asarray(t, jnp.float32))
+  ell = -0.5 * (500.0 * t + np.log(-np.expm1(-500.0 * t)) - np.log(500.0))
+  np.testing.assert_allclose(ours[0], ell, rtol=3e-6)
+  # The rounding of a large ℓ.
+  np.testing.assert_allclose(ours[1], np.sqrt(-np.expm1(-500.0 * t) / 500.0), rtol=1e-4)
+  np.testing.assert_allclose(ours[2], t, rtol=1e-5)
+
+
+def test_a_simulated_path_that_begins_with_noise_has_it():
+  """geometric_ve(σ_min = .5): the states' variance is σ(t)², not σ(t)² − σ_min²."""
+  path, times = paths.geometric_ve(sigma_min=0.5, sigma_max=2.0), jnp.array([0.1, 0.6, 1.0])
+  states = jax.jit(jax.vmap(lambda key: paths.simulate(key, jnp.zeros(1), times, path)))(
+      jax.random.split(jax.random.key(0), 20_000))[..., 0]
+  var = np.asarray(jax.vmap(path.sigma)(times)) ** 2
+  np.testing.assert_array_less(
+      np.abs(np.asarray(states).var(0) - var), 5.0 * var * np.sqrt(2.0 / 20_000))
+
+
 def test_factories_are_memoised():
   """Equal arguments give one object, so that compiled code is reused."""
   assert paths.linear_vp(beta_max=10.0) is paths.linear_vp(beta_max=10.0)
@@ -327,6 +483,20 @@ def test_a_path_can_be_made_while_tracing():
     (lambda: paths.sub_vp(beta_min=-0.1), "beta_min"),
     (lambda: paths.geometric_ve(sigma_min=0.0), "sigma_min"),
     (lambda: paths.geometric_ve(sigma_min=2.0, sigma_max=1.0), "sigma_min"),
+    (lambda: paths.from_table([1.0, 0.0], betas=[0.1, 0.2]), "times"),
+    (lambda: paths.from_table([0.0, 1.0], betas=[0.1, 0.2, 0.3]), "betas must have shape"),
+    (lambda: paths.from_table([0.0, 1.0], betas=[0.1, -0.2]), "betas must lie"),
+    (lambda: paths.from_table([0.0, 1.0]), "either betas"),
+    (lambda: paths.from_table([0.0, 1.0], betas=[0.1, 0.2], sigma=[1.0, 2.0]), "either betas"),
+    (lambda: paths.from_table([0.0, 1.0], sigma=[1.0, 2.0], zero_terminal_snr=True), "needs betas"),
+    (lambda: paths.from_table([0.0, 1.0], sigma=[2.0, 1.0]), "fall strictly"),
+    (lambda: paths.from_table([0.0, 1.0], sigma=[0.0, 1.0], alpha=[1.0, 0.0]), "fall strictly"),
+    (lambda: paths.from_table([0.0, 1.0], sigma=[1.0, np.nan]), "finite"),
+    (lambda: paths.corrupt(1.0, 0.0, 0.5, paths.vp), r"paths.vp\(\).*call it"),
+    (lambda: paths.convert(1.0, 0.5, paths.vp(), "ve"), "must be a Path.*'ve'"),
+    (lambda: paths.simulate(jax.random.key(0), jnp.ones(1), jnp.ones(1), None), "must be a Path"),
+    (lambda: splitting.split(paths.ve), "call it"),
+    (lambda: splitting.split(paths.vp(), "1.0"), "must be a number or a function"),
 ], ids=lambda v: v if isinstance(v, str) else "")
 @pytest.mark.filterwarnings("ignore:invalid value")  # ∞ − ∞ of g = 0 on the way to its error
 def test_bad_input_is_a_value_error(make, message):

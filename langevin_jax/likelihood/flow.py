@@ -26,8 +26,8 @@ TANGENT_LIMIT_BYTES = 2**28
 def log_prob(
     key: jax.Array, denoise: predictions.Denoise, path: Path, x: jax.Array, *, steps: int = 64,
     tolerance: float | None = None, max_steps: int = 1024,
-    divergence: Literal["exact", "hutchinson"] = "exact", chunk: int | None = None,
-    batch_axes: int = 0, moments: prior.Moments | None = None,
+    divergence: Literal["exact", "hutchinson"] = "exact", probes: int = 1,
+    chunk: int | None = None, batch_axes: int = 0, moments: prior.Moments | None = None,
     rho_min: float = 0.002, rho_max: float = 80.0,
 ) -> jax.Array:
   """log q(x) in nats under the probability-flow model, of one example or of a batch.
@@ -50,12 +50,14 @@ def log_prob(
       local tolerance, absolute and relative, on every entry of the state and on log q. The batch
       shares its steps. Reverse mode only.
     max_steps: the most that `tolerance` may take, rejected ones included.
-    divergence: "exact" costs one JVP a dimension and call; "hutchinson" one, unbiased in log q,
-      with one Rademacher probe kept fixed along the trajectory (variance 2 Σ_{i≠j} J²).
-    chunk: JVPs of "exact" that are pushed together (None: all of them). Fewer need less memory,
-      which `TANGENT_LIMIT_BYTES` bounds for x as given: what vmap adds is not seen.
+    divergence: "exact" costs one JVP a dimension and call; "hutchinson" one a probe, unbiased in
+      log q, with Rademacher probes kept fixed along the trajectory.
+    probes: of "hutchinson", whose mean is taken: the variance is 2 Σ_{i≠j} J²/probes. In few
+      dimensions one probe is a constant error of either sign: use "exact" there.
+    chunk: JVPs that are pushed together (None: all of them). Fewer need less memory, which
+      `TANGENT_LIMIT_BYTES` bounds for x as given: what vmap adds is not seen.
     moments: (mean, variances) of the data, each broadcast to one example, for the prior at ρ_max:
-      N(m, S + ρ_max²). None is (0, 1).
+      N(m, S + ρ_max²); or a vector's mean (d,) and covariance (d, d). None is (0, 1).
     rho_min, rho_max: the range of ρ = σ/α, which ends where the path does if that comes sooner.
 
   Returns:
@@ -63,17 +65,19 @@ def log_prob(
     if the call is traced; called eagerly it raises.
 
   Raises:
-    ValueError: steps, max_steps or chunk < 1, tolerance ≤ 0 or not reached, a reversed range, an
-      unknown divergence, moments or batch_axes that do not fit x, keys that do not lead it, an
-      exact divergence of more than `TANGENT_LIMIT_BYTES` at once, or diffrax missing.
+    ValueError: steps, max_steps, probes or chunk < 1, tolerance ≤ 0 or not reached, a reversed
+      range, an unknown divergence, moments or batch_axes that do not fit x, keys that do not lead
+      it, a divergence of more than `TANGENT_LIMIT_BYTES` at once, a `denoise` that returns another
+      shape, or diffrax missing.
   """
-  for name, value in (("steps", steps), ("max_steps", max_steps), ("chunk", chunk)):
+  for name, value in (
+      ("steps", steps), ("max_steps", max_steps), ("probes", probes), ("chunk", chunk)):
     if value is not None and value < 1:
       raise ValueError(f"{name} must be at least 1, got {value}")
   if isinstance(tolerance, (int, float)) and not tolerance > 0.0:
     raise ValueError(f"tolerance must be positive, got {tolerance}")
   x = jnp.asarray(x, jnp.result_type(x, float))
-  trace = _trace(key, x, batch_axes, divergence, chunk)
+  trace = _trace(key, x, batch_axes, divergence, probes, chunk)
   rho_min, rho_max = prior.reach(path, rho_min, rho_max)
   at, d = predictions.at_level(denoise, path), math.prod(x.shape[batch_axes:])
 
@@ -94,7 +98,7 @@ def log_prob(
   return prior.log_prob(z, rho_max, moments, batch_axes) - gained
 
 
-def _trace(key, x, batch_axes, divergence, chunk) -> Callable:
+def _trace(key, x, batch_axes, divergence, probes, chunk) -> Callable:
   """A function (f, z) → f(z) and tr ∂f/∂z of each example."""
   axes, batch = prior.data_axes(x, batch_axes), x.shape[:batch_axes]
   if divergence == "hutchinson":
@@ -106,13 +110,16 @@ def _trace(key, x, batch_axes, divergence, chunk) -> Callable:
     key_axes = key.ndim
     for _ in key.shape:
       draw = jax.vmap(draw)
-    probe = draw(key)
-
-    def hutchinson(f, z):
-      value, pushed = jax.jvp(f, (z,), (probe,))
-      return value, jnp.sum(probe * pushed, axes)
-
-    return hutchinson
+    if probes == 1:
+      return _hutchinson(draw(key), axes)
+    size = x.size * min(probes, probes if chunk is None else chunk) * x.dtype.itemsize
+    if size > TANGENT_LIMIT_BYTES:
+      raise ValueError(
+          f"{probes} probes of x of shape {x.shape} push {size:,} bytes of tangents at once (limit "
+          f"{TANGENT_LIMIT_BYTES:,}): use fewer probes, or a smaller chunk or batch")
+    fold = jnp.vectorize(jax.random.fold_in)
+    many = jax.vmap(lambda i: draw(fold(key, i)))(jnp.arange(probes))
+    return _hutchinson_mean(many, axes, chunk)
   if divergence != "exact":
     raise ValueError(f'divergence must be "exact" or "hutchinson", got {divergence!r}')
   d = math.prod(x.shape[batch_axes:])
@@ -137,6 +144,25 @@ def _trace(key, x, batch_axes, divergence, chunk) -> Callable:
     return value, jnp.sum(rows, 0)
 
   return exact
+
+
+def _hutchinson(probe, axes) -> Callable:
+  def trace(f, z):
+    value, pushed = jax.jvp(f, (z,), (probe,))
+    return value, jnp.sum(probe * pushed, axes)
+
+  return trace
+
+
+def _hutchinson_mean(probes, axes, chunk) -> Callable:
+  def trace(f, z):
+    value, push = jax.linearize(f, z)
+    one = lambda probe: jnp.sum(probe * push(probe), axes)
+    each = jax.vmap(one)(probes) if chunk is None else jax.lax.map(
+        one, probes, batch_size=min(chunk, len(probes)))
+    return value, jnp.mean(each, 0)
+
+  return trace
 
 
 def _runge_kutta(slope, x, batch_axes, start, end, steps):

@@ -21,7 +21,11 @@ is no more than that (data processing):
   ODE's KL is the same number, since all its η share one law;
 - continuous model, any score: an upper bound for η = 1; for the ODE (η = 0) nothing follows;
 - sampler: an upper bound. With the exact score the sum falls as 1/n in the steps and the KL of the
-  ends as 1/n²: the ledger overstates what a fine grid costs.
+  ends as 1/n²: the ledger overstates what a fine grid costs, and on a coarse one it says next to
+  nothing. With Karras grids of 5, 10, 20, 40 and 80 steps on a mixture of three Gaussians the sum
+  is 11.2, 2.94, 1.10, .484 and .227 nats, where the ends differ by .549, .127, .0295, .00707 and
+  .00174: below some 20 steps compare samples instead. The joint law of the nodes alone gives no
+  better bound: within a step data and sampler share their bridges, so that its KL is the same.
 """
 
 import math
@@ -35,7 +39,7 @@ from langevin_jax import predictions
 from langevin_jax.likelihood import prior
 from langevin_jax.likelihood.variational import surplus
 from langevin_jax.mixtures import Empirical, Mixture
-from langevin_jax.paths import Path
+from langevin_jax.paths import Path, check_path
 from langevin_jax.samplers import Grid
 
 
@@ -96,12 +100,16 @@ def ledger(
 
   Raises:
     ValueError: bins or draws_per_bin < 1, repeats < 2 or not dividing n, a grid whose first level
-      is infinite or that has no step before the last, a reversed range.
+      is infinite or that has no step before the last, a reversed range, no path, or a `denoise`
+      that returns another shape.
   """
   for name, value, least in (
       ("bins", bins, 1), ("draws_per_bin", draws_per_bin, 1), ("repeats", repeats, 2)):
     if value < least:
       raise ValueError(f"{name} must be at least {least}, got {value}")
+  check_path(path)
+  if grid is not None and not callable(grid):
+    raise ValueError(f"grid must be a samplers.Grid such as samplers.karras(40), got {grid!r}")
   x = jnp.asarray(x, jnp.result_type(x, float))
   if x.ndim < 1 or len(x) % repeats or not len(x):
     raise ValueError(f"repeats must divide the examples, got repeats={repeats}, x {x.shape}")

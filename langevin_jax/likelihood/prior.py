@@ -1,7 +1,7 @@
 """The noisy end: where it lies, and the Gaussian that the model starts from there.
 
 In the VE frame z = x/α = x₀ + ρ ε the prior at ρ_max is N(m, S + ρ_max²), with m and S the data's
-mean and variances, or 0 and 1 for standardised data.
+mean and variances or covariance, or 0 and 1 for standardised data.
 """
 
 import math
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax.paths import Path, on_host
+from langevin_jax.paths import Path, check_path, is_traced, on_host
 
 Moments = tuple[jax.Array | float, jax.Array | float]
 
@@ -19,12 +19,16 @@ def reach(path: Path, rho_min: float, rho_max: float) -> tuple[float, float]:
   """(ρ_min, ρ_max) as asked, or up to the path's own noisy end where that comes sooner.
 
   Raises:
-    ValueError: not 0 < rho_min < rho_max, or a path that ends before rho_min.
+    ValueError: not 0 < rho_min < rho_max, no path, or one that ends before rho_min.
   """
   if not 0.0 < rho_min < rho_max:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
-  end = float(np.exp(-on_host(path.half_log_snr, np.float64(path.t_max))))
+  last = on_host(check_path(path).half_log_snr, np.float64(path.t_max))
+  if is_traced(last):
+    # A learned path: its end is not known before the program runs.
+    return rho_min, rho_max
+  end = float(np.exp(-last))
   if not end > rho_min:
     raise ValueError(f"rho_min={rho_min} lies beyond the path's noisiest level {end:.4g}")
   # A path that ends at ρ_max up to rounding gives the same digits as one that goes further.
@@ -70,8 +74,27 @@ def log_prob(
 
   `extra` is a variance that z is to be averaged over: E log N(z + √extra ξ; m, S + ρ²).
   """
+  if _is_covariance(moments, z, batch_axes):
+    return _correlated(z, rho, moments, extra)
   mean, var = gaussian(moments, z, batch_axes)
   var = var + rho**2
   return -0.5 * jnp.sum(
       ((z - mean) ** 2 + extra) / var + jnp.log(var) + math.log(2.0 * math.pi),
       data_axes(z, batch_axes))
+
+
+def _is_covariance(moments: Moments | None, z: jax.Array, batch_axes: int) -> bool:
+  """Whether the second moment is a vector's (d, d): matrices as data have two axes themselves."""
+  shape = z.shape[batch_axes:]
+  return (moments is not None and len(shape) == 1
+          and jnp.shape(moments[0]) == shape and jnp.shape(moments[1]) == shape * 2)
+
+
+def _correlated(z, rho, moments, extra) -> jax.Array:
+  mean, cov = (jnp.asarray(v, z.dtype) for v in moments)
+  values, axes = jnp.linalg.eigh(cov)
+  var = jnp.maximum(values, 0.0) + rho**2
+  offset = jnp.einsum("...i,ij->...j", z - jnp.broadcast_to(mean, z.shape), axes,
+                      precision="highest")
+  terms = (offset**2 + extra) / jnp.broadcast_to(var, z.shape)
+  return -0.5 * (jnp.sum(terms, -1) + jnp.sum(jnp.log(2.0 * math.pi * var)))

@@ -45,7 +45,8 @@ def bound(
     Nats, of shape x.shape[:batch_axes].
 
   Raises:
-    ValueError: draws < 1, a reversed range, moments or batch_axes that do not fit x.
+    ValueError: draws < 1, a reversed range, moments or batch_axes that do not fit x, a density
+      that is none, or a `denoise` that returns another shape.
   """
   if draws < 1:
     raise ValueError(f"draws must be at least 1, got {draws}")

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from langevin_jax.paths import Path
+from langevin_jax.paths import Path, check_path
 
 
 class Density(NamedTuple):
@@ -23,9 +24,11 @@ def uniform_half_log_snr(*, rho_min: float = 0.002, rho_max: float = 80.0) -> De
   """ℓ uniform between −log ρ_max and −log ρ_min.
 
   Raises:
-    ValueError: not 0 < rho_min < rho_max (also for the others below).
+    ValueError: not 0 < rho_min < rho_max (also for the others below), or an infinite rho_max.
   """
   low, width = noise_range(rho_min, rho_max)
+  if is_known(width) and not np.isfinite(width):
+    raise ValueError("rho_max must be finite where half log-SNRs are uniform, got inf")
   return Density(lambda u: low + width * u, lambda ell: jnp.full_like(ell, 1.0 / width))
 
 
@@ -33,9 +36,11 @@ def uniform_time(path: Path, *, rho_min: float = 0.002, rho_max: float = 80.0) -
   """t uniform in the path's own time, over the part of it between the two noise levels.
 
   π(ℓ) = |dt/dℓ| / (t₁ − t₀): DDPM's density for `linear_vp`, flow matching's for `rectified_flow`.
+  `rho_max` may be infinite: the path's own noisy end.
   """
-  low, width = noise_range(rho_min, rho_max)
-  first = jnp.clip(path.time(low + width), path.t_min, path.t_max)
+  check_path(path)
+  low, high = _ends(rho_min, rho_max)
+  first = jnp.clip(path.time(high), path.t_min, path.t_max)
   last = jnp.clip(path.time(low), path.t_min, path.t_max)
 
   def density(ell):
@@ -56,15 +61,15 @@ def normal_half_log_snr(
   Raises:
     ValueError: std ≤ 0 or a reversed range.
   """
-  if not std > 0.0:
+  if is_known(std) and not np.asarray(std) > 0.0:
     raise ValueError(f"std of the noise levels must be positive, got {std}")
-  low, width = noise_range(rho_min, rho_max)
+  low, high = _ends(rho_min, rho_max)
   cdf = lambda ell: jax.scipy.special.ndtr((ell - mean) / std)
-  bottom, top = cdf(low), cdf(low + width)
+  bottom, top = cdf(low), cdf(high)
 
   def quantile(u):
     ell = mean + std * jax.scipy.special.ndtri(bottom + (top - bottom) * u)
-    return jnp.clip(ell, low, low + width)
+    return jnp.clip(ell, low, high)
 
   return Density(
       quantile, lambda ell: jnp.exp(jax.scipy.stats.norm.logpdf(ell, mean, std)) / (top - bottom))
@@ -85,12 +90,23 @@ def logit_normal_s(
 
 
 def noise_range(rho_min: float, rho_max: float) -> tuple[jax.Array, jax.Array]:
-  """(ℓ at ρ_max, the width down to ρ_min); ValueError unless 0 < rho_min < rho_max."""
-  if not 0.0 < rho_min < rho_max:
+  """(ℓ at ρ_max, the width down to ρ_min); ValueError unless 0 < rho_min < rho_max, if known."""
+  if is_known(rho_min, rho_max) and not 0.0 < np.asarray(rho_min) < np.asarray(rho_max):
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
   low = -jnp.log(jnp.asarray(rho_max, float))
   return low, -jnp.log(jnp.asarray(rho_min, float)) - low
+
+
+def _ends(rho_min: float, rho_max: float) -> tuple[jax.Array, jax.Array]:
+  """(ℓ at ρ_max, which may be −∞, and ℓ at ρ_min)."""
+  low, width = noise_range(rho_min, rho_max)
+  return low, jnp.where(jnp.isinf(low), -jnp.log(jnp.asarray(rho_min, float)), low + width)
+
+
+def is_known(*values) -> bool:
+  """Whether all values are concrete, so that they can be checked: numbers, arrays, no tracers."""
+  return not any(isinstance(v, jax.core.Tracer) for v in values)
 
 
 def stratified(key: jax.Array, n: int, density: Density) -> jax.Array:
@@ -98,7 +114,13 @@ def stratified(key: jax.Array, n: int, density: Density) -> jax.Array:
 
   The strata are randomly rotated, so that each ℓ_i alone is a draw of π whatever example it meets;
   neighbours in the batch get neighbouring levels. Consumes `key`.
+
+  Raises:
+    ValueError: a density that is none.
   """
+  if not isinstance(density, Density):
+    raise ValueError("density must be an objectives.Density such as "
+                     f"objectives.uniform_half_log_snr(), got {_described(density)}")
   key_u, key_turn = jax.random.split(key)
   dtype = jnp.result_type(float)
   # A rotation rather than a permutation, whose sort costs as much as a small network's layer.
@@ -107,3 +129,8 @@ def stratified(key: jax.Array, n: int, density: Density) -> jax.Array:
   # Kept inside (0, 1): the quantile of an end may be infinite.
   tiny = jnp.finfo(dtype).eps
   return density.quantile(jnp.clip(u, tiny, 1.0 - tiny))
+
+
+def _described(value) -> str:
+  name = getattr(value, "__name__", None)
+  return f"the function {name}: call it" if callable(value) and name else repr(value)

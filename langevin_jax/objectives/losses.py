@@ -49,7 +49,8 @@ def loss(
     The mean loss, and per-example `half_log_snr` and `eps_error` (mean squared, unweighted), (n,).
 
   Raises:
-    ValueError: an unknown prediction.
+    ValueError: an unknown prediction, no density or weight, or a network whose output is not floats
+      in the shape of x.
   """
   return corrupted_loss(network, x_0, corruption(key, x_0, density), weight=weight,
                         prediction=prediction)
@@ -61,6 +62,9 @@ def corrupted_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """`loss` where levels and noise are drawn already, so that a batch may be taken in parts."""
   row = predictions.named(prediction)
+  if not callable(weight):
+    raise ValueError("weight must be a function of the half log-SNR such as "
+                     f"objectives.simple(density), got {weight!r}")
   ells = drawn.half_log_snr
 
   def corrupt(x_0, eps, ell):
@@ -69,14 +73,18 @@ def corrupted_loss(
     return frame.alpha * x_0 + frame.sigma * eps, a * x_0 + b * eps
 
   x, target = jax.vmap(corrupt)(x_0, drawn.eps, ells)
-  output = network(x, ells)
+  output = predictions.like_state(network(x, ells), x, "network")
 
   def weigh(ell, target, output):
     frame = predictions.unit_frame(ell)
     a, b = row(frame)
     per_eps = b - a * frame.sigma / frame.alpha
     error = jnp.mean((target - output) ** 2)
-    return weight(ell) / per_eps**2 * error, error / per_eps**2
+    w = weight(ell)
+    if not hasattr(w, "dtype") and not isinstance(w, (int, float)):
+      raise ValueError("weight must be a function of the half log-SNR, not a factory of one: call "
+                       "it with the density, as in objectives.simple(density)")
+    return w / per_eps**2 * error, error / per_eps**2
 
   losses, eps_errors = jax.vmap(weigh)(ells, target, output)
   return jnp.mean(losses), {"half_log_snr": ells, "eps_error": eps_errors}

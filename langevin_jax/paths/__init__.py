@@ -12,6 +12,7 @@ from langevin_jax.paths.named import (
 )
 from langevin_jax.paths.path import (
     Path,
+    check_path,
     convert,
     corrupt,
     from_coefficients,
@@ -22,7 +23,7 @@ from langevin_jax.paths.sde import from_sde
 from langevin_jax.paths.tables import from_table
 
 __all__ = [
-    "Path", "convert", "corrupt", "cosine", "from_coefficients", "from_sde", "from_table",
-    "geometric_ve", "is_traced", "linear_vp", "on_host", "rectified_flow", "simulate", "sub_vp",
-    "transition", "ve", "vp",
+    "Path", "check_path", "convert", "corrupt", "cosine", "from_coefficients", "from_sde",
+    "from_table", "geometric_ve", "is_traced", "linear_vp", "on_host", "rectified_flow", "simulate",
+    "sub_vp", "transition", "ve", "vp",
 ]

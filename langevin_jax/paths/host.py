@@ -11,6 +11,7 @@ they close over, never by what was called before:
   values are traced.
 """
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,19 +33,17 @@ def on_host(function: Callable, *arguments: np.ndarray) -> Any:
 
   Returns:
     The results as NumPy arrays, floats as float64. They are computed in float64, or in the default
-    precision if the function closes over NumPy arrays, or runs in no other precision. A function that closes over traced values returns JAX arrays in the default
-    precision, traced where they depend on those values: see `is_traced`.
+    precision if the function closes over NumPy arrays, or runs in no other precision. A function
+    that closes over traced values returns JAX arrays in the default precision, traced where they
+    depend on those values: see `is_traced`.
   """
   kind = _kind(function, arguments)
   if kind == "traced":
     return function(*(jnp.asarray(a, float) for a in arguments))
   if kind == "plain":
-    try:
-      with jax.enable_x64(True):
-        return _evaluate(function, arguments)
-    # Such as a network as a schedule, whose scan carries the dtype of its parameters.
-    except (TypeError, ValueError):
-      pass
+    # Not all that runs in float32 runs in float64: a scan may carry the dtype of its parameters.
+    with contextlib.suppress(TypeError, ValueError), jax.enable_x64(True):
+      return _evaluate(function, arguments)
   return _evaluate(function, arguments)
 
 
@@ -85,15 +84,13 @@ def _kind(function: Callable, arguments: tuple) -> str:
     return "traced"
   arrays = [(c, owner) for c, owner in first if isinstance(c, np.ndarray)]
   again = _constants(function, arguments) if arrays else ()
-  same, owners = ({id(v) for v in values} for values in zip(*again)) if again else ((), ())
+  same, owners = {id(c) for c, _ in again}, {id(owner) for _, owner in again}
   # An array that JAX remembers is the same object in a second trace; others are made afresh. In a
   # program that is remembered as a whole (a jit within) every number is the same object.
   kept = any(id(c) in same and (c.ndim or id(owner) not in owners) for c, owner in arrays)
   kind = "arrays" if kept else "plain"
-  try:
+  with contextlib.suppress(TypeError):  # not hashable, or no weak reference to it
     _KINDS[function] = kind
-  except TypeError:  # not hashable, or no weak reference to it
-    pass
   return kind
 
 

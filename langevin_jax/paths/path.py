@@ -44,17 +44,27 @@ class Path(NamedTuple):
   t_max: float
 
 
+def check_path(path: Path) -> Path:
+  """`path` itself, after a check that it is one: a factory in its place is a common slip.
+
+  Raises:
+    ValueError: anything but a `Path`.
+  """
+  if not isinstance(path, Path):
+    name = getattr(path, "__name__", None)
+    given = f"the function {name}: call it, {name}(...)" if callable(path) and name else repr(path)
+    raise ValueError(f"path must be a Path such as paths.vp(), got {given}")
+  return path
+
+
 def as_float(t: Scalar) -> jax.Array:
   """A time as a floating-point array of its own precision (Python numbers: the default one)."""
   return jnp.asarray(t, jnp.result_type(t, float))
 
 
-def _of_floats(function: Function) -> Function:
+def of_floats(function: Function) -> Function:
   """`function` for times of any kind: it sees a float array, and a constant result becomes one."""
-  def of_floats(t):
-    return _floating(function(_floating(t)))
-
-  return of_floats
+  return lambda t: _floating(function(_floating(t)))
 
 
 def _floating(value: Scalar) -> jax.Array:
@@ -128,9 +138,9 @@ def from_coefficients(
   """
   if not t_min < t_max:
     raise ValueError(f"t_min must lie below t_max, got t_min={t_min}, t_max={t_max}")
-  alpha, sigma = _of_floats(alpha), _of_floats(sigma)
+  alpha, sigma = of_floats(alpha), of_floats(sigma)
   half_log_snr, time, drift, diffusion = (
-      None if f is None else _of_floats(f) for f in (half_log_snr, time, drift, diffusion))
+      None if f is None else of_floats(f) for f in (half_log_snr, time, drift, diffusion))
   if half_log_snr is None:
     half_log_snr = lambda t: jnp.log(alpha(t)) - jnp.log(sigma(t))
   alpha_dot, sigma_dot = _derivative(alpha), _derivative(sigma)
@@ -153,6 +163,7 @@ def from_coefficients(
 
 def corrupt(x_0: jax.Array, eps: jax.Array, t: Scalar, path: Path) -> jax.Array:
   """Exact forward noising of one example: xₜ = α x₀ + σ ε (Table 1), ε ~ N(0, I)."""
+  check_path(path)
   return path.alpha(t) * x_0 + path.sigma(t) * eps
 
 
@@ -161,6 +172,7 @@ def transition(key: jax.Array, x_s: jax.Array, s: Scalar, t: Scalar, path: Path)
 
   xₜ = (αₜ/αₛ) xₛ + σₜ √(1 − e^{2(ℓₜ − ℓₛ)}) ξ; from the clean end (σ = 0) it is `corrupt`.
   """
+  check_path(path)
   ratio = path.alpha(t) / path.alpha(s)
   h = path.half_log_snr(t) - path.half_log_snr(s)
   return ratio * x_s + path.sigma(t) * jnp.sqrt(-jnp.expm1(2.0 * h)) * jax.random.normal(
@@ -172,7 +184,7 @@ def simulate(key: jax.Array, x_0: jax.Array, times: jax.Array, path: Path) -> ja
 
   Args:
     key: consumed.
-    x_0: one clean example at time t_min.
+    x_0: one clean example. Where σ(t_min) > 0 it is noised before it is the state at t_min.
     times: shape (n,), increasing, times[0] > t_min.
     path: the forward process.
 
@@ -186,9 +198,13 @@ def simulate(key: jax.Array, x_0: jax.Array, times: jax.Array, path: Path) -> ja
     x_t = transition(key_t, x_s, s, t, path)
     return (x_t, t), x_t
 
+  check_path(path)
   times = jnp.asarray(times, x_0.dtype)
-  start = x_0, jnp.asarray(path.t_min, x_0.dtype)
-  return jax.lax.scan(step, start, (jax.random.split(key, len(times)), times))[1]
+  t_min = jnp.asarray(path.t_min, x_0.dtype)
+  # A key that is none of the steps'. At a clean beginning the noise counts 0.
+  eps = jax.random.normal(jax.random.fold_in(key, len(times)), x_0.shape, x_0.dtype)
+  start = corrupt(x_0, eps, t_min, path)
+  return jax.lax.scan(step, (start, t_min), (jax.random.split(key, len(times)), times))[1]
 
 
 def convert(
@@ -203,6 +219,7 @@ def convert(
     (x_b, t_b). Where path B does not reach the noise level, a closed form gives its limit, which
     may be infinite (VE at the pure noise of rectified flow), and a bisected path its own end.
   """
+  check_path(path_a), check_path(path_b)
   t_b = path_b.time(path_a.half_log_snr(t_a))
   scale_a = jnp.hypot(path_a.alpha(t_a), path_a.sigma(t_a))
   scale_b = jnp.hypot(path_b.alpha(t_b), path_b.sigma(t_b))

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from langevin_jax.paths.host import constant, on_host
-from langevin_jax.paths.path import Function, Path, from_coefficients
+from langevin_jax.paths.host import constant, is_traced, on_host
+from langevin_jax.paths.path import Function, Path, from_coefficients, of_floats
 
 _DEGREE = 15
+_LARGE = 1e30
 _NODES = chebyshev.chebpts1(_DEGREE + 1)
 _FIT = np.linalg.inv(chebyshev.chebvander(_NODES, _DEGREE))
 
@@ -24,7 +25,8 @@ def from_sde(f: Function, g: Function, *, t_min: float, t_max: float, panels: in
   """The path whose forward SDE is dx = f(t) x dt + g(t) dW, with clean data at `t_min`.
 
   Args:
-    f: drift coefficient, scalar → scalar, finite and smooth on [t_min, t_max].
+    f: drift coefficient, scalar → scalar, finite and smooth on [t_min, t_max]. Not a function of
+      traced values: a learned schedule is α and σ, by `from_coefficients`.
     g: diffusion, scalar → scalar, positive inside the range.
     t_min: the clean end: α = 1 and σ = 0 there.
     t_max: the noisy end. A drift that diverges (rectified flow at 1) must stop short of it.
@@ -35,11 +37,15 @@ def from_sde(f: Function, g: Function, *, t_min: float, t_max: float, panels: in
   """
   if not t_min < t_max:
     raise ValueError(f"t_min must lie below t_max, got t_min={t_min}, t_max={t_max}")
+  f, g = of_floats(f), of_floats(g)
   width = (t_max - t_min) / panels
   elapsed = width * (np.arange(panels)[:, None] + 0.5 * (_NODES + 1.0))
   drift, diffusion = (
       on_host(jax.vmap(jax.vmap(lambda t, h=h: jnp.asarray(h(t), float))), t_min + elapsed)
       for h in (f, g))
+  if is_traced((drift, diffusion)):
+    raise ValueError("f and g must not depend on traced values: the SDE is integrated before the "
+                     "program runs; give a learned schedule to from_coefficients as alpha, sigma")
   for name, values in (("f", drift), ("g", diffusion)):
     if not np.all(np.isfinite(values)):
       bad = t_min + elapsed[~np.isfinite(values)][0]
@@ -59,12 +65,25 @@ def from_sde(f: Function, g: Function, *, t_min: float, t_max: float, panels: in
 
     return lambda t: function(jnp.asarray(t, jnp.result_type(t, float)))
 
-  log_alpha_of, rho_squared_of = piecewise(log_alpha), piecewise(rho_squared)
+  log_alpha_of = piecewise(log_alpha)
   alpha = lambda t: jnp.exp(log_alpha_of(t))
-  sigma = lambda t: alpha(t) * jnp.sqrt(rho_squared_of(t))
+  if rho_squared.max() < _LARGE:
+    rho_squared_of = piecewise(rho_squared)
+    sigma = lambda t: alpha(t) * jnp.sqrt(rho_squared_of(t))
+    half_log_snr = lambda t: -0.5 * jnp.log(rho_squared_of(t))
+  else:
+    # σ²/α² has no room in float32: each panel keeps its size apart, as a logarithm.
+    size = np.log(rho_squared.max(1))
+    share_of = piecewise(rho_squared / np.exp(size)[:, None])
+
+    def log_rho(t):
+      panel = jnp.clip(jnp.floor((t - t_min) / width), 0, panels - 1).astype(int)
+      return 0.5 * (jnp.log(share_of(t)) + constant(size, t.dtype)[panel])
+
+    sigma = of_floats(lambda t: jnp.exp(log_alpha_of(t) + log_rho(t)))
+    half_log_snr = lambda t: -log_rho(t)
   path = from_coefficients(
-      alpha, sigma, t_min=t_min, t_max=t_max,
-      half_log_snr=lambda t: -0.5 * jnp.log(rho_squared_of(t)), drift=f, diffusion=g)
+      alpha, sigma, t_min=t_min, t_max=t_max, half_log_snr=half_log_snr, drift=f, diffusion=g)
   # The SDE itself says what the derivatives are; those of a polynomial lose digits near t_min.
   return path._replace(
       alpha_dot=lambda t: f(t) * alpha(t),
