@@ -22,7 +22,7 @@ import numpy as np
 from jax.extend import core
 
 _MOST_PROGRAMS = 64
-# Constants inside a nested program are told apart by their values up to this size, then by identity.
+# Constants of a nested program are told apart by value up to this size, then by identity.
 _SMALL_BYTES = 4096
 # Rules for derivatives, new at every trace; a program is only ever evaluated.
 _RULES = frozenset({"jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd"})
@@ -76,21 +76,6 @@ def concrete(value: Any) -> np.ndarray | None:
   return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
-def like(value: Any, x: jax.Array, name: str) -> jax.Array:
-  """`value`, which the function called `name` returned for the state x, in the type of x.
-
-  Raises:
-    ValueError: it has not the shape of x, where a broadcast would hide the mistake, or its type is
-      not a real floating-point one.
-  """
-  shape, dtype = jnp.shape(value), jnp.result_type(value)
-  if shape != x.shape:
-    raise ValueError(f"{name} must return the shape of its argument {x.shape}, it returned {shape}")
-  if not jnp.issubdtype(dtype, jnp.floating):
-    raise ValueError(f"{name} must return floating-point numbers, it returned {dtype}")
-  return jnp.asarray(value, x.dtype)
-
-
 def scan(body: Callable, carry: Any, xs: Any, length: int | None = None) -> tuple[Any, Any]:
   """`jax.lax.scan`, also inside `jax.shard_map`.
 
@@ -117,9 +102,9 @@ def varying_as(tree: Any, function: Callable[[Any], Any]) -> Any:
       _varying(leaf, aval) for leaf, aval in zip(leaves, after, strict=True)])
 
 
-def zeros(shape: tuple[int, ...], x: jax.Array) -> jax.Array:
-  """Zeros in the type of x, which vary over the mesh axes over which x does."""
-  return _varying(jnp.zeros(shape, x.dtype), jax.typeof(x))
+def varying_like(value: jax.Array, x: jax.Array) -> jax.Array:
+  """`value`, marked as varying over the mesh axes over which x does."""
+  return _varying(value, jax.typeof(x))
 
 
 def _varying(value: Any, aval: Any) -> jax.Array:

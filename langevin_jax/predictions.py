@@ -25,6 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from langevin_jax import _programs
 from langevin_jax.paths import Path, check_path
 
 
@@ -188,9 +189,12 @@ def at_level(denoise: Denoise, path: Path) -> Callable[[jax.Array, jax.Array], j
   """
   check_path(path)
   if isinstance(denoise, Denoiser):
-    return lambda x, ell: like_state(denoise.at(x, ell), x, "denoise")
+    given = _programs.unjitted(denoise.at)
+    return lambda x, ell: like_state(given(x, ell), x, "denoise")
   if not callable(denoise):
     raise ValueError(f"denoise must be a function (x_t, t) of states and times, got {denoise!r}")
+
+  denoise = _programs.unjitted(denoise)
 
   def at(x, ell):
     t = path.time(ell)

@@ -14,10 +14,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import predictions
+from langevin_jax import _programs, predictions
 from langevin_jax.likelihood import prior
 from langevin_jax.paths import Path
-from langevin_jax.samplers.adaptive import integrate
+from langevin_jax.samplers import noise
+from langevin_jax.samplers.adaptive import check_reached, check_tolerance, integrate
 
 TANGENT_LIMIT_BYTES = 2**28
 """The most that the tangents of one exact divergence may take: a network keeps many times this."""
@@ -74,36 +75,41 @@ def log_prob(
       ("steps", steps), ("max_steps", max_steps), ("probes", probes), ("chunk", chunk)):
     if value is not None and value < 1:
       raise ValueError(f"{name} must be at least 1, got {value}")
-  if isinstance(tolerance, (int, float)) and not tolerance > 0.0:
-    raise ValueError(f"tolerance must be positive, got {tolerance}")
-  x = jnp.asarray(x, jnp.result_type(x, float))
-  trace = _trace(key, x, batch_axes, divergence, probes, chunk)
+  if tolerance is not None:
+    check_tolerance(tolerance, max_steps)
+  x, key = jnp.asarray(x, jnp.result_type(x, float)), noise.threefry(key)
   rho_min, rho_max = prior.reach(path, rho_min, rho_max)
   at, d = predictions.at_level(denoise, path), math.prod(x.shape[batch_axes:])
-
-  def slope(z, ell):
-    """dz/dℓ and d log q/dℓ at z."""
-    alpha = predictions.unit_frame(ell).alpha
-    denoised, traced = trace(lambda z: at(alpha * z, ell), z)
-    return denoised - z, d - traced
-
   start, end = -math.log(rho_min), -math.log(rho_max)
-  if tolerance is None:
-    z, gained = _runge_kutta(slope, x, batch_axes, start, end, steps)
-  else:
-    (z, gained), _ = integrate(
-        lambda state, ell: slope(state[0], ell), (x, jnp.zeros(x.shape[:batch_axes], x.dtype)),
-        start, end, tolerance=tolerance, max_steps=max_steps)
-  # log q(start) = log q(end) − ∫ d log q, the integral running from the data outwards.
-  return prior.log_prob(z, rho_max, moments, batch_axes) - gained
+
+  def nats(x, key, tolerance):
+    trace = _trace(key, x, batch_axes, divergence, probes, chunk)
+
+    def slope(z, ell):
+      """dz/dℓ and d log q/dℓ at z."""
+      alpha = predictions.unit_frame(ell).alpha
+      denoised, traced = trace(lambda z: at(alpha * z, ell), z)
+      return denoised - z, d - traced
+
+    reached = True
+    if tolerance is None:
+      z, gained = _runge_kutta(slope, x, batch_axes, start, end, steps)
+    else:
+      (z, gained), _, reached = integrate(
+          lambda state, ell: slope(state[0], ell), (x, jnp.zeros(x.shape[:batch_axes], x.dtype)),
+          start, end, tolerance=tolerance, max_steps=max_steps)
+    # log q(start) = log q(end) − ∫ d log q, the integral running from the data outwards.
+    return prior.log_prob(z, rho_max, moments, batch_axes) - gained, reached
+
+  result, reached = _programs.call(nats, x, key, tolerance)
+  check_reached(reached, tolerance, max_steps)
+  return result
 
 
 def _trace(key, x, batch_axes, divergence, probes, chunk) -> Callable:
   """A function (f, z) → f(z) and tr ∂f/∂z of each example."""
   axes, batch = prior.data_axes(x, batch_axes), x.shape[:batch_axes]
   if divergence == "hutchinson":
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-      key = jax.random.wrap_key_data(key)
     if key.shape != batch[:key.ndim]:
       raise ValueError(f"keys of shape {key.shape} must lead the batch axes {batch} of x")
     draw = lambda key: jax.random.rademacher(key, x.shape[key_axes:], x.dtype)
@@ -135,7 +141,7 @@ def _trace(key, x, batch_axes, divergence, probes, chunk) -> Callable:
 
     def diagonal(i):
       unit = (jnp.arange(d) == i).astype(z.dtype).reshape(x.shape[batch_axes:])
-      pushed = push(jnp.broadcast_to(unit, z.shape))
+      pushed = push(_programs.varying_like(jnp.broadcast_to(unit, z.shape), z))
       return pushed.reshape(*batch, d)[..., i]
 
     # One JVP a dimension: together, or `chunk` of them at a time.
@@ -148,7 +154,8 @@ def _trace(key, x, batch_axes, divergence, probes, chunk) -> Callable:
 
 def _hutchinson(probe, axes) -> Callable:
   def trace(f, z):
-    value, pushed = jax.jvp(f, (z,), (probe,))
+    # Also where a probe is the same on every device and the state is not.
+    value, pushed = jax.jvp(f, (z,), (_programs.varying_like(probe, z),))
     return value, jnp.sum(probe * pushed, axes)
 
   return trace
@@ -157,7 +164,7 @@ def _hutchinson(probe, axes) -> Callable:
 def _hutchinson_mean(probes, axes, chunk) -> Callable:
   def trace(f, z):
     value, push = jax.linearize(f, z)
-    one = lambda probe: jnp.sum(probe * push(probe), axes)
+    one = lambda probe: jnp.sum(probe * push(_programs.varying_like(probe, z)), axes)
     each = jax.vmap(one)(probes) if chunk is None else jax.lax.map(
         one, probes, batch_size=min(chunk, len(probes)))
     return value, jnp.mean(each, 0)
@@ -181,9 +188,9 @@ def _runge_kutta(slope, x, batch_axes, start, end, steps):
 
     offsets = jnp.asarray([0.0, 0.5, 0.5, 1.0], x.dtype)
     rk4 = jnp.asarray([1.0, 2.0, 2.0, 1.0], x.dtype) / 6.0
-    (_, moved, grown), _ = jax.lax.scan(
+    (_, moved, grown), _ = _programs.scan(
         stage, (jnp.zeros_like(z), jnp.zeros_like(z), nothing), (offsets, rk4))
     return (z + moved, gained + grown), None
 
   nothing = jnp.zeros(x.shape[:batch_axes], x.dtype)
-  return jax.lax.scan(step, (x, nothing), jnp.arange(steps, dtype=x.dtype))[0]
+  return _programs.scan(step, (x, nothing), jnp.arange(steps, dtype=x.dtype))[0]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import objectives, predictions
+from langevin_jax import _programs, objectives, predictions
 from langevin_jax.likelihood import prior
 from langevin_jax.paths import Path
 
@@ -56,27 +56,31 @@ def bound(
   if density is None:
     density = objectives.uniform_half_log_snr(rho_min=rho_min, rho_max=rho_max)
   at = predictions.at_level(denoise, path)
-  key_ell, key_eps, key_min = jax.random.split(key, 3)
 
-  def rate(total, draw):
-    key, ell = draw
-    eps = jax.random.normal(key, x.shape, x.dtype)
-    frame = predictions.unit_frame(ell)
-    denoised = at(frame.alpha * x + frame.sigma * eps, ell)
-    # ‖ε − ε_θ‖² = ‖x − D‖²/ρ²
-    error = jnp.exp(2.0 * ell) * jnp.sum((x - denoised) ** 2, axes)
-    gain = error - d - surplus(eps, ell, axes)
-    return total + gain / (draws * density.density(ell)).astype(x.dtype), None
+  def nats(x, key):
+    key_ell, key_eps, key_min = jax.random.split(key, 3)
 
-  ells = objectives.stratified(key_ell, draws, density).astype(x.dtype)
-  integral, _ = jax.lax.scan(
-      rate, jnp.zeros(x.shape[:batch_axes], x.dtype), (jax.random.split(key_eps, draws), ells))
-  nats = integral - prior.log_prob(x, rho_max, moments, batch_axes, extra=rho_max**2)
-  if decode is None:
-    return nats
-  z_min = x + rho_min * jax.random.normal(key_min, x.shape, x.dtype)
-  entropy = 0.5 * d * math.log(2.0 * math.pi * math.e * rho_min**2)
-  return nats - jnp.sum(decode(z_min, x, rho_min), axes) - entropy
+    def rate(total, draw):
+      key, ell = draw
+      eps = jax.random.normal(key, x.shape, x.dtype)
+      frame = predictions.unit_frame(ell)
+      denoised = at(frame.alpha * x + frame.sigma * eps, ell)
+      # ‖ε − ε_θ‖² = ‖x − D‖²/ρ²
+      error = jnp.exp(2.0 * ell) * jnp.sum((x - denoised) ** 2, axes)
+      gain = error - d - surplus(eps, ell, axes)
+      return total + gain / (draws * density.density(ell)).astype(x.dtype), None
+
+    ells = objectives.stratified(key_ell, draws, density).astype(x.dtype)
+    integral, _ = _programs.scan(
+        rate, jnp.zeros(x.shape[:batch_axes], x.dtype), (jax.random.split(key_eps, draws), ells))
+    total = integral - prior.log_prob(x, rho_max, moments, batch_axes, extra=rho_max**2)
+    if decode is None:
+      return total
+    z_min = x + rho_min * jax.random.normal(key_min, x.shape, x.dtype)
+    entropy = 0.5 * d * math.log(2.0 * math.pi * math.e * rho_min**2)
+    return total - jnp.sum(decode(z_min, x, rho_min), axes) - entropy
+
+  return _programs.call(nats, x, key)
 
 
 def surplus(eps, ell, axes) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax.paths import Path, check_path
+from langevin_jax.paths import Path, check_path, is_traced
 
 
 class Density(NamedTuple):
@@ -27,7 +27,7 @@ def uniform_half_log_snr(*, rho_min: float = 0.002, rho_max: float = 80.0) -> De
     ValueError: not 0 < rho_min < rho_max (also for the others below), or an infinite rho_max.
   """
   low, width = noise_range(rho_min, rho_max)
-  if is_known(width) and not np.isfinite(width):
+  if not is_traced(width) and not np.isfinite(width):
     raise ValueError("rho_max must be finite where half log-SNRs are uniform, got inf")
   return Density(lambda u: low + width * u, lambda ell: jnp.full_like(ell, 1.0 / width))
 
@@ -61,7 +61,7 @@ def normal_half_log_snr(
   Raises:
     ValueError: std ≤ 0 or a reversed range.
   """
-  if is_known(std) and not np.asarray(std) > 0.0:
+  if not is_traced(std) and not np.asarray(std) > 0.0:
     raise ValueError(f"std of the noise levels must be positive, got {std}")
   low, high = _ends(rho_min, rho_max)
   cdf = lambda ell: jax.scipy.special.ndtr((ell - mean) / std)
@@ -91,7 +91,7 @@ def logit_normal_s(
 
 def noise_range(rho_min: float, rho_max: float) -> tuple[jax.Array, jax.Array]:
   """(ℓ at ρ_max, the width down to ρ_min); ValueError unless 0 < rho_min < rho_max, if known."""
-  if is_known(rho_min, rho_max) and not 0.0 < np.asarray(rho_min) < np.asarray(rho_max):
+  if not is_traced((rho_min, rho_max)) and not 0.0 < np.asarray(rho_min) < np.asarray(rho_max):
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
   low = -jnp.log(jnp.asarray(rho_max, float))
@@ -102,11 +102,6 @@ def _ends(rho_min: float, rho_max: float) -> tuple[jax.Array, jax.Array]:
   """(ℓ at ρ_max, which may be −∞, and ℓ at ρ_min)."""
   low, width = noise_range(rho_min, rho_max)
   return low, jnp.where(jnp.isinf(low), -jnp.log(jnp.asarray(rho_min, float)), low + width)
-
-
-def is_known(*values) -> bool:
-  """Whether all values are concrete, so that they can be checked: numbers, arrays, no tracers."""
-  return not any(isinstance(v, jax.core.Tracer) for v in values)
 
 
 def stratified(key: jax.Array, n: int, density: Density) -> jax.Array:

@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from langevin_jax._programs import is_traced
+
 _KINDS = weakref.WeakKeyDictionary()
 """The kinds of functions that live on, so that each is traced for it once."""
 
@@ -47,11 +49,6 @@ def on_host(function: Callable, *arguments: np.ndarray) -> Any:
   return _evaluate(function, arguments)
 
 
-def is_traced(tree: Any) -> bool:
-  """Whether any array of a result of `on_host` is a tracer, whose value cannot be checked."""
-  return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
 def constant(table: np.ndarray, dtype: Any) -> jax.Array:
   """A table within a function that `on_host` may meet: in float64 there, in `dtype` elsewhere."""
   # A copy, which JAX has not seen in another precision.
@@ -60,7 +57,8 @@ def constant(table: np.ndarray, dtype: Any) -> jax.Array:
 
 def _evaluate(function: Callable, arguments: tuple) -> Any:
   cpu = jax.local_devices(backend="cpu")[0]
-  with jax.ensure_compile_time_eval(), jax.default_device(cpu):
+  # The evaluating trace, whichever is current: jit, vmap, or the one of an eager shard_map.
+  with jax.core.eval_context(), jax.default_device(cpu):
     dtype = jnp.result_type(float)
     result = jax.jit(function)(*(np.asarray(a, dtype) for a in arguments))
     return jax.tree.map(_widened, result)

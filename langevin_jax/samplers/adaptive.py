@@ -64,7 +64,7 @@ def adaptive(
   first = levels.pick(levels.lay(np.array([rho_max, rho_min]), path), 0)
   check_tolerance(tolerance, max_steps)
   denoised = predictions.at_level(denoise, path)
-  at = lambda x, ell: _programs.like(denoised(x, ell), x, "denoise")
+  at = lambda x, ell: predictions.like_state(denoised(x, ell), x, "denoise")
 
   def slope(x, ell):
     alpha = jnp.sqrt(jax.nn.sigmoid(2.0 * ell))

@@ -124,7 +124,7 @@ def model(denoise: predictions.Denoise) -> Model:
   else:
     along = _programs.unjitted(denoise)
     call = lambda x, level: along(level.scale * x, level.t)
-  return lambda x, level: _programs.like(call(x, level), x, "denoise")
+  return lambda x, level: predictions.like_state(call(x, level), x, "denoise")
 
 
 def numbers(function: Callable, *arguments: Any) -> Any:

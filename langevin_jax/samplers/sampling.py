@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from langevin_jax import _programs, predictions, splitting
-from langevin_jax.paths import Path
+from langevin_jax.paths import Path, check_path
 from langevin_jax.samplers import grids, levels, linear, noise
 from langevin_jax.samplers.levels import Level, Method
 
@@ -158,10 +158,9 @@ def check_kinds(
     denoise: Any, path: Any, *, method: Any = None, grid: Any = None, name: str = "method"
 ) -> None:
   """Raises ValueError, saying what to pass, where an argument is of another kind; None is fine."""
+  check_path(path)
   if not callable(denoise):
     raise ValueError(f"denoise must be a function (x_t, t) → E[x₀ | x_t], got {denoise!r}")
-  if not isinstance(path, Path):
-    raise ValueError(f"path must be a Path, such as paths.vp() (called), got {path!r}")
   if not (method is None or isinstance(method, Method)):
     raise ValueError(
         f"{name} must be a sampling method, such as samplers.heun() (called), got {method!r}")

@@ -194,7 +194,7 @@ def _method(plan, stages: int, stochasticity, *, noisy: bool | None = None) -> M
 
       return jax.lax.cond(used, move, lambda x, known: (x, known), *state), None
 
-    start = hat, _programs.zeros((stages, *x.shape), x)
+    start = hat, _programs.varying_like(jnp.zeros((stages, *x.shape), x.dtype), x)
     (x_s, known), _ = _programs.scan(
         stage, start, (jnp.arange(stages), n.level, n.a, n.b, n.used))
     return x_s, known[0], carry
