@@ -128,17 +128,32 @@ def is_zero(stochasticity: Stochasticity) -> bool:
   return isinstance(stochasticity, (int, float)) and stochasticity == 0
 
 
-def weights(alpha_t, sigma_t, alpha_s, sigma_s, budget):
+def weights(alpha_t, sigma_t, alpha_s, sigma_s, budget, root=None):
   """STEP as three numbers: x′ = a x + b D + c ξ, finite at both ends.
 
     a = e^{−Λ} σ′/σ,   b = α′ − a α,   c = σ′ √(1 − e^{−2Λ})
 
   From σ = 0 the state is αD and a = 0; to σ′ = 0 the step returns α′D; from α = 0 no case arises.
+  `root`, √Λ, is as in `amplitude`.
   """
-  xp = namespace(alpha_t, sigma_t, alpha_s, sigma_s, budget)
+  xp = namespace(alpha_t, sigma_t, alpha_s, sigma_s, budget, root)
   noisy = sigma_t > 0.0
   a = xp.where(noisy, xp.exp(-budget) * sigma_s / xp.where(noisy, sigma_t, 1.0), 0.0)
-  return a, alpha_s - a * alpha_t, sigma_s * xp.sqrt(-xp.expm1(-2.0 * budget))
+  return a, alpha_s - a * alpha_t, sigma_s * amplitude(budget, root)
+
+
+def amplitude(budget, root=None):
+  """√(1 − e^{−2Λ}), the noise of STEP in units of σ′.
+
+  It rises as √(2Λ) and has no derivative in Λ at 0, but it has one in η, for √Λ = η √h. Where
+  `root` = √Λ is given, it is evaluated as √Λ √((1 − e^{−2Λ})/Λ), whose second factor is smooth.
+  """
+  xp = namespace(budget, root)
+  if root is None:
+    return xp.sqrt(-xp.expm1(-2.0 * budget))
+  small = budget < 1e-4
+  away = xp.where(small, 1.0, budget)
+  return root * xp.sqrt(xp.where(small, 2.0 - 2.0 * budget, -xp.expm1(-2.0 * away) / away))
 
 
 def namespace(*values):

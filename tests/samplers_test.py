@@ -301,6 +301,17 @@ def test_churn_acts_between_its_bounds_and_is_capped(x64):
                                (1.1 * rho * np.sqrt((1 + gamma) ** 2 - 1))[inside], rtol=1e-10)
 
 
+def test_churn_acts_in_the_last_step_too(x64):
+  """Karras et al. 2022, algorithm 2: x̂ at ρ̂ = (1 + γ)ρ, then D(x̂, ρ̂)."""
+  path = paths.ve()
+  nodes = levels.lay(samplers.karras(4)(path), path)
+  n = samplers.heun(20.0).plan(nodes, path)
+  gamma, rho = np.sqrt(2.0) - 1.0, 0.002
+  np.testing.assert_allclose(np.exp(-n.level.half_log_snr[-1, 0]), (1 + gamma) * rho, rtol=1e-12)
+  np.testing.assert_allclose(n.c[-1] / n.level.alpha[-1, 0], rho * np.sqrt((1 + gamma) ** 2 - 1))
+  np.testing.assert_allclose([n.a[-1, 0], n.b[-1, 0, 0]], [0.0, 1.0])
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_euler_maruyama_is_the_reverse_process_of_the_split(x64, path):
   """x′ = x + δ drift(x, t, s) + √δ diffusion(t) ξ of Table 4, inside the range."""
@@ -358,6 +369,39 @@ def test_stochasticity_may_be_traced(make):
   jitted = jax.jit(draw)
   np.testing.assert_allclose(np.stack([jitted(eta) for eta in etas]), expected, atol=1e-5)
   np.testing.assert_allclose(jax.vmap(draw)(jnp.array(etas)), expected, atol=1e-5)
+
+
+def test_the_derivative_in_stochasticity_at_0_is_the_one_sided_one(x64):
+  """√(1 − e^{−2Λ}) at Λ = η²h rises linearly in η: against (f(h) − f(0))/h, whose error is O(h)."""
+  path, denoise = paths.ve(), lambda x, t: 0.2 * x / (0.2 + t**2)
+  makes = (samplers.ddim, samplers.euler_maruyama, lambda eta: samplers.multistep(2, eta),
+           lambda eta: samplers.unipc(2, eta), lambda eta: samplers.singlestep(2, eta),
+           lambda eta: samplers.multistep(2, eta, variable="alpha"))
+
+  def ends(eta):
+    return jnp.stack([samplers.sample(jax.random.key(0), denoise, path, shape=(3,),
+                                      method=make(eta), grid=samplers.karras(4)).sum()
+                      for make in makes])
+
+  both = jax.jit(lambda eta: (ends(eta), jax.jacrev(ends)(eta)))
+  (at_0, slope), (near, _) = both(0.0), both(1e-6)
+  np.testing.assert_allclose(slope, (near - at_0) / 1e-6, rtol=1e-4)
+  assert np.abs(slope).min() > 1e-2
+  # Also where an infinite step, which has no derivative, is beside the others.
+  flow = jax.jit(jax.grad(lambda eta: samplers.sample(
+      jax.random.key(0), denoise, paths.rectified_flow(), shape=(3,),
+      method=samplers.unipc(2, eta), grid=samplers.uniform_time(4)).sum()))
+  assert np.isfinite(flow(0.0))
+
+
+def test_a_jump_of_the_stochasticity_is_integrated(x64):
+  """Λ of a window of η is η² times what it covers of each step; steps outside have none."""
+  path = paths.ve()
+  nodes = levels.lay(samplers.karras(5)(path), path)
+  eta = lambda ell: jnp.where((ell > -1.3) & (ell < 2.1), 1.5, 0.0)
+  low, high = nodes.half_log_snr[:-2], nodes.half_log_snr[1:-1]
+  covered = np.maximum(np.minimum(high, 2.1) - np.maximum(low, -1.3), 0.0)
+  np.testing.assert_allclose(levels.budgets(nodes, eta, path)[:-1], 2.25 * covered, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", [ALL_LINEAR, *HEUN.values()], ids=["linear", *HEUN])

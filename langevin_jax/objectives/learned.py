@@ -89,7 +89,7 @@ def by_error(state: Histogram, *, floor: float = 0.1) -> Density:
   bins = len(state.mass)
   seen = state.mass > 0.0
   root = jnp.sqrt(jnp.where(seen, state.squares / jnp.where(seen, state.mass, 1.0), 0.0))
-  mean = jnp.sum(root) / jnp.maximum(jnp.sum(seen), 1)
+  mean = jnp.sum(root) / jnp.maximum(jnp.sum(seen.astype(root.dtype)), 1.0)
   root = jnp.where(seen, root, mean)
   total = jnp.sum(root)
   # Errors of exactly zero everywhere say as little as none.
@@ -101,7 +101,7 @@ def by_error(state: Histogram, *, floor: float = 0.1) -> Density:
   def quantile(u):
     i = jnp.clip(jnp.searchsorted(below, u, side="right") - 1, 0, bins - 1)
     inside = jnp.clip((u - below[i]) / (below[i + 1] - below[i]), 0.0, 1.0)
-    return state.low + state.width / bins * (i + inside)
+    return state.low + state.width / bins * (i.astype(inside.dtype) + inside)
 
   def density(ell):
     i = _bin(state, ell)

@@ -183,13 +183,55 @@ def budgets(levels: Level, stochasticity: splitting.Stochasticity, path: Path) -
   return np.where(infinite, np.where(squared > 0.0, np.inf, 0.0), integral)
 
 
+def roots(levels: Level, stochasticity: splitting.Stochasticity) -> Any:
+  """√Λ = η √h of each step where η is traced, else None: `splitting.amplitude` says what for.
+
+  An infinite step jumps from no noise at η = 0 to all of it: its derivative is taken as 0.
+  """
+  if not isinstance(stochasticity, jax.Array):
+    return None
+  h = np.diff(levels.half_log_snr)
+  jump = jax.lax.stop_gradient(stochasticity)
+  root = lambda eta: eta * jnp.asarray(np.sqrt(np.clip(h, 0.0, 1e30)), float)
+  return jnp.where(np.isfinite(h), root(stochasticity), root(jump))
+
+
+_BISECTIONS = 40  # a jump of η is found to 2^−40 of its step
+
+
 def square_integral(
     stochasticity: splitting.Stochasticity, low: np.ndarray, high: np.ndarray, path: Path
 ) -> tuple[np.ndarray, np.ndarray]:
-  """η² near `low`, and ∫η² dℓ from low to high by 16-point Gauss–Legendre; arrays of one shape."""
+  """η² near `low`, and ∫η² dℓ from low to high; arrays of one shape.
+
+  By 16-point Gauss–Legendre, and where the two halves of an interval contradict the whole by more
+  than 1e-6 of the greatest integral, as at a jump of η, by bisection of what still does.
+  """
   eta = splitting.checked(stochasticity, path)
   nodes, weights = np.polynomial.legendre.leggauss(16)
-  middle, half = 0.5 * (low + high), 0.5 * (high - low)
-  squared = on_host(jax.vmap(jax.vmap(lambda ell: jnp.asarray(eta(ell), float) ** 2)),
-                    middle[:, None] + half[:, None] * nodes)
-  return squared[:, 0], half * (squared @ weights)
+  square = jax.vmap(jax.vmap(lambda ell: jnp.asarray(eta(ell), float) ** 2))
+  n = len(low)
+
+  def rule(low, high):
+    middle, half = 0.5 * (low + high), 0.5 * (high - low)
+    squared = on_host(square, middle[:, None] + half[:, None] * nodes)
+    return squared[:, 0], half * (squared @ weights)
+
+  squared, total = rule(low, high)
+  total, whole, owner = total.copy(), total, np.arange(n)
+  tolerance = 1e-6 * np.max(total, initial=0.0)
+  for _ in range(_BISECTIONS):
+    middle = 0.5 * (low + high)
+    # Blocks of n intervals, so that one compiled rule serves all.
+    fill = lambda v: np.append(v, np.zeros(-len(v) % n))
+    halves = [np.concatenate([rule(*ends)[1] for ends in zip(
+        *(np.split(fill(v), len(fill(v)) // n) for v in (a, b)), strict=True)])[:len(owner)]
+              for a, b in ((low, middle), (middle, high))]
+    left, right = halves
+    off = np.abs(left + right - whole) > tolerance
+    if not off.any():
+      break
+    np.add.at(total, owner[off], (left + right - whole)[off])
+    low, high = np.append(low[off], middle[off]), np.append(middle[off], high[off])
+    whole, owner = np.append(left[off], right[off]), np.tile(owner[off], 2)
+  return squared, total

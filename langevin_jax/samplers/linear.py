@@ -32,6 +32,7 @@ from langevin_jax.samplers.levels import (
   memoised,
   numbers,
   pick,
+  roots,
 )
 
 
@@ -128,7 +129,7 @@ def _exponential(
 
   def plan(levels: Level, path: Path) -> Numbers:
     steps(levels, order, f"{name}(order={order})")
-    budget = budgets(levels, stochasticity, path)
+    budget, root = budgets(levels, stochasticity, path), roots(levels, stochasticity)
     here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
     h = np.diff(levels.half_log_snr)
     finite = np.isfinite(h)
@@ -141,8 +142,8 @@ def _exponential(
     fixable = np.append(False, (finite | (inside & (prediction == "velocity")))[:-1])
     fixed = (age == 1 if first_alone else age > 0) & fixable
 
-    def make(xp, here, after, budget):
-      a, b, c = splitting.weights(here.alpha, here.sigma, after.alpha, after.sigma, budget)
+    def make(xp, here, after, budget, root):
+      a, b, c = splitting.weights(here.alpha, here.sigma, after.alpha, after.sigma, budget, root)
       if order == 1 and not corrector and prediction == "x0":
         return a, b[:, None], c, None
       count, h = max(order, corrector), after.half_log_snr - here.half_log_snr
@@ -168,7 +169,7 @@ def _exponential(
       fix = size(here)[:, None] * corrector_weights(moments, width, clock, clock, age, corrector)
       return a, rows, c, xp.where(fixed[:, None], fix, 0.0)
 
-    a, b, c, fix = numbers(make, here, after, budget)
+    a, b, c, fix = numbers(make, here, after, budget, root)
     slope = {}
     if prediction != "x0":
       # ε = (x − αD)/σ, and less D the velocity.
@@ -198,12 +199,14 @@ def lagrange(moments, width, clock, known, most: int, newest=None) -> Any:
   the values of the clock at this step and the ones before, and `newest` first where it is given.
   """
   xp = splitting.namespace(width, clock)
-  safe = xp.where(xp.isfinite(width) & (width != 0.0), width, 1.0)
+  valid = xp.isfinite(width) & (width != 0.0)
+  safe = xp.where(valid, width, 1.0)
   lags = range(most if newest is None else most - 1)
   # Where there is no such node any other number does: it is not used.
-  nodes = [xp.where(known > j, (xp.roll(clock, j) - clock) / safe, -1.0 - j) if j else
+  older = known if newest is None else known - 1
+  nodes = [xp.where(older > j, (xp.roll(clock, j) - clock) / safe, -1.0 - j) if j else
            xp.zeros_like(clock) for j in lags]
-  nodes = nodes if newest is None else [(newest - clock) / safe, *nodes]
+  nodes = nodes if newest is None else [xp.where(valid, (newest - clock) / safe, 1.0), *nodes]
   rows = xp.zeros((len(clock), most), clock.dtype)
   for count in range(1, most + 1):
     row = exponential.weights(moments, nodes[:count])

@@ -22,6 +22,7 @@ from langevin_jax.samplers.levels import (
     memoised,
     numbers,
     pick,
+    roots,
 )
 from langevin_jax.samplers.linear import (
     Numbers,
@@ -58,8 +59,8 @@ def euler_maruyama(stochasticity: splitting.Stochasticity = 1.0) -> Method:
     here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
     finite = np.isfinite(np.diff(levels.half_log_snr))
 
-    def make(xp, here, after, budget, eta, delta, alpha_dot, sigma_dot, sigma, g):
-      exact = splitting.weights(here.alpha, here.sigma, after.alpha, after.sigma, budget)
+    def make(xp, here, after, budget, root, eta, delta, alpha_dot, sigma_dot, sigma, g):
+      exact = splitting.weights(here.alpha, here.sigma, after.alpha, after.sigma, budget, root)
       per_eps = -delta * (sigma_dot + 0.5 * eta**2 * g**2 / sigma)
       shrink = here.scale / after.scale
       own = (shrink * (1.0 + per_eps / sigma),
@@ -67,8 +68,8 @@ def euler_maruyama(stochasticity: splitting.Stochasticity = 1.0) -> Method:
              eta * g * xp.sqrt(delta) / after.scale)
       return tuple(xp.where(finite, o, e) for o, e in zip(own, exact, strict=True))
 
-    a, b, c = numbers(make, here, after, budgets(levels, stochasticity, path), eta, delta,
-                      alpha_dot, sigma_dot, sigma, g)
+    a, b, c = numbers(make, here, after, budgets(levels, stochasticity, path),
+                      roots(levels, stochasticity), eta, delta, alpha_dot, sigma_dot, sigma, g)
     return Numbers(here, a, b[:, None], c)
 
   return method(plan, stochasticity)

@@ -30,6 +30,7 @@ from langevin_jax.samplers.levels import (
     moved,
     numbers,
     pick,
+    roots,
 )
 
 
@@ -62,7 +63,9 @@ def singlestep(order: int = 2, stochasticity: splitting.Stochasticity = 0.0) -> 
   nodes = (0.0, 0.5) if order == 2 else (0.0, 1.0 / 3.0, 2.0 / 3.0)[:order]
 
   def plan(levels: Level, path: Path) -> Stages:
-    hat, after, finite = _kicked(levels, budgets(levels, stochasticity, path), path)
+    finite = np.isfinite(np.diff(levels.half_log_snr))
+    budget, root = budgets(levels, stochasticity, path), roots(levels, stochasticity)
+    hat, after, amplitude = _kicked(levels, _where(finite, budget, 0.0), root, path)
     # The length of an infinite step is not used.
     w = _where(finite, after.half_log_snr - hat.half_log_snr, 1.0)
     inner = [moved(hat, node * w, path) for node in nodes[1:]]
@@ -80,7 +83,7 @@ def singlestep(order: int = 2, stochasticity: splitting.Stochasticity = 0.0) -> 
         b.append([target.alpha * row.get(i, xp.zeros_like(w)) for i in range(order)])
       return a, b
 
-    return _stages(levels, hat, inner, numbers(make, hat, after, inner, w), finite)
+    return _stages(levels, hat, inner, numbers(make, hat, after, inner, w), finite, amplitude)
 
   return _method(plan, order, stochasticity)
 
@@ -110,7 +113,8 @@ def heun(
     rho = np.exp(-levels.half_log_snr[:-1])
     inside = (rho >= churn_min) & (rho <= churn_max)
     gamma = np.where(inside, min(churn / len(rho), np.sqrt(2.0) - 1.0), 0.0)
-    hat, after, finite = _kicked(levels, np.log1p(gamma), path)
+    hat, after, amplitude = _kicked(levels, np.log1p(gamma), None, path)
+    finite = np.isfinite(np.diff(levels.half_log_snr))
     # y = s x is the state in the coordinates of the slope dy/dτ = p x + q D, in its clock τ.
     clocks = (lambda level: _in_time(level, path)) if own_time else _in_rho
     (tau, s, p, q), (tau_s, s_s, p_s, q_s) = (
@@ -121,7 +125,8 @@ def heun(
     last = ((s + 0.5 * delta * (p + p_s * a)) / s_s, 0.5 * delta * (q + p_s * b) / s_s,
             0.5 * delta * q_s / s_s)
     zero = np.zeros_like(a)
-    stages = _stages(levels, hat, [after], ([a, last[0]], [[b, zero], list(last[1:])]), finite)
+    stages = _stages(levels, hat, [after], ([a, last[0]], [[b, zero], list(last[1:])]), finite,
+                     amplitude)
     return stages._replace(c=noise_scale * stages.c)
 
   return _method(plan, 2, 0.0, noisy=churn > 0.0)
@@ -143,11 +148,27 @@ def _in_time(level: Level, path: Path) -> np.ndarray:
     return np.stack([level.t, level.scale, p, alpha_dot - p * level.alpha])
 
 
-def _kicked(levels: Level, budget, path: Path) -> tuple[Level, Level, np.ndarray]:
-  """Where the ODE part of each step begins, where it ends, and whether the step is finite."""
+def _kicked(levels: Level, budget, root, path: Path) -> tuple[Level, Level, Any]:
+  """Where the ODE part of each step begins, after the kernel, and ends; and that kernel's noise.
+
+  The noise is √(1 − e^{−2Λ}) with the Λ that the path has room for. From pure noise there is none.
+  """
   here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
-  finite = np.isfinite(np.diff(levels.half_log_snr))
-  return moved(here, _where(finite, -budget, 0.0), path), after, finite
+  finite = np.isfinite(here.half_log_snr)
+  if root is None:
+    hat = moved(here, np.where(finite, -budget, 0.0), path)
+    ells = (np.where(finite, level.half_log_snr, 0.0) for level in (here, hat))
+    return hat, after, splitting.amplitude(np.maximum(np.subtract(*ells), 0.0))
+  # Of a traced η nothing may meet an infinity: its derivative would be none.
+  ell = np.where(finite, here.half_log_snr, 0.0)
+  room = np.where(finite, ell - on_host(path.half_log_snr, path.t_max), 0.0)
+  room = jnp.asarray(np.maximum(room, 0.0), float)
+  hat = moved(here._replace(half_log_snr=ell), -jnp.minimum(budget, room), path)
+  hat = Level(*(jnp.where(finite, now, jnp.asarray(old, float))
+                for now, old in zip(hat, here, strict=True)))
+  whole = budget < room
+  return hat, after, splitting.amplitude(
+      jnp.where(whole, budget, room), jnp.where(whole, root, jnp.sqrt(room)))
 
 
 def _where(condition: np.ndarray, value: Any, other: float) -> Any:
@@ -155,16 +176,16 @@ def _where(condition: np.ndarray, value: Any, other: float) -> Any:
   return (jnp if isinstance(value, jax.Array) else np).where(condition, value, other)
 
 
-def _stages(levels: Level, hat: Level, inner: Sequence[Level], rows, finite) -> Stages:
+def _stages(levels: Level, hat: Level, inner: Sequence[Level], rows, finite, amplitude) -> Stages:
   """The table of a step from `hat` through `inner`; an infinite step is STEP by the first stage."""
   here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
   a, b = rows
   first_alone = np.arange(len(a)) == 0
 
-  def make(xp, here, after, hat, inner, a, b):
-    lost = hat.half_log_snr - here.half_log_snr
-    m = xp.where(finite, hat.alpha / xp.where(here.alpha > 0.0, here.alpha, 1.0), 1.0)
-    c = xp.where(finite, hat.sigma * xp.sqrt(-xp.expm1(2.0 * xp.minimum(lost, 0.0))), 0.0)
+  def make(xp, here, after, hat, inner, amplitude, a, b):
+    noisy = here.alpha > 0.0
+    m = xp.where(noisy, hat.alpha / xp.where(noisy, here.alpha, 1.0), 1.0)
+    c = hat.sigma * amplitude
     step_a, step_b, _ = splitting.weights(
         hat.alpha, hat.sigma, after.alpha, after.sigma, xp.zeros_like(hat.alpha))
     a, b = xp.stack(a, 1), xp.stack([xp.stack(row, 1) for row in b], 1)
@@ -175,7 +196,7 @@ def _stages(levels: Level, hat: Level, inner: Sequence[Level], rows, finite) -> 
                     for v, *others in zip(hat, *inner, strict=True)))
     return Stages(level, m, c, a, b, finite[:, None] | first_alone)
 
-  return numbers(make, here, after, hat, list(inner), a, b)
+  return numbers(make, here, after, hat, list(inner), amplitude, a, b)
 
 
 def _method(plan, stages: int, stochasticity, *, noisy: bool | None = None) -> Method:
