@@ -72,7 +72,7 @@ def frame_moments(
   That of x₀ is scaled by ρ at its end and damped by the noise: ∫ κ e^{−κ(ℓ₁ − ℓ)} dℓ, κ = w/h.
   A pure-noise start is a node unless `variable` is ℓ; so is the clean end.
   """
-  xp = splitting.namespace(kappa)
+  xp = splitting.namespace(here.half_log_snr)
   nodes, gauss = np.polynomial.legendre.leggauss(_QUADRATURE)
   u, gauss = 0.5 * (nodes + 1.0)[None], 0.5 * gauss[None]
   ell, ell_s = here.half_log_snr[:, None], after.half_log_snr[:, None]

@@ -9,6 +9,7 @@ only says, for a model that is a function of (xₜ, t), what t and xₜ are.
 """
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -194,6 +195,36 @@ def roots(levels: Level, stochasticity: splitting.Stochasticity) -> Any:
   jump = jax.lax.stop_gradient(stochasticity)
   root = lambda eta: eta * jnp.asarray(np.sqrt(np.clip(h, 0.0, 1e30)), float)
   return jnp.where(np.isfinite(h), root(stochasticity), root(jump))
+
+
+# Λ of a step up to which methods keep the law of a Gaussian within some per cent of their own at
+# η = 0; the table is in the README.
+RESOLVED = 1.0
+
+
+class UnresolvedNoise(UserWarning):
+  """A plan has steps whose noise Λ is beyond what its method resolves: the law will be off."""
+
+
+def spend(
+    levels: Level, stochasticity: splitting.Stochasticity, path: Path, largest: float
+) -> tuple[Any, Any]:
+  """Λ and √Λ (`budgets`, `roots`) of each step, no Λ of a finite step being above `largest`.
+
+  Every η(ℓ) has the same marginals, so that a step may take less noise than it was given.
+  """
+  budget, root = budgets(levels, stochasticity, path), roots(levels, stochasticity)
+  finite = np.isfinite(np.diff(levels.half_log_snr))
+  if root is not None:
+    over = finite & (budget > largest)
+    return jnp.where(over, largest, budget), jnp.where(over, np.sqrt(largest), root)
+  budget = np.where(finite, np.minimum(budget, largest), budget)
+  most = np.max(budget, where=finite, initial=0.0)
+  if most > RESOLVED:
+    warnings.warn(
+        f"a step has noise of budget {most:.2g}, and methods resolve about {RESOLVED:g}: take "
+        "more steps, less stochasticity, or largest_budget=0.5", UnresolvedNoise, stacklevel=2)
+  return budget, root
 
 
 _BISECTIONS = 40  # a jump of η is found to 2^−40 of its step

@@ -23,16 +23,16 @@ import numpy as np
 from langevin_jax import splitting
 from langevin_jax.paths import Path
 from langevin_jax.samplers import exponential
+from langevin_jax.samplers.history import age_of, corrector_weights, lagrange, reach, settle
 from langevin_jax.samplers.levels import (
   Level,
   Method,
-  budgets,
   check_order,
   check_stochasticity,
   memoised,
   numbers,
   pick,
-  roots,
+  spend,
 )
 
 
@@ -70,6 +70,7 @@ def multistep(
     order: int = 2, stochasticity: splitting.Stochasticity = 0.0, *,
     prediction: exponential.Prediction = "x0",
     variable: exponential.Variable = "half_log_snr",
+    midpoint: bool = False, largest_budget: float = np.inf,
 ) -> Method:
   """Exponential multistep: DPM-Solver++(2M, 3M) at η = 0, SDE-DPM-Solver++ at any η (MATH §6).
 
@@ -93,8 +94,8 @@ def multistep(
     ValueError: order not 1, 2 or 3; η < 0; an unknown prediction or variable, or a prediction that
       does not take noise; a grid of fewer steps than the order.
   """
-  return _exponential("multistep", order, stochasticity, prediction, variable,
-                      corrector=2 if order == 3 else 0, first_alone=True)
+  return _exponential("multistep", order, stochasticity, prediction, variable, midpoint,
+                      largest_budget, corrector=order - 1 if order > 2 else 0, starts=order - 2)
 
 
 @memoised
@@ -102,6 +103,7 @@ def unipc(
     order: int = 2, stochasticity: splitting.Stochasticity = 0.0, *,
     prediction: exponential.Prediction = "x0",
     variable: exponential.Variable = "half_log_snr",
+    midpoint: bool = False, largest_budget: float = np.inf,
 ) -> Method:
   """Predictor of `order`, corrector of order + 1, at one call per step (Zhao et al. 2023, UniPC).
 
@@ -109,16 +111,19 @@ def unipc(
   converge with order 2, 3 and (the first step being what it is) 3. With η > 0, predictor and
   corrector share the noise (Xue et al. 2023, SA-Solver). Options and errors are `multistep`'s.
   """
-  return _exponential("unipc", order, stochasticity, prediction, variable, corrector=order + 1)
+  return _exponential("unipc", order, stochasticity, prediction, variable, midpoint,
+                      largest_budget, corrector=order + 1)
 
 
 def _exponential(
-    name: str, order: int, stochasticity, prediction, variable, *, corrector: int,
-    first_alone: bool = False,
+    name: str, order: int, stochasticity, prediction, variable, midpoint, largest_budget, *,
+    corrector: int, starts: float = np.inf,
 ) -> Method:
-  """The predictor of `order`; `corrector` nodes correct it, or the first step alone."""
-  check_order(order)
+  """The predictor of `order`; `corrector` nodes correct it, or the first `starts` steps alone."""
+  check_order(order, 4 if name == "multistep" else 3)
   check_stochasticity(stochasticity)
+  if not largest_budget > 0.0:
+    raise ValueError(f"largest_budget must be positive, got {largest_budget}")
   for field, value, known in (("prediction", prediction, get_args(exponential.Prediction)),
                               ("variable", variable, get_args(exponential.Variable))):
     if value not in known:
@@ -126,48 +131,78 @@ def _exponential(
   if prediction != "x0" and not splitting.is_zero(stochasticity):
     raise ValueError(f"stochasticity needs prediction 'x0', got {prediction!r}")
   through = variable != "half_log_snr"  # … the infinite steps
+  rule = {"midpoint": midpoint}
 
   def plan(levels: Level, path: Path) -> Numbers:
     steps(levels, order, f"{name}(order={order})")
-    budget, root = budgets(levels, stochasticity, path), roots(levels, stochasticity)
+    budget, root = spend(levels, stochasticity, path, largest_budget)
     here, after = pick(levels, slice(-1)), pick(levels, slice(1, None))
     h = np.diff(levels.half_log_snr)
     finite = np.isfinite(h)
     noise, clean = ~finite & (here.alpha == 0.0), ~finite & (here.alpha > 0.0)
     # Steps taken in the prediction's own frame; others are STEP, and remember D.
     inside = finite | (through & (clean | (noise & (prediction != "eps"))))
-    age = age_of(inside & (h > 0.0))
-    known = np.where(inside, np.minimum(age + 1, order), 1)
     # The frame of x₀ has no end at pure noise: its first step from there is STEP as well.
     fixable = np.append(False, (finite | (inside & (prediction == "velocity")))[:-1])
-    fixed = (age == 1 if first_alone else age > 0) & fixable
+
+    def clocks(xp, budget):
+      """Where each step begins and how long it is, in what the polynomial is one in."""
+      if through:
+        clock, end = (exponential.value(variable, level.half_log_snr) for level in (here, after))
+        return end - clock, clock
+      if prediction == "x0":
+        # The clock u = ℓ + Λ; infinite steps are of no length in it, for nothing reaches across.
+        width = xp.where(finite, h + budget, xp.inf)
+        return width, xp.cumsum(xp.where(finite, width, 0.0)) - xp.where(finite, width, 0.0)
+      return h, here.half_log_snr
+
+    size = {"x0": lambda level: level.alpha, "eps": lambda level: level.alpha,
+            "velocity": lambda level: level.alpha + level.sigma}[prediction]
+    count = max(order, corrector)
+
+    def frame(xp, budget):
+      """The moments, width and clock of each step, in the prediction's frame."""
+      width, clock = clocks(xp, budget)
+      if prediction == "x0" and not through:
+        return exponential.moments(width, count), width, clock
+      kappa = xp.where(finite, 1.0 + budget / xp.asarray(h), 1.0)
+      return (exponential.frame_moments(prediction, variable, here, after, kappa, count),
+              width, clock)
+
+    age = age_of(inside & (h > 0.0))
+    with np.errstate(all="ignore"):
+      width, clock = clocks(np, budget if isinstance(budget, np.ndarray) else 0.0)
+      able = reach(width, clock, age, count)
+    known = np.where(inside, np.minimum(able, order), 1)
+    fixed = np.where(((age > 0) & (age <= starts)) & fixable,
+                     np.minimum(1 + np.append(1, able[:-1]), corrector), 0)
+    if prediction != "x0":
+      with np.errstate(all="ignore"):
+        moments, width, clock = frame(np, budget)
+        rows = [lagrange(moments, width, clock, np.minimum(known, k), order, **rule)
+                for k in range(1, order + 1)]
+        fixes = [corrector_weights(moments, width, clock, clock, np.minimum(fixed, k), k, **rule)
+                 for k in range(1, corrector + 1)]
+        noise_after = after.sigma / size(after)
+      known, fixed = settle(rows, fixes, known, fixed, np.ones(len(h)), noise_after)
+      # x − σε is D, and better said so where ρ is great: the same but for rounding.
+      inside = inside & ~(clean & (known == 1) & (fixed == 0) & (here.sigma > here.alpha))
 
     def make(xp, here, after, budget, root):
       a, b, c = splitting.weights(here.alpha, here.sigma, after.alpha, after.sigma, budget, root)
       if order == 1 and not corrector and prediction == "x0":
         return a, b[:, None], c, None
-      count, h = max(order, corrector), after.half_log_snr - here.half_log_snr
-      if prediction == "x0" and not through:
-        # The clock u = ℓ + Λ; infinite steps are of no length in it, for nothing reaches across.
-        width = xp.where(finite, h + budget, xp.inf)
-        clock = xp.cumsum(xp.where(finite, width, 0.0)) - xp.where(finite, width, 0.0)
-        moments = exponential.moments(width, count)
-      else:
-        kappa = xp.where(finite, 1.0 + budget / h, 1.0)
-        moments = exponential.frame_moments(prediction, variable, here, after, kappa, count)
-        clock, end = (exponential.value(variable, level.half_log_snr) for level in (here, after))
-        width = end - clock
-      size = {"x0": lambda level: level.alpha, "eps": lambda level: level.alpha,
-              "velocity": lambda level: level.alpha + level.sigma}[prediction]
+      moments, width, clock = frame(xp, budget)
       if prediction != "x0":
         a = xp.where(inside, size(after) / size(here), a)
-      rows = size(after)[:, None] * lagrange(moments, width, clock, known, order)
+      rows = size(after)[:, None] * lagrange(moments, width, clock, known, order, **rule)
       alone = xp.where(np.arange(order) == 0, b[:, None], 0.0)
       rows = xp.where((inside & (finite | (age > 0) | (prediction != "x0")))[:, None], rows, alone)
       if not corrector:
         return a, rows, c, None
-      fix = size(here)[:, None] * corrector_weights(moments, width, clock, clock, age, corrector)
-      return a, rows, c, xp.where(fixed[:, None], fix, 0.0)
+      fix = size(here)[:, None] * corrector_weights(
+          moments, width, clock, clock, fixed, corrector, **rule)
+      return a, rows, c, xp.where((fixed > 0)[:, None], fix, 0.0)
 
     a, b, c, fix = numbers(make, here, after, budget, root)
     slope = {}
@@ -175,51 +210,13 @@ def _exponential(
       # ε = (x − αD)/σ, and less D the velocity.
       q = -here.alpha / here.sigma - (prediction == "velocity")
       slope = {"p": np.where(inside, 1.0 / here.sigma, 0.0), "q": np.where(inside, q, 1.0)}
-    return Numbers(here, a, b, c, fix=fix, fixed=fixed if corrector else None, **slope)
+    return Numbers(here, a, b, c, fix=fix, fixed=fixed > 0 if corrector else None, **slope)
 
   made = method(plan, stochasticity, history=max(order, corrector) - 1, corrects=corrector > 0)
   # Where inpainting moves the state, differences of D are its pull; those of ε and the velocity,
   # which hold the state as well, are not.
   misled = prediction == "x0" and (order > 1 or corrector)
   return made._replace(without_history=ddim(stochasticity)) if misled else made
-
-
-def age_of(valid: np.ndarray) -> np.ndarray:
-  """How many steps in a row before each one are valid: as many old slopes as it may look at."""
-  age = np.zeros(len(valid), int)
-  for i in range(1, len(valid)):
-    age[i] = age[i - 1] + 1 if valid[i - 1] else 0
-  return age
-
-
-def lagrange(moments, width, clock, known, most: int, newest=None) -> Any:
-  """Weights (n, most) of slopes, from the newest on, through the last `known` of which a step goes.
-
-  Step i starts at clock[i] and is width[i] long; `moments` are those of its kernel. Its nodes are
-  the values of the clock at this step and the ones before, and `newest` first where it is given.
-  """
-  xp = splitting.namespace(width, clock)
-  valid = xp.isfinite(width) & (width != 0.0)
-  safe = xp.where(valid, width, 1.0)
-  lags = range(most if newest is None else most - 1)
-  # Where there is no such node any other number does: it is not used.
-  older = known if newest is None else known - 1
-  nodes = [xp.where(older > j, (xp.roll(clock, j) - clock) / safe, -1.0 - j) if j else
-           xp.zeros_like(clock) for j in lags]
-  nodes = nodes if newest is None else [xp.where(valid, (newest - clock) / safe, 1.0), *nodes]
-  rows = xp.zeros((len(clock), most), clock.dtype)
-  for count in range(1, most + 1):
-    row = exponential.weights(moments, nodes[:count])
-    row = xp.stack([*row, *[xp.zeros_like(clock)] * (most - count)], axis=1)
-    rows = xp.where((known == count)[:, None], row, rows)
-  return rows
-
-
-def corrector_weights(moments, width, clock, newest, age, most: int) -> Any:
-  """Weights (n, most) that do the step before again, through the point `newest` it led to."""
-  roll = splitting.namespace(width, clock).roll
-  return lagrange([roll(m, 1) for m in moments], roll(width, 1), roll(clock, 1),
-                   np.minimum(age + 1, most), most, newest=newest)
 
 
 def steps(levels: Level, order: int, name: str) -> int:

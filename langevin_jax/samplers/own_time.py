@@ -13,6 +13,7 @@ import numpy as np
 
 from langevin_jax import splitting
 from langevin_jax.paths import Path, on_host
+from langevin_jax.samplers.history import age_of, corrector_weights, lagrange, reach
 from langevin_jax.samplers.levels import (
     Level,
     Method,
@@ -24,14 +25,7 @@ from langevin_jax.samplers.levels import (
     pick,
     roots,
 )
-from langevin_jax.samplers.linear import (
-    Numbers,
-    age_of,
-    corrector_weights,
-    lagrange,
-    method,
-    steps,
-)
+from langevin_jax.samplers.linear import Numbers, method, steps
 
 
 @memoised
@@ -89,9 +83,10 @@ def adams_bashforth(order: int = 2) -> Method:
   On rectified flow these are the multistep methods of flow matching; order 1 is Euler's.
 
   Raises:
-    ValueError: order not 1, 2 or 3; a grid of fewer steps than the order.
+    ValueError: order not 1, 2, 3 or 4; a grid of fewer steps than the order.
   """
-  check_order(order)
+  check_order(order, 4)
+  corrector = order - 1 if order > 2 else 0
 
   def plan(levels: Level, path: Path) -> Numbers:
     steps(levels, order, f"adams_bashforth(order={order})")
@@ -104,11 +99,14 @@ def adams_bashforth(order: int = 2) -> Method:
     own = finite | ((np.arange(len(delta)) == 0) & np.isfinite(p) & np.isfinite(q) & (delta != 0.0))
     # A point's velocity is constant along a straight path, and history closes its last step too.
     straight = np.ptp(alpha_dot) < 1e-9 and np.ptp(sigma_dot) < 1e-9
-    own = (own | straight) & np.isfinite(delta)
+    # Where σ is great at that last step, x − σε rounds what D says at once.
+    own = (own | (straight & (here.sigma * here.scale < 100.0))) & np.isfinite(delta)
     p, q = np.where(own, p, 0.0), np.where(own, q, 1.0)
     age = age_of(own & (delta != 0.0))
-    known = np.where(own, np.minimum(age + 1, order), 1)
-    fixed = (age == 1) & (order == 3)
+    able = reach(delta, levels.t[:-1], age, order)
+    known = np.where(own, able, 1)
+    fixed = np.where((age > 0) & (age <= order - 2),
+                     np.minimum(1 + np.append(1, able[:-1]), corrector), 0)
 
     def make(xp, here, after, delta, time):
       moments = [delta / (j + 1) for j in range(order)]
@@ -117,13 +115,15 @@ def adams_bashforth(order: int = 2) -> Method:
           here.alpha, here.sigma, after.alpha, after.sigma, xp.zeros_like(delta))
       alone = xp.where(np.arange(order) == 0, b[:, None], 0.0)
       return (xp.where(own, here.scale / after.scale, a), xp.where(own[:, None], rows, alone),
-              corrector_weights(moments, delta, time, time, age, 2) / here.scale[:, None])
+              corrector_weights(moments, delta, time, time, fixed, corrector)
+              / here.scale[:, None] if corrector else None)
 
     a, b, fix = numbers(make, here, after, delta, here.t)
-    fix = {"fix": np.where(fixed[:, None], fix, 0.0), "fixed": fixed} if order == 3 else {}
+    due = fixed > 0
+    fix = {"fix": np.where(due[:, None], fix, 0.0), "fixed": due} if corrector else {}
     return Numbers(here, a, b, np.zeros(len(a)), p=p, q=q, **fix)
 
-  return method(plan, 0.0, history=order - 1, corrects=order == 3)
+  return method(plan, 0.0, history=order - 1, corrects=corrector > 0)
 
 
 def _derivatives(levels: Level, path: Path) -> Sequence[np.ndarray]:
