@@ -14,7 +14,7 @@ from langevin_jax.samplers.grids import (
     uniform_time,
     within,
 )
-from langevin_jax.samplers.levels import Level, Method
+from langevin_jax.samplers.levels import Level, Method, UnresolvedNoise
 from langevin_jax.samplers.linear import ddim, multistep, unipc
 from langevin_jax.samplers.noise import brownian
 from langevin_jax.samplers.optimised import optimised
@@ -23,8 +23,8 @@ from langevin_jax.samplers.sampling import Trajectory, encode, sample, trajector
 from langevin_jax.samplers.staged import heun, singlestep
 
 __all__ = [
-    "Corrector", "Grid", "Level", "Method", "Trajectory", "adams_bashforth", "adaptive",
-    "annealed_langevin", "brownian", "correctors", "cosine", "ddim", "encode", "euler",
+    "Corrector", "Grid", "Level", "Method", "Trajectory", "UnresolvedNoise", "adams_bashforth",
+    "adaptive", "annealed_langevin", "brownian", "correctors", "cosine", "ddim", "encode", "euler",
     "euler_maruyama", "explicit", "heun",
     "karras", "multistep", "optimised", "predictor_corrector", "sample", "shifted", "singlestep",
     "trajectory", "uniform_half_log_snr", "uniform_time", "unipc", "within",

@@ -24,7 +24,7 @@ constant, and differ in what else they are good at.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import numpy as np
@@ -38,6 +38,16 @@ Variable = Literal["half_log_snr", "alpha", "angle"]
 
 _QUADRATURE = 32  # points of Gauss–Legendre where the moments have no closed form
 _SERIES_TERMS = 24  # of Σ (−w)^m/(m + j + 1)! at w < 2, to float64
+
+
+def check_options(prediction: str, variable: str, largest_budget: float) -> None:
+  """Raises ValueError for a name that is none, or a budget that is not positive."""
+  for field, value, known in (("prediction", prediction, get_args(Prediction)),
+                              ("variable", variable, get_args(Variable))):
+    if value not in known:
+      raise ValueError(f"{field} must be one of {', '.join(known)}, got {value!r}")
+  if not largest_budget > 0.0:
+    raise ValueError(f"largest_budget must be positive, got {largest_budget}")
 
 
 def moments(w: Array, count: int) -> list[Array]:

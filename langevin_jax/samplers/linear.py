@@ -14,7 +14,7 @@ too, and constant for a point: then nothing diverges and nothing is biased eithe
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,23 +76,29 @@ def multistep(
 
   One call per step. The polynomial through the last `order` predictions is integrated exactly
   against the drift, the noise is exact (Lu et al. 2022, §5; Xue et al. 2023, eq. 14). Order 1 is
-  `ddim`. Order 3 starts with a corrected first step, without which it would be of order 2.
+  `ddim`. Order 3 starts with a corrected first step, without which it would be of order 2; order 4
+  with two, which leave it of order 3 with the constant of 4. A step looks at fewer slopes where
+  more would multiply rounding by more than some hundreds (samplers/history.py).
 
   Args:
-    order: 1, 2 or 3. stochasticity: η.
+    order: 1, 2, 3 or 4. stochasticity: η. With noise the differences of D hold that noise too, and
+      the law is too wide at few steps: `singlestep` has the table, and what to take instead.
     prediction: what is a polynomial: "x0", as in DPM-Solver++; "eps", as in DEIS (Zhang & Chen
       2023); "velocity", ε − x₀, as in Adams–Bashforth on rectified flow. The last two for η = 0.
     variable: in which it is one: ℓ, as published; "alpha", 1/√(1 + ρ²), in which D is linear along
       the flow of standard normal data; "angle", atan ρ. The last two also go through the infinite
       steps: from pure noise, and to the clean end, where x₀ is then extrapolated from the last
       values and not merely the last D.
+    midpoint: where there are two nodes, M₀/2 in the place of M₁: DPM-Solver++(2M) and its SDE as
+      published, and UniPC with B₂(h) = e^h − 1.
+    largest_budget: Λ of a step is at most this: every η(ℓ) has the same marginals.
 
   Which is best, experiments/benchmarks/solvers.py says: with few steps "velocity" in "angle" on the
   grid `shifted`, "eps" or "velocity" in ℓ on Karras et al.'s; with many, x₀ of order 3 as well.
 
   Raises:
-    ValueError: order not 1, 2 or 3; η < 0; an unknown prediction or variable, or a prediction that
-      does not take noise; a grid of fewer steps than the order.
+    ValueError: order not 1, 2, 3 or 4; η < 0; an unknown prediction or variable, or a prediction
+      that does not take noise; a grid of fewer steps than the order; largest_budget not positive.
   """
   return _exponential("multistep", order, stochasticity, prediction, variable, midpoint,
                       largest_budget, corrector=order - 1 if order > 2 else 0, starts=order - 2)
@@ -122,12 +128,7 @@ def _exponential(
   """The predictor of `order`; `corrector` nodes correct it, or the first `starts` steps alone."""
   check_order(order, 4 if name == "multistep" else 3)
   check_stochasticity(stochasticity)
-  if not largest_budget > 0.0:
-    raise ValueError(f"largest_budget must be positive, got {largest_budget}")
-  for field, value, known in (("prediction", prediction, get_args(exponential.Prediction)),
-                              ("variable", variable, get_args(exponential.Variable))):
-    if value not in known:
-      raise ValueError(f"{field} must be one of {', '.join(known)}, got {value!r}")
+  exponential.check_options(prediction, variable, largest_budget)
   if prediction != "x0" and not splitting.is_zero(stochasticity):
     raise ValueError(f"stochasticity needs prediction 'x0', got {prediction!r}")
   through = variable != "half_log_snr"  # … the infinite steps
