@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import tensorboardX
 
+import langevin_jax
 from experiments import config as config_lib
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
@@ -126,6 +127,7 @@ def manifest(
   now = {
       "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
       "commit": commit(),
+      "version": langevin_jax.__version__,
       "python": platform.python_version(),
       "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
       "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],

@@ -18,6 +18,8 @@ from langevin_jax import (
     training,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "guidance", "inpainting", "langevin", "likelihood", "mixtures", "networks", "objectives",
     "paths", "predictions", "samplers", "splitting", "training",
