@@ -156,13 +156,20 @@ def frechet(x: np.ndarray, y: np.ndarray) -> float:
     |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁^½ Σ₂ Σ₁^½)^½)   (Heusel et al. 2017)
 
   The last trace is the nuclear norm of Σ₁^½ Σ₂^½, which needs no root of a nearly singular product,
-  so n ≤ d is allowed. Biased upwards by O(d/n): compare at equal n only.
+  so n ≤ d is allowed. With Σ = AᵀA, A the centred vectors over √(n − 1), it is that of A₁ A₂ᵀ, too,
+  n₁ × n₂, which is taken where a set has fewer than d vectors. Biased upwards by O(d/n): compare at
+  equal n only.
 
   Raises:
     ValueError: as above, or fewer than 2 vectors.
   """
   x, y = _pair(x, y, at_least=2)
-  cross = np.linalg.norm(_covariance_root(x) @ _covariance_root(y), ord="nuc")
+  if min(len(x), len(y)) < x.shape[1]:
+    a, b = ((v - v.mean(0)) / np.sqrt(len(v) - 1) for v in (x, y))
+    product = a @ b.T
+  else:
+    product = _covariance_root(x) @ _covariance_root(y)
+  cross = np.linalg.norm(product, ord="nuc")
   spread = x.var(0, ddof=1).sum() + y.var(0, ddof=1).sum()
   return float(max(0.0, np.sum((x.mean(0) - y.mean(0)) ** 2) + spread - 2.0 * cross))
 
