@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+LEAST_SIDE = 8  # pixels of an image
 _EVALUATION_BATCH = 500
 _LABEL_SMOOTHING = 0.1
 
@@ -210,7 +211,8 @@ def _shifted(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
 def _images(images: np.ndarray, shape: tuple[int, int, int] | None) -> np.ndarray:
   """As float32, of `shape` if one is given, or a ValueError."""
   images = np.asarray(images)
-  if images.ndim != 4 or len(images) == 0 or min(images.shape[1:3]) < 8 or images.shape[3] < 1:
+  if (images.ndim != 4 or len(images) == 0 or min(images.shape[1:3]) < LEAST_SIDE
+      or images.shape[3] < 1):
     raise ValueError(f"images must be (n, h, w, c) with n ≥ 1, h and w ≥ 8, c ≥ 1, "
                      f"got shape {images.shape}")
   if shape is not None and images.shape[1:] != shape:

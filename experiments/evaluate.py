@@ -14,6 +14,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
+import langevin_jax
 from experiments import (
   averages,
   build,
@@ -52,6 +53,10 @@ _LIKELIHOOD_STEPS = flags.DEFINE_integer(
 
 # More examples than this cost minutes and change no digit that is printed.
 _LIMIT = 10_000
+# So many numbers of raw pixels are compared at most, and so many images by their covariances.
+_PIXELS, _ROOTS = 2**25, 2000
+# Examples in a set that is compared: three folds of two classes, and five neighbours.
+_LEAST = 6
 
 Row = tuple[str, float, float | None]
 
@@ -88,22 +93,23 @@ def judge(
   dataset = data.reduced(run.dataset)
   n = build.at_least(
       "num_samples", _NUM_SAMPLES.value or config.evaluation.num_samples
-      or len(dataset.train) + len(dataset.test), 20)
+      or max(20, len(dataset.train) + len(dataset.test)), 20)
+  check_sizes(dataset, run.config.data.name)
   seed = config.evaluation.seed
   labels = runs.data_labels(run, n, seed)
-  with progress.bar(n, 0, "sampling", shown=first) as bar:
-    x = reverse.draw(run, params, config.sampling, path, labels, seed=seed, progress=bar)
-  x = data.standardise(x, dataset.mean, dataset.scale)
   facts = {
       "step": int(state.step), "num_samples": n, "num_train": len(run.dataset.train),
       "num_held_out": len(run.dataset.test), "path": dataclasses.asdict(config.path),
-      "sampling": processes.resolved(config.sampling),
-      "ema": ema}
+      "sampling": processes.resolved(config.sampling), "ema": ema,
+      "commit": records.commit(), "version": langevin_jax.__version__}
   likely = []
   if settings is not None:
+    # Before the samples: what it refuses is refused before they are drawn.
     with progress.bar(likelihoods.work(run, settings), 0, "likelihood", shown=first) as bar:
       likely, facts["likelihood"] = likelihoods.rows(
           run, params, config.sampling, path, settings, bar)
+  with progress.bar(n, 0, "sampling", shown=first) as bar:
+    x = reverse.draw(run, params, config.sampling, path, labels, seed=seed, progress=bar)
   params = params if run.mesh.size == 1 else hosts.fetch(params)
   hosts.by_first(lambda: report(
       out, samples_rows(runs.alone(run), params, path, dataset, x, labels) + likely, facts))
@@ -113,15 +119,28 @@ def samples_rows(
     run: runs.Run, params, path: paths.Path, dataset: data.Dataset, x: np.ndarray,
     labels: np.ndarray,
 ) -> list[Row]:
-  """What samples in standard units are worth, by the kind of the data."""
+  """What samples in the user's units are worth, by the kind of the data."""
   print("judging", flush=True)
-  seed = run.config.evaluation.seed
+  seed, own = run.config.evaluation.seed, data.standardise(x, dataset.mean, dataset.scale)
+  dataset = data.judged(dataset)
+  x = data.standardise(x, dataset.mean, dataset.scale)
   rows = images(dataset, x, labels, seed) if dataset.kind == "image" else vectors(dataset, x, seed)
   if dataset.num_classes and dataset.kind != "image":
     rows += vector_agreement(dataset, x, labels)
   if run.config.data.name == "mixture2d":
-    rows += exact.rows(run, params, path, x)
+    rows += exact.rows(run, params, path, own)
   return rows
+
+
+def check_sizes(dataset: data.Dataset, name: str) -> None:
+  """Raises ValueError where there are too few real examples to compare samples with."""
+  train, test = len(dataset.train), len(dataset.test)
+  if dataset.kind == "image" and train + test < 2 * _LEAST:
+    raise ValueError(f"data.path: an evaluation compares halves of the real images and needs "
+                     f"{2 * _LEAST} of them; data.name={name!r} has {train + test}")
+  if dataset.kind != "image" and min(train, test) < _LEAST:
+    raise ValueError(f"data.holdout, or data.test_size: an evaluation needs {_LEAST} training and "
+                     f"{_LEAST} held-out examples; data.name={name!r} has {train} and {test}")
 
 
 def likelihood_settings(sampling: config_lib.Sampling) -> likelihoods.Settings | None:
@@ -161,32 +180,36 @@ def vectors(dataset: data.Dataset, x: np.ndarray, seed: int) -> list[Row]:
 def images(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray, seed: int) -> list[Row]:
   """Feature distances, C2ST, label agreement and distances to the nearest real images.
 
-  Features are those of a classifier trained on the real training set. FID and its like depend on
-  the sizes of the sets, so samples and the floor, the other half of the real data, are both
-  compared with one half of the real data at equal n. C2ST has all the real data to learn from.
+  Features are those of a classifier trained on the real training set, or, without labels, the raw
+  pixels, of as many images as 2²⁵ of them make. FID and its like depend on the sizes of the sets,
+  so samples and the floor, the other half of the real data, are both compared with one half of the
+  real data at equal n. C2ST has all the real data to learn from.
   """
   flat = lambda images: images.reshape(len(images), -1)
   real = np.concatenate([dataset.train, dataset.test])
+  limit = min(_LIMIT, max(_LEAST, _PIXELS // real[0].size))
   order = np.random.default_rng(seed).permutation(len(real))[:2 * _LIMIT]
   real = real[order]
   n = min(len(real) // 2, len(x))
   half, other = real[:n], real[len(real) // 2:][:n]
-  model, features = None, flat
-  if dataset.num_classes:
+  model = None
+  if dataset.num_classes > 1 and min(real.shape[1:3]) >= classifier.LEAST_SIDE:
     model = classifier.train(
         dataset.train, dataset.train_labels, num_classes=dataset.num_classes, seed=seed)
     features = lambda images: classifier.features(model, images)
-  rows = feature_rows(features(half), features(x[:n]), features(other), seed)
-  compared = min(len(x), len(real), _LIMIT)
-  rows.append((f"C2ST accuracy, pixels (n = {compared} each; floor: {n} each)",
+    rows = feature_rows(features(half), features(x[:n]), features(other), seed)
+  else:
+    rows = feature_rows(*(flat(a[:limit]) for a in (half, x[:n], other)), seed, pixels=True)
+  compared = min(len(x), len(real), limit)
+  rows.append((f"C2ST accuracy, pixels (n = {compared} each; floor: {min(n, limit)} each)",
                distances.c2st(flat(real[:compared]), flat(x[:compared]), seed=seed),
-               distances.c2st(flat(half), flat(other), seed=seed)))
+               distances.c2st(flat(half[:limit]), flat(other[:limit]), seed=seed)))
   if model is not None:
     rows.append((f"label agreement (n = {len(x)}; floor: held-out, n = {len(dataset.test)})",
                  classifier.label_agreement(model, x, labels),
                  classifier.label_agreement(model, dataset.test, dataset.test_labels)))
   near = distances.nearest_distances(
-      *(flat(a[:_LIMIT]) for a in (x, dataset.train, dataset.test)), seed=seed)
+      *(flat(a[:limit]) for a in (x, dataset.train, dataset.test)), seed=seed)
   return [
       *rows,
       ("distance to the nearest training image, median (floor: from held-out)",
@@ -195,21 +218,27 @@ def images(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray, seed: int) 
        near["samples to part of train"], near["samples to held-out"])]
 
 
-def feature_rows(half, fake, other_half, seed: int) -> list[Row]:
-  """FID, KID, precision, recall, density and coverage on features, against one half."""
+def feature_rows(half, fake, other_half, seed: int, *, pixels: bool = False) -> list[Row]:
+  """FID, KID, precision, recall, density and coverage on features, against one half.
+
+  Of raw pixels they have names of their own: `fd_pixels` is the Fréchet distance of Gaussian fits
+  to the pixels, which no paper calls FID.
+  """
   value, floor = distances.prdc(half, fake), distances.prdc(half, other_half)
+  n = len(half) if min(half.shape) <= _ROOTS else _ROOTS
+  frechet = lambda other: distances.frechet(half[:n], other[:n])
+  fid, kid, of = ("fd_pixels", "kd_pixels", ", pixels") if pixels else ("FID", "KID", "")
   return [
-      (f"FID (n = {len(half)} each)", distances.frechet(half, fake),
-       distances.frechet(half, other_half)),
-      ("KID", distances.kid(half, fake, seed=seed), distances.kid(half, other_half, seed=seed)),
-      *((name, value[name], floor[name]) for name in value)]
+      (f"{fid} (n = {n} each)", frechet(fake), frechet(other_half)),
+      (kid, distances.kid(half, fake, seed=seed), distances.kid(half, other_half, seed=seed)),
+      *((name + of, value[name], floor[name]) for name in value)]
 
 
 def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> list[Row]:
   """How often a nearest-neighbour classifier of real data agrees with a sample's label."""
   import sklearn.neighbors  # a second of import that only this needs
   flat = lambda a: a.reshape(len(a), -1)
-  model = sklearn.neighbors.KNeighborsClassifier(15).fit(
+  model = sklearn.neighbors.KNeighborsClassifier(min(15, len(dataset.train))).fit(
       flat(dataset.train), dataset.train_labels)
   return [(f"label agreement (n = {len(x)}; floor: held-out)",
            float(model.score(flat(x), labels)),
