@@ -47,23 +47,21 @@ def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np
   """Samples beside real data, both in the user's units; images by class, points as densities."""
   real = data.restore(dataset, data.taken(dataset.test))
   if dataset.kind == "image":
-    columns = 8
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 6))
-    # Samples without a label are in no row of a class.
-    by_class = 0 < dataset.num_classes <= 12 and np.all(labels < dataset.num_classes)
-    rows = dataset.num_classes if by_class else 8
-    for axes, images, classes, title in (
-        (left, x, labels, "samples"), (right, real, dataset.test_labels[:len(real)], "real")):
-      if by_class:
-        index = [np.flatnonzero(classes == row)[:columns] for row in range(rows)]
-      else:
-        index = np.array_split(np.arange(min(rows * columns, len(images))), rows)
-      _tile(axes, [images[i] for i in index], columns, dataset.value_range)
+    figure, panels = plt.subplots(1, 2, figsize=(10, 6))
+    given = sorted(set(labels.tolist()))
+    # Samples without a label are of no class.
+    rows_fit = len(given) == 1 or dataset.num_classes <= 12
+    classes = given if given[-1] < dataset.num_classes and rows_fit else []
+    for axes, images, own, title in (
+        (panels[0], x, labels, "samples"),
+        (panels[1], real, dataset.test_labels[:len(real)], "real")):
+      rows = layout(own, classes, len(images))
+      _tile(axes, [images[row] for row in rows], max(1, *map(len, rows)), dataset.value_range)
       axes.set_title(title)
     return _save(figure, file)
   if dataset.kind != "vector" or x.shape[1] < 2:
     return None
-  project = _plane(real)
+  project = _plane(dataset, real)
   real, x = project(real), project(x)
   low, high = np.quantile(real, [0.001, 0.999], axis=0)
   margin = 0.15 * (high - low)
@@ -71,8 +69,20 @@ def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np
   figure, panels = plt.subplots(1, 2, figsize=(9, 4.5), sharex=True, sharey=True)
   for axes, points, title in zip(panels, (x, real), ("samples", "real"), strict=True):
     axes.hist2d(*points.T, bins=100, range=limits, cmap="magma")
-    axes.set(title=title, aspect="equal")
+    axes.set(title=title, aspect=_aspect(dataset))
   return _save(figure, file)
+
+
+def layout(labels: np.ndarray, classes: list[int], n: int) -> list[np.ndarray]:
+  """Which of n images stand in each row of a sheet, up to eight in each.
+
+  A row for each of several classes, else as many full rows as there are images, up to eight: of the
+  one class where there is one.
+  """
+  if len(classes) > 1:
+    return [np.flatnonzero(labels == value)[:8] for value in classes]
+  index = np.flatnonzero(labels == classes[0]) if classes else np.arange(n)
+  return np.split(index[:64], range(8, min(len(index), 64), 8))
 
 
 def inpainted(
@@ -88,7 +98,7 @@ def inpainted(
   shown = {"known": values, "result": x[:n]} | ({"real": _real(dataset, n)} if real else {})
   if dataset.kind == "image":
     return strips(file, dataset, shown, ~mask.all(axis=-1))
-  project = _plane(data.restore(dataset, data.taken(dataset.test)))
+  project = _plane(dataset, data.restore(dataset, data.taken(dataset.test)))
   figure, axes = plt.subplots(figsize=(5.5, 5.0))
   axes.scatter(*project(data.restore(dataset, dataset.test[:2000])).T, s=2, color="#cccccc")
   if real:
@@ -139,7 +149,7 @@ def trajectories(
                       [f"{rho[i]:.2g}" for i in shown], fontsize=8)
       axes.set_xlabel("noise-to-signal ratio ρ = σ/α")
     elif dataset.kind == "vector" and states.shape[-1] >= 2:
-      project = _plane(data.taken(dataset.test))
+      project = _principal(data.taken(dataset.test))
       axes.scatter(*project(dataset.test[:2000]).T, s=2, color="#cccccc")
       curves = project(states)
       few = curves[:, :12]
@@ -150,13 +160,28 @@ def trajectories(
   _save(figure, file)
 
 
-def _plane(real: np.ndarray):
+def _plane(dataset: data.Dataset, real: np.ndarray):
+  """A projection of the user's units to two dimensions: none where there are two."""
+  if real.shape[-1] == 2 or np.ndim(dataset.scale) == 0:
+    return _principal(real)
+  # The feature of the largest scale would be the principal axis.
+  standard = lambda x: data.standardise(x, dataset.mean, dataset.scale)
+  project = _principal(standard(real))
+  return lambda x: project(standard(x))
+
+
+def _principal(real: np.ndarray):
   """A projection to two dimensions: none where there are two, else onto the principal plane."""
   if real.shape[-1] == 2:
     return lambda x: x
   mean = real.mean(0)
   axes = np.linalg.svd(real - mean, full_matrices=False)[2][:2]
   return lambda x: (x - mean) @ axes.T
+
+
+def _aspect(dataset: data.Dataset) -> str:
+  """Equal where features are coordinates of one space."""
+  return "equal" if np.ndim(dataset.scale) == 0 else "auto"
 
 
 def _tile(axes, rows: list[np.ndarray], columns: int, value_range) -> None:
