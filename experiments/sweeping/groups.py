@@ -103,11 +103,18 @@ class _Meter:
     self.judge = measures.Judge(self._judged, len(self.labels))
     self._samplers: dict[Any, Any] = {}
 
-  def losses(self, states: training.TrainState) -> list[float]:
+  def losses(self, states: training.TrainState) -> list[tuple[float, float]]:
+    """(held-out loss, its standard error) of every member."""
     draws = self._draws
-    by_level = self._errors(self._many.members, states.ema[0], draws.x_0, draws.labels, draws.ells,
-                            draws.eps)
-    return [measures.integral(draws, row) for row in np.asarray(by_level)]
+    values = self._errors(self._many.members, states.ema[0], draws.x_0, draws.labels, draws.ells,
+                          draws.eps)
+    return [measures.integral(draws, of_member) for of_member in np.asarray(values)]
+
+  @property
+  def held_out(self) -> dict[str, int]:
+    """Of how many examples the held-out loss is, and of how many draws."""
+    example = self._draws.example
+    return {"examples": len(np.unique(example)), "draws": example.size}
 
   def samples(self, states: training.TrainState, arm: str) -> np.ndarray:
     """By the arm's sampling from every member's model, (members, n, *shape) in standard units."""
@@ -190,7 +197,7 @@ def _measured(
   Samples are drawn by the sampling of the arm that gives the model its name; where arms differ in
   sampling alone, the others' budget is network calls, at the end.
   """
-  found = [{measures.LOSS: value} for value in meter.losses(states)]
+  found = [{measures.LOSS: value, measures.ERROR: error} for value, error in meter.losses(states)]
   drawn: dict[Any, np.ndarray] = {}
   for i, (model, seed) in enumerate(group.members if with_samples else ()):
     key = arms.sampling_fields(group.runs[model].config)
@@ -239,6 +246,7 @@ def _finish(
           "points": [{"step": point["step"], **point["values"][i]}
                      for point in history["points"]] if not error else [],
           "network_calls": measures.calls(whole.configs[arm]), "floors": floors[seed],
+          "held_out": meter.held_out,
       }, indent=2, ensure_ascii=False) + "\n")
 
 

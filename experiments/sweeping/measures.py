@@ -1,7 +1,9 @@
 """What arms are compared by: two numbers that mean the same for every arm, and cost little.
 
   held-out loss   ∫ E‖ε − ε̂‖² dℓ in nats over one range of ℓ, the maximum-likelihood loss (Table 6)
-                  of held-out data, whatever the arm was trained on; the same noise for every arm.
+                  of held-out data, whatever the arm was trained on; the same noise for every arm,
+                  of as many draws as bring its own standard error below the spread of seeds where
+                  the held-out data are enough; that error stands beside it.
                   On the 2-D mixture the exact ε̂'s own is taken off: what is left is the score error
                   that KL(data‖model) is made of, 0 for a perfect model.
   sliced W2       and energy distance, of samples to held-out data in standard units, beside the
@@ -30,17 +32,21 @@ from langevin_jax import guidance, objectives, predictions, samplers
 LOSS, DISTANCE, ENERGY = "held-out loss", "sliced W2", "energy distance"
 FID, AGREEMENT, CALLS = "FID", "label agreement", "network calls"
 HIGHER_IS_BETTER = (AGREEMENT,)
+ERROR = "its standard error"  # of the held-out loss
 _LEVELS = 32
-_EXAMPLES = 256
+# Draws a level: as many as make so many numbers over all levels, within these bounds. On the 2-D
+# mixture a draw of all levels has a standard deviation of 0.6 nats, and seeds have 0.01 … 0.1.
+_NUMBERS, _FEWEST, _MOST = 2**21, 256, 4096
 _SAMPLES = 1000
 
 
 class HeldOut(NamedTuple):
-  """Fixed draws: x₀, labels, ℓ and ε of `_LEVELS` × n examples; `exact` (levels,) is taken off.
+  """Fixed draws (levels, n, …): example, its x₀ and label, ℓ and ε; `exact` is taken off.
 
   width: of one level in ℓ.
   """
 
+  example: np.ndarray
   x_0: np.ndarray
   labels: np.ndarray
   ells: np.ndarray
@@ -52,41 +58,58 @@ class HeldOut(NamedTuple):
 def held_out(run: runs.Run) -> HeldOut:
   """The draws of the held-out loss, over the noise levels that the run's objective names.
 
-  The midpoint rule in ℓ; every level has the same examples, drawn from all that are held out: data
-  may lie class by class.
+  The midpoint rule in ℓ. Levels take the held-out examples in turn, in random order: data may lie
+  class by class.
   """
   dataset, config = run.dataset, run.config
-  n = min(len(dataset.test), _EXAMPLES)
+  n = int(np.clip(_NUMBERS // (_LEVELS * dataset.test[0].size), _FEWEST, _MOST))
   low, high = -np.log(config.objective.rho_max), -np.log(config.objective.rho_min)
   width = (high - low) / _LEVELS
   levels = (low + width * (np.arange(_LEVELS) + 0.5)).astype(np.float32)
   rng = np.random.default_rng(config.evaluation.seed)
-  chosen = rng.permutation(len(dataset.test))[:n]
-  x_0 = np.tile(dataset.test[chosen], (_LEVELS, *[1] * (dataset.test.ndim - 1)))
-  labels = dataset.test_labels[chosen] if dataset.num_classes else np.zeros(n, np.int32)
+  order = rng.permutation(len(dataset.test))
+  example = order[np.arange(_LEVELS * n) % len(order)].reshape(_LEVELS, n)
+  x_0 = dataset.test[example]
+  labels = (dataset.test_labels[example] if dataset.num_classes
+            else np.zeros(example.shape, np.int32))
   eps = rng.standard_normal(x_0.shape, np.float32)
-  floor = np.zeros(_LEVELS)
+  floor = np.zeros(example.shape)
   if config.data.name == "mixture2d":
     floor = _exact(exact.mixture(dataset), x_0, eps, levels)
-  return HeldOut(x_0, np.tile(labels, _LEVELS), np.repeat(levels, n), eps, floor, float(width))
+  ells = np.broadcast_to(levels[:, None], example.shape)
+  return HeldOut(example, x_0, labels, ells, eps, floor, float(width))
 
 
 def errors(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-  """(row, seed, params, x₀, labels, ℓ, ε) → mean ‖ε − ε̂‖² of each level, (levels,)."""
-  def error(row, seed, params, x_0, labels, ells, eps):
+  """(row, seed, params, x₀, labels, ℓ, ε) → ‖ε − ε̂‖²/d of each draw, (levels, n)."""
+  def error(row, seed, params, *draws):
     del seed  # the same draws for all
-    _, measured = objectives.corrupted_loss(
-        lambda x, ell: apply(params, x, ell, labels), x_0, objectives.Corruption(ells, eps),
-        weight=jnp.ones_like, prediction=row)
-    return jnp.mean(measured["eps_error"].reshape(_LEVELS, -1), axis=1)
+
+    def level(of_level):
+      x_0, labels, ells, eps = of_level
+      _, measured = objectives.corrupted_loss(
+          lambda x, ell: apply(params, x, ell, labels), x_0, objectives.Corruption(ells, eps),
+          weight=jnp.ones_like, prediction=row)
+      return measured["eps_error"]
+
+    # A level at a time: the activations of all draws would not fit.
+    return jax.lax.map(level, draws)
 
   return error
 
 
-def integral(draws: HeldOut, by_level: np.ndarray) -> float:
-  """∫ E‖ε − ε̂‖² dℓ in nats from the mean squared errors of the levels, less the exact one's."""
-  size = draws.x_0[0].size
-  return float(draws.width * size * np.sum(np.asarray(by_level, np.float64) - draws.exact))
+def integral(draws: HeldOut, values: np.ndarray) -> tuple[float, float]:
+  """(∫ E‖ε − ε̂‖² dℓ in nats from the values of the draws, less the exact one's; standard error).
+
+  The error is that of examples, whose draws are not independent: with cₑ the sum of example e's
+  terms, √(n/(n − 1) Σ (cₑ − c̄)²) over the n examples.
+  """
+  size = draws.width * draws.x_0[0, 0].size / draws.example.shape[1]
+  terms = size * (np.asarray(values, np.float64) - draws.exact)
+  # Terms about the mean of their level: an example stands at more levels than another.
+  apart = np.bincount(draws.example.ravel(), (terms - terms.mean(1, keepdims=True)).ravel())
+  n = len(np.unique(draws.example))
+  return float(terms.sum()), float(np.sqrt(n / max(n - 1, 1) * np.sum(apart**2)))
 
 
 def labels(run: runs.Run) -> np.ndarray:
@@ -130,10 +153,14 @@ def calls(config: config_lib.Config) -> float:
 
 
 class Judge:
-  """Distances of samples to the real data of a run, in standard units, and their floors."""
+  """Distances of samples to the real data of a run, in `data.judged` units, and their floors.
+
+  Samples come in the run's own standard units.
+  """
 
   def __init__(self, run: runs.Run, n: int):
-    self._dataset, self._seed, self._n = run.dataset, run.config.evaluation.seed, n
+    self._own, self._dataset = run.dataset, data.judged(run.dataset)
+    self._seed, self._n = run.config.evaluation.seed, n
     # As many images on every side of every FID.
     self._images = min(n, len(run.dataset.train), len(run.dataset.test))
     self._model = None
@@ -153,7 +180,8 @@ class Judge:
     as its floor can have.
     """
     dataset = self._dataset
-    if dataset.kind != "image" or not dataset.num_classes or min(dataset.train.shape[1:3]) < 8:
+    if dataset.kind != "image" or dataset.num_classes < 2 or (
+        min(dataset.train.shape[1:3]) < classifier.LEAST_SIDE):
       return {}
     if self._model is None:
       self._model = classifier.train(dataset.train, dataset.train_labels,
@@ -166,7 +194,7 @@ class Judge:
 
   def floors(self, seed: int) -> dict[str, float]:
     """The same numbers of real data in the place of samples, as many as those."""
-    dataset = self._dataset
+    dataset = self._own
     # Where the others are compared with held-out data, training data are the other real set; images
     # are compared with training images, and held-out ones are it.
     train = dataset.train[self._chosen(dataset.train, seed)]
@@ -179,26 +207,25 @@ class Judge:
     return np.random.default_rng((self._seed, seed)).permutation(len(x))[:self._n]
 
   def _finished(self, x: np.ndarray) -> np.ndarray:
-    """Images clipped to the range of the data and rounded where those are; still standard units."""
-    dataset = self._dataset
-    if dataset.value_range is None:
+    """In the units of judging; images clipped to the data's range and rounded where those are."""
+    own, dataset = self._own, self._dataset
+    if own is dataset and dataset.value_range is None:
       return x
-    x = data.restore(dataset, x)
-    x = np.clip(np.round(x) if dataset.integers else x, *dataset.value_range)
+    x = data.restore(own, x)
+    if dataset.value_range is not None:
+      x = np.clip(np.round(x) if dataset.integers else x, *dataset.value_range)
     return data.standardise(x, dataset.mean, dataset.scale)
 
 
 def _exact(truth: Any, x_0: np.ndarray, eps: np.ndarray, levels: np.ndarray) -> np.ndarray:
-  """Mean ‖ε − ε̂*‖² of each level for the exact denoiser, on the same draws."""
+  """‖ε − ε̂*‖²/d of each draw for the exact denoiser."""
   def error(x_0, eps, ell):
     frame = predictions.unit_frame(ell)
     x = frame.alpha * x_0 + frame.sigma * eps
     best = (x - frame.alpha * truth.denoise(x, frame.alpha, frame.sigma)) / frame.sigma
-    return jnp.mean((eps - best) ** 2)
+    return jnp.mean((eps - best) ** 2, axis=-1)
 
-  split = lambda a: jnp.asarray(a).reshape(len(levels), -1, *a.shape[1:])
-  return np.asarray(jax.jit(jax.vmap(error))(split(x_0), split(eps), jnp.asarray(levels)),
-                    np.float64)
+  return np.asarray(jax.jit(jax.vmap(error))(x_0, eps, jnp.asarray(levels)), np.float64)
 
 
 def check(config: config_lib.Config) -> None:

@@ -160,11 +160,21 @@ def _meaning(base, table) -> str:
   images = (" FID is of samples to training images, beside that of as many held-out images to them."
             if measures.FID in table["floors"] else "")
   return (f"“{measures.LOSS}” is ∫E‖ε − ε̂‖² dℓ over ρ from {base.objective.rho_min:g} to "
-          f"{base.objective.rho_max:g}, in nats{exact}. {measures.DISTANCE} and {measures.ENERGY} "
-          "are of samples to held-out data in standard units, beside those of as many training "
-          f"data; a seed is also that of samples.{images} “{results.STEPS}” are counted within "
-          "each seed, by what was measured; ≥ is a mean in which seeds that never got there count "
-          "with all their steps.")
+          f"{base.objective.rho_max:g}, in nats{exact}{_draws(table)}. {measures.DISTANCE} and "
+          f"{measures.ENERGY} are of samples to held-out data in standard units, beside those of "
+          f"as many training data; a seed is also that of samples.{images} “{results.STEPS}” are "
+          "counted within each seed, by what was measured; ≥ is a mean in which seeds that never "
+          "got there count with all their steps.")
+
+
+def _draws(table) -> str:
+  """Of how many examples the held-out loss is, and its own error, which intervals do not have."""
+  of = table["held out"]
+  if not of:
+    return ""
+  return (f"; it is of {of['examples']} held-out examples in {of['draws']} draws, the same for "
+          f"every arm and seed, with a standard error of its own of at most "
+          f"{of['standard error']:.2g}, most of which differences of arms do not have")
 
 
 def _pictures(workdir, whole, table) -> list[str]:

@@ -36,6 +36,7 @@ class Result(NamedTuple):
   """Of one arm: values[metric][seed], points[seed] of the budget, errors[seed], network calls.
 
   steps: by seed, until the baseline's loss of that seed is reached for good; None if it never was.
+  held_out: "examples" and "draws" of the held-out loss.
   """
 
   values: dict[str, dict[int, float]]
@@ -43,6 +44,7 @@ class Result(NamedTuple):
   errors: dict[int, str]
   calls: float | None
   steps: dict[int, float | None]
+  held_out: dict[str, int] | None = None
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -87,7 +89,7 @@ def gather(
         continue
       told = json.loads(file.read_text())
       floors[seed] = told["floors"]
-      result = result._replace(calls=told["network_calls"])
+      result = result._replace(calls=told["network_calls"], held_out=told["held_out"])
       if told["error"]:
         result.errors[seed] = told["error"]
       for metric, value in told["final"].items() if not told["error"] else ():
@@ -142,8 +144,20 @@ def table(whole: plan.Plan, found: Mapping[str, Result], floors: Mapping[str, fl
         "errors": {str(seed): error for seed, error in result.errors.items()}})
   return {
       "baseline": whole.sweep.baseline, "seeds": list(whole.sweep.seeds),
-      "floors": dict(floors), "same experiments": [f._asdict() for f in whole.findings],
-      "arms": rows}
+      "floors": dict(floors), "held out": _held_out(found),
+      "same experiments": [f._asdict() for f in whole.findings], "arms": rows}
+
+
+def _held_out(found: Mapping[str, Result]) -> dict[str, float]:
+  """Of how many examples and draws the held-out loss is, and its own largest standard error.
+
+  The draws are the same for all arms and seeds, so that no interval over seeds has this error.
+  """
+  ends = [points[-1] for result in found.values() for points in result.points.values() if points]
+  if not ends:
+    return {}
+  of = next(result.held_out for result in found.values() if result.held_out)
+  return {**of, "standard error": max(point[measures.ERROR] for point in ends)}
 
 
 def metrics_of(table_: Mapping[str, Any]) -> list[str]:
