@@ -27,9 +27,11 @@ _CHANNELS = flags.DEFINE_integer("channels", 3, "Of pictures: 1, 3 or 4.")
 _TOY = flags.DEFINE_string("toy", "moons", "Of --name=toy2d, as data.toy of a config.")
 _HOLDOUT = flags.DEFINE_float("holdout", 0.2, "Fraction that is held out.")
 _KIND = flags.DEFINE_string(
-    "kind", "", "image, vector or array, which is neither clipped nor drawn. If not given, array "
-    "files tell: vectors (n, d); images (n, h, w) and (n, h, w, c) of 1, 3 or 4 channels, but for "
-    "4 with negative values, which are latents; all else arrays.")
+    "kind", "", "As data.kind of a config, of an array file: image, vector, sequence or array, "
+    "which is neither clipped nor drawn. If not given, files tell, but for (n, a, b) of no grey "
+    "levels.")
+_SCALING = flags.DEFINE_string(
+    "scaling", "", "As data.scaling of a config: one, features or whiten.")
 _DTYPE = flags.DEFINE_string(
     "dtype", "", f"How values are stored: {', '.join(shards.DTYPES)}. If not given, as they are "
     "if so they can be, else as uint8 (integers of images in 0 … 255) or float32.")
@@ -51,15 +53,17 @@ def main() -> int:
   try:
     source = sources.load(
         name, path=_PATH.value, labels=_LABELS.value, size=_SIZE.value, channels=_CHANNELS.value,
-        toy=_TOY.value, holdout=_HOLDOUT.value)
+        toy=_TOY.value, holdout=_HOLDOUT.value, kind=_KIND.value)
+    if _KIND.value not in ("", source.kind):
+      raise ValueError(f"--kind: the data are of kind {source.kind!r}; got {_KIND.value!r}")
     with progress.bar(len(source.x), 0, "writing") as bar:
       facts = shard_writer.write(
           source, pathlib.Path(_OUT.value).expanduser(), num_shards=_SHARDS.value,
-          dtype=_DTYPE.value, kind=_KIND.value, progress=bar)
+          dtype=_DTYPE.value, scaling=_SCALING.value, progress=bar)
   except ValueError as error:
     # The fields of a config are flags here.
-    raise ValueError(re.sub(r"\bdata\.(name|path|labels|size|channels|toy|holdout)\b", r"--\1",
-                            str(error))) from error
+    fields = r"\bdata\.(name|path|labels|size|channels|toy|holdout|kind|scaling)\b"
+    raise ValueError(re.sub(fields, r"--\1", str(error))) from error
   labels = f", {facts.num_classes} classes" if facts.num_classes else ""
   print(f"{_OUT.value}: {facts.examples[0]} training and {facts.examples[1]} held-out examples "
         f"{facts.shape} {facts.dtype}, kind {facts.kind}{labels}, in {sum(facts.shards)} shards; "

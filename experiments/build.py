@@ -3,6 +3,7 @@
 What belongs to sampling is in `processes`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,22 +72,32 @@ def network(
 ) -> tuple[Callable[[jax.Array], Any], Callable[..., jax.Array]]:
   """(init(key) → parameters, apply(params, x, ell, labels)) for data of `shape`.
 
-  `constrain` says how activations are split over devices (`training.shardings.constrain`).
+  `constrain` says how activations are split over devices (`training.shardings.constrain`). Of a
+  sequence (T, c) an mlp takes all T·c numbers at once, and a dit has a token for every
+  `patch_size` steps.
   """
   if config.dtype not in ("float32", "bfloat16"):
     raise ValueError(f"network.dtype must be float32 or bfloat16, got {config.dtype!r}")
   for field in ("width", "depth", "heads", "patch_size", "unroll"):
     at_least(f"network.{field}", getattr(config, field), 1)
-  ranks = {"mlp": 1, "dit": 3}
-  if config.name in ranks and len(shape) != ranks[config.name]:
+  ranks = {"mlp": (1, 2), "dit": (3, 2)}
+  if len(shape) not in ranks.get(config.name, (len(shape),)):
     wanted = {"mlp": "vectors (n, d)", "dit": "images (n, h, w, c)"}[config.name]
-    raise ValueError(
-        f"network.name: {config.name!r} takes {wanted}, the data have examples of shape {shape}")
+    raise ValueError(f"network.name: {config.name!r} takes {wanted} or sequences (n, T, c), the "
+                     f"data have examples of shape {shape}")
+  patch_size, seen = config.patch_size, shape
+  if len(shape) == 2:
+    if config.name == "dit" and shape[0] % patch_size:
+      raise ValueError(f"config.network.patch_size must divide the {shape[0]} steps of a sequence; "
+                       f"got {patch_size}")
+    seen = (math.prod(shape),) if config.name == "mlp" else (
+        shape[0] // patch_size, 1, patch_size * shape[1])
+    patch_size = 1
   module = choose("network.name", config.name, {
       "mlp": lambda: networks.MLP(width=config.width, depth=config.depth,
                                   num_classes=num_classes, dtype=config.dtype,
                                   constrain=constrain),
-      "dit": lambda: networks.DiT(patch_size=config.patch_size, width=config.width,
+      "dit": lambda: networks.DiT(patch_size=patch_size, width=config.width,
                                   depth=config.depth, heads=config.heads,
                                   num_classes=num_classes, dtype=config.dtype,
                                   unroll=config.unroll, remat=config.remat,
@@ -94,10 +105,14 @@ def network(
   })
 
   def init(key):
-    x = jnp.zeros((1, *shape))
+    x = jnp.zeros((1, *seen))
     return module.init(key, x, jnp.zeros((1,)), jnp.zeros((1,), jnp.int32))["params"]
 
-  return init, lambda params, x, ell, labels: module.apply({"params": params}, x, ell, labels)
+  def apply(params, x, ell, labels):
+    return module.apply(
+        {"params": params}, x.reshape(-1, *seen), ell, labels).reshape(x.shape)
+
+  return init, apply
 
 
 def optimizer(config: config_lib.Training) -> optax.GradientTransformation:

@@ -19,7 +19,9 @@ class Data:
   """What to learn; fields as in `data.load`, where "", 0 and () mean "not given".
 
   name: digits, mixture2d, toy2d, fashion_mnist, arrays or images, in memory; or array_record, the
-  shards that `experiments.array_records` writes, read as they are needed.
+  shards that `experiments.array_records` writes, read as they are needed. kind: image, vector,
+  sequence or array, where the shape of an array file leaves it open. scaling, of standard units:
+  one, features (a scale for each) or whiten; if not given, one scale unless features differ in it.
   """
 
   name: str = "digits"
@@ -33,6 +35,8 @@ class Data:
   train_size: int = 50_000
   test_size: int = 10_000
   holdout: float = 0.2
+  kind: str = ""
+  scaling: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,7 +305,11 @@ def from_json(text: str) -> Config:
       else:
         yield prefix + key, value
 
-  return override(Config(), dict(walk(json.loads(text))))
+  values = dict(walk(json.loads(text)))
+  if values.get("data.name") == "arrays":
+    # Of runs from before the field: their models know one scale.
+    values = {"data.scaling": "one"} | values
+  return override(Config(), values)
 
 
 def difference(old: Config, new: Config) -> list[str]:

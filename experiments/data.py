@@ -24,10 +24,9 @@ _READERS = 4
 
 
 class Dataset(NamedTuple):
-  """Training and held-out examples in standard units, (x − mean)/scale.
+  """Training and held-out examples in standard units, A⁻¹(x − mean) with A as `units` says.
 
-  Vectors have a mean per feature and one scale for all, so that shapes are kept; images and other
-  arrays have one mean and one scale. Both are of the training examples and in the user's units.
+  `mean` and `scale`, which stands for A, are of the training examples and in the user's units.
   """
 
   train: np.ndarray | shards.Examples  # (n, *shape) float32
@@ -35,9 +34,9 @@ class Dataset(NamedTuple):
   test: np.ndarray | shards.Examples
   test_labels: np.ndarray
   num_classes: int  # 0 when unconditional
-  mean: np.ndarray  # (d,) for vectors, else (); float64
-  scale: np.ndarray  # (); float64
-  kind: str  # "image", "vector" or "array": how it is judged and drawn
+  mean: np.ndarray  # () or, by feature, (c,); float64
+  scale: np.ndarray  # (), by feature (c,), or of whitening (c, c); float64
+  kind: str  # "image", "vector", "sequence" or "array": how it is judged and drawn
   value_range: tuple[float, float] | None  # samples are clipped to it; user's units
   integers: bool  # images of whole grey levels: samples are rounded to them
 
@@ -45,7 +44,8 @@ class Dataset(NamedTuple):
 def load(
     name: str, *, path: str = "", labels: str = "", shape: tuple[int, ...] = (),
     num_classes: int = 0, size: int = 0, channels: int = 3, toy: str = "moons",
-    train_size: int = 50_000, test_size: int = 10_000, holdout: float = 0.2,
+    train_size: int = 50_000, test_size: int = 10_000, holdout: float = 0.2, kind: str = "",
+    scaling: str = "",
 ) -> Dataset:
   """The data set that a config's `data` fields describe; "", 0 and () mean "not given".
 
@@ -63,6 +63,9 @@ def load(
     toy: moons, checkerboard, swiss_roll, pinwheel or rings.
     train_size, test_size: points drawn by mixture2d and toy2d.
     holdout: fraction of digits, arrays and images that is held out, the same in every run.
+    kind: what an array file holds: image, vector, sequence or array; see `sources.arrays`.
+    scaling: one, features or whiten, or "" for what fits the data; see `units`. Shards have theirs
+      from the writing.
 
   Raises:
     ValueError: bad input, by the field's name and what is allowed.
@@ -70,9 +73,15 @@ def load(
   if name == "array_record" and labels:
     raise ValueError("data.labels goes with an array file; those of data.name='array_record' are "
                      f"in its directory; got {labels!r}")
+  if name == "array_record" and scaling:
+    raise ValueError("data.scaling is chosen when shards are written (experiments.array_records "
+                     f"--scaling); got {scaling!r} for data.name='array_record'")
   dataset = _of_shards(path) if name == "array_record" else _in_memory(sources.load(
       name, path=path, labels=labels, shape=shape, size=size, channels=channels, toy=toy,
-      train_size=train_size, test_size=test_size, holdout=holdout))
+      train_size=train_size, test_size=test_size, holdout=holdout, kind=kind), scaling)
+  if kind and kind != dataset.kind:
+    raise ValueError(f"data.kind: data.name={name!r} holds examples of kind {dataset.kind!r}; got "
+                     f"{kind!r}")
   loaded = dataset.train.shape[1:]
   # A grey image may be declared with its channel axis or without.
   if shape and tuple(shape) not in (loaded, loaded[:-1] if loaded[2:] == (1,) else loaded):
@@ -197,13 +206,29 @@ def reduced(dataset: Dataset, *, most: int = 20_000) -> Dataset:
 
 
 def restore(dataset: Dataset, x: np.ndarray) -> np.ndarray:
-  """Standard units back to the user's: mean + scale x, float32, any leading axes."""
-  return (dataset.mean + dataset.scale * np.asarray(x, np.float64)).astype(np.float32)
+  """Standard units back to the user's: mean + A x, any leading axes; of `units.dtype`."""
+  return units.restore(x, dataset.mean, dataset.scale)
 
 
-def _in_memory(source: sources.Source) -> Dataset:
+def judged(dataset: Dataset) -> Dataset:
+  """A data set in memory in the units of scaling="", in which samples of any run are compared.
+
+  A feature of a small scale would not count in the units of a run with one scale for all.
+  """
+  if np.ndim(dataset.mean) == 0:
+    return dataset
+  train, test = (restore(dataset, x) for x in (dataset.train, dataset.test))
+  mean, scale = units.statistics(train, dataset.kind)
+  if np.ndim(scale) == np.ndim(dataset.scale):
+    return dataset
+  return dataset._replace(train=standardise(train, mean, scale),
+                          test=standardise(test, mean, scale), mean=mean, scale=scale)
+
+
+def _in_memory(source: sources.Source, scaling: str) -> Dataset:
+  units.check(scaling, source.kind)
   x, x_test = (source.x[np.flatnonzero(part)] for part in (~source.held_out, source.held_out))
-  mean, scale = units.statistics(x, source.kind)
+  mean, scale = units.statistics(x, source.kind, scaling)
   labels = lambda part: (source.labels[part].astype(np.int32) if source.num_classes
                          else np.zeros((0,), np.int32))
   return Dataset(

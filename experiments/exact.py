@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import data, reverse, runs
+from experiments import data, reverse, runs, units
 from langevin_jax import likelihood, mixtures, paths
 
 _LEVELS = np.linspace(-4.0, 4.0, 33)  # half log-SNR, for the score error
@@ -13,10 +13,10 @@ _LEVELS = np.linspace(-4.0, 4.0, 33)  # half log-SNR, for the score error
 def mixture(dataset: data.Dataset) -> mixtures.Mixture:
   """The law of mixture2d in the run's standard units."""
   weights, means, covariances = data.gaussian_mixture_2d()
-  scale = float(dataset.scale)
   return mixtures.Mixture(
-      jnp.asarray(weights, jnp.float32), jnp.asarray((means - dataset.mean) / scale, jnp.float32),
-      jnp.asarray(covariances / scale**2, jnp.float32))
+      jnp.asarray(weights, jnp.float32),
+      jnp.asarray(units.standardise(means, dataset.mean, dataset.scale)),
+      jnp.asarray(units.covariances(covariances, dataset.scale), jnp.float32))
 
 
 def rows(run: runs.Run, params, path: paths.Path, x: np.ndarray) -> list:

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from experiments import config as config_lib
-from experiments import data, processes, readers, records, reverse, runs
+from experiments import data, processes, readers, records, reverse, runs, units
 from langevin_jax import inpainting
 
 _MASK = flags.DEFINE_string(
@@ -107,6 +107,9 @@ def known(run: runs.Run, method: inpainting.Inpainter) -> reverse.Known:
   """
   dataset = run.dataset
   shape = dataset.train.shape[1:]
+  if np.ndim(dataset.scale) == 2:
+    raise ValueError("--known needs a run whose standard units are of one feature each, and this "
+                     "one was trained with data.scaling=whiten: train with data.scaling=features")
   if _KNOWN.value == "held_out":
     restored = data.restore(dataset, data.taken(dataset.test))
     # Whole grey levels come back whole from standard units.
@@ -124,12 +127,11 @@ def known(run: runs.Run, method: inpainting.Inpainter) -> reverse.Known:
       raise ValueError(f"--mask: {name} is known in example {int(np.argmax(bad))}, which {remedy}")
   index = np.arange(count)
   try:
-    restored, _ = inpainting.checked(
-        restored[index % len(restored)], mask[index % len(mask)], (count, *shape),
-        value_range=dataset.value_range)
+    restored, chosen = restored[index % len(restored)], mask[index % len(mask)]
+    inpainting.checked(restored, chosen, (count, *shape), value_range=dataset.value_range)
   except ValueError as error:
     raise ValueError(f"--known: {error}") from error
-  restored = np.asarray(restored)
+  restored = np.where(chosen, restored, 0.0).astype(units.dtype(dataset.mean, dataset.scale))
   return reverse.Known(
       data.standardise(restored, dataset.mean, dataset.scale), restored, mask, method)
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, data, exact, hosts, reverse, runs
+from experiments import build, data, exact, hosts, reverse, runs, units
 from experiments import config as config_lib
 from langevin_jax import likelihood, paths
 from langevin_jax.training import shardings
@@ -61,11 +61,12 @@ def rows(
   x, d = dataset.test[:n], math.prod(dataset.test.shape[1:])
   labels = dataset.test_labels[:n] if dataset.num_classes else np.zeros(n, np.int32)
   divergence = settings.divergence or ("exact" if d <= EXACT_UP_TO else "hutchinson")
-  scale = float(dataset.scale)
   # The prior has the moments that samples start from.
   moments = data.moments(dataset) if sampling.moments else None
   ends = {"rho_max": sampling.rho_max, "moments": moments, "batch_axes": 1}
-  rho_min = max(sampling.rho_min, _NOISE / scale) if dataset.integers else sampling.rho_min
+  # Whole grey levels are those of images, which have one scale.
+  rho_min = (max(sampling.rho_min, _NOISE / float(dataset.scale)) if dataset.integers
+             else sampling.rho_min)
   grey = _grey_levels(dataset) if dataset.integers else None
   decode = likelihood.decoder(jnp.asarray(grey)) if dataset.integers else None
   # Every example has keys, and with them noise, of its own.
@@ -100,12 +101,13 @@ def rows(
     largest = likelihood.flow.TANGENT_LIMIT_BYTES // (4 * d * d)
     size = max(min(size, largest) // jax.device_count(), 1) * jax.device_count()
   part = -(-n // min(_PARTS, n))  # whatever the mesh: examples of a part share their levels
-  nats = d * math.log(scale)  # from a density in standard units to one in the data's own
+  # From a density in standard units to one in the data's own.
+  nats = units.log_det(dataset.scale, dataset.test.shape[1:])
   told = lambda passed: lambda done: progress(passed * n + done)
   over = functools.partial(_batches, run.mesh, params)
   if dataset.integers:
     even = np.asarray(jax.vmap(lambda key, x: likelihood.dequantise(
-        key, x, mean=float(dataset.mean), scale=scale))(
+        key, x, mean=float(dataset.mean), scale=float(dataset.scale)))(
             keys[3], np.round(data.restore(dataset, x))))
     noise = "noise of ¼ level"
     values = {

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMATS = ("PNG", "JPEG")
 # What numpy, gzip and Pillow are known to raise on a file that is cut short or of another kind.
 UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, IndexError, TypeError, SyntaxError, OverflowError,
@@ -80,10 +81,48 @@ def read_numpy(
                      f"({_line(error)})") from error
 
 
+def pictures(root: pathlib.Path) -> list[pathlib.Path]:
+  """The PNG and JPEG files under `root`, sorted; links are followed, names with a dot left out.
+
+  Raises:
+    ValueError: a folder that cannot be read, a link to nothing, or a picture that is no file.
+  """
+  found = []
+
+  def walk(folder, above):
+    above = {*above, folder.resolve()}
+    for entry in _entries(folder):
+      if entry.is_dir():
+        if entry.resolve() not in above:
+          walk(entry, above)
+      elif entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
+        found.append(entry)
+      elif entry.suffix.lower() in IMAGE_SUFFIXES or not entry.exists():
+        what = "a link to nothing" if entry.is_symlink() else "no file"
+        raise ValueError(f"data.path: {str(entry)!r} is {what}: mend or remove it")
+
+  try:
+    walk(root, set())
+  except OSError as error:
+    raise ValueError(f"data.path: {str(error.filename or root)!r} cannot be read: {_line(error)}"
+                     ) from error
+  return sorted(found)
+
+
+def folders(root: pathlib.Path) -> set[str]:
+  """The names of the folders in `root`, but for those that begin with a dot."""
+  return {entry.name for entry in _entries(root) if entry.is_dir()}
+
+
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+  return [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+
+
 def read_image(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
   """One picture as (h, w, channels) uint8; see `sources.images`."""
   try:
-    with Image.open(file) as opened:
+    # Not by content alone: of its other formats, Pillow would give some to other programs.
+    with Image.open(file, formats=FORMATS) as opened:
       image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I"):
       # Pillow would clip 16-bit grey at 255.
@@ -134,6 +173,13 @@ def check_array(x: np.ndarray, field: str) -> tuple[float, float]:
     raise ValueError(f"{field}: values must be finite and within float32; {bad} of {x.size} "
                      f"are NaN, infinite or beyond it, the first at index {first}")
   return low, high
+
+
+def is_whole(x: np.ndarray) -> bool:
+  """Whether all values are whole numbers, block by block."""
+  rows = max(1, _BLOCK_BYTES // (x[0].size * 8))
+  return x.dtype.kind in "biu" or not any(
+      np.any(np.mod(x[start:start + rows], 1.0)) for start in range(0, len(x), rows))
 
 
 def check_labels(y: np.ndarray, n: int, field: str, *, num_classes: int = 0) -> None:

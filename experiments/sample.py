@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+import langevin_jax
 from experiments import (
   averages,
   build,
@@ -34,6 +35,7 @@ from experiments import (
   reverse,
   runs,
   streams,
+  units,
 )
 from experiments import config as config_lib
 from langevin_jax import paths
@@ -99,11 +101,12 @@ def make(
   if painting is not None:
     made["inpainting"] = painting[0] | inpaint.described(known)
   stream = hosts.by_first(
-      lambda: streams.Stream(out, (n, *run.dataset.train.shape[1:]), made))
+      lambda: streams.Stream(out, (n, *run.dataset.train.shape[1:]), made,
+                             dtype=units.dtype(run.dataset.mean, run.dataset.scale)))
   if config.sampling.sampler != "adaptive":
     made["network_calls"] = processes.network_calls(
         config.sampling, path, *([inpaint.wrap(known.method)] if known else []))
-  made["commit"] = records.commit()
+  made |= {"commit": records.commit(), "version": langevin_jax.__version__}
   done = int(hosts.broadcast(stream.done if stream else 0))
   if stream and done:
     print(f"going on with {out} at sample {done} of {n}", flush=True)
@@ -235,10 +238,9 @@ def _levels(sampling: config_lib.Sampling, path: paths.Path) -> levels.Level:
 
 
 def _restored(dataset: data.Dataset, x: np.ndarray, at: levels.Level) -> np.ndarray:
-  """Noisy states xₜ in the user's units: α mean + scale xₜ, since x₀ is mean + scale x₀."""
+  """Noisy states xₜ in the user's units: α mean + A xₜ, since x₀ is mean + A x₀."""
   wide = (-1, *[1] * (x.ndim - 1))
-  alpha = (at.alpha * at.scale).reshape(wide)
-  return (alpha * dataset.mean + dataset.scale * x.astype(np.float64)).astype(np.float32)
+  return units.restore(x, dataset.mean, dataset.scale, alpha=(at.alpha * at.scale).reshape(wide))
 
 
 def _described(at: levels.Level) -> dict[str, list[float | None]]:

@@ -17,17 +17,17 @@ _BLOCK_BYTES = 2**26
 
 
 def write(
-    source: sources.Source, out: pathlib.Path, *, num_shards: int, dtype: str = "", kind: str = "",
-    progress: Callable[[int], None] = lambda done: None,
+    source: sources.Source, out: pathlib.Path, *, num_shards: int, dtype: str = "",
+    scaling: str = "", progress: Callable[[int], None] = lambda done: None,
 ) -> shards.Facts:
   """Writes a directory of shards, which appears under its name when it is whole.
 
   Args:
     num_shards: of the training examples; test has its share of as many, one at the least.
     dtype: of `shards.DTYPES`; "" is that of the source where it is one of them, else uint8 for
-      integers of images in 0 … 255 and float32 for all else. Means and scales are those of what is
-      stored.
-    kind: image, vector or array in place of the source's.
+      integers of images in 0 … 255 and float32 for all else, float64 too. Means and scales are
+      those of what is stored.
+    scaling: of standard units, as `data.load` takes it.
     progress: is told how many examples are written.
 
   Raises:
@@ -39,7 +39,8 @@ def write(
   if not 1 <= num_shards <= examples[0]:
     raise ValueError(f"--shards must be from 1 to the {examples[0]} training examples; got "
                      f"{num_shards}")
-  dtype, kind = _stored_as(source, dtype), _kind(source, kind)
+  units.check(scaling, source.kind, "--scaling")
+  dtype = _stored_as(source, dtype)
   counts = (num_shards, max(1, min(held, round(num_shards * held / examples[0]))))
   partial = out.with_name(out.name + ".partial")
   size = math.prod(source.x.shape) * np.dtype(shards.DTYPES[dtype]).itemsize
@@ -49,7 +50,7 @@ def write(
   except OSError as error:
     raise OSError(f"--out: {str(partial)!r} cannot be made: {error}") from error
   try:
-    facts = _fill(partial, source, dtype, kind, examples, counts, progress)
+    facts = _fill(partial, source, dtype, scaling, examples, counts, progress)
     shards.read(str(partial))
     partial.rename(out)
   except (RuntimeError, OSError) as error:
@@ -61,13 +62,14 @@ def write(
 
 
 def _fill(
-    directory: pathlib.Path, source: sources.Source, dtype: str, kind: str,
+    directory: pathlib.Path, source: sources.Source, dtype: str, scaling: str,
     examples: tuple[int, int], counts: tuple[int, int], progress: Callable[[int], None],
 ) -> shards.Facts:
   from array_record.python import array_record_module
-  shape = source.x.shape[1:]
+  shape, kind = source.x.shape[1:], source.kind
   rows = max(1, _BLOCK_BYTES // (8 * math.prod(shape)))
   seen = units.Moments(0, np.zeros(shape), np.zeros(shape))
+  lost = np.zeros(shape)
   digest, whole, low, high, done = hashlib.sha256(), True, np.inf, -np.inf, 0
   for split, count in zip(shards.SPLITS, counts, strict=True):
     index = np.flatnonzero(source.held_out == (split == "test"))
@@ -77,12 +79,15 @@ def _fill(
       writer = array_record_module.ArrayRecordWriter(
           str(directory / shards.file_name(split, k, count)), _OPTIONS)
       for first in range(0, len(part), rows):
-        block = _cast(source.x[part[first:first + rows]], dtype)
+        given = source.x[part[first:first + rows]]
+        block = _cast(given, dtype)
         for record in map(np.ndarray.tobytes, block):
           writer.write(record)
           digest.update(record)
         if split == "train":
           seen = units.merged(seen, units.moments(block))
+          if block.dtype != given.dtype:
+            lost += np.square(np.subtract(block, given, dtype=np.float64)).sum(0)
           whole = whole and (dtype == "uint8" or np.array_equal(block, np.rint(block)))
         low, high = min(low, float(block.min())), max(high, float(block.max()))
         done += len(block)
@@ -93,12 +98,14 @@ def _fill(
       np.save(directory / f"{split}_labels.npy", labels)
       digest.update(labels.tobytes())
   np.save(directory / "moments.npy", np.stack([seen.mean, seen.squares / seen.count]))
-  mean, scale = units.of_moments(seen, kind)
+  mean, scale = units.of_moments(
+      seen, kind, scaling, _covariance(source, dtype, seen, rows) if scaling == "whiten" else None)
+  _check_loss(lost / seen.count, seen.squares / seen.count, dtype)
   ends = np.asarray(source.value_range or (low, high)).astype(shards.DTYPES[dtype])
   facts = shards.Facts(
       shards.VERSION, shape, dtype, source.num_classes, kind,
       tuple(map(float, ends)) if kind == "image" else None, kind == "image" and whole,
-      mean.tolist(), float(scale), examples, counts, digest.hexdigest())
+      mean.tolist(), scale.tolist(), examples, counts, digest.hexdigest())
   (directory / "metadata.json").write_text(json.dumps(facts._asdict(), indent=2) + "\n")
   return facts
 
@@ -122,22 +129,29 @@ def _stored_as(source: sources.Source, dtype: str) -> str:
       raise ValueError(f"--dtype must be one of {', '.join(shards.DTYPES)}; got {dtype!r}")
     return dtype
   own = source.x.dtype
-  if own.name in shards.DTYPES:
+  if own.name in shards.DTYPES and own.name != "float64":
     return own.name
   low, high = source.value_range or (-1.0, 256.0)
   return "uint8" if own.kind in "biu" and 0.0 <= low <= high <= 255.0 else "float32"
 
 
-def _kind(source: sources.Source, kind: str) -> str:
-  shape = source.x.shape[1:]
-  fits = {"image": len(shape) == 3 and shape[2] in (1, 3, 4), "vector": len(shape) == 1,
-          "array": True}
-  if kind and kind not in fits:
-    raise ValueError(f"--kind must be one of {', '.join(fits)}; got {kind!r}")
-  if kind and not fits[kind]:
-    raise ValueError(f"--kind={kind} does not fit examples of shape {shape}: an image is (h, w, "
-                     "1, 3 or 4), a vector (d,)")
-  return kind or source.kind
+def _covariance(source: sources.Source, dtype: str, seen: units.Moments, rows: int) -> np.ndarray:
+  """Of the training vectors as they are stored, by a second pass about their mean."""
+  train = np.flatnonzero(~source.held_out)
+  blocks = (_cast(source.x[train[first:first + rows]], dtype)
+            for first in range(0, len(train), rows))
+  return sum(units.scatter(block, seen.mean) for block in blocks) / seen.count
+
+
+def _check_loss(lost: np.ndarray, var: np.ndarray, dtype: str) -> None:
+  """Refuses rounding by more than 1/50 of a feature's deviation: a large mean takes the digits."""
+  features = lambda x: x.reshape(-1, x.shape[-1]).mean(0)
+  error, spread = np.sqrt(features(lost)), np.sqrt(features(lost) + features(var))
+  if (error > 0.02 * spread).any():
+    worst = int(np.argmax(error / np.where(spread > 0.0, spread, 1.0)))
+    raise ValueError(f"--dtype={dtype} rounds feature {worst} by {error[worst]:.2g}, and its "
+                     f"values differ by {spread[worst]:.2g}: choose --dtype=float64, or subtract "
+                     "a constant from them")
 
 
 def _cast(block: np.ndarray, dtype: str) -> np.ndarray:

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from experiments import readers, units
+from experiments import readers, sources, units
 
 DTYPES = {"uint8": np.uint8, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16,
-          "float32": np.float32}
+          "float32": np.float32, "float64": np.float64}
 SPLITS = ("train", "test")
 VERSION = 1
 
@@ -35,7 +35,7 @@ class Facts(NamedTuple):
   value_range: tuple[float, float] | None
   integers: bool
   mean: list[float] | float
-  scale: float
+  scale: list[list[float]] | list[float] | float  # as `units` says
   examples: tuple[int, int]
   shards: tuple[int, int]
   sha256: str  # of all records and labels, train before test
@@ -64,7 +64,9 @@ class Examples:
     self.bytes_per_example = 4 * int(np.prod(facts.shape))
     self._files, self._stored = files, np.dtype(DTYPES[facts.dtype])
     self._mean, self._scale = np.asarray(facts.mean), np.asarray(facts.scale)
-    self.mean, self.var = (moments[0] - self._mean) / self._scale, moments[1] / self._scale**2
+    self.mean = units.standardise(moments[0], self._mean, self._scale)
+    # What has been whitened has unit variances.
+    self.var = (moments[1] / self._scale**2 if self._scale.ndim < 2 else np.ones(facts.shape))
     self._source = _opened(files, n)
 
   def __len__(self) -> int:
@@ -118,6 +120,10 @@ def read(path: str) -> Stored:
   if np.shape(moments) != (2, *facts.shape):
     raise ValueError(f"data.path: {str(root / 'moments.npy')!r} must have the shape "
                      f"{(2, *facts.shape)}; it has {np.shape(moments)}")
+  readers.check_array(moments, f"data.path: {str(root / 'moments.npy')!r}")
+  if moments[1].min() < 0.0:
+    raise ValueError(f"data.path: {str(root / 'moments.npy')!r} must hold means and variances; it "
+                     f"has a variance of {moments[1].min():g}")
   found = []
   for split, n, shards in zip(SPLITS, facts.examples, facts.shards, strict=True):
     files = [root / file_name(split, k, shards) for k in range(shards)]
@@ -145,17 +151,21 @@ def _facts(root: pathlib.Path) -> Facts:
         shape=tuple(map(int, found["shape"])), examples=tuple(map(int, found["examples"])),
         shards=tuple(map(int, found["shards"])),
         value_range=found["value_range"] and tuple(map(float, found["value_range"])))
-    numbers = np.array([*np.ravel(facts.mean), facts.scale], np.float64)
+    mean, scale = (np.asarray(value, np.float64) for value in (facts.mean, facts.scale))
+    features = facts.shape[-1:]
     sound = {
         f"version {VERSION}": facts.version == VERSION,
         "a shape": len(facts.shape) > 0 and min(facts.shape) > 0,
         f"a dtype of {', '.join(DTYPES)}": facts.dtype in DTYPES,
         "num_classes of 0 or more": int(facts.num_classes) >= 0,
-        "a kind": facts.kind in ("image", "vector", "array"),
+        "a kind": facts.kind in sources.KINDS,
         "examples and shards of train and test": len(facts.examples) == len(facts.shards) == 2
         and all(n >= s >= 1 for n, s in zip(facts.examples, facts.shards, strict=True)),
-        "finite means and a positive scale": np.isfinite(numbers).all() and facts.scale > 0.0
-        and np.shape(facts.mean) == (facts.shape if facts.kind == "vector" else ()),
+        "finite means and a positive scale": np.isfinite(mean).all() and np.isfinite(scale).all()
+        and mean.shape in ((features,) if facts.kind in ("vector", "sequence") else ((), features))
+        and scale.shape in ((), features, 2 * features)
+        and (units.deviations(scale) > 0.0).all()
+        and (scale.ndim < 2 or np.linalg.matrix_rank(scale) == len(scale)),
     }
   except (OSError, ValueError, TypeError, AttributeError) as error:
     raise ValueError(f"data.path: {str(file)!r} must be the JSON that `python -m "

@@ -7,6 +7,7 @@ one-line ValueError that names the field.
 import concurrent.futures
 import os
 import pathlib
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from experiments import readers, toy_data
 
 # Debian's package puts its files here; data.path names any other directory.
 FASHION_MNIST_DIRECTORY = "/usr/share/datasets/fashion-mnist"
+KINDS = ("image", "vector", "sequence", "array")
 
 
 class Source(NamedTuple):
@@ -24,7 +26,7 @@ class Source(NamedTuple):
   labels: np.ndarray | None  # (n,) class numbers; None when unconditional
   held_out: np.ndarray  # (n,) bool
   num_classes: int  # 0 when unconditional
-  kind: str  # "image", "vector" or "array": how it is judged and drawn
+  kind: str  # "image", "vector", "sequence" or "array": how it is judged and drawn
   value_range: tuple[float, float] | None  # of images
 
 
@@ -78,15 +80,17 @@ class Pictures:
 def load(
     name: str, *, path: str = "", labels: str = "", shape: tuple[int, ...] = (), size: int = 0,
     channels: int = 3, toy: str = "moons", train_size: int = 50_000, test_size: int = 10_000,
-    holdout: float = 0.2,
+    holdout: float = 0.2, kind: str = "",
 ) -> Source:
   """The examples that a config's `data` fields describe; arguments and errors as in `data.load`."""
+  if kind and kind not in KINDS:
+    raise ValueError(f"data.kind must be one of {', '.join(KINDS)}; got {kind!r}")
   loaders = {
       "digits": lambda: digits(path=path, labels=labels, holdout=holdout),
       "mixture2d": lambda: mixture2d(train_size=train_size, test_size=test_size),
       "toy2d": lambda: toy2d(toy=toy, train_size=train_size, test_size=test_size),
       "fashion_mnist": lambda: fashion_mnist(path=path),
-      "arrays": lambda: arrays(path=path, labels=labels, holdout=holdout),
+      "arrays": lambda: arrays(path=path, labels=labels, holdout=holdout, kind=kind),
       "images": lambda: images(
           path=path, size=size, channels=channels, shape=shape, holdout=holdout),
   }
@@ -105,10 +109,10 @@ def load(
 def digits(*, path: str = "", labels: str = "", holdout: float = 0.2) -> Source:
   """scikit-learn's 1,797 handwritten digits, (8, 8, 1), 10 classes, values 0…16.
 
-  An array file in `path` takes their place, as in `arrays`.
+  An array file of images in `path` takes their place, as in `arrays`.
   """
   if path:
-    return arrays(path=path, labels=labels, holdout=holdout)
+    return arrays(path=path, labels=labels, holdout=holdout, flat="image")
   import sklearn.datasets  # a second of import that no other data set needs
   x, y = sklearn.datasets.load_digits(return_X_y=True)
   return _split(x.reshape(-1, 8, 8, 1), y, holdout, kind="image", value_range=(0.0, 16.0))
@@ -153,17 +157,29 @@ def fashion_mnist(*, path: str = "") -> Source:
     raise ValueError(f"data.path: training and test images must be of one size; got {x.shape[1:]} "
                      f"and {x_test.shape[1:]}")
   labels = np.concatenate([y, y_test])
+  _check_classes(y, labels)
   return Source(np.concatenate([x, x_test])[..., None], labels, np.arange(len(labels)) >= len(y),
                 int(labels.max()) + 1, "image", (0.0, 255.0))
 
 
-def arrays(*, path: str, labels: str = "", holdout: float = 0.2) -> Source:
+def arrays(
+    *, path: str, labels: str = "", holdout: float = 0.2, kind: str = "", flat: str = ""
+) -> Source:
   """The user's .npy, or .npz with `x` (or one array of any name) and perhaps `labels` or `y`.
 
-  (n, d) is n vectors. (n, h, w), which gets a channel axis, and (n, h, w, c) with c of 1, 3 or 4
-  are images, but for four channels with negative values, which are no colour and opacity: latents
-  of an autoencoder. These and anything of higher rank are arrays, neither clipped nor drawn. A .npy
-  in `labels` overrides those of an .npz.
+  A .npy in `labels` overrides those of an .npz. By shape, a number is the kind's:
+
+    vector    (n, d)
+    sequence  (n, T, c), T steps of c features
+    image     (n, h, w), which gets a channel axis, and (n, h, w, c) with c of 1, 3 or 4; samples
+              are clipped to the data's range
+    array     anything else, and (n, h, w, 4) with negative values, which are no colour and opacity:
+              latents of an autoencoder; neither clipped nor drawn
+
+  Args:
+    kind: one of these. It must be given for (n, a, b) that is not of whole grey levels, which may
+      be images, sequences or arrays.
+    flat: the kind of (n, a, b) where `kind` is not given; "" asks for it.
   """
   content = readers.read_numpy(path, "data.path", mapped=True)
   y, y_field = None, "data.path (labels)"
@@ -183,13 +199,47 @@ def arrays(*, path: str, labels: str = "", holdout: float = 0.2) -> Source:
   low, high = readers.check_array(x, "data.path")
   if y is not None:
     readers.check_labels(y, len(x), y_field)
-  image = x.ndim == 3 or (x.ndim == 4 and x.shape[-1] in (1, 3, 4))
-  if x.ndim == 4 and x.shape[-1] == 4 and low < 0.0:
-    image = False
+  kind = _kind(x, low, high, kind or (flat if x.ndim == 3 else ""))
   return _split(
-      x[..., None] if x.ndim == 3 else x, y, holdout,
-      kind="image" if image else "vector" if x.ndim == 2 else "array",
-      value_range=(low, high) if image else None)
+      x[..., None] if kind == "image" and x.ndim == 3 else x, y, holdout, kind=kind,
+      value_range=(low, high) if kind == "image" else None)
+
+
+def _kind(x: np.ndarray, low: float, high: float, kind: str) -> str:
+  """What the array holds by its shape and values, or a ValueError where these do not say it."""
+  shape = x.shape
+  colour = x.ndim == 4 and shape[-1] in (1, 3, 4)
+  first = x.ndim == 4 and shape[1] in (1, 3, 4) and min(shape[2:]) > 4
+  turn = "channels come last here: np.moveaxis(x, 1, -1)"
+  if kind:
+    fits = {"vector": x.ndim == 2, "sequence": x.ndim == 3, "image": x.ndim == 3 or colour,
+            "array": x.ndim > 2}
+    if not fits[kind]:
+      raise ValueError(
+          f"data.kind={kind} does not fit an array of shape {shape}: a vector is (n, d), a "
+          "sequence (n, T, c), an image (n, h, w) or (n, h, w, 1, 3 or 4), an array of rank 3 or "
+          "more"
+          + (f"; {turn}" if first and kind == "image" else ""))
+    return kind
+  if x.ndim == 2:
+    return "vector"
+  if x.ndim == 3:
+    if x.dtype == np.uint8:
+      return "image"
+    if low < 0.0 or high > 65535.0 or not readers.is_whole(x):
+      raise ValueError(f"data.kind must say what an array of shape {shape} is: image (n, h, w), "
+                       "sequence (n, T, c) or array; its values are no whole grey levels")
+    _warn(f"data.path: whole numbers of shape {shape} are taken for grey images {shape[1]} × "
+          f"{shape[2]}; data.kind=sequence if they are {shape[1]} steps of {shape[2]} features")
+    return "image"
+  if first and not colour:
+    _warn(f"data.path: shape {shape} looks like images with channels first, and {turn}; it is "
+          "taken for arrays of any kind, which data.kind=array says without this warning")
+  return "image" if colour and not (shape[-1] == 4 and low < 0.0) else "array"
+
+
+def _warn(text: str) -> None:
+  print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def images(
@@ -198,7 +248,8 @@ def images(
 ) -> Source:
   """The user's folder of PNG and JPEG, read recursively in sorted order; values 0…255.
 
-  With two or more sub-folders, their names in sorted order are the classes. Each image is turned as
+  With two or more sub-folders, their names in sorted order are the classes; links are followed, and
+  names that begin with a dot left out. Each image is turned as
   its EXIF says, laid over white where transparent (unless 4 channels are asked for), cropped to its
   central square and resized with antialiasing to (size, size, channels). With size 0 images are
   kept as they are and must be alike, and of `shape` if that is given.
@@ -208,10 +259,7 @@ def images(
   if size < 0:
     raise ValueError(f"data.size must be positive, or 0 to keep images as they are; got {size}")
   root = readers.existing(path, "data.path", directory=True)
-  files = sorted(
-      file for file in root.rglob("*")
-      if file.suffix.lower() in readers.IMAGE_SUFFIXES and file.is_file()
-      and not any(part.startswith(".") for part in file.relative_to(root).parts))
+  files = readers.pictures(root)
   if not files:
     raise ValueError(f"data.path: no .png, .jpg or .jpeg under {path!r}; at least one is needed")
   folders = [file.relative_to(root).parts[0] if file.parent != root else "" for file in files]
@@ -219,6 +267,9 @@ def images(
   if "" in classes and len(classes) > 1:
     raise ValueError(f"data.path: {path!r} must hold images or sub-folders of images (one a class),"
                      f" not both; {files[folders.index('')].name!r} is beside sub-folders")
+  if "" not in classes and (empty := sorted(readers.folders(root) - set(classes))):
+    raise ValueError(f"data.path: folder {str(root / empty[0])!r} holds no .png, .jpg or .jpeg, "
+                     "and a class needs some: fill it, or move it elsewhere")
   number = {name: i for i, name in enumerate(classes)}
   y = np.array([number[folder] for folder in folders]) if len(classes) > 1 else None
   return _split(Pictures(files, size, channels, tuple(shape)), y, holdout, kind="image",
@@ -252,7 +303,20 @@ def _split(
   # Through the shuffled examples sorted by class, every (1/holdout)-th one.
   held_out = np.zeros(n, bool)
   held_out[order[np.diff(np.floor(np.arange(n + 1) * holdout)) > 0]] = True
-  if num_classes and (missing := set(range(num_classes)) - set(np.unique(y[~held_out]).tolist())):
-    raise ValueError("data labels must be class numbers 0, 1, 2, … without gaps; class "
-                     f"{min(missing)} of {num_classes} has no example to train on")
+  if num_classes:
+    _check_classes(y[~held_out], y)
   return Source(x, y, held_out, num_classes, kind, value_range)
+
+
+def _check_classes(train: np.ndarray, y: np.ndarray) -> None:
+  """Refuses class numbers with gaps: the network would learn a vector for each empty class."""
+  count, num_classes = np.bincount(train), int(y.max()) + 1
+  empty = np.flatnonzero(np.pad(count, (0, num_classes - len(count))) == 0)
+  if len(empty):
+    largest = np.flatnonzero(y == num_classes - 1)
+    raise ValueError(
+        f"data labels must be class numbers 0, 1, 2, … without gaps; class {empty[0]} of "
+        f"{num_classes} has no example to train on"
+        + (f", nor have {len(empty) - 1} others" if len(empty) > 1 else "")
+        + f": the largest label, {num_classes - 1}, is that of {len(largest)} examples, the first "
+        f"at index {largest[0]}")

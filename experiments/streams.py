@@ -20,12 +20,15 @@ from experiments import records
 
 
 class Stream:
-  """One float32 array of `shape` on its way to `file`, of the command that `choice` describes.
+  """One array of `shape` on its way to `file`, of the command that `choice` describes.
 
   `done` rows are there already. `close` it where it is left, or `finish` it, or `discard` it.
   """
 
-  def __init__(self, file: pathlib.Path, shape: tuple[int, ...], choice: dict[str, Any]):
+  def __init__(
+      self, file: pathlib.Path, shape: tuple[int, ...], choice: dict[str, Any], *,
+      dtype: np.typing.DTypeLike = np.float32,
+  ):
     """Opens what an earlier run of the same command has left, or begins.
 
     Raises:
@@ -36,8 +39,9 @@ class Stream:
     self._partial = file.with_name(file.name + ".partial")
     self._progress = file.with_name(file.name + ".progress")
     self._choice = json.loads(json.dumps(choice))
-    self._row = 4 * math.prod(shape[1:])
-    self._header = _header(shape)
+    self._dtype = np.dtype(dtype).newbyteorder("<")
+    self._row = self._dtype.itemsize * math.prod(shape[1:])
+    self._header = _header(shape, self._dtype)
     self.done = self._left()
     file.parent.mkdir(parents=True, exist_ok=True)
     self._handle = None
@@ -55,7 +59,7 @@ class Stream:
 
   def write(self, rows: np.ndarray) -> None:
     """Appends rows (k, …); they are on disk when this returns."""
-    self._handle.write(np.ascontiguousarray(rows, "<f4").tobytes())
+    self._handle.write(np.ascontiguousarray(rows, self._dtype).tobytes())
     self._handle.flush()
     os.fsync(self._handle.fileno())
     self.done += len(rows)
@@ -106,11 +110,11 @@ class Stream:
     return done if self.file.exists() and done == self._shape[0] else 0
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
-  """What a .npy of float32 begins with."""
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+  """What a .npy begins with."""
   header = io.BytesIO()
   np.lib.format.write_array_header_1_0(
-      header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+      header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
   return header.getvalue()
 
 

@@ -16,13 +16,14 @@ from tests import runner
 assert grain.sources and choice.config  # imported for the flags they define
 
 
-def made(tmp_path, x, labels=None, **options):
+def made(tmp_path, x, labels=None, *, kind="", **options):
   """(in memory, in shards, path of the shards) of the same array file."""
   np.savez(tmp_path / "x.npz", x=x, **({} if labels is None else {"labels": labels}))
-  fields = {"path": str(tmp_path / "x.npz"), "holdout": 0.25}
+  fields = {"path": str(tmp_path / "x.npz"), "holdout": 0.25, "kind": kind}
   options = {"num_shards": 3} | options
   shard_writer.write(sources.load("arrays", **fields), tmp_path / "shards", **options)
-  return data.load("arrays", **fields), shards_of(tmp_path), tmp_path / "shards"
+  return (data.load("arrays", **fields, scaling=options.get("scaling", "")), shards_of(tmp_path),
+          tmp_path / "shards")
 
 
 def shards_of(tmp_path, **fields):
@@ -139,20 +140,42 @@ def test_latents_are_arrays_in_any_precision(tmp_path, dtype):
 def test_kind_may_be_told(tmp_path):
   x = np.random.default_rng(0).random((40, 4, 4, 3))
   assert made(tmp_path, x, kind="array")[1].value_range is None
-  source = sources.load("arrays", path=str(tmp_path / "x.npz"))
   for kind, says in (("vector", "does not fit"), ("picture", "must be one of")):
-    with pytest.raises(ValueError, match=f"--kind.*{says}"):
-      shard_writer.write(source, tmp_path / "no", num_shards=1, kind=kind)
+    code, _, error = convert(f"--path={tmp_path / 'x.npz'}", f"--kind={kind}",
+                             f"--out={tmp_path / 'no'}")
+    assert code == 2 and error.startswith("error: --kind") and says in error
   assert not list(tmp_path.glob("no*"))
 
 
-def test_vectors_have_a_mean_by_feature(tmp_path):
-  x = np.random.default_rng(0).normal([1e6, -3.0], [2.0, 0.1], (400, 2))
-  memory, disk, _ = made(tmp_path, x.astype(np.float32))
-  assert disk.kind == "vector" and disk.mean.shape == (2,)
+@pytest.mark.parametrize(("shape", "kind", "scaling", "dims"), [
+    ((400, 2), "vector", "", 1), ((400, 2), "vector", "one", 0), ((400, 2), "vector", "whiten", 2),
+    ((90, 5, 2), "sequence", "", 1), ((90, 5, 5, 2), "array", "", 0),
+    ((90, 5, 5, 2), "array", "features", 1)])
+def test_units_are_those_of_data_in_memory(tmp_path, monkeypatch, shape, kind, scaling, dims):
+  monkeypatch.setattr(shard_writer, "_BLOCK_BYTES", 1000)
+  x = np.random.default_rng(0).normal([1e6, -3.0], [2.0, 0.1], shape)
+  x[..., 1] += 0.01 * (x[..., 0] - 1e6)
+  memory, disk, path = made(tmp_path, x.astype(np.float32), kind=kind, scaling=scaling)
+  assert disk.kind == kind and disk.scale.ndim == dims
+  assert disk.mean.shape == ((2,) if dims or kind == "vector" else ())
   np.testing.assert_allclose(disk.mean, memory.mean, rtol=1e-13)
-  np.testing.assert_allclose(disk.scale, memory.scale, rtol=1e-10)
+  np.testing.assert_allclose(disk.scale, memory.scale, rtol=1e-9, atol=1e-12)
+  np.testing.assert_allclose(disk.train[:], memory.train, rtol=1e-5, atol=1e-5)
+  for ours, theirs in zip(data.moments(disk), data.moments(memory), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
   assert disk.train_labels.shape == (0,)
+  with pytest.raises(ValueError, match=r"^data\.scaling is chosen when shards are written"):
+    data.load("array_record", path=str(path), scaling="features")
+
+
+def test_a_dtype_that_loses_the_differences_is_refused(tmp_path):
+  x = np.random.default_rng(0).normal([1.7e9, 0.0], 1.0, (40, 2))
+  with pytest.raises(ValueError, match=r"^--dtype=float32 rounds feature 0 .* --dtype=float64"):
+    made(tmp_path, x)
+  assert not list(tmp_path.glob("shards*"))
+  memory, disk, _ = made(tmp_path, x, dtype="float64")
+  # The two means of 1.7e9 differ by a unit in the last place, 2.4e-7.
+  np.testing.assert_allclose(disk.train[:], memory.train, rtol=0, atol=1e-6)
 
 
 def test_moments_of_blocks_are_those_of_the_whole():
@@ -165,9 +188,11 @@ def test_moments_of_blocks_are_those_of_the_whole():
   # Σ (x − mean)² know a distance of 1 to the same 6.5e-6 of 1e8, but in its square.
   np.testing.assert_allclose(seen.mean, exact.mean(0), rtol=583 * 1.1e-16)
   np.testing.assert_allclose(seen.squares / 1000, exact.var(0), rtol=1e-7)
-  for kind in ("vector", "array"):
-    for ours, theirs in zip(units.of_moments(seen, kind), units.statistics(x, kind), strict=True):
-      np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+  for kind, scaling, error in (("vector", "", 1e-9), ("vector", "features", 0.5e-7),
+                               ("array", "", 1e-9)):
+    for ours, theirs in zip(units.of_moments(seen, kind, scaling),
+                            units.statistics(x, kind, scaling), strict=True):
+      np.testing.assert_allclose(ours, theirs, rtol=error)
 
 
 @pytest.mark.parametrize("n", [2, 3, 16, 17, 1000])
@@ -268,6 +293,10 @@ def damaged(path, how):
       "a label too large": lambda: np.save(path / "train_labels.npy", np.append(labels[1:], 4)),
       "a label below 0": lambda: np.save(path / "train_labels.npy", np.append(labels[1:], -1)),
       "no moments": (path / "moments.npy").unlink,
+      "NaN moments": lambda: np.save(path / "moments.npy", np.full((2, 4, 4, 3), np.nan)),
+      "negative moments": lambda: np.save(path / "moments.npy", np.full((2, 4, 4, 3), -1.0)),
+      "a matrix of NaN": lambda: rewrite(scale=[[float("nan")] * 3] * 3),
+      "a singular matrix": lambda: rewrite(scale=[[1.0] * 3] * 3),
   }[how]()
 
 
@@ -281,7 +310,9 @@ def damaged(path, how):
     ("an empty shard", "train-00000.*is cut short or damaged"),
     ("no labels", "train_labels.npy"), ("labels cut short", "must be 30 class numbers"),
     ("a label too large", "below num_classes = 4; got 4 at index 29"),
-    ("a label below 0", "got -1 at index 29"), ("no moments", "moments.npy")])
+    ("a label below 0", "got -1 at index 29"), ("no moments", "moments.npy"),
+    ("NaN moments", "moments.npy.*finite"), ("negative moments", "moments.npy.*variance of -1"),
+    ("a matrix of NaN", "positive scale"), ("a singular matrix", "positive scale")])
 def test_damaged_directories_are_refused(both, how, says):
   damaged(both[2], how)
   with pytest.raises(ValueError, match=says) as caught:

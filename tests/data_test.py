@@ -1,13 +1,15 @@
 """experiments.data and its sources: pure batches, standard units, loaders, refusals by name."""
 
 import gzip
+import os
+import pathlib
 import struct
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data, readers, sources, toy_data
+from experiments import data, readers, sources, toy_data, units
 
 
 @pytest.fixture
@@ -76,20 +78,35 @@ def test_batch_arguments(vectors):
       data.batch(vectors, seed=0, **fields)
 
 
-@pytest.mark.parametrize("shape", [(40, 3), (40, 4, 4, 1), (40, 5, 2, 2)])
-def test_restore_undoes_standardise(tmp_path, shape):
+@pytest.mark.parametrize(("shape", "scaling"), [
+    ((40, 3), "one"), ((40, 3), "features"), ((40, 3), "whiten"), ((40, 4, 4, 1), ""),
+    ((40, 5, 2, 2), ""), ((40, 5, 2, 2), "features"), ((40, 6, 3), "one"),
+    ((40, 6, 3), "features")])
+def test_restore_undoes_standardise(tmp_path, shape, scaling):
   x = np.random.default_rng(0).normal(size=shape) * [3.0, 0.1, 7.0][:shape[-1]] + 100.0
   np.save(tmp_path / "x.npy", x)
-  dataset = data.load("arrays", path=str(tmp_path / "x.npy"))
+  dataset = data.load("arrays", path=str(tmp_path / "x.npy"), scaling=scaling,
+                      kind="sequence" if len(shape) == 3 else "")
   back = np.concatenate([data.restore(dataset, dataset.train), data.restore(dataset, dataset.test)])
   # float32 holds numbers near 100 to 4e-6; standard units near 1 times the scale add about as much.
   np.testing.assert_allclose(np.sort(back, axis=0), np.sort(x, axis=0), atol=2e-5)
   assert dataset.train.dtype == dataset.test.dtype == back.dtype == np.float32
-  assert dataset.mean.shape == ((3,) if len(shape) == 2 else ()) and dataset.scale.shape == ()
-  # Over the training examples: mean 0 (by feature for vectors) and mean square 1.
-  axis = 0 if len(shape) == 2 else None
+  by_feature = dataset.kind in ("vector", "sequence") or scaling == "features"
+  assert dataset.mean.shape == (shape[-1:] if by_feature else ())
+  assert dataset.scale.shape == {"features": shape[-1:], "whiten": 2 * shape[-1:]}.get(scaling, ())
+  # Over the training examples: mean 0 and mean square 1, by feature where units are.
+  axis = tuple(range(len(shape) - 1)) if by_feature else None
   np.testing.assert_allclose(dataset.train.mean(axis), 0.0, atol=1e-5)
-  np.testing.assert_allclose(np.mean(np.square(dataset.train)), 1.0, rtol=1e-5)
+  axis = axis if scaling in ("features", "whiten") else None
+  np.testing.assert_allclose(np.mean(np.square(dataset.train), axis), 1.0, rtol=1e-5)
+  if scaling == "whiten":
+    np.testing.assert_allclose(np.cov(dataset.train, rowvar=False, bias=True), np.eye(3), atol=1e-5)
+  # The density of a uniform law on the cube of standard units is 1: its volume in the user's.
+  if scaling != "":
+    corner = lambda at: units.restore(at, np.zeros(shape[-1]), dataset.scale).astype(np.float64)
+    sides = np.stack([corner(row) for row in np.eye(shape[-1])])
+    np.testing.assert_allclose(units.log_det(dataset.scale, shape[1:]), np.prod(
+        shape[1:-1]) * np.linalg.slogdet(sides)[1], rtol=1e-6)
   assert data.restore(dataset, dataset.train[:6].reshape(2, 3, *shape[1:])).shape[:2] == (2, 3)
 
 
@@ -97,6 +114,47 @@ def test_vectors_keep_their_shape(vectors):
   x = data.restore(vectors, vectors.train)
   moved = (x - x.mean(0)) / vectors.train
   np.testing.assert_allclose(moved, vectors.scale, rtol=1e-4)  # one scale for both features
+
+
+def test_features_of_other_scales_get_their_own(tmp_path):
+  """Deviations more than a factor of 4 apart; of constant features, the least of the others."""
+  rng, path = np.random.default_rng(0), str(tmp_path / "x.npy")
+  unit = rng.normal(size=(2000, 2))
+  unit = (unit - unit.mean(0)) / unit.std(0)
+  for ratio, alike in ((3.5, True), (0.27, True), (4.6, False), (1e-6, False)):
+    np.save(path, np.concatenate([unit * [1.0, ratio] + 5.0, np.full((2000, 1), 7.0)], 1))
+    scale = data.load("arrays", path=path).scale
+    assert (scale.shape == ()) == alike, ratio
+    if not alike:
+      np.testing.assert_allclose(scale[:2], [1.0, ratio], rtol=0.05)
+      assert scale[2] == scale.min()
+    assert data.load("arrays", path=path, scaling="one").scale.shape == ()
+  with pytest.raises(ValueError, match=r"^data\.scaling=whiten .* span 2 of 3 dimensions"):
+    data.load("arrays", path=path, scaling="whiten")
+  refusal("data.scaling must be one of", "arrays", path=path, scaling="pca")
+  refusal("data.scaling=features is not for images", "digits", scaling="features")
+  refusal("data.scaling=whiten is for vectors", "digits", scaling="whiten")
+
+
+@pytest.mark.parametrize("scaling", ["one", "features", "whiten"])
+def test_samples_are_judged_in_units_that_no_run_chooses(tmp_path, scaling):
+  x = np.random.default_rng(0).normal(size=(300, 2)) * [2e4, 18.0] + [4e4, 40.0]
+  np.save(tmp_path / "x.npy", x)
+  dataset = data.load("arrays", path=str(tmp_path / "x.npy"), scaling=scaling)
+  judged, plain = data.judged(dataset), data.load("arrays", path=str(tmp_path / "x.npy"))
+  assert data.judged(plain) is plain
+  np.testing.assert_allclose(judged.scale, plain.scale, rtol=1e-5)
+  np.testing.assert_allclose(judged.test, plain.test, atol=1e-4)
+
+
+def test_a_large_offset_does_not_collapse(tmp_path):
+  x = 1.7e9 + np.random.default_rng(0).normal(size=(500, 2))
+  np.save(tmp_path / "x.npy", x)
+  for scaling in ("one", "features", "whiten"):
+    dataset = data.load("arrays", path=str(tmp_path / "x.npy"), scaling=scaling)
+    back = data.restore(dataset, np.concatenate([dataset.train, dataset.test]))
+    assert back.dtype == np.float64
+    np.testing.assert_allclose(np.sort(back, 0), np.sort(x, 0), rtol=0, atol=1e-5)
 
 
 def test_digits():
@@ -164,15 +222,22 @@ def test_fashion_mnist_refusals(idx_directory):
     assert "gzip" in refusal("data.path", "fashion_mnist", path=path)
   write_idx(images, np.zeros((7, 28, 28)))
   assert "7 class numbers" in refusal("data.path (t10k labels)", "fashion_mnist", path=path)
+  (idx_directory / "t10k-labels-idx1-ubyte").write_bytes(
+      struct.pack(">BBBBI", 0, 0, 8, 1, 6) + bytes([0, 1, 2, 3, 4, 55]))
+  write_idx(images, np.zeros((6, 28, 28)))
+  stray = refusal("data labels must be class numbers", "fashion_mnist", path=path)
+  assert ("class 10 of 56" in stray and "nor have 45 others" in stray
+          and "the largest label, 55, is that of 1 examples, the first at index 35" in stray)
   write_idx(images, np.zeros((6, 14, 28)))
   assert "one size" in refusal("data.path", "fashion_mnist", path=path)
 
 
-@pytest.mark.parametrize(("shape", "loaded", "kind"), [
-    ((20, 3), (3,), "vector"), ((20, 6, 4), (6, 4, 1), "image"),
-    ((20, 6, 6, 3), (6, 6, 3), "image"), ((20, 6, 6, 2), (6, 6, 2), "array"),
-    ((20, 2, 2, 2, 2), (2, 2, 2, 2), "array")])
-def test_arrays_by_rank(tmp_path, shape, loaded, kind):
+@pytest.mark.parametrize(("shape", "loaded", "kind", "warned"), [
+    ((20, 3), (3,), "vector", ""), ((20, 6, 4), (6, 4, 1), "image", "taken for grey images 6 × 4"),
+    ((20, 6, 6, 3), (6, 6, 3), "image", ""), ((20, 6, 6, 2), (6, 6, 2), "array", ""),
+    ((20, 3, 6, 6), (3, 6, 6), "array", "channels come last here: np.moveaxis(x, 1, -1)"),
+    ((20, 2, 2, 2, 2), (2, 2, 2, 2), "array", "")])
+def test_arrays_by_rank(tmp_path, shape, loaded, kind, warned, capsys):
   x = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
   np.save(tmp_path / "x.npy", x)
   path = str(tmp_path / "x.npy")
@@ -181,7 +246,32 @@ def test_arrays_by_rank(tmp_path, shape, loaded, kind):
   assert dataset.train.shape == (15, *loaded) and dataset.test.shape == (5, *loaded)
   assert dataset.kind == kind and dataset.num_classes == 0 and dataset.train_labels.shape == (0,)
   assert dataset.value_range == ((0.0, x.max()) if kind == "image" else None)
+  said = set(capsys.readouterr().err.splitlines())
+  assert len(said) == bool(warned) and all(warned in line for line in said)
   assert str(loaded) in refusal("data.shape", "arrays", path=path, shape=(5, 5))
+
+
+def test_kind_is_asked_for_where_a_shape_leaves_it_open(tmp_path, capsys):
+  series = np.random.default_rng(0).normal(size=(20, 6, 4)) * [1.0, 10.0, 1.0, 1.0] + 3.0
+  np.save(tmp_path / "x.npy", series)
+  fields = {"name": "arrays", "path": str(tmp_path / "x.npy")}
+  assert "image (n, h, w), sequence (n, T, c) or array" in refusal("data.kind must say", **fields)
+  for kind, loaded, value_range in (
+      ("sequence", (6, 4), None), ("array", (6, 4), None),
+      ("image", (6, 4, 1), (series.min(), series.max()))):
+    dataset = data.load(**fields, kind=kind)
+    assert (dataset.kind, dataset.train.shape[1:], dataset.value_range) == (
+        kind, loaded, value_range)
+    assert dataset.scale.shape == ((4,) if kind == "sequence" else ())
+  # The digits' own place is for images.
+  assert data.load("digits", path=fields["path"]).kind == "image"
+  refusal("data.kind=vector does not fit", **fields, kind="vector")
+  refusal("data.kind must be one of", **fields, kind="series")
+  refusal("data.kind: data.name='toy2d' holds examples of kind 'vector'", "toy2d", kind="image")
+  np.save(tmp_path / "x.npy", np.zeros((20, 3, 8, 8)) + np.arange(8))
+  assert "np.moveaxis(x, 1, -1)" in refusal("data.kind=image does not fit", **fields, kind="image")
+  assert not capsys.readouterr().err
+  assert data.load(**fields, kind="array").kind == "array" and not capsys.readouterr().err
 
 
 def test_four_channels_with_negative_values_are_latents(tmp_path):
@@ -340,6 +430,28 @@ def test_images_kept_as_they_are(tmp_path):
   assert "9.png" in refusal("data.shape", "images", path=path)
 
 
+def test_folders_that_are_links_are_classes(folder, tmp_path_factory):
+  """A class elsewhere counts, and a link back to the whole does not lead round in circles."""
+  birds = tmp_path_factory.mktemp("elsewhere") / "birds"
+  (folder / "dogs" / "small").rename(birds)
+  (folder / "birds").symlink_to(birds)
+  (folder / "cats" / "back").symlink_to(folder)
+  dataset = data.load("images", path=str(folder), size=4, holdout=0.17)
+  assert dataset.num_classes == 3 and len(dataset.train) + len(dataset.test) == 6
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
+  iterdir = pathlib.Path.iterdir
+
+  def refused(path):
+    if path.name == "dogs":
+      raise PermissionError(13, "Permission denied", str(path))
+    return iterdir(path)
+
+  monkeypatch.setattr(pathlib.Path, "iterdir", refused)
+  assert "dogs' cannot be read" in refusal("data.path", "images", path=str(folder), size=4)
+
+
 def test_images_are_turned_as_their_exif_says(tmp_path):
   exif = Image.Exif()
   exif[0x0112] = 6  # turn clockwise by 90° to see it
@@ -358,13 +470,27 @@ def test_images_refusals(folder):
     assert "existing directory" in refusal("data.path", "images", path=bad, size=4)
   (folder / "empty").mkdir()
   assert "no .png" in refusal("data.path", "images", path=path + "/empty", size=4)
+  empty = refusal("data.path: folder", "images", path=path, size=4)
+  assert "empty" in empty and "fill it" in empty
+  (folder / "empty").rmdir()
   refusal("data.channels", "images", path=path, size=4, channels=2)
   refusal("data.size", "images", path=path, size=-4)
   whole = (folder / "cats" / "b.JPG").read_bytes()
   for content in (b"", b"text", whole[:len(whole) // 2]):
     (folder / "dogs" / "x.jpg").write_bytes(content)
     assert "x.jpg" in refusal("data.path", "images", path=path, size=4)
+  # Pillow reads these, by their content; they are no PNG or JPEG.
+  for format_ in ("TIFF", "EPS", "GIF"):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "dogs" / "x.jpg", format=format_)
+    assert "x.jpg" in refusal("data.path", "images", path=path, size=4)
   (folder / "dogs" / "x.jpg").unlink()
+  for name, says in (("y.png", "a link to nothing"), ("birds", "a link to nothing")):
+    (folder / name).symlink_to(folder / "absent")
+    assert says in refusal("data.path", "images", path=path, size=4)
+    (folder / name).unlink()
+  os.mkfifo(folder / "cats" / "z.png")
+  assert "z.png' is no file" in refusal("data.path", "images", path=path, size=4)
+  (folder / "cats" / "z.png").unlink()
   (folder / "cats" / "a.png").rename(folder / "beside.png")
   assert "beside.png" in refusal("data.path", "images", path=path, size=4)
 

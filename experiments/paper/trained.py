@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import averages, records, runs, workers
+from experiments import averages, records, runs, units, workers
 from experiments.paper import part
 from langevin_jax import mixtures
 
@@ -72,8 +72,9 @@ def model(workdir: pathlib.Path) -> Model:
 def truth(density: mixtures.Mixture, run: runs.Run) -> mixtures.Mixture:
   """The plane's density in the run's standard units."""
   mean, scale = jnp.asarray(run.dataset.mean), jnp.asarray(run.dataset.scale)
-  return mixtures.Mixture(
-      density.weights, (density.means - mean[None]) / scale, density.covariances / scale**2)
+  means = density.means - mean[None]
+  means = means @ jnp.linalg.inv(scale).T if scale.ndim == 2 else means / scale
+  return mixtures.Mixture(density.weights, means, units.covariances(density.covariances, scale))
 
 
 def facts(workdir: pathlib.Path) -> dict[str, Any]:
