@@ -99,6 +99,10 @@ def test_restore_undoes_standardise(tmp_path, shape, scaling):
   np.testing.assert_allclose(dataset.train.mean(axis), 0.0, atol=1e-5)
   axis = axis if scaling in ("features", "whiten") else None
   np.testing.assert_allclose(np.mean(np.square(dataset.train), axis), 1.0, rtol=1e-5)
+  if dataset.kind == "vector":
+    covariance = np.cov(data.restore(dataset, dataset.train).astype(float), rowvar=False)
+    np.testing.assert_allclose(units.covariances(covariance, dataset.scale), np.cov(
+        dataset.train.astype(float), rowvar=False), atol=1e-4)
   if scaling == "whiten":
     np.testing.assert_allclose(np.cov(dataset.train, rowvar=False, bias=True), np.eye(3), atol=1e-5)
   # The density of a uniform law on the cube of standard units is 1: its volume in the user's.

@@ -141,6 +141,22 @@ def test_frechet_of_gaussians():
   assert distances.frechet(x, y) == pytest.approx(exact, rel=1e-7)
 
 
+@pytest.mark.parametrize(("n", "m"), [(7, 7), (7, 30), (30, 9)])
+def test_frechet_of_few_vectors_is_that_of_their_covariances(n, m):
+  """The n × m product in place of roots of d × d matrices, of which no entry is exact to 1e-8."""
+  x, y = pairs(n, m, 12)
+  y = 0.5 * y @ np.random.default_rng(0).normal(size=(12, 12)) + 1.0
+  roots = [distances._covariance_root(a) for a in (x, y)]
+  exact = (np.sum((x.mean(0) - y.mean(0)) ** 2) + x.var(0, ddof=1).sum() + y.var(0, ddof=1).sum()
+           - 2.0 * np.linalg.norm(roots[0] @ roots[1], ord="nuc"))
+  assert distances.frechet(x, y) == pytest.approx(exact, rel=1e-6)
+
+
+def test_frechet_of_many_dimensions_needs_no_matrix_of_them():
+  x, y = pairs(6, 8, 300_000)  # 300,000² numbers would be 720 GB
+  assert distances.frechet(x, y) > 0.0
+
+
 def test_frechet_of_singular_covariances():
   # Fewer vectors than dimensions; on orthogonal subspaces the cross term is 0.
   x = np.zeros((10, 40))

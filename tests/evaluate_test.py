@@ -10,7 +10,19 @@ import pytest
 import runner
 from runner import SMALL
 
-from experiments import build, config, data, exact, likelihoods, meshes, records, reverse, runs
+from experiments import (
+  build,
+  config,
+  data,
+  exact,
+  likelihoods,
+  meshes,
+  plots,
+  records,
+  reverse,
+  runs,
+  sources,
+)
 from langevin_jax import mixtures, paths, predictions
 
 
@@ -84,10 +96,19 @@ def test_evaluate_a_mixture(mixture_run, tmp_path):
   assert result["likelihood"]["n"] == 200 and result["likelihood"]["divergence"] == "exact"
 
 
-def test_likelihood_of_the_exact_model_is_the_entropy(monkeypatch):
+@pytest.mark.parametrize("scaling", ["", "whiten"])
+def test_likelihood_of_the_exact_model_is_the_entropy(scaling, monkeypatch):
   """With the law's own score the flow and the bound both give −log p, in the data's own units."""
+  stretched = data.gaussian_mixture_2d()
+  if scaling:
+    # A second feature of a hundredth of the first's scale, and correlated with it.
+    by = np.array([[1.0, 0.0], [0.005, 0.01]])
+    weights, means, covariances = stretched
+    stretched = weights, means @ by.T, by @ covariances @ by.T
+    monkeypatch.setattr(data, "gaussian_mixture_2d", lambda: stretched)
+    monkeypatch.setattr(sources.toy_data, "gaussian_mixture_2d", lambda: stretched)
   settings = config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
-      "data.train_size": 2000, "data.test_size": 600})
+      "data.train_size": 2000, "data.test_size": 600, "data.scaling": scaling})
   run = runs.prepare(settings)
   truth = exact.mixture(run.dataset)
   monkeypatch.setattr(reverse, "denoiser", lambda run, params, path, labels: mixtures.denoiser(
@@ -104,7 +125,7 @@ def test_likelihood_of_the_exact_model_is_the_entropy(monkeypatch):
     value, floor = values[name]
     assert abs(value - floor) < 4.0 * error[name] < 0.2
   # Entropy in the user's units, against draws from the law itself.
-  weights, means, covariances = data.gaussian_mixture_2d()
+  weights, means, covariances = stretched
   law = mixtures.Mixture(*(jnp.asarray(a, jnp.float32) for a in (weights, means, covariances)))
   log_p = np.asarray(law.log_prob(law.sample(jax.random.key(0), 20_000), 1.0, 0.0))
   assert abs(values["−log q (ODE), nats"][1] + log_p.mean()) < 4.0 * log_p.std() / np.sqrt(20_000)
@@ -193,8 +214,56 @@ def test_sample_digits_of_one_class(digits_run):
   x, labels = np.load(digits_run / "samples.npy"), np.load(digits_run / "samples.labels.npy")
   assert x.shape == (30, 8, 8, 1) and set(labels) == {3}
   assert x.min() >= 0.0 and x.max() <= 16.0
+  assert json.loads((digits_run / "samples.json").read_text())["version"]
   for name in ("samples.png", "trajectories.png", "loss.png", "loss_by_level.png"):
     assert (digits_run / name).stat().st_size > 1000
+
+
+def test_a_sheet_shows_all_images_in_full_rows():
+  labels = np.array([2, 0, 1] * 30)
+  rows = plots.layout(np.full(16, 2), [2], 16)
+  assert [len(row) for row in rows] == [8, 8] and len(np.unique(rows)) == 16
+  # Real images beside them are of the class; of several classes each has its row.
+  assert all(np.all(labels[row] == 2) for row in plots.layout(labels, [2], 90))
+  by_class = plots.layout(labels, [0, 1, 2], 90)
+  assert [labels[row].tolist() for row in by_class] == [[value] * 8 for value in (0, 1, 2)]
+  # Without labels, and fewer than a row of a class that is not there.
+  assert [len(row) for row in plots.layout(np.zeros(0, int), [], 20)] == [8, 8, 4]
+  assert sum(map(len, plots.layout(labels, [], 90))) == 64
+  assert [len(row) for row in plots.layout(labels, [5], 90)] == [0]
+
+
+@pytest.mark.parametrize(("kind", "n", "says"), [
+    ("image", 10, "data.path: .* needs 12 of them; data.name='arrays' has 10"),
+    ("vector", 20, "data.holdout, or data.test_size: .* has 16 and 4"),
+    ("sequence", 20, "data.holdout, or data.test_size: .* has 16 and 4")])
+def test_too_few_real_examples_are_said_before_samples_are_drawn(tmp_path, kind, n, says):
+  shape = {"image": (8, 8, 1), "vector": (3,), "sequence": (4, 2)}[kind]
+  np.save(tmp_path / "x.npy", np.random.default_rng(0).random((n, *shape)))
+  dataset = data.load("arrays", path=str(tmp_path / "x.npy"), kind=kind)
+  with pytest.raises(ValueError, match=f"^{says}$"):
+    evaluate().check_sizes(dataset, "arrays")
+  np.save(tmp_path / "x.npy", np.random.default_rng(0).random((40, *shape)))
+  evaluate().check_sizes(data.load("arrays", path=str(tmp_path / "x.npy"), kind=kind), "arrays")
+
+
+def test_pixels_without_labels_are_named_and_bounded(tmp_path, monkeypatch):
+  x = np.random.default_rng(0).random((60, 9, 8, 1))
+  np.save(tmp_path / "x.npy", x)
+  dataset = data.load("arrays", path=str(tmp_path / "x.npy"), kind="image")
+  module = evaluate()
+  monkeypatch.setattr(module, "_PIXELS", 20 * 72)
+  monkeypatch.setattr(module, "_ROOTS", 10)
+  rows = {name: value for name, *value in module.images(dataset, dataset.test, None, 0)}
+  assert {"fd_pixels (n = 10 each)", "kd_pixels", "precision, pixels", "coverage, pixels"} <= set(
+      rows)
+  assert not any(name.startswith(("FID", "KID")) for name in rows)
+  assert "C2ST accuracy, pixels (n = 12 each; floor: 12 each)" in rows
+
+
+def evaluate():
+  with runner.entry("evaluate") as module:
+    return module
 
 
 def test_kl_by_quadrature_of_known_laws():

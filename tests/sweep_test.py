@@ -286,6 +286,9 @@ def test_a_failed_arm_is_reported_and_the_table_made(done):
   distance = {arm: row["metrics"]["sliced W2"]["mean"] for arm, row in rows.items() if arm != "hot"}
   assert distance["coarse"] != distance["v"] == distance["same"]
   text = (workdir / "report.md").read_text()
+  of = table["held out"]
+  assert of["draws"] == 32 * 4096 and of["examples"] == 200 and 0.0 < of["standard error"] < 10.0
+  assert "it is of 200 held-out examples in 131072 draws" in text
   assert "| **v** |" in text and records.commit().removesuffix("+changes") in text
 
 
@@ -411,8 +414,24 @@ def test_perfect_samples_are_as_good_as_real_data_where_these_lie_class_by_class
   assert judge.images(fresh[np.argsort(fresh_labels)], fresh_labels, 0)[measures.FID] > (
       2.0 * floor[measures.FID])
   draws = measures.held_out(run)
-  assert len(draws.labels) > 256 and set(draws.labels) == set(range(10))
-  np.testing.assert_array_equal(draws.x_0[:256], draws.x_0[-256:])
+  assert draws.labels.shape == (32, 1024) and set(draws.labels[0]) == set(range(10))
+  np.testing.assert_array_equal(draws.x_0, dataset.test[draws.example])
+
+
+def test_the_error_of_the_held_out_loss_is_that_of_its_examples():
+  """Over draws of examples that each have an error of their own, beside that of every draw."""
+  rng = np.random.default_rng(0)
+  found = []
+  for _ in range(400):
+    own = rng.normal(size=150)  # of an example, at every level
+    example = rng.permutation(150)[np.arange(4 * 100) % 150].reshape(4, 100)
+    values = 2.0 + own[example] + rng.normal(size=(4, 100)) + np.arange(4)[:, None]
+    found.append(measures.integral(measures.HeldOut(
+        example, np.zeros((4, 100, 3)), None, None, None, np.zeros((4, 100)), 0.5), values))
+  values, errors = np.array(found).T
+  assert abs(values.mean() - 0.5 * 3 * (4 * 2.0 + 6.0)) < 4.0 * values.std() / np.sqrt(400)
+  # The standard deviation of 400 values is known to 1/√800 = 3.5 %, and four of these.
+  assert abs(errors.mean() / values.std() - 1.0) < 4.0 / np.sqrt(800.0)
 
 
 TWO = "SEEDS = (0,)\nsweep = lambda: {'a': {}, 'b': {'network.width': 8}}"

@@ -12,6 +12,7 @@ import runner
 from runner import SMALL, manifest, unclocked
 from tensorboardX.proto import event_pb2
 
+import langevin_jax
 from experiments import config, data, runs
 from langevin_jax import training
 
@@ -46,7 +47,7 @@ def test_leaves_everything_behind(undisturbed):
   facts = manifest(undisturbed)
   assert len(facts["sha256"]) == 64 and facts["seed"] == 0 and facts["finished"]
   assert facts["config"]["network"]["width"] == 16 and facts["versions"]["jax"]
-  assert facts["devices"] and "commit" in facts
+  assert facts["devices"] and "commit" in facts and facts["version"] == langevin_jax.__version__
   lines = metrics(undisturbed)
   assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60]
   assert sum(lines[0]["level_count"]) == 32 * 10

@@ -153,11 +153,10 @@ def _held_out(found: Mapping[str, Result]) -> dict[str, float]:
 
   The draws are the same for all arms and seeds, so that no interval over seeds has this error.
   """
-  ends = [points[-1] for result in found.values() for points in result.points.values() if points]
-  if not ends:
-    return {}
-  of = next(result.held_out for result in found.values() if result.held_out)
-  return {**of, "standard error": max(point[measures.ERROR] for point in ends)}
+  errors = [points[-1][measures.ERROR] for result in found.values()
+            for points in result.points.values() if points and measures.ERROR in points[-1]]
+  of = next((result.held_out for result in found.values() if result.held_out), None)
+  return {**of, "standard error": max(errors)} if of and errors else {}
 
 
 def metrics_of(table_: Mapping[str, Any]) -> list[str]:
