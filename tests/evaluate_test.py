@@ -295,6 +295,29 @@ def test_histogram_kl_of_the_law_itself_is_its_floor():
   assert exact.kl_to_samples(truth, x, draw(2))[0] > value + 0.6
 
 
+@pytest.mark.parametrize(("name", "kernel"), [("mlp", (24, 8)), ("dit", (12, 8))])
+def test_a_sequence_is_seen_by_both_networks(name, kernel):
+  """All numbers at once, or a token for every three of six steps of four features."""
+  settings = config.Network(name=name, width=8, depth=1, heads=2, patch_size=3)
+  init, apply = build.network(settings, (6, 4), 0)
+  params = jax.eval_shape(init, jax.random.key(0))
+  assert kernel in {leaf.shape for leaf in jax.tree.leaves(params)}
+  x = jax.ShapeDtypeStruct((5, 6, 4), jnp.float32)
+  assert jax.eval_shape(apply, params, x, jnp.zeros(5), jnp.zeros(5, jnp.int32)).shape == x.shape
+  with pytest.raises(ValueError, match=r"^config.network.patch_size must divide the 7 steps"):
+    build.network(config.Network(name="dit", patch_size=3), (7, 4), 0)
+
+
+def test_a_run_from_before_units_by_feature_keeps_its_one_scale():
+  made = config.Config(data=config.Data(name="arrays", path="x.npy"))
+  text = json.loads(config.to_json(made))
+  assert config.from_json(json.dumps(text)) == made
+  del text["data"]["scaling"], text["data"]["kind"]
+  assert config.from_json(json.dumps(text)).data.scaling == "one"
+  text["data"]["name"] = "digits"
+  assert config.from_json(json.dumps(text)).data.scaling == ""
+
+
 def test_every_shipped_config_builds(tmp_path):
   rng = np.random.default_rng(0)
   np.save(tmp_path / "x.npy", rng.normal(size=(20, 3)))

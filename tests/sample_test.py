@@ -154,6 +154,29 @@ def test_trajectory_is_that_of_the_samples(workdir, tmp_path):
   assert np.all(np.abs(start.std(0) / spread - 1.0) < 4.0 / np.sqrt(2 * 60))
 
 
+def test_whitened_data_with_a_large_offset_come_back_in_their_own_units(tmp_path):
+  x = np.random.default_rng(0).normal(size=(200, 2)) @ [[300.0, 1.0], [0.0, 0.5]] + 1.7e9
+  np.save(tmp_path / "x.npy", x)
+  np.save(tmp_path / "mask.npy", np.array([True, False]))
+  workdir = runner.untrained(tmp_path / "run", config.override(
+      config.load(str(runner.CONFIGS / "arrays.py")), {
+          "data.path": str(tmp_path / "x.npy"), "data.scaling": "whiten", "network.width": 16,
+          "network.depth": 1, "sampling.steps": 4, "sampling.sampler": "ddim"}))
+  out = workdir / "samples.npy"
+  code, _, err = runner.call("sample", f"--workdir={workdir}", "--num_samples=60", "--trajectory",
+                             "--moments")
+  assert code == 0, err
+  drawn, run_back = np.load(out), np.load(workdir / "samples.trajectory.npy")
+  assert drawn.dtype == run_back.dtype == np.float64
+  assert len(np.unique(drawn[:, 0])) == len(np.unique(drawn[:, 1])) == 60
+  np.testing.assert_allclose(run_back[-1], drawn, rtol=0, atol=1e-3)
+  # An untrained model leaves the first states' law, the data's moments: its spread in their units.
+  assert np.all(np.abs(np.log(drawn.std(0) / x.std(0))) < 1.0)
+  code, _, err = runner.call("sample", f"--workdir={workdir}", "--known=held_out",
+                             f"--mask={tmp_path / 'mask.npy'}")
+  assert code == 2 and "trained with data.scaling=whiten" in err and err.count("\n") == 1
+
+
 def test_a_killed_command_goes_on_to_the_same_samples(workdir, tmp_path):
   out, n = tmp_path / "x.npy", 30_000
   partial, progress = out.with_name("x.npy.partial"), out.with_name("x.npy.progress")
