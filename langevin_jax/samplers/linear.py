@@ -170,7 +170,7 @@ def _exponential(
       return (exponential.frame_moments(prediction, variable, here, after, kappa, count),
               width, clock)
 
-    age = age_of(inside & (h > 0.0))
+    age = age_of(inside & (h != 0.0))
     with np.errstate(all="ignore"):
       width, clock = clocks(np, budget if isinstance(budget, np.ndarray) else 0.0)
       able = reach(width, clock, age, count)
