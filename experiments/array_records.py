@@ -10,12 +10,11 @@ A folder of pictures and a .npy are gone through block by block and may be large
 """
 
 import os
-import pathlib
 import re
 
 from absl import flags
 
-from experiments import cli, progress, shard_writer, shards, sources
+from experiments import cli, progress, records, shard_writer, shards, sources
 
 _NAME = flags.DEFINE_string(
     "name", "", "As data.name of a config: arrays, images, fashion_mnist, digits, mixture2d or "
@@ -49,6 +48,8 @@ def main() -> int:
     raise ValueError("--out is required: the new directory of shards")
   if not _NAME.value and not _PATH.value:
     raise ValueError("--path is required: a .npy or .npz of examples, or a directory of pictures")
+  out = cli.place("--out", _OUT.value)
+  records.check_not_owned([out], (_PATH.value, _LABELS.value))
   name = _NAME.value or ("images" if os.path.isdir(os.path.expanduser(_PATH.value)) else "arrays")
   try:
     source = sources.load(
@@ -58,8 +59,8 @@ def main() -> int:
       raise ValueError(f"--kind: the data are of kind {source.kind!r}; got {_KIND.value!r}")
     with progress.bar(len(source.x), 0, "writing") as bar:
       facts = shard_writer.write(
-          source, pathlib.Path(_OUT.value).expanduser(), num_shards=_SHARDS.value,
-          dtype=_DTYPE.value, scaling=_SCALING.value, progress=bar)
+          source, out, num_shards=_SHARDS.value, dtype=_DTYPE.value, scaling=_SCALING.value,
+          progress=bar)
   except ValueError as error:
     # The fields of a config are flags here.
     fields = r"\bdata\.(name|path|labels|size|channels|toy|holdout|kind|scaling)\b"

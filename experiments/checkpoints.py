@@ -16,6 +16,7 @@ from experiments import hosts
 
 State = Any
 Result = TypeVar("Result")
+_STEP = "/step"  # beside the checksums; no array has such a name
 
 
 class Damaged(Exception):
@@ -33,6 +34,23 @@ class Manager(ocp.CheckpointManager):
             read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only),
         item_handlers={"state": ocp.StandardCheckpointHandler(),
                        "checksums": ocp.JsonCheckpointHandler()})
+    self._abandoned = False
+
+  def __exit__(self, kind, error, trace):
+    try:
+      return super().__exit__(kind, error, trace)
+    except Exception as after:
+      if error is None or after is error:
+        raise
+      return False  # what came first says why
+
+  def abandon(self) -> None:
+    """After a save that failed: its threads wait for its parts, and are not waited for in turn."""
+    self._abandoned = True
+
+  def close(self) -> None:
+    if not self._abandoned:
+      super().close()
 
   def reached_preemption(self, step: int) -> bool:
     # `hosts.stopping` asks jax at every dispatch, and jax has all processes stop at the highest
@@ -64,14 +82,20 @@ def save(manager: Manager, step: int, state: State) -> None:
     # Orbax writes. Elsewhere Orbax has transferred everything to the host before its `save`
     # returns (transfer_arrays_to_host), and a copy would take the device's memory for nothing.
     state = jax.tree.map(jnp.copy, state)
-  checksums = _checksums(state)
-  _reported(lambda: manager.save(step, args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state), checksums=ocp.args.JsonSave(checksums))))
+  checksums = _checksums(state) | {_STEP: step}
+  _quieten()
+
+  def start():
+    if not manager.save(step, args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), checksums=ocp.args.JsonSave(checksums))):
+      raise OSError(f"step {step} is not after step {manager.latest_step()}, which is in {place}")
+
+  _reported(manager, start)
 
 
 def finish(manager: Manager) -> None:
   """Waits until what was started is on disk. Raises OSError as `save` does."""
-  _reported(manager.wait_until_finished)
+  _reported(manager, manager.wait_until_finished)
 
 
 def restore(manager: Manager, target: State, *, discard_damaged: bool = False) -> State | None:
@@ -129,7 +153,7 @@ def read(manager: Manager, step: int, target: State, *, part: bool = False) -> S
       item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target),
       partial_restore=part)))
   checksums = _checksums(state)
-  _together(lambda: _check_written(checksums, place / "checksums"))
+  _together(lambda: _check_written(checksums, place / "checksums", step))
   return state
 
 
@@ -151,19 +175,26 @@ def _together(action: Callable[[], Result]) -> Result:
 def _quieten() -> None:
   """Keeps Python from printing, array by array, what Orbax leaves unfinished when one has failed.
 
-  That comes until the last read of TensorStore's threads has ended: tens of kilobytes that would
-  bury the line that matters. Anything else that cannot be raised is printed as ever.
+  That comes until the last read or write of TensorStore's threads has ended: tens of kilobytes that
+  would bury the line that matters. Anything else that cannot be raised is printed as ever.
   """
-  shown = sys.unraisablehook
+  for name in ("unraisablehook", "excepthook"):
+    shown = getattr(sys, name)
+    if getattr(shown, "__module__", None) != __name__:  # else it is that already
+      setattr(sys, name, _other_than_orphans(shown))
 
-  def hook(notice):
-    code = getattr(notice.object, "cr_code", None)
+
+def _other_than_orphans(shown: Callable[..., None]) -> Callable[..., None]:
+  """A hook of `sys` that passes on to `shown` what is not about a read or write given up."""
+  def hook(*notice):
+    # Of unraisablehook one object, of excepthook a type, a value and a traceback.
+    value = notice[1] if len(notice) > 1 else notice[0].exc_value
+    code = getattr(getattr(notice[0], "object", None), "cr_code", None)
     orphan = code is not None and "orbax" in code.co_filename
-    if not orphan and str(notice.exc_value) != "Event loop is closed":
-      shown(notice)
+    if not orphan and str(value) != "Event loop is closed":
+      shown(*notice)
 
-  if shown.__module__ != __name__:  # else it is that already
-    sys.unraisablehook = hook
+  return hook
 
 
 def _checksums(tree: State) -> dict[str, int]:
@@ -199,11 +230,16 @@ def _sum(leaf: jax.Array) -> jax.Array:
   return jnp.sum(bits ^ bits >> 16, dtype=jnp.uint32)
 
 
-def _check_written(checksums: dict[str, int], place: pathlib.Path) -> None:
-  """Raises ValueError where what was read has not the checksums that were saved with it."""
+def _check_written(checksums: dict[str, int], place: pathlib.Path, step: int) -> None:
+  """Raises ValueError where what was read has not the checksums that were saved with it.
+
+  Nor may its directory have another step's name: it would stand in the way of all steps up to it.
+  """
   if not place.is_dir():
     return
   written = ocp.JsonCheckpointHandler().restore(place)
+  if written.get(_STEP, step) != step:
+    raise ValueError(f"it was written as step {written[_STEP]}; its directory was renamed")
   if wrong := [name for name, value in checksums.items() if written[name] != value]:
     raise ValueError(f"{len(wrong)} of {len(checksums)} arrays are not what was written, "
                      f"{wrong[0]} the first")
@@ -241,10 +277,11 @@ def _check_same(found: dict[str, Any], target: dict[str, Any], what: str) -> Non
                        f"this config makes {new.dtype}{list(new.shape)}")
 
 
-def _reported(action) -> None:
+def _reported(manager: Manager, action: Callable[[], None]) -> None:
   try:
     action()
-  except (ValueError, OSError) as error:
-    # Orbax wraps what the file system said, or passes it on.
+  except Exception as error:
+    # Orbax wraps what the file system said, or passes it on; some of its own errors are neither.
+    manager.abandon()
     raise OSError("checkpoint could not be written, earlier ones are complete: "
                   f"{hosts.first_line(error)}") from error

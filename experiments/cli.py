@@ -1,12 +1,18 @@
 """The command line: absl flags, `--config.a.b=…` overrides, and one line for bad input."""
 
+import contextlib
+import os
 import pathlib
+import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
 from experiments import config as config_lib
+from experiments import records
 
 _CONFIG = flags.DEFINE_string(
     "config", "", "Python file with get_config(), such as experiments/configs/digits.py. Its "
@@ -16,13 +22,63 @@ _CONFIG = flags.DEFINE_string(
 _overrides: dict[str, str] = {}
 
 
-def run(main: Callable[[], int | None]) -> None:
+def run(main: Callable[[], int | None], *, at_once: bool = False) -> None:
   """Parses the command line and runs `main`.
+
+  Ctrl-C raises KeyboardInterrupt in it; with `at_once`, for programs that leave nothing to be put
+  in order, it ends the process, which no callback of a library can swallow.
 
   A ValueError or OSError, which is how this project answers bad input, ends the program with one
   line on stderr and exit code 2; `--verbosity=1` shows where it came from.
   """
-  app.run(lambda _: sys.exit(_answered(main)), flags_parser=_parse)
+  _open_streams()
+  if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL if at_once else signal.default_int_handler)
+  code = 1
+  try:
+    app.run(lambda _: sys.exit(_answered(main)), flags_parser=_parse)
+  except SystemExit as end:
+    code = end.code
+  except BaseException:
+    traceback.print_exc()
+  finally:
+    _leave(code)
+
+
+def _open_streams() -> None:
+  """Makes the standard streams safe to write to, whatever they are connected to.
+
+  A closed one leads nowhere; otherwise the next file that is opened would take its number, and with
+  it all that is printed. Characters that an encoding lacks are escaped.
+  """
+  for number, name in enumerate(("stdin", "stdout", "stderr")):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    stream = getattr(sys, name)
+    if stream is None:
+      stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
+      setattr(sys, name, stream)
+    if number and hasattr(stream, "reconfigure"):
+      stream.reconfigure(errors="backslashreplace")
+
+
+def _leave(code: Any) -> NoReturn:
+  """Ends the process; after an error at once.
+
+  Threads of Orbax wait for minutes for what a failed save will not bring, and the orderly end of an
+  interpreter waits for them. All files are written so that a kill does no harm.
+  """
+  code = code if isinstance(code, int) else int(code is not None)
+  for stream in (sys.stdout, sys.stderr):
+    try:
+      stream.flush()
+    except (OSError, ValueError):  # nobody reads it any longer
+      code = code or 1
+  if code:
+    os._exit(code)
+  sys.exit()
 
 
 def config() -> config_lib.Config:
@@ -47,12 +103,70 @@ def workdir(value: str) -> pathlib.Path:
   """The directory of `--workdir`. Raises ValueError where it is not given."""
   if not value:
     raise ValueError("--workdir is required, such as --workdir=runs/digits")
-  return pathlib.Path(value)
+  return place("--workdir", value)
+
+
+def place(flag: str, value: str) -> pathlib.Path:
+  """The path that a flag names, with ~ and ~user as in a shell.
+
+  Raises:
+    ValueError: the user has no home directory.
+  """
+  try:
+    return pathlib.Path(value).expanduser()
+  except RuntimeError as error:
+    user = pathlib.Path(value).parts[0]
+    raise ValueError(f"{flag} {value}: {user} is no home directory here; write the path out"
+                     ) from error
+
+
+def out(
+    value: str | pathlib.Path, written: Callable[[Any], bool], *, suffix: str = "",
+    beside: Sequence[str] = (), inputs: Sequence[str | pathlib.Path] = (), unfinished: bool = False,
+) -> pathlib.Path:
+  """The file of `--out`, in a directory that is made, once it is known that nothing is lost by it.
+
+  What is there already may be replaced where an earlier run of the same command has written it.
+
+  Args:
+    written: whether a JSON value is what the command writes: to the file itself, or to the .json
+      beside one whose `suffix` is another.
+    suffix: that the file must have; any if not given.
+    beside: suffixes, or names, of what is written along with it.
+    inputs: files and directories that the command reads.
+    unfinished: what is there is of a command like this one, which was killed.
+
+  Raises:
+    ValueError: another suffix, a directory, or a file that the command has not written; a place
+      within a run's own directories or those of `inputs`.
+    OSError: the directory cannot be made or written.
+  """
+  file = place("--out", str(value))
+  if suffix and file.suffix != suffix:
+    raise ValueError(f"--out must end in {suffix}, got {file}")
+  if file.is_dir():
+    raise ValueError(f"--out must be a file, {file} is a directory")
+  record = file.with_suffix(".json") if suffix else file
+  files = [file, record, *(file.with_suffix(end) if end.startswith(".") else file.with_name(end)
+                           for end in beside)]
+  records.check_not_owned(files, inputs)
+  there = [one for one in files if one.is_dir() or (one.exists() and one.stat().st_size)]
+  if there and not unfinished and not records.wrote(record, written):
+    raise ValueError(f"--out {file} would replace {there[0]}, which this command has not written; "
+                     "choose another --out, or delete it")
+  file.parent.mkdir(parents=True, exist_ok=True)
+  if not os.access(file.parent, os.W_OK):
+    raise OSError(f"--out {file}: {file.parent} cannot be written")
+  return file
 
 
 def _parse(argv: list[str]) -> list[str]:
   """absl's parser, after taking out `--config.x=y` and `--config.x y`."""
   rest, arguments = argv[:1], iter(argv[1:])
+  for argument in argv:
+    if not _is_text(argument):
+      print(f"error: {argument!r} is no text in UTF-8: rename what it names", file=sys.stderr)
+      sys.exit(2)
   for argument in arguments:
     name, equals, value = argument.lstrip("-").partition("=")
     if argument.startswith("-") and name.startswith("config."):
@@ -69,6 +183,11 @@ def _parse(argv: list[str]) -> list[str]:
   return rest
 
 
+def _is_text(argument: str) -> bool:
+  """Whether it was valid UTF-8; Python passes other bytes on as lone surrogates."""
+  return not any("\ud800" <= character <= "\udfff" for character in argument)
+
+
 def _answered(main: Callable[[], int | None]) -> int:
   # Libraries log their own inner workings, tracebacks of worker threads included; what a user
   # should know is printed by this project.
@@ -77,9 +196,14 @@ def _answered(main: Callable[[], int | None]) -> int:
   try:
     return main() or 0
   except KeyboardInterrupt:
-    print("interrupted", file=sys.stderr)
+    _complain("interrupted")
     return 130
   except (ValueError, OSError, FloatingPointError) as error:
     logging.debug("where it came from", exc_info=True)
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    _complain(f"error: {' '.join(str(error).split())}")
     return 2
+
+
+def _complain(line: str) -> None:
+  with contextlib.suppress(OSError):  # nobody listens any longer, as in `train 2>&1 | head`
+    print(line, file=sys.stderr, flush=True)

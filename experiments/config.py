@@ -281,7 +281,7 @@ def load(file: str) -> Config:
     raise ValueError(f"config: no file {file!r}; shipped ones are in experiments/configs/")
   try:
     config = runpy.run_path(file).get("get_config", lambda: None)()
-  except Exception as error:  # whatever the user's own Python raises
+  except (Exception, SystemExit) as error:  # whatever the user's own Python raises
     raise ValueError(f"config: {file}: {type(error).__name__}: {error}") from error
   if not isinstance(config, Config):
     raise ValueError(f"config: {file!r} must define get_config() returning a config.Config")

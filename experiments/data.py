@@ -6,6 +6,7 @@ shards on a disk (`array_record`) and read when asked for. Bad input is a one-li
 names the field.
 """
 
+import hashlib
 import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -39,6 +40,18 @@ class Dataset(NamedTuple):
   kind: str  # "image", "vector", "sequence" or "array": how it is judged and drawn
   value_range: tuple[float, float] | None  # samples are clipped to it; user's units
   integers: bool  # images of whole grey levels: samples are rounded to them
+
+
+def digest(dataset: Dataset) -> str:
+  """A digest of what is trained on and judged by: the same on two machines that hold the same."""
+  whole = hashlib.sha256()
+  for value in dataset:
+    if isinstance(value, np.ndarray) and not isinstance(value, shards.Examples):
+      whole.update(f"{value.dtype} {value.shape}".encode())
+      whole.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+    else:
+      whole.update(repr(getattr(value, "sha256", value)).encode())
+  return whole.hexdigest()
 
 
 def load(

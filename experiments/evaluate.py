@@ -66,14 +66,15 @@ def main() -> int:
   trained = records.read_config(workdir)
   config = choice.config(trained)
   runs.configure_jax(config)
-  with hosts.joined():
+  with hosts.joined(lambda: records.same(config)):
     path = build.path(config.path)
-    processes.check(config.sampling, path)
+    processes.check(config.sampling, path, config.objective)
     average = choice.ema(trained, workdir)
     settings = likelihood_settings(config.sampling)
-    out = pathlib.Path(_OUT.value or workdir / "evaluation.json")
-    if out.suffix != ".json":
-      raise ValueError(f"--out must end in .json, got {out}")
+    out = hosts.by_first(lambda: cli.out(
+        _OUT.value or workdir / "evaluation.json",
+        lambda judged: "metrics" in judged and "sampling" in judged, suffix=".json",
+        inputs=(trained.data.path, trained.data.labels)))
     run = hosts.agreed(lambda: runs.prepare(choice.on_these_devices(trained)))
     runs.check_labels(run, config.sampling)
     judge(run, config, path, workdir, average, settings, out)
@@ -247,7 +248,6 @@ def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -
 
 def report(out: pathlib.Path, rows: list[Row], facts: dict) -> None:
   """The .json, the table, and what lies beside it."""
-  out.parent.mkdir(parents=True, exist_ok=True)
   records.write_text(out, json.dumps({
       **facts, "metrics": {name: {"value": value, "floor": floor} for name, value, floor in rows},
   }, indent=2, ensure_ascii=False) + "\n")
@@ -260,4 +260,4 @@ def report(out: pathlib.Path, rows: list[Row], facts: dict) -> None:
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  cli.run(main, at_once=True)

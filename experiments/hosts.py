@@ -5,16 +5,24 @@ process is told of the first one:
 
   python -m experiments.train … --coordinator=host:port --num_processes=2 --process_id=0
 
-All processes run the same command on the same workdir, which they share. Process 0 writes.
+All processes run the same command on the same workdir, which they share. Process 0 writes. They
+compare their flags, config, data and versions before the first step, and end where these differ.
+
+The port of --coordinator is private to the run: it asks for no password, and whoever reaches it can
+end the run (a process that joins with a number that is taken already does). So process 0 listens on
+the given address alone, and a firewall should let nobody in but the other processes. With
+--multihost it listens where jax does, on all addresses.
 """
 
+import collections
 import contextlib
 import faulthandler
+import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -27,6 +35,9 @@ _MULTIHOST = flags.DEFINE_bool(
     "Slurm, Kubernetes.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "host:port of process 0, with --num_processes and --process_id.")
+_BIND = flags.DEFINE_string(
+    "coordinator_bind", "", "host:port on which process 0 listens where that is not --coordinator, "
+    "as behind an address translation.")
 _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "How many processes --coordinator has.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.")
@@ -48,7 +59,7 @@ def connect() -> None:
   """
   explicit = {"num_processes": _NUM_PROCESSES.value, "process_id": _PROCESS_ID.value}
   if not _COORDINATOR.value:
-    for name, value in explicit.items():
+    for name, value in {**explicit, "coordinator_bind": _BIND.value or None}.items():
       if value is not None:
         raise ValueError(f"--{name} goes with --coordinator=host:port, which is not given")
     if not _MULTIHOST.value:
@@ -56,9 +67,10 @@ def connect() -> None:
   else:
     if _MULTIHOST.value:
       raise ValueError("--multihost finds the processes by itself: leave out --coordinator, or it")
-    host, _, port = _COORDINATOR.value.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-      raise ValueError(f"--coordinator must be host:port, got {_COORDINATOR.value!r}")
+    for name, flag in (("coordinator", _COORDINATOR), ("coordinator_bind", _BIND)):
+      host, _, port = (flag.value or _COORDINATOR.value).rpartition(":")
+      if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"--{name} must be host:port, got {flag.value!r}")
     for name, value in explicit.items():
       if value is None:
         raise ValueError(f"--coordinator needs --{name} too")
@@ -84,6 +96,7 @@ def connect() -> None:
   try:
     jax.distributed.initialize(
         _COORDINATOR.value or None, _NUM_PROCESSES.value, _PROCESS_ID.value,
+        coordinator_bind_address=_BIND.value or _COORDINATOR.value or None,
         heartbeat_timeout_seconds=_PEER_TIMEOUT.value,
         initialization_timeout=_CONNECT_TIMEOUT.value + 30,
         shutdown_timeout_seconds=_PEER_TIMEOUT.value)
@@ -94,21 +107,26 @@ def connect() -> None:
 
 
 @contextlib.contextmanager
-def joined(*, stop_together: bool = False) -> Iterator[None]:
+def joined(
+    facts: Callable[[], Mapping[str, Any]] = dict, *, stop_together: bool = False
+) -> Iterator[None]:
   """`connect`, and all that follows: what ends one process ends all, each in one line.
 
-  With `stop_together` SIGTERM is for `stopping`; else it ends a process as usual, and so the rest.
+  What `facts` makes is to be the same on all processes, as their flags are: see `check_same`. With
+  `stop_together` SIGTERM is for `stopping`; else it ends a process as usual, and so the rest.
 
   Another process may be gone: then a collective with it fails, or jax's own heartbeats stop
   (`--peer_timeout`). An orderly exit would wait for it, so this is none.
   """
   connect()
+  check_devices()
   if jax.process_count() == 1:
     yield
     return
   if not stop_together:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
   try:
+    check_same(_flags() | dict(facts()))
     yield
   except jax.errors.JaxRuntimeError as error:
     message = ("another process has ended or cannot be reached; start all of them again, they go "
@@ -119,6 +137,55 @@ def joined(*, stop_together: bool = False) -> Iterator[None]:
     return
   print(f"error: {message}", file=sys.stderr, flush=True)
   os._exit(2)
+
+
+def check_devices() -> None:
+  """Raises ValueError where jax has none of the devices that it is told to use."""
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    wanted = jax.config.jax_platforms
+    why = f": {first_line(error)}" if str(error) else ""
+    raise ValueError(f"JAX_PLATFORMS={wanted or ''}: jax finds no such devices here{why}; unset "
+                     "JAX_PLATFORMS, or install jax for them") from error
+
+
+def check_same(facts: Mapping[str, Any]) -> None:
+  """Raises ValueError on all processes, naming what differs, where their `facts` do.
+
+  Facts are numbers, texts and the like, by their names. All must call it; it is the first that
+  processes do together, since what they compute would not fit together otherwise.
+  """
+  if jax.process_count() == 1:
+    return
+  devices = collections.Counter(device.process_index for device in jax.devices())
+  if len(set(devices.values())) > 1:
+    counts = ", ".join(f"process {i} {n}" for i, n in sorted(devices.items()))
+    raise ValueError(f"processes of one run must have as many devices each; they have: {counts} "
+                     "(training.cpu_devices?)")
+  own = np.frombuffer(json.dumps(dict(facts), default=str).encode(), np.uint8)
+  longest = int(multihost_utils.process_allgather(np.int32(len(own))).max())
+  texts = multihost_utils.process_allgather(np.pad(own, (0, longest - len(own))))
+  first, *others = (json.loads(bytes(text).rstrip(b"\0")) for text in np.asarray(texts))
+  for i, other in enumerate(others, 1):
+    if differing := [f"{name}: {first.get(name)!r} → {other.get(name)!r}"
+                     for name in {**first, **other} if first.get(name) != other.get(name)]:
+      raise ValueError(f"processes 0 and {i} differ in {'; '.join(differing)}; all processes of a "
+                       "run take the same command, config, data and versions")
+
+
+def _flags() -> dict[str, Any]:
+  """What the command line says, but for what a process has for itself, or as its config."""
+  private = {"process_id", "coordinator", "coordinator_bind", "connect_timeout", "peer_timeout",
+             "config"}
+  return {f"--{flag.name}": flag.value
+          for module, defined in flags.FLAGS.flags_by_module_dict().items()
+          for flag in defined if not module.startswith("absl.") and flag.name not in private}
+
+
+def several() -> bool:
+  """Whether this is one of several processes."""
+  return jax.process_count() > 1
 
 
 def is_first() -> bool:
@@ -238,23 +305,51 @@ def spread(sharding: jax.sharding.Sharding, tree: Any) -> Any:
 def stopping() -> Callable[[int], bool]:
   """A function of the dispatch, counted up by one, that says on all processes at once: stop here.
 
-  A single process stops after SIGINT or SIGTERM; a second signal kills as usual. Of several,
-  jax catches SIGTERM and has them agree on the dispatch; SIGINT is passed on as SIGTERM.
+  A single process stops after SIGINT or SIGTERM, or where nobody reads its output any longer
+  (`heard`); a second signal kills as usual. Of several, jax catches SIGTERM and has them agree on
+  the dispatch; all else is passed on as SIGTERM.
   """
-  received = []
+  _received.clear()
 
   def handler(number, frame):
-    received.append(number)
     signal.signal(number, signal.SIG_DFL)
-    print(f"\n{signal.Signals(number).name}: saving, then leaving", flush=True)
-    if jax.process_count() > 1:
-      os.kill(os.getpid(), signal.SIGTERM)
+    _stop(number)
+    with heard():
+      print(f"\n{signal.Signals(number).name}: saving, then leaving", flush=True)
 
   signal.signal(signal.SIGINT, handler)
   if jax.process_count() > 1:
     return multihost_utils.reached_preemption_sync_point
   signal.signal(signal.SIGTERM, handler)
-  return lambda dispatch: bool(received)
+  return lambda dispatch: bool(_received)
+
+
+_received: list[int] = []  # the signals that ask this process to stop
+
+
+def _stop(number: int) -> None:
+  _received.append(number)
+  if several():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+  """For what is printed while something is to be saved: `train | head` stops as by a signal.
+
+  Whoever read the output has gone; what is printed from here on leads nowhere.
+  """
+  try:
+    yield
+  except BrokenPipeError:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+      try:
+        stream.flush()
+      except BrokenPipeError:
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    _stop(signal.SIGPIPE)
 
 
 def first_line(error: Exception) -> str:

@@ -41,6 +41,11 @@ _OPTIONS = {
 HALVES = ("left", "right", "top", "bottom")
 
 
+def files() -> tuple[str, str]:
+  """What the flags may name a file of."""
+  return _KNOWN.value, _MASK.value
+
+
 def method(sampling: config_lib.Sampling) -> tuple[dict[str, Any], inpainting.Inpainter] | None:
   """(the resolved options, the inpainting method) of the flags; None where nothing is inpainted.
 

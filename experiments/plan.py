@@ -42,11 +42,10 @@ def main() -> int:
     compiling.check(config, topology)
   shape, num_classes = data.shape_of(config.data)
   topologies.require_libtpu()
-  out = pathlib.Path(_OUT.value) if _OUT.value else None
-  if out:
-    if out.is_dir():
-      raise ValueError(f"--out must be a file, {out} is a directory")
-    out.parent.mkdir(parents=True, exist_ok=True)  # a bad place says so now, not in ten minutes
+  out = None
+  if _OUT.value:  # a bad place says so now, not in ten minutes
+    out = cli.out(_OUT.value, lambda plans: "topology" in plans[0],
+                  inputs=(config.data.path, config.data.labels))
   plans = []
   for i, topology in enumerate(wanted):
     try:

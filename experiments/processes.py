@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import build
 from experiments import config as config_lib
-from langevin_jax import guidance, paths, samplers
+from langevin_jax import guidance, paths, predictions, samplers
 from langevin_jax.samplers import correctors, levels
 
 _STEPS = ("ddim", "euler_maruyama", "multistep", "singlestep", "unipc")
@@ -144,6 +144,8 @@ def grid(config: config_lib.Sampling) -> samplers.Grid:
   """The noise levels of `config.sampling`."""
   n = build.at_least("sampling.steps", config.steps, 1)
   build.at_least("sampling.batch_size", config.batch_size, 1)
+  if not config.rho_max < math.inf:
+    raise ValueError(f"sampling.rho_max must be finite, got {config.rho_max}")
   if not config.shift > 0.0:
     raise ValueError(f"sampling.shift must be positive, got {config.shift}")
   for name in ("shift", "levels"):
@@ -162,17 +164,44 @@ def grid(config: config_lib.Sampling) -> samplers.Grid:
   })
 
 
-def check(config: config_lib.Sampling, path: paths.Path) -> None:
+def check(
+    config: config_lib.Sampling, path: paths.Path, objective: config_lib.Objective | None = None
+) -> None:
   """Everything that can be said of a process on a path before it runs.
 
+  Args:
+    objective: of the network that is run, where it is known.
+
   Raises:
-    ValueError: as `process`; a grid that the path cannot have, or fewer steps than the order.
+    ValueError: as `process`; a grid that the path cannot have, or fewer steps than the order; a
+      first level at which the network's prediction says nothing of the data.
   """
   moved, grid, _ = process(config)
   try:
-    moved.plan(levels.lay(np.asarray(grid(path), np.float64), path), path)
+    at = levels.lay(np.asarray(grid(path), np.float64), path)
+    moved.plan(at, path)
   except ValueError as error:
     raise ValueError(f"config.sampling: {error}") from error
+  if objective is not None and config.sampler != "adaptive":
+    _check_start(config, at, objective)
+
+
+def _check_start(
+    config: config_lib.Sampling, at: levels.Level, objective: config_lib.Objective
+) -> None:
+  """Raises ValueError where D at the first level is not determined: x₀ = (b x − σ y)/(α b − σ a).
+
+  That is so where α = 0 and a = 0: of eps and score at pure noise, ρ = ∞.
+  """
+  if np.float32(at.alpha[0]) > 0.0:
+    return
+  a, _ = build.prediction(objective)(predictions.unit_frame(-math.inf))
+  if float(a) == 0.0:
+    raise ValueError(
+        f"sampling.grid={config.grid} begins at t={at.t[0]:g} at pure noise (noise-to-signal ratio "
+        f"ρ = ∞), where a network of objective.prediction={objective.prediction} says nothing of "
+        "the data: take a grid that begins at a finite level, such as karras or "
+        "uniform_half_log_snr with rho_max=80")
 
 
 def check_guidance(config: config_lib.Sampling) -> None:

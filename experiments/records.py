@@ -14,7 +14,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -68,6 +68,46 @@ def _make(workdir: pathlib.Path, flag: str = "--workdir") -> None:
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f"{flag} {workdir} is a file")
   workdir.mkdir(parents=True, exist_ok=True)
+
+
+# What a run and a sweep write themselves, in directories that hold a config.json.
+_OWN_FILES = ("config.json", "manifest.json", "metrics.jsonl", "grids.json", "result.json", ".lock",
+              "loss.png", "loss_by_level.png")
+_OWN_DIRECTORIES = ("checkpoints", "snapshots", "damaged_checkpoints", "arms")
+
+
+def check_not_owned(
+    files: Sequence[pathlib.Path], inputs: Sequence[str | pathlib.Path] = ()
+) -> None:
+  """Raises ValueError where one of `files`, of `--out`, is a run's own or among `inputs`.
+
+  Args:
+    inputs: files, and directories with all that is in them; names of neither are left out.
+  """
+  read = [place for given in inputs if given
+          and (place := pathlib.Path(os.path.expanduser(given)).resolve()).exists()]
+  for file in files:
+    whole = file.resolve()
+    for place in read:
+      # A run may have been put into its data's directory: what lies beside its config is its own.
+      own = (whole.parent / "config.json").is_file()
+      if place == whole or (place in whole.parents and not own):
+        raise ValueError(f"--out: {file} is or lies in {place}, which is read; choose another "
+                         "--out")
+    for parent in whole.parents:
+      name = whole.relative_to(parent).parts[0]
+      own = name in _OWN_FILES if parent == whole.parent else name in _OWN_DIRECTORIES
+      if own and (parent / "config.json").is_file():
+        raise ValueError(f"--out: {file} is a name of the run in {parent} itself; choose another "
+                         "--out")
+
+
+def wrote(file: pathlib.Path, written: Callable[[Any], bool]) -> bool:
+  """Whether `file` is a JSON of which `written` is true."""
+  try:
+    return bool(written(json.loads(file.read_text(encoding="utf-8"))))
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+    return False
 
 
 # How a run is carried out, not what it learns: free to change when it goes on.
@@ -129,10 +169,11 @@ def manifest(
       "commit": commit(),
       "version": langevin_jax.__version__,
       "python": platform.python_version(),
-      "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+      "versions": _versions(),
       "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
       "processes": jax.process_count(),
       "cores": os.cpu_count(),
+      "numerics": numerics(),
   }
   if from_step is not None or not sessions:
     sessions.append({
@@ -141,6 +182,42 @@ def manifest(
   write_text(file, json.dumps({
       **now, "seed": config.seed, "config": json.loads(config_lib.to_json(config)), **facts,
       "sessions": sessions}, indent=2) + "\n")
+
+
+# Settings of jax under which the same config and seed give other numbers.
+_NUMERICS = ("jax_default_matmul_precision", "jax_default_prng_impl", "jax_enable_x64",
+             "jax_random_seed_offset", "jax_threefry_partitionable")
+
+
+def numerics() -> dict[str, Any]:
+  """The settings of jax that change results, by name, whatever has set them."""
+  return {name: getattr(jax.config, name) for name in _NUMERICS}
+
+
+def same(config: config_lib.Config) -> dict[str, Any]:
+  """What is to be the same on all processes of a run, by name."""
+  fields = {f"config.{name}": value for name, value in config_lib.flatten(config)}
+  return {**fields, **numerics(), **_versions(), "commit": commit()}
+
+
+def _versions() -> dict[str, str]:
+  return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def check_numerics(workdir: pathlib.Path, file: str = "manifest.json") -> None:
+  """Raises ValueError where a run goes on under other `numerics` than its `file` says."""
+  try:
+    before = json.loads((workdir / file).read_text(encoding="utf-8"))["numerics"]
+    before = dict(before)
+  except (OSError, ValueError, KeyError, TypeError):
+    return  # it has none yet, or one from before they were recorded
+  now = numerics()
+  if changed := [f"{name}: {before[name]} → {now[name]}" for name in now
+                 if name in before and before[name] != now[name]]:
+    raise ValueError(
+        f"--workdir {workdir} was trained under another setting of jax: {'; '.join(changed)} "
+        f"(workdir → here); set {changed[0].split(':')[0].upper()} as it was, or choose another "
+        "--workdir")
 
 
 def read_manifest(workdir: pathlib.Path) -> dict[str, Any]:
@@ -211,24 +288,50 @@ class Metrics:
         self._events.add_scalar(name, value, step)
 
   def flush(self) -> None:
-    """On disk before the checkpoint that covers it: a resume never misses a line."""
+    """On disk before the checkpoint that covers it: a resume never misses a line.
+
+    Raises:
+      OSError: the disk, or the workdir has been deleted or renamed.
+    """
+    self.check()
     self._stream.flush()
     os.fsync(self._stream.fileno())
     self._events.flush()
 
+  def check(self) -> None:
+    """Raises OSError where metrics.jsonl is no longer the file that is being written."""
+    try:
+      there = os.path.samestat(self._file.stat(), os.fstat(self._stream.fileno()))
+    except FileNotFoundError:
+      there = False
+    if not there:
+      raise OSError(f"--workdir {self._file.parent} was deleted, renamed or replaced while this "
+                    "run wrote there; nothing more was written")
+
   def close(self) -> None:
-    self.flush()
+    self._stream.flush()
+    os.fsync(self._stream.fileno())
     self._stream.close()
     self._events.close()
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
+  """The lines of metrics.jsonl, but for those that are none, of which stderr is told.
+
+  A kill cuts off the last one, which goes without saying.
+  """
   file = workdir / "metrics.jsonl"
-  lines = []
-  for line in file.read_text().splitlines() if file.exists() else ():
+  text = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+  lines, broken = [], []
+  for number, line in enumerate(text, 1):
     try:
-      lines.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
+      value = json.loads(line)
+      if not isinstance(value["step"], int):
+        raise TypeError
+    except (ValueError, KeyError, TypeError):
+      broken.append(number)
+    else:
+      lines.append(value)
+  if told := [number for number in broken if number < len(text)]:
+    print(f"{file}: left out, as not a run's: line {', '.join(map(str, told))}", file=sys.stderr)
   return lines

@@ -116,6 +116,7 @@ def trajectory(
 
 def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Callable:
   """A function (params, keys, labels, values, mask) → what `sample` makes of the process."""
+  processes.check(sampling, path, run.config.objective)
   method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)
   start = data.moments(run.dataset) if sampling.moments else None
 

@@ -40,7 +40,10 @@ def keep_compiled() -> None:
   """The persistent compilation cache, in JAX_COMPILATION_CACHE_DIR or in langevin_jax/ of the
   user's cache directory."""
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    try:
+      home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    except RuntimeError:  # a container's user may have no home; then nothing is kept
+      return
     jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "langevin_jax"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 

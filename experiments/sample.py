@@ -64,7 +64,7 @@ def main() -> int:
   trained = records.read_config(workdir)
   config = choice.config(trained)
   runs.configure_jax(config)
-  with hosts.joined():
+  with hosts.joined(lambda: records.same(config)):
     make(workdir, trained, config)
   return 0
 
@@ -73,13 +73,11 @@ def make(
     workdir: pathlib.Path, trained: config_lib.Config, config: config_lib.Config
 ) -> None:
   """Everything that the flags ask for of the run in `workdir`, whose own config is `trained`."""
-  out = pathlib.Path(_OUT.value or workdir / "samples.npy")
-  if out.suffix != ".npy":
-    raise ValueError(f"--out must end in .npy, got {out}")
+  out = hosts.by_first(lambda: _out(workdir, trained))
   if not 0 <= _SEED.value < 2**31:
     raise ValueError(f"--seed must lie in [0, 2³¹), got {_SEED.value}")
   path = build.path(config.path)
-  processes.check(config.sampling, path)
+  processes.check(config.sampling, path, config.objective)
   average = choice.ema(trained, workdir)
   painting = inpaint.method(config.sampling)
   if config.sampling.sampler == "adaptive" and (painting is not None or _TRAJECTORY.value):
@@ -97,16 +95,17 @@ def make(
   made = {
       "step": int(state.step), "num_samples": n, "seed": _SEED.value, "labels": named,
       "path": dataclasses.asdict(config.path), "sampling": processes.resolved(config.sampling),
-      "ema": ema}
+      "ema": ema, "numerics": records.numerics()}
   if painting is not None:
     made["inpainting"] = painting[0] | inpaint.described(known)
-  stream = hosts.by_first(
-      lambda: streams.Stream(out, (n, *run.dataset.train.shape[1:]), made,
-                             dtype=units.dtype(run.dataset.mean, run.dataset.scale)))
+  choice_made = dict(made)
   if config.sampling.sampler != "adaptive":
     made["network_calls"] = processes.network_calls(
         config.sampling, path, *([inpaint.wrap(known.method)] if known else []))
   made |= {"commit": records.commit(), "version": langevin_jax.__version__}
+  stream = hosts.by_first(
+      lambda: streams.Stream(out, (n, *run.dataset.train.shape[1:]), choice_made,
+                             dtype=units.dtype(run.dataset.mean, run.dataset.scale)))
   done = int(hosts.broadcast(stream.done if stream else 0))
   if stream and done:
     print(f"going on with {out} at sample {done} of {n}", flush=True)
@@ -119,6 +118,16 @@ def make(
     stream.forget()
 
   hosts.by_first(finish)
+
+
+def _out(workdir: pathlib.Path, trained: config_lib.Config) -> pathlib.Path:
+  """The .npy file; raises ValueError where it, or what lies beside it, is not to be replaced."""
+  out = cli.place("--out", _OUT.value) if _OUT.value else workdir / "samples.npy"
+  return cli.out(
+      out, lambda made: "sampling" in made and "seed" in made and "metrics" not in made,
+      suffix=".npy", unfinished=streams.unfinished(out),
+      beside=(".labels.npy", ".trajectory.npy", ".png", _trajectories(out).name),
+      inputs=(trained.data.path, trained.data.labels, *inpaint.files()))
 
 
 def draw(
@@ -141,6 +150,10 @@ def draw(
     except FloatingPointError:
       if stream:
         stream.discard()
+      raise
+    except Exception:
+      if stream and not stream.done:
+        stream.discard()  # refused: there is nothing to go on with
       raise
     finally:
       if stream:
@@ -175,9 +188,7 @@ def write(
     np.save(written[1], _restored(dataset, chosen.x, at))
     made["trajectory"] = {"file": written[1].name, "samples": shown, **_described(at)}
   if pictures:
-    # Beside samples.npy by the plain name; elsewhere by that of its own array.
-    back = "trajectories.png" if out.stem == "samples" else f"{out.stem}.trajectories.png"
-    written += [out.with_suffix(".png"), out.with_name(back)]
+    written += [out.with_suffix(".png"), _trajectories(out)]
     x = np.load(out, mmap_mode="r")[:_SAMPLES_SHOWN]
     if known is None:
       plots.samples(written[-2], dataset, x, labels[:len(x)])
@@ -193,6 +204,12 @@ def write(
   records.write_text(
       out.with_suffix(".json"), json.dumps(made, indent=2, ensure_ascii=False) + "\n")
   print("wrote " + ", ".join(map(str, written)))
+
+
+def _trajectories(out: pathlib.Path) -> pathlib.Path:
+  """The picture of the reverse runs: by the plain name beside samples.npy, else by the array's."""
+  return out.with_name(
+      "trajectories.png" if out.stem == "samples" else f"{out.stem}.trajectories.png")
 
 
 def counterpart(sampling: config_lib.Sampling) -> config_lib.Sampling:
@@ -251,4 +268,4 @@ def _described(at: levels.Level) -> dict[str, list[float | None]]:
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  cli.run(main, at_once=True)

@@ -62,6 +62,7 @@ class Examples:
   def __init__(self, files: list[pathlib.Path], facts: Facts, n: int, moments: np.ndarray):
     self.shape = (n, *facts.shape)
     self.bytes_per_example = 4 * int(np.prod(facts.shape))
+    self.sha256 = facts.sha256  # of the whole directory
     self._files, self._stored = files, np.dtype(DTYPES[facts.dtype])
     self._mean, self._scale = np.asarray(facts.mean), np.asarray(facts.scale)
     self.mean = units.standardise(moments[0], self._mean, self._scale)

@@ -97,6 +97,8 @@ class Stream:
       done, choice = left["done"], {**left["choice"], "shape": left["shape"]}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
       return 0
+    if not done:
+      return 0  # nothing is lost by beginning anew, whatever command it was
     changes = difference(choice, {**self._choice, "shape": list(self._shape)})
     if changes:
       raise ValueError(
@@ -108,6 +110,11 @@ class Stream:
       rows = (self._partial.stat().st_size - len(self._header)) // self._row
       return done if rows >= done else 0
     return done if self.file.exists() and done == self._shape[0] else 0
+
+
+def unfinished(file: pathlib.Path) -> bool:
+  """Whether `file`, or what goes with it, is yet to be completed by the command that began it."""
+  return file.with_name(file.name + ".progress").exists()
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:

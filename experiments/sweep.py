@@ -17,7 +17,7 @@ import sys
 
 from absl import flags
 
-from experiments import cli, page, records, runs, workers
+from experiments import cli, hosts, page, records, runs, workers
 from experiments.sweeping import (
   arms,
   canonical,
@@ -143,6 +143,7 @@ def _configure(base, members: int) -> None:
   count = groups.devices(members, _WORKERS.value)
   runs.configure_jax(dataclasses.replace(
       base, training=dataclasses.replace(base.training, cpu_devices=count)))
+  hosts.check_devices()
 
 
 def _say(whole: plan.Plan) -> None:

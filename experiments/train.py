@@ -42,13 +42,16 @@ def main() -> int:
   config = cli.config()
   workdir = cli.workdir(_WORKDIR.value)
   runs.configure_jax(config)
-  with contextlib.ExitStack() as held, hosts.joined(stop_together=True):
+  joined = hosts.joined(lambda: records.same(config), stop_together=True)
+  with contextlib.ExitStack() as held, joined:
     run = hosts.agreed(lambda: runs.prepare(config))
+    hosts.check_same({"data": data.digest(run.dataset)} if hosts.several() else {})
     meshes.check_batch(config.training, run.mesh)
 
     def claim():
       held.enter_context(records.locked(workdir))
       records.claim(workdir, config)
+      records.check_numerics(workdir)
 
     hosts.by_first(claim)
     train(run, workdir)
@@ -61,7 +64,7 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
   Raises:
     FloatingPointError: loss or gradient not finite; names step and noise level. The newest
       checkpoint is from before it.
-    OSError: the disk.
+    OSError: the disk, or the workdir is no longer there.
   """
   config, first_host = run.config.training, hosts.is_first()
   stop = hosts.stopping()
@@ -72,9 +75,8 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
     if state is None:
       state = runs.start(run)
     first = int(state.step)
-    say = print if first_host else lambda *words, **options: None
     if first:
-      say(f"resuming {workdir} at step {first} of {config.steps}", flush=True)
+      _say(f"resuming {workdir} at step {first} of {config.steps}")
     metrics = None
     if first_host and (first < config.steps or not (workdir / "manifest.json").exists()):
       records.manifest(workdir, run.config, from_step=first, finished=False)
@@ -91,7 +93,8 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
         snapshot = averages.snapshot_due(config, start, end)
         # What is to be saved is known to be finite first.
         reporter.add(start, sent, now=due or leaving or snapshot)
-        bar(end, reporter.summary)
+        with hosts.heard():
+          bar(end, reporter.summary)
         if due or leaving or snapshot:
           _check_finite(state, end)
         if snapshot:
@@ -104,11 +107,13 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
           saved = end
         if leaving:
           break
-    checkpoints.finish(manager)
+      checkpoints.finish(manager)
+      if saved > first:
+        reporter.flush()  # the workdir is still where the run began
   seconds = time.monotonic() - started
   if saved < config.steps:
-    say(f"stopped at step {saved} of {config.steps} and saved it in {workdir}; "
-        "the same command goes on from there", flush=True)
+    _say(f"stopped at step {saved} of {config.steps} and saved it in {workdir}; "
+         "the same command goes on from there")
     return state
   facts = {"steps": saved, "seconds": round(seconds, 1), "since_step": first,
            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -117,15 +122,22 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
 
   def finish():
     if first == saved and records.read_manifest(workdir)["finished"]:
-      print(f"{workdir} is trained to step {saved} already", flush=True)
+      _say(f"{workdir} is trained to step {saved} already")
       return
     records.manifest(workdir, run.config, finished=True, **facts)
     plots.training(workdir, run)
-    print(f"trained to step {saved} in {workdir} ({seconds:.0f} s from step {first}); "
-          f"sha256 of the parameters {facts['sha256'][:16]}", flush=True)
+    _say(f"trained to step {saved} in {workdir} ({seconds:.0f} s from step {first}); "
+         f"sha256 of the parameters {facts['sha256'][:16]}")
 
   hosts.by_first(finish)
   return state
+
+
+def _say(words: str) -> None:
+  """Prints a line, once for all processes."""
+  if hosts.is_first():
+    with hosts.heard():
+      print(words, flush=True)
 
 
 def _check_finite(state: training.TrainState, step: int) -> None:
@@ -243,4 +255,4 @@ class _Reporter:
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  cli.run(main, at_once=True)

@@ -8,7 +8,8 @@ import pytest
 import runner
 from runner import SMALL
 
-from experiments import checkpoints, config, records, runs
+from experiments import build, checkpoints, cli, config, processes, records, runs
+from experiments.sweeping import arms
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,79 @@ def test_a_config_file_that_does_not_run_says_so(tmp_path):
     config.load(str(file))
 
 
+def test_a_config_file_that_ends_the_process_does_not(tmp_path):
+  (tmp_path / "mine.py").write_text("import sys\nsys.exit(0)\n")
+  with pytest.raises(ValueError, match=r"mine\.py: SystemExit: 0"):
+    config.load(str(tmp_path / "mine.py"))
+  with pytest.raises(ValueError, match=r"mine\.py: SystemExit: 0"):
+    arms.load(str(tmp_path / "mine.py"))
+
+
+@pytest.mark.parametrize("grid", ["cosine", "shifted", "uniform_time", "karras"])
+@pytest.mark.parametrize("prediction", ["x0", "eps", "score", "velocity", "v", "edm"])
+def test_pure_noise_is_refused_where_the_prediction_says_nothing_there(grid, prediction):
+  """x₀ = (x − σ ε)/α at α = 0; on a path that ends at a finite level every grid will do."""
+  sampling = config.Sampling(grid=grid, steps=6)
+  check = lambda path: processes.check(
+      sampling, build.path(path), config.Objective(prediction=prediction))
+  check(config.Path("vp"))
+  if prediction not in ("eps", "score") or grid == "karras":
+    check(config.Path("rectified_flow"))
+    return
+  wanted = rf"grid={grid} begins at t=.*\.prediction={prediction} says"
+  with pytest.raises(ValueError, match=wanted):
+    check(config.Path("rectified_flow"))
+
+
+@pytest.mark.parametrize(("module", "out", "wanted"), [
+    ("sample", "config.npy", "config.json is a name of the run"),
+    ("sample", "loss.npy", "loss.png is a name of the run"),
+    ("sample", "checkpoints/x.npy", "is a name of the run in"),
+    ("sample", "mine.npy", "would replace"),
+    ("sample", "picture.npy", "picture.png, which this command has not written"),
+    ("sample", "directory.npy", "directory.npy is a directory"),
+    ("sample", "mine.npy/x.npy", "mine.npy"),
+    ("evaluate", "manifest.json", "manifest.json is a name of the run"),
+    ("evaluate", "grids.json", "grids.json is a name of the run"),
+    ("evaluate", "other.json", "would replace"),
+    ("evaluate", "directory.json", "directory.json is a directory"),
+    ("evaluate", "mine.npy/e.json", "mine.npy"),
+    ("targets.__main__", "config.json", "config.json is a name of the run"),
+    ("targets.__main__", "other.json", "would replace"),
+])
+def test_out_replaces_nothing_but_its_own(module, out, wanted, trained, tmp_path):
+  workdir = tmp_path / "run"
+  shutil.copytree(trained, workdir)
+  np.save(workdir / "mine.npy", np.ones(3))
+  (workdir / "picture.png").write_bytes(b"mine")
+  (workdir / "other.json").write_text('{"mine": 1}')
+  for name in ("directory.npy", "directory.json"):
+    (workdir / name).mkdir()
+  before = contents(workdir)
+  flags = ["--target=1"] if module.startswith("targets") else ["--num_samples=20"]
+  code, said, err = runner.call(module, f"--workdir={workdir}", f"--out={workdir / out}", *flags)
+  assert code == 2 and not said, err
+  assert err.startswith("error: ") and len(err.splitlines()) == 1 and wanted in err, err
+  assert contents(workdir) == before
+
+
+def test_out_is_not_what_is_read(tmp_path):
+  """The training data, its labels, and a folder of pictures; but a run may lie among its data."""
+  data = tmp_path / "data"
+  data.mkdir()
+  np.save(data / "x.npy", np.ones((4, 2)))
+  (data / "x.json").write_text('{"sampling": {}, "seed": 0}')  # earlier samples, trained on
+  written = lambda made: "sampling" in made
+  for inputs in ((data / "x.npy",), (data,), ("", f"{data}/../data/x.npy")):
+    with pytest.raises(ValueError, match=r"is or lies in .*, which is read"):
+      cli.out(data / "x.npy", written, suffix=".npy", inputs=inputs)
+  assert cli.out(data / "x.npy", written, suffix=".npy", inputs=["held_out"]) == data / "x.npy"
+  run = data / "run"
+  run.mkdir()
+  (run / "config.json").write_text("{}")
+  assert cli.out(run / "x.npy", written, suffix=".npy", inputs=[data]) == run / "x.npy"
+
+
 @pytest.mark.parametrize("arguments", [
     ["--config.network.widht=3"], ["--config.path.name=x"], ["--config.training.steps=0"],
     ["--unknown=1"], ["--config=nowhere.py"], ["positional"]])
@@ -168,6 +242,7 @@ def test_sample_from_its_own_process_says_one_line(trained):
     ("--grid=cosine --rho_min=.1", "sampling.rho_min belongs to grid karras"),
     ("--grid=cosine --shift=2", "sampling.shift belongs to grid shifted"),
     ("--rho_min=90", "0 < rho_min < rho_max"),
+    ("--rho_max=inf", "sampling.rho_max must be finite"),
     ("--corrections=2", "sampling.corrections belongs to a corrector"),
     ("--corrector=metropolis", "must be one of exact, euler, midpoint, baoab"),
     ("--corrector=midpoint --corrector_snr=.2", "corrector_snr belongs to corrector exact or"),

@@ -5,17 +5,21 @@ Every process has one device and a hard limit on its time.
 
 import contextlib
 import json
+import os
+import pathlib
 import random
 import signal
 import socket
 import time
+import types
 
+import jax
 import numpy as np
 import pytest
 import runner
 from runner import SMALL, manifest, unclocked
 
-from experiments import records
+from experiments import data, hosts, records
 
 STEPS = "--config.training.steps=60", "--config.training.checkpoint_every=20"
 LONG = ("--config.training.steps=20000", "--config.training.checkpoint_every=200",
@@ -23,14 +27,15 @@ LONG = ("--config.training.steps=20000", "--config.training.checkpoint_every=200
 
 
 @contextlib.contextmanager
-def pair(module, *arguments, fresh=False):
+def pair(module, *arguments, of_second=(), fresh=False):
   """Both processes of a run, killed on the way out if they are still there."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
   processes = [
       runner.start(module, *arguments, f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
-                   f"--process_id={i}", "--peer_timeout=10", fresh=fresh) for i in range(2)]
+                   f"--process_id={i}", "--peer_timeout=10", *(of_second if i else ()), fresh=fresh)
+      for i in range(2)]
   try:
     yield processes
   finally:
@@ -72,6 +77,65 @@ def two(tmp_path_factory):
   assert [code for code, _, _ in answers] == [0, 0], "\n".join(map(str, answers))
   assert "trained to step 60" in answers[0][1] and "trained" not in answers[1][1]
   return workdir
+
+
+def listening(port):
+  """The addresses at which this machine listens on a port, as Linux's /proc tells them."""
+  lines = [line.split() for name in ("tcp", "tcp6")
+           for line in pathlib.Path("/proc/net", name).read_text().splitlines()[1:]]
+  ends = [line[1].split(":") for line in lines if line[3] == "0A"]
+  return {address for address, at in ends if int(at, 16) == port}
+
+
+def test_processes_with_other_configs_are_told_apart_before_the_first_step(tmp_path):
+  """And the first of them listens where it was told to, not on all addresses."""
+  workdir = tmp_path / "run"
+  with pair("train", *SMALL, *STEPS, f"--workdir={workdir}",
+            of_second=("--config.seed=5", "--config.network.width=24")) as processes:
+    port = int(next(word for word in processes[0].args if word.startswith("--coordinator="))
+               .rpartition(":")[2])
+    wait_for(lambda: listening(port), processes)
+    assert listening(port) == {"0100007F"}
+    answers = ends(processes)
+  for code, _, err in answers:
+    assert code == 2
+    assert ("error: processes 0 and 1 differ in config.network.width: 16 → 24; config.seed: 0 → 5; "
+            "all processes" in err)
+  assert not workdir.exists()
+
+
+@pytest.mark.parametrize(("counts", "facts", "wanted"), [
+    ((1, 2), ({}, {}), "process 0 1, process 1 2"),
+    ((1, 1), ({"a": 1, "b": [1]}, {"a": 1, "b": [1]}), None),
+    ((1, 1), ({"a": 1}, {"a": 1, "data": "x"}), "differ in data: None → 'x'")])
+def test_what_processes_compare(counts, facts, wanted, monkeypatch):
+  devices = [types.SimpleNamespace(process_index=i) for i, n in enumerate(counts) for _ in range(n)]
+  encoded = [np.frombuffer(json.dumps(one).encode(), np.uint8) for one in facts]
+
+  def gathered(value):
+    if value.ndim == 0:
+      return np.asarray([len(one) for one in encoded])
+    return np.stack([np.pad(one, (0, len(value) - len(one))) for one in encoded])
+
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(jax, "devices", lambda: devices)
+  monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gathered)
+  if wanted is None:
+    hosts.check_same(facts[0])
+    return
+  with pytest.raises(ValueError, match=wanted):
+    hosts.check_same(facts[0])
+
+
+def test_data_have_a_digest_of_all_that_is_learned_from():
+  load = lambda **fields: data.load("mixture2d", train_size=60, test_size=20, **fields)
+  dataset = load()
+  assert data.digest(dataset) == data.digest(load())
+  for name in ("train", "test"):
+    changed = np.array(getattr(dataset, name))
+    changed[3, 1] += 1e-6
+    assert data.digest(dataset._replace(**{name: changed})) != data.digest(dataset)
+  assert data.digest(dataset._replace(integers=True)) != data.digest(dataset)
 
 
 def test_two_processes_train_as_one(one, two):
@@ -226,7 +290,10 @@ def test_sigterm_ends_sampling_on_both(two, tmp_path):
      "--coordinator must be host:port, got '127.0.0.1:99999'"),
     (["--coordinator=127.0.0.1:1234", "--multihost"], "--multihost finds the processes by itself"),
     (["--coordinator=127.0.0.1:1", "--num_processes=2", "--process_id=1", "--peer_timeout=0"],
-     "--peer_timeout must be at least 1 second, got 0")])
+     "--peer_timeout must be at least 1 second, got 0"),
+    (["--coordinator_bind=0.0.0.0:1234"], "--coordinator_bind goes with --coordinator=host:port"),
+    (["--coordinator=127.0.0.1:1", "--coordinator_bind=here", "--num_processes=2",
+      "--process_id=0"], "--coordinator_bind must be host:port, got 'here'")])
 def test_bad_flags_are_one_line_each(tmp_path, flags, message):
   code, _, err = runner.call("train", *SMALL, *flags, f"--workdir={tmp_path / 'run'}")
   assert code == 2 and message in err and len(err.splitlines()) == 1

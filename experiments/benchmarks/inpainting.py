@@ -11,7 +11,6 @@ of the true conditional law is right less often than the best guess.
 
 import json
 import math
-import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -76,6 +75,8 @@ def main() -> int:
   runs.configure_jax(config)
   build.at_least("num", _NUM.value, 0)
   build.at_least("outer_steps", _STEPS.value, 1)
+  out = cli.out(_OUT.value, measure.is_report, beside=(".png",),
+                inputs=(config.data.path, config.data.labels))
   run = runs.prepare(config)
   run = run._replace(dataset=data.reduced(run.dataset))
   dataset = run.dataset
@@ -99,8 +100,6 @@ def main() -> int:
   accuracy = classifier.label_agreement(judge, dataset.test[:n], dataset.test_labels[:n])
   guess = best_guess(dataset, mask, config.evaluation.seed)
   report(rows, n, accuracy, guess)
-  out = pathlib.Path(_OUT.value)
-  out.parent.mkdir(parents=True, exist_ok=True)
   plots.strips(out.with_suffix(".png"), dataset,
                {"known": real[:16], **pictures, "real": real[:16]}, ~mask[:16].all(-1))
   records.write_text(out, json.dumps({

@@ -155,6 +155,11 @@ def write(file: pathlib.Path, report: Mapping[str, Any]) -> None:
   records.write_text(file, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
+def is_report(value: Any) -> bool:
+  """Whether a JSON value is what a benchmark writes, which another may replace."""
+  return "machine" in value
+
+
 def _processor() -> str:
   info = pathlib.Path("/proc/cpuinfo")
   for line in info.read_text().splitlines() if info.exists() else ():

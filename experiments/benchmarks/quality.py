@@ -37,9 +37,8 @@ def main() -> int:
   names = [_ONLY.value] if _ONLY.value else list(METRICS)
   if unknown := set(names) - set(METRICS):
     raise ValueError(f"--only must be one of {', '.join(METRICS)}, got {unknown.pop()!r}")
+  out = cli.out(_OUT.value, measure.is_report)
   results = {name: experiment(name) for name in names}
-  out = pathlib.Path(_OUT.value)
-  out.parent.mkdir(parents=True, exist_ok=True)
   records.write_text(out, json.dumps(
       {"machine": measure.machine(), "results": results}, indent=2, ensure_ascii=False) + "\n")
   for name, result in results.items():

@@ -57,6 +57,7 @@ def main() -> int:
   for name in chosen:
     if name not in parts:
       raise ValueError(f"--only must be of {', '.join(parts)}, got {name!r}")
+  out = cli.out(_OUT.value, measure.is_report)
   runs.configure_jax(digits.get_config())
   report = {"machine": measure.machine(), "command": sys.argv[1:], "rows": [], "seconds": {}}
   for name in chosen:
@@ -67,11 +68,11 @@ def main() -> int:
     report["rows"] += [{"part": name, **row._asdict(), "value": row.value._asdict(),
                         "load_average": load} for row in part.rows]
     report["seconds"].update(part.seconds)
-    measure.write(pathlib.Path(_OUT.value), report)
+    measure.write(out, report)
     for row in part.rows:
       print(f"  {row.name}: {row.value.median:.3f} ({row.value.low:.3f}…{row.value.high:.3f})  "
             f"{row.target}  {row.note}".rstrip(), flush=True)
-  print(f"\nin {_OUT.value}")
+  print(f"\nin {out}")
   return 0
 
 

@@ -53,6 +53,7 @@ def main() -> int:
   for name in chosen:
     if name not in parts:
       raise ValueError(f"--only must be of {', '.join(parts)}, got {name!r}")
+  out = cli.out(_OUT.value, measure.is_report)
   runs.configure_jax(digits.get_config())
   report = {"machine": measure.machine(), "command": sys.argv[1:], "rows": [], "seconds": {}}
   rows = []
@@ -64,12 +65,12 @@ def main() -> int:
     report["rows"] += [{"part": name, **row._asdict(), "value": row.value and row.value._asdict(),
                         "load_average": [before[0], measure.load()[0]]} for row in part.rows]
     report["seconds"].update(part.seconds)
-    measure.write(pathlib.Path(_OUT.value), report)
+    measure.write(out, report)
   width = max(len(row.name) for row in rows)
   print(f"\n{'':{width}}  {'median':>8}  {'least':>8}  {'greatest':>8}  target")
   for row in rows:
     print(_line(row, width))
-  print(f"\nin {_OUT.value}")
+  print(f"\nin {out}")
   return 0
 
 

@@ -45,6 +45,7 @@ def main() -> int:
   base = mixture2d.get_config()
   if _RIVAL.value:
     return _be_rival(base, _RIVAL.value)
+  out = cli.out(_OUT.value, measure.is_report)
   runs.configure_jax(dataclasses.replace(base, training=dataclasses.replace(
       base.training, cpu_devices=groups.devices(_SEEDS.value, 1))))
   report = {"seeds": _SEEDS.value, "steady": {}, "commands": {}}
@@ -53,8 +54,6 @@ def main() -> int:
   for steps in map(int, _STEPS.value):
     report["commands"][str(steps)] = _commands(steps)
   report["machine"] = measure.machine()
-  out = pathlib.Path(_OUT.value)
-  out.parent.mkdir(parents=True, exist_ok=True)
   records.write_text(out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
   print(f"\nwrote {out}")
   return 0

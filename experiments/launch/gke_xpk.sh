@@ -12,6 +12,9 @@
 #
 #   xpk workload list --cluster="$CLUSTER"; xpk workload delete --cluster="$CLUSTER" --workload=dit
 #
+# The processes meet at a port that jax chooses on the first of them and opens on all its addresses
+# without a password: whoever reaches it can end the run. Let only the pods of the run reach it.
+#
 # Not run by this project's tests.
 set -euo pipefail
 : "${CLUSTER:?}" "${PROJECT:?}" "${ZONE:?}" "${TPU:?such as v5litepod-256}"

@@ -11,6 +11,9 @@
 #   python -m experiments.sweep --config=… --sweep=… --workdir=/shared/runs/x --launcher=slurm \
 #     --slurm_partition=gpu --slurm_gpus=1
 #
+# The processes meet at a port that jax chooses on the first of them and opens on all its addresses
+# without a password: whoever reaches it can end the run. Let only the nodes of the run reach it.
+#
 # Not run by this project's tests.
 #SBATCH --job-name=langevin
 #SBATCH --ntasks-per-node=1

@@ -14,6 +14,9 @@
 #
 #   gcloud compute tpus tpu-vm delete "$NAME" --zone="$ZONE"
 #
+# The processes meet at a port that jax chooses on the first of them and opens on all its addresses
+# without a password: whoever reaches it can end the run. Let only the VMs of the run reach it.
+#
 # Commands as in Google Cloud's "Run JAX code on TPU slices". Not run by this project's tests.
 set -euo pipefail
 : "${NAME:?name of the slice}" "${ZONE:?zone}" "${TYPE:?such as v5litepod-256}"

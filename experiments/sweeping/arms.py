@@ -47,7 +47,7 @@ def load(file: str) -> Sweep:
     found = duplicates.run(pathlib.Path(file))
     made = found.get("sweep", lambda: None)()
     duplicates.check(made)
-  except Exception as error:  # whatever the user's own Python raises
+  except (Exception, SystemExit) as error:  # whatever the user's own Python raises
     what = "" if isinstance(error, duplicates.Twice) else f"{type(error).__name__}: "
     raise ValueError(f"--sweep: {file}: {what}{error}") from error
   if not (isinstance(made, dict) and made and all(
@@ -103,7 +103,7 @@ def check(config: config_lib.Config) -> None:
   build.prediction(config.objective)
   build.optimizer(config.training)
   build.averages(config.training)
-  processes.check(config.sampling, path)
+  processes.check(config.sampling, path, config.objective)
   if config.training.batch_size % config.training.accumulation:
     raise ValueError(f"config.training.batch_size: {config.training.batch_size} must be divisible "
                      f"by training.accumulation={config.training.accumulation}")

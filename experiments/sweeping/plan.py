@@ -70,6 +70,7 @@ def write(workdir: pathlib.Path, plan: Plan, command: list[str]) -> None:
       "model_of": plan.model_of,
       "groups": plan.groups,
       "commit": records.commit(),
+      "numerics": records.numerics(),
   }, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -100,6 +101,7 @@ def check_same(workdir: pathlib.Path, base: config_lib.Config, sweep: arms.Sweep
     if (workdir / "config.json").exists():
       raise ValueError(f"--workdir {workdir} holds a run; a sweep needs a directory of its own")
     return
+  records.check_numerics(workdir, "sweep.json")
   old = read(workdir)
   changes = config_lib.difference(old.base, base)
   wanted = json.loads(json.dumps(sweep.arms))

@@ -32,13 +32,12 @@ def main() -> int:
   if _TARGET.value is None or not math.isfinite(_TARGET.value):
     raise ValueError(f"--target is required, a finite number such as --target=0.3; got "
                      f"{_TARGET.value}")
-  out = pathlib.Path(_OUT.value) if _OUT.value else None
-  if out and out.is_dir():
-    raise ValueError(f"--out must be a file, {out} is a directory")
+  out = None
+  if _OUT.value:
+    out = cli.out(_OUT.value, lambda told: "target" in told and "runs" in told)
   found = [_of(workdir, _METRIC.value, _TARGET.value, not _HIGHER.value) for workdir in workdirs]
   print(_table(found), flush=True)
   if out:
-    out.parent.mkdir(parents=True, exist_ok=True)
     records.write_text(out, json.dumps({
         "metric": _METRIC.value, "target": _TARGET.value, "higher_is_better": _HIGHER.value,
         "runs": found}, indent=2, ensure_ascii=False) + "\n")
