@@ -1,16 +1,17 @@
 """What an experiment is: frozen dataclasses, made by a Python file, overridden by flags.
 
 `--config=file.py` names a file with `get_config() -> Config`; `--config.a.b=value` replaces one
-field of what it returns. Names and types are checked before anything else happens. The same
-`override` serves flags, sweeps and the config.json of a run.
+field of what it returns. Names and types are checked before anything else happens: `checked` those
+of a file, `override` those of flags, sweeps and the config.json of a run, by the same rules.
 """
 
 import dataclasses
 import difflib
 import json
+import math
 import pathlib
 import runpy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, get_args, get_origin
 
 
@@ -212,6 +213,30 @@ class Config:
   seed: int = 0
 
 
+# Fields that only some choices read: {field: ((field of the choice, its values), …)}.
+_TAKERS = {
+    "data.size": (("data.name", ("images",)),),
+    "data.channels": (("data.name", ("images",)),),
+    "data.toy": (("data.name", ("toy2d",)),),
+    "data.train_size": (("data.name", ("mixture2d", "toy2d")),),
+    "data.test_size": (("data.name", ("mixture2d", "toy2d")),),
+    "data.holdout": (("data.name", ("digits", "arrays", "images")),),
+    "path.beta_min": (("path.name", ("linear_vp", "sub_vp")),),
+    "path.beta_max": (("path.name", ("linear_vp", "sub_vp")),),
+    "path.sigma_min": (("path.name", ("geometric_ve",)),),
+    "path.sigma_max": (("path.name", ("ve", "geometric_ve")),),
+    "network.heads": (("network.name", ("dit",)),),
+    "network.patch_size": (("network.name", ("dit",)),),
+    "network.unroll": (("network.name", ("dit",)),),
+    "network.remat": (("network.name", ("dit",)),),
+    "objective.level_mean": (("objective.density", ("log_normal_rho", "logit_normal_s")),),
+    "objective.level_std": (("objective.density", ("log_normal_rho", "logit_normal_s")),),
+    "objective.sigma_data": (("objective.weight", ("edm",)), ("objective.prediction", ("edm",))),
+    "objective.gamma": (("objective.weight", ("min_snr", "p2")),),
+    "objective.bias": (("objective.weight", ("sigmoid",)),),
+}
+
+
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
   """(dotted name, value) of every field."""
   for field in dataclasses.fields(config):
@@ -222,14 +247,58 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
       yield prefix + field.name, value
 
 
+def checked(config: Any, kind: Any = Config, name: str = "") -> Any:
+  """`config`, made in Python, with every value of its field's type.
+
+  Lists and arrays become tuples, NumPy's numbers Python's, and 20.0 the integer 20.
+
+  Raises:
+    ValueError: any other value, an integer beyond 32 bits or a NaN; names the field.
+  """
+  if dataclasses.is_dataclass(kind):
+    if type(config) is not kind:
+      raise ValueError(f"config{name}: expected a {kind.__name__}, got {_shown(config)}")
+    return kind(**{field.name: checked(getattr(config, field.name), field.type,
+                                       f"{name}.{field.name}")
+                   for field in dataclasses.fields(kind)})
+  return _typed(config, kind, name.removeprefix("."))
+
+
+def refuse_unused(config: Config) -> None:
+  """Raises ValueError where a field is set that the choices beside it do not read."""
+  values, defaults = dict(flatten(config)), dict(flatten(Config()))
+  for name in _unused(values):
+    if values[name] != defaults[name]:
+      choices = " or ".join(f"{choice}={'|'.join(takers)}" for choice, takers in _TAKERS[name])
+      now = ", ".join(f"{choice}={values[choice]}" for choice, _ in _TAKERS[name])
+      raise ValueError(f"config.{name}={_shown(values[name])} would do nothing with {now}: it "
+                       f"belongs to {choices}; leave it at {_shown(defaults[name])}")
+
+
+def _unused(values: Mapping[str, Any]) -> list[str]:
+  return [name for name, takers in _TAKERS.items()
+          if not any(values[choice] in names for choice, names in takers)]
+
+
 def override(config: Config, values: Mapping[str, Any]) -> Config:
   """`config` with the fields of dotted names replaced; strings are read as the field's type.
+
+  Where another choice is named, such as another `path.name`, the fields that it does not read and
+  that `values` do not name go back to their defaults.
 
   Raises:
     ValueError: a name that is no field (with the nearest one), or a value of another type.
   """
   for name, value in values.items():
     config = _replace(config, name.split("."), name, value)
+  return _without_unused(config, values)
+
+
+def _without_unused(config: Config, given: Collection[str]) -> Config:
+  defaults = dict(flatten(Config()))
+  for name in _unused(dict(flatten(config))):
+    if name not in given and any(choice in given for choice, _ in _TAKERS[name]):
+      config = _replace(config, name.split("."), name, defaults[name])
   return config
 
 
@@ -244,35 +313,71 @@ def _replace(node: Any, parts: list[str], name: str, value: Any) -> Any:
   if dataclasses.is_dataclass(old) != bool(rest):
     kind = "a group of fields: name one of them" if not rest else "a single field"
     raise ValueError(f"config.{name}: {head!r} is {kind}")
-  new = _replace(old, rest, name, value) if rest else _parse(value, fields[head].type, name)
+  new = _replace(old, rest, name, value) if rest else _typed(
+      _read(value, fields[head].type), fields[head].type, name)
   return dataclasses.replace(node, **{head: new})
 
 
-def _parse(value: Any, kind: Any, name: str) -> Any:
-  """`value` as an int, float, bool, str or tuple of one of them."""
-  try:
-    if get_origin(kind) is tuple:
-      if isinstance(value, str):
-        value = [part for part in value.strip("()[] ").split(",") if part.strip()]
-      value = value if isinstance(value, (list, tuple)) else [value]
-      return tuple(_parse(part, get_args(kind)[0], name) for part in value)
-    if kind is bool and isinstance(value, str):
-      return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
-    if kind is int and isinstance(value, str):
-      return int(value)
-    if kind is float and not isinstance(value, bool):
-      return float(value)
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+def _read(value: Any, kind: Any) -> Any:
+  """A string as the command line means it for a field of type `kind`; itself if it is none."""
+  if get_origin(kind) is tuple:
+    if isinstance(value, str):
+      value = [part for part in value.strip("()[] ").split(",") if part.strip()]
+    if isinstance(value, (int, float)):
+      value = [value]
+    return tuple(_read(part, get_args(kind)[0]) for part in value) if isinstance(
+        value, (list, tuple)) else value
+  if not isinstance(value, str):
+    return value
+  if kind is bool:
+    return {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
+  if kind in (int, float):
+    try:
+      return kind(value)
+    except ValueError:
       return value
-  except (ValueError, KeyError, TypeError):
-    pass
-  wanted = kind.__name__ if get_origin(kind) is None else (
-      f"{get_args(kind)[0].__name__}s separated by commas")
-  raise ValueError(f"config.{name}: expected {wanted}, got {value!r}")
+  return value
+
+
+def _typed(value: Any, kind: Any, name: str, wanted: str = "") -> Any:
+  """`value` as an int, float, bool, str or tuple of one of them, which `wanted` says in words."""
+  if hasattr(value, "tolist"):
+    value = value.tolist()  # of NumPy or jax
+  if get_origin(kind) is tuple:
+    part_kind = get_args(kind)[0]
+    wanted = f"{part_kind.__name__}s separated by commas"
+    if isinstance(value, (list, tuple)):
+      return tuple(_typed(part, part_kind, name, wanted) for part in value)
+  number = isinstance(value, (int, float)) and not isinstance(value, bool)
+  if kind is int and number and value == value // 1:
+    if not -2**31 <= value < 2**31:
+      raise ValueError(f"config.{name}: must lie in [−2³¹, 2³¹), got {_shown(value)}")
+    return int(value)
+  if kind is float and number:
+    if value != value:
+      raise ValueError(f"config.{name} must be finite, got nan")
+    try:
+      return float(value)
+    except OverflowError:
+      raise ValueError(f"config.{name}: {_shown(value)} is too large for a float") from None
+  if kind is bool and isinstance(value, bool):
+    return value
+  if kind is str and isinstance(value, str):
+    return "".join(value)
+  raise ValueError(f"config.{name}: expected {wanted or kind.__name__}, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+  """A value in a message: one line, and not long."""
+  try:
+    text = " ".join(repr(value).split())
+  except Exception:  # whatever the user's own object raises; Python's of an integer too long
+    return f"a value of type {type(value).__name__}"
+  return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def load(file: str) -> Config:
-  """The `get_config()` of a Python file.
+  """The `get_config()` of a Python file, `checked`.
 
   Raises:
     ValueError: no such file, or one that makes no Config.
@@ -285,11 +390,19 @@ def load(file: str) -> Config:
     raise ValueError(f"config: {file}: {type(error).__name__}: {error}") from error
   if not isinstance(config, Config):
     raise ValueError(f"config: {file!r} must define get_config() returning a config.Config")
-  return config
+  return checked(config)
 
 
 def to_json(config: Config) -> str:
-  return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+  """The config as JSON; infinity, which JSON lacks, is the string that `override` reads as it."""
+  def plain(value):
+    if isinstance(value, dict):
+      return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+      return [plain(part) for part in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
+
+  return json.dumps(plain(dataclasses.asdict(config)), indent=2, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> Config:
