@@ -14,6 +14,9 @@ import optax
 from experiments import config as config_lib
 from langevin_jax import networks, objectives, paths, predictions, training
 
+# Blocks that can be traced in some seconds, and devices that one CPU can stand for.
+_DEEPEST, MOST_CPU_DEVICES = 1000, 1024
+
 
 def path(config: config_lib.Path) -> paths.Path:
   """The forward process of `config.path`."""
@@ -80,6 +83,7 @@ def network(
     raise ValueError(f"network.dtype must be float32 or bfloat16, got {config.dtype!r}")
   for field in ("width", "depth", "heads", "patch_size", "unroll"):
     at_least(f"network.{field}", getattr(config, field), 1)
+  at_most("network.depth", config.depth, _DEEPEST)
   ranks = {"mlp": (1, 2), "dit": (3, 2)}
   if len(shape) not in ranks.get(config.name, (len(shape),)):
     wanted = {"mlp": "vectors (n, d)", "dit": "images (n, h, w, c)"}[config.name]
@@ -120,6 +124,7 @@ def optimizer(config: config_lib.Training) -> optax.GradientTransformation:
   for field in ("steps", "batch_size", "accumulation", "steps_per_dispatch", "dispatches_in_flight",
                 "cpu_devices", "checkpoint_every", "keep_checkpoints", "log_every"):
     at_least(f"training.{field}", getattr(config, field), 1)
+  at_most("training.cpu_devices", config.cpu_devices, MOST_CPU_DEVICES)
   at_least("training.warmup_steps", config.warmup_steps, 0)
   for field in ("learning_rate", "gradient_clip"):
     if not getattr(config, field) > 0.0:
@@ -186,9 +191,20 @@ def choose(field: str, name: str, options: dict[str, Callable[[], Any]]) -> Any:
 
 
 def at_least(field: str, value: int, least: int) -> int:
-  """`value`, if it is at least `least`; else a ValueError that names the field."""
+  """`value`, if it is at least `least` and has 32 bits; else a ValueError that names the field."""
   if value < least:
-    # A name without a group is no field of a config but a flag.
-    raise ValueError(f"{'config.' if '.' in field else '--'}{field}: must be at least {least}, "
-                     f"got {value}")
+    raise ValueError(f"{_named(field)}: must be at least {least}, got {value}")
+  return at_most(field, value, 2**31 - 1)
+
+
+def at_most(field: str, value: int, most: int) -> int:
+  """`value`, if it is at most `most`; else a ValueError that names the field."""
+  if value > most:
+    raise ValueError(f"{_named(field)}: must be at most {most:,}, got {value:.6g}" if value < 1e300
+                     else f"{_named(field)}: must be at most {most:,}")
   return value
+
+
+def _named(field: str) -> str:
+  """A name without a group is no field of a config but a flag."""
+  return f"{'config.' if '.' in field else '--'}{field}"

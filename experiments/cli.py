@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 
 from experiments import config as config_lib
@@ -20,6 +21,12 @@ _CONFIG = flags.DEFINE_string(
     + ", ".join(f"{name}={value}" for name, value in config_lib.flatten(config_lib.Config())) + ".")
 
 _overrides: dict[str, str] = {}
+# Settings that memory grows with, and what is usual of flags that have no default.
+_SIZES = (
+    "data.train_size", "data.test_size", "data.size", "network.width", "network.depth",
+    "training.batch_size", "training.steps_per_dispatch", "sampling.batch_size",
+    "evaluation.num_samples")
+_USUAL = 1000
 
 
 def run(main: Callable[[], int | None], *, at_once: bool = False) -> None:
@@ -29,7 +36,8 @@ def run(main: Callable[[], int | None], *, at_once: bool = False) -> None:
   in order, it ends the process, which no callback of a library can swallow.
 
   A ValueError or OSError, which is how this project answers bad input, ends the program with one
-  line on stderr and exit code 2; `--verbosity=1` shows where it came from.
+  line on stderr and exit code 2, and so does what has no room in memory; `--verbosity=1` shows
+  where it came from.
   """
   _open_streams()
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
@@ -85,11 +93,13 @@ def config() -> config_lib.Config:
   """The config of `--config`, with its overrides.
 
   Raises:
-    ValueError: no `--config`, a bad file, field or value.
+    ValueError: no `--config`, a bad file, field or value, or a field that would do nothing.
   """
   if not _CONFIG.value:
     raise ValueError("--config is required, such as --config=experiments/configs/digits.py")
-  return config_lib.override(config_lib.load(_CONFIG.value), _overrides)
+  found = config_lib.override(config_lib.load(_CONFIG.value), _overrides)
+  config_lib.refuse_unused(found)
+  return found
 
 
 def refuse_config() -> None:
@@ -198,12 +208,49 @@ def _answered(main: Callable[[], int | None]) -> int:
   except KeyboardInterrupt:
     _complain("interrupted")
     return 130
-  except (ValueError, OSError, FloatingPointError) as error:
+  except (ValueError, OSError, FloatingPointError, MemoryError, OverflowError,
+          jax.errors.JaxRuntimeError) as error:
     logging.debug("where it came from", exc_info=True)
-    _complain(f"error: {' '.join(str(error).split())}")
+    _complain(f"error: {_line(error)}")
     return 2
 
 
 def _complain(line: str) -> None:
   with contextlib.suppress(OSError):  # nobody listens any longer, as in `train 2>&1 | head`
     print(line, file=sys.stderr, flush=True)
+
+
+def _line(error: Exception) -> str:
+  """What a user is told of an error, in one line; of one that is no answer to bad input, raises it.
+  """
+  said = " ".join(str(error).split())
+  if isinstance(error, (ValueError, OSError, FloatingPointError)):
+    return said
+  if isinstance(error, jax.errors.JaxRuntimeError) and not any(
+      words in said for words in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")):
+    raise error
+  what = "too large a number" if isinstance(error, OverflowError) else "out of memory"
+  return f"{what} ({said[:200] or type(error).__name__}); the largest setting is {_largest()}"
+
+
+def _largest() -> str:
+  """The setting that memory grows with that is largest beside its default."""
+  settings = {f"--{flag.name}": (flag.value, flag.default or _USUAL)
+              for flag in map(flags.FLAGS.__getitem__, flags.FLAGS)
+              if flag.present and type(flag.value) is int and flag.name != "seed"}
+  defaults = dict(config_lib.flatten(config_lib.Config()))
+  values = dict(config_lib.flatten(_config_in_use()))
+  settings |= {f"config.{name}": (values[name], defaults[name] or _USUAL) for name in _SIZES}
+  name = max(settings, key=lambda name: settings[name][0] / settings[name][1])
+  return f"{name}={settings[name][0]}"
+
+
+def _config_in_use() -> config_lib.Config:
+  """That of the command line, or of the run in --workdir; the default where there is neither."""
+  try:
+    if _CONFIG.value:
+      return config()
+    file = pathlib.Path(flags.FLAGS["workdir"].value) / "config.json"
+    return config_lib.from_json(file.read_text(encoding="utf-8"))
+  except (KeyError, TypeError, ValueError, OSError):
+    return config_lib.Config()

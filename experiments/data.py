@@ -7,6 +7,7 @@ names the field.
 """
 
 import hashlib
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments import config as config_lib
-from experiments import orders, shards, sources, units
+from experiments import memory, orders, shards, sources, units
 from experiments.toy_data import gaussian_mixture_2d as gaussian_mixture_2d
 from experiments.units import standardise as standardise
 
@@ -91,7 +92,8 @@ def load(
                      f"--scaling); got {scaling!r} for data.name='array_record'")
   dataset = _of_shards(path) if name == "array_record" else _in_memory(sources.load(
       name, path=path, labels=labels, shape=shape, size=size, channels=channels, toy=toy,
-      train_size=train_size, test_size=test_size, holdout=holdout, kind=kind), scaling)
+      train_size=train_size, test_size=test_size, holdout=holdout, kind=kind), scaling,
+      f"config.data.size={size}" if size else "config.data.path")
   if kind and kind != dataset.kind:
     raise ValueError(f"data.kind: data.name={name!r} holds examples of kind {dataset.kind!r}; got "
                      f"{kind!r}")
@@ -238,8 +240,11 @@ def judged(dataset: Dataset) -> Dataset:
                           test=standardise(test, mean, scale), mean=mean, scale=scale)
 
 
-def _in_memory(source: sources.Source, scaling: str) -> Dataset:
+def _in_memory(source: sources.Source, scaling: str, field: str) -> Dataset:
+  """The data of a source; a ValueError that names `field` where they would not fit."""
   units.check(scaling, source.kind)
+  # As they come, and as float32.
+  memory.require({field: (source.x.dtype.itemsize + 4.0) * math.prod(source.x.shape)}, "the data")
   x, x_test = (source.x[np.flatnonzero(part)] for part in (~source.held_out, source.held_out))
   mean, scale = units.statistics(x, source.kind, scaling)
   labels = lambda part: (source.labels[part].astype(np.int32) if source.num_classes

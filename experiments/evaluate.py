@@ -26,6 +26,7 @@ from experiments import (
   exact,
   hosts,
   likelihoods,
+  memory,
   optimal,
   processes,
   progress,
@@ -77,6 +78,7 @@ def main() -> int:
         inputs=(trained.data.path, trained.data.labels)))
     run = hosts.agreed(lambda: runs.prepare(choice.on_these_devices(trained)))
     runs.check_labels(run, config.sampling)
+    check_memory(run, config)
     judge(run, config, path, workdir, average, settings, out)
   return 0
 
@@ -114,6 +116,16 @@ def judge(
   params = params if run.mesh.size == 1 else hosts.fetch(params)
   hosts.by_first(lambda: report(
       out, samples_rows(runs.alone(run), params, path, dataset, x, labels) + likely, facts))
+
+
+def check_memory(run: runs.Run, config: config_lib.Config) -> None:
+  """Raises ValueError where the samples that are asked for would not fit in memory."""
+  for field, n in (("--num_samples", _NUM_SAMPLES.value),
+                   ("config.evaluation.num_samples", config.evaluation.num_samples)):
+    if n:
+      build.at_least(field.removeprefix("--").removeprefix("config."), n, 20)
+      memory.check_sampling(config, run.dataset.train.shape[1:], n, kept=True, field=field)
+      return
 
 
 def samples_rows(

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from experiments import build, data, processes, readers, records, reverse, runs, units
 from experiments import config as config_lib
-from experiments import data, processes, readers, records, reverse, runs, units
 from langevin_jax import inpainting
 
 _MASK = flags.DEFINE_string(
@@ -60,6 +60,9 @@ def method(sampling: config_lib.Sampling) -> tuple[dict[str, Any], inpainting.In
     if names := [*(["inpainting"] if _METHOD.value else []), *given]:
       raise ValueError(f"--{names[0]} belongs to inpainting: give --mask and --known")
     return None
+  for option in ("inner_steps", "resamples"):
+    if option in given:
+      build.at_most(option, given[option], 2**31 - 1)
   name = _METHOD.value or "lanpaint"
   for option in given:
     takers = _OPTIONS[option][0]

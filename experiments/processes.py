@@ -19,6 +19,7 @@ from experiments import config as config_lib
 from langevin_jax import guidance, paths, predictions, samplers
 from langevin_jax.samplers import correctors, levels
 
+_MOST_STEPS = 100_000  # of a plan, whose numbers are made before the first one
 _STEPS = ("ddim", "euler_maruyama", "multistep", "singlestep", "unipc")
 # What a sampler's own options are, and which samplers have them.
 TAKERS = {
@@ -143,6 +144,7 @@ def corrector(config: config_lib.Sampling, event_axes: int) -> samplers.Correcto
 def grid(config: config_lib.Sampling) -> samplers.Grid:
   """The noise levels of `config.sampling`."""
   n = build.at_least("sampling.steps", config.steps, 1)
+  build.at_most("sampling.steps", n, _MOST_STEPS)
   build.at_least("sampling.batch_size", config.batch_size, 1)
   if not config.rho_max < math.inf:
     raise ValueError(f"sampling.rho_max must be finite, got {config.rho_max}")

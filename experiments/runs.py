@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from experiments import build, checkpoints, data, meshes, processes, records
+from experiments import build, checkpoints, data, memory, meshes, processes, records
 from experiments import config as config_lib
 from langevin_jax import paths, training
 from langevin_jax.training import shardings
@@ -32,6 +32,7 @@ class Run(NamedTuple):
 def configure_jax(config: config_lib.Config) -> None:
   """Virtual CPU devices and the persistent compilation cache; call before anything touches jax."""
   build.at_least("training.cpu_devices", config.training.cpu_devices, 1)
+  build.at_most("training.cpu_devices", config.training.cpu_devices, build.MOST_CPU_DEVICES)
   jax.config.update("jax_num_cpu_devices", config.training.cpu_devices)
   keep_compiled()
 
@@ -56,6 +57,7 @@ def prepare(config: config_lib.Config) -> Run:
   """
   mesh = meshes.make(config.mesh)
   check(config)
+  memory.check_state(config, mesh)
   fields = dict(vars(config.data))
   dataset = data.load(fields.pop("name"), **fields)
   run = assemble(config, dataset.train.shape[1:], dataset.num_classes, mesh)

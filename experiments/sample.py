@@ -27,6 +27,7 @@ from experiments import (
   data,
   hosts,
   inpaint,
+  memory,
   optimal,
   plots,
   processes,
@@ -86,6 +87,7 @@ def make(
   run = hosts.agreed(lambda: runs.prepare(choice.on_these_devices(trained)))
   known = None if painting is None else inpaint.known(run, painting[1])
   n = build.at_least("num_samples", _number(known), 1)
+  memory.check_sampling(config, run.dataset.train.shape[1:], n, kept=False)
   labels, named = _labels(run, config.sampling, n, known)
   state = runs.restored(run, workdir)
   params, ema = averages.of(run, state, workdir, average)

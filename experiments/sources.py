@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import readers, toy_data
+from experiments import memory, readers, toy_data
 
 # Debian's package puts its files here; data.path names any other directory.
 FASHION_MNIST_DIRECTORY = "/usr/share/datasets/fashion-mnist"
@@ -270,6 +270,7 @@ def images(
   if "" not in classes and (empty := sorted(readers.folders(root) - set(classes))):
     raise ValueError(f"data.path: folder {str(root / empty[0])!r} holds no .png, .jpg or .jpeg, "
                      "and a class needs some: fill it, or move it elsewhere")
+  memory.require({f"config.data.size={size}": 2.0 * size**2 * channels}, "one picture")
   number = {name: i for i, name in enumerate(classes)}
   y = np.array([number[folder] for folder in folders]) if len(classes) > 1 else None
   return _split(Pictures(files, size, channels, tuple(shape)), y, holdout, kind="image",
@@ -280,6 +281,9 @@ def _drawn(law, num_classes: int, train_size: int, test_size: int) -> Source:
   for field, n in (("data.train_size", train_size), ("data.test_size", test_size)):
     if n < 2:
       raise ValueError(f"{field} must be at least 2; got {n}")
+  # Points of 2 coordinates in float64, their noise and the float32 that is kept.
+  memory.require({f"config.data.train_size={train_size}": 40.0 * train_size,
+                  f"config.data.test_size={test_size}": 40.0 * test_size}, "drawing the data")
   x, y = law(np.random.default_rng(0), train_size)
   x_test, y_test = law(np.random.default_rng(1), test_size)
   return Source(

@@ -23,6 +23,7 @@ from experiments import (
   cli,
   data,
   hosts,
+  memory,
   meshes,
   plots,
   progress,
@@ -47,6 +48,7 @@ def main() -> int:
     run = hosts.agreed(lambda: runs.prepare(config))
     hosts.check_same({"data": data.digest(run.dataset)} if hosts.several() else {})
     meshes.check_batch(config.training, run.mesh)
+    memory.check_training(config, run.dataset.train.shape[1:], run.mesh)
 
     def claim():
       held.enter_context(records.locked(workdir))
@@ -121,7 +123,7 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
            "sha256_ema": records.sha256(hosts.fetch(state.ema[0]))}
 
   def finish():
-    if first == saved and records.read_manifest(workdir)["finished"]:
+    if first == saved and records.read_manifest(workdir).get("finished"):
       _say(f"{workdir} is trained to step {saved} already")
       return
     records.manifest(workdir, run.config, finished=True, **facts)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import build, processes
+from experiments import build, memory, processes
 from experiments import config as config_lib
 from experiments.sweeping import duplicates
 from langevin_jax import paths
@@ -24,6 +24,9 @@ _FIXED = {
                                "train",
     "evaluation": "is of the sweep, which judges all arms alike: give --config.evaluation.…",
 }
+
+
+_LONGEST = 200  # bytes of a name: file systems take 255
 
 
 class Sweep(NamedTuple):
@@ -56,13 +59,17 @@ def load(file: str) -> Sweep:
                      f"dicts of overrides; got {made!r:.100}")
   places: dict[str, str] = {}
   for name in made:
+    # A line of a log, a cell of a table and a directory are made of it.
+    if not name.isprintable() or len(directory(name).encode()) > _LONGEST:
+      raise ValueError(f"--sweep: {file}: an arm's name must be of printable characters, "
+                       f"{_LONGEST} bytes at most in UTF-8; got {name!r:.100}")
     other = places.setdefault(directory(name).lower(), name)
     if other != name or not directory(name).strip("._"):
       raise ValueError(f"--sweep: {file}: arms {other!r} and {name!r} would share the directory "
                        f"arms/{directory(name)}; rename one")
   baseline = found.get("BASELINE", next(iter(made)))
-  if baseline not in made:
-    raise ValueError(f"--sweep: {file}: BASELINE {baseline!r} is no arm; there are "
+  if not isinstance(baseline, str) or baseline not in made:
+    raise ValueError(f"--sweep: {file}: BASELINE {baseline!r:.100} is no arm; there are "
                      f"{', '.join(made)}")
   return Sweep({name: _overrides(name, overrides) for name, overrides in made.items()}, baseline,
                _seeds(found.get("SEEDS", (0, 1, 2)), file))
@@ -90,6 +97,7 @@ def configs(base: config_lib.Config, sweep: Sweep) -> dict[str, config_lib.Confi
           if field == fixed or field.startswith(f"{fixed}."):
             raise ValueError(f"config.{field} {why}")
       found[name] = config_lib.override(base, overrides)
+      config_lib.refuse_unused(found[name])
       check(found[name])
     except ValueError as error:
       raise ValueError(f"--sweep: arm {name!r}: {error}") from error
@@ -104,6 +112,7 @@ def check(config: config_lib.Config) -> None:
   build.optimizer(config.training)
   build.averages(config.training)
   processes.check(config.sampling, path, config.objective)
+  memory.check_state(config)
   if config.training.batch_size % config.training.accumulation:
     raise ValueError(f"config.training.batch_size: {config.training.batch_size} must be divisible "
                      f"by training.accumulation={config.training.accumulation}")

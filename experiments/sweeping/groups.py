@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import checkpoints, data, meshes, progress, records, runs
+from experiments import checkpoints, data, memory, meshes, progress, records, runs
 from experiments import config as config_lib
 from experiments.sweeping import arms, measures, plan, program
 from experiments.sweeping import history as history_lib
@@ -72,6 +72,8 @@ def train(workdir: pathlib.Path, whole: plan.Plan, index: int, *, at_once: int =
   if not missing(workdir, whole, index):
     return
   group, here = assemble(whole, index), workdir / "groups" / str(index)
+  if jax.local_devices()[0].platform == "cpu":
+    memory.check_state(whole.configs[group.members[0][0]], members=len(group.members))
   with records.locked(here):
     many = program.make([(group.runs[model], seed) for model, seed in group.members],
                         jax.local_devices()[:len(group.members)], at_once=at_once)
@@ -297,6 +299,6 @@ def _share_run(
   records.write_text(place / "config.json", config_lib.to_json(config))
   for what in ("checkpoints", "metrics.jsonl"):
     (place / what).symlink_to(os.path.relpath(model / what, place))
-  facts = json.loads((model / "manifest.json").read_text())
+  facts = records.read_manifest(model)
   facts |= {"config": json.loads(config_lib.to_json(config)), "model_of_arm": name}
   records.write_text(place / "manifest.json", json.dumps(facts, indent=2) + "\n")

@@ -87,7 +87,7 @@ def command(workdir: pathlib.Path, index: int, *, workers: int, at_once: int) ->
 def _here(workdir: pathlib.Path, whole: plan.Plan, index: int, at_once: int) -> str:
   try:
     groups.train(workdir, whole, index, at_once=at_once)
-  except (ValueError, OSError, FloatingPointError, MemoryError,
+  except (ValueError, OSError, FloatingPointError, MemoryError, OverflowError,
           jax.errors.JaxRuntimeError) as error:
     return " ".join(str(error).split())[:500]
   return ""
