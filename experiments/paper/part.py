@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -321,9 +322,50 @@ def _identity(part, options, density, extra) -> str:
   return digest.hexdigest()
 
 
+def read_record(file: pathlib.Path) -> dict[str, Any]:
+  """A part's record, as `run` writes it.
+
+  Raises:
+    ValueError: it is cut or edited into something else; names the file.
+    OSError: it cannot be read.
+  """
+  found = records.read_json(
+      file, identity=str, seed=int, fast=bool, density=str, settings=dict, commit=str, command=list,
+      python=str, jax=str, device=str, cores=int, seconds=(int, float), claims=list, tables=list,
+      answer=str, captions=dict, data=dict)
+  cell = lambda value: isinstance(value, str) or (
+      isinstance(value, dict) and isinstance(value.get("mathml"), str))
+  claim = lambda value: (
+      isinstance(value, dict) and set(Claim._fields) <= value.keys() and _is_number(value["value"])
+      and (value["error"] is None or _is_number(value["error"]))
+      and isinstance(value["holds"], bool)
+      and all(isinstance(value[name], str) for name in ("text", "expected", "source", "by")))
+  sound = {
+      "claims": all(map(claim, found["claims"])),
+      "tables": all(isinstance(t, dict) and isinstance(t.get("title"), str)
+                    and isinstance(t.get("rows"), list) and t["rows"] and all(
+                        isinstance(row, list) and all(map(cell, row)) for row in t["rows"])
+                    for t in found["tables"]),
+      # Of each a picture is read, from beside the others.
+      "captions": all(re.fullmatch(r"[\w-]+", name) and isinstance(text, str)
+                      for name, text in found["captions"].items()),
+      "command": all(isinstance(word, str) for word in found["command"]),
+  }
+  if wrong := [name for name, right in sound.items() if not right]:
+    raise ValueError(f"{file} is damaged: its {wrong[0]} are none; delete it to measure again")
+  return found
+
+
+def _is_number(value: Any) -> bool:
+  """A number, or the text that stands for one that is not finite."""
+  return value in ("nan", "inf", "-inf") if isinstance(value, str) else isinstance(
+      value, (int, float))
+
+
 def _read(file: pathlib.Path) -> dict[str, Any] | None:
+  """The record of an earlier run; None where there is none that can be gone on with."""
   try:
-    return json.loads(file.read_text())
+    return read_record(file)
   except (OSError, ValueError):
     return None
 

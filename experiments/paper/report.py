@@ -1,6 +1,5 @@
 """The report: one HTML file of the parts' records and pictures, and of nothing else."""
 
-import json
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,8 @@ def write(
   """<out>/report.html. errors: of parts that did not end, in the place of their findings.
 
   Raises:
-    OSError: `out` cannot be written. ValueError: a part has neither record nor error.
+    OSError: `out` cannot be written. ValueError: a part has neither record nor error, or a record
+      that is damaged.
   """
   found = {}
   for one in parts:
@@ -36,7 +36,7 @@ def write(
     if one.name not in errors:
       if not file.is_file():
         raise ValueError(f"{file} is not there: run {shlex.join(command)}")
-      found[one.name] = json.loads(file.read_text())
+      found[one.name] = part.read_record(file)
   answers = _answers(parts, found)
   blocks: list[page.Block] = [
       page.Heading(_TITLE), *map(page.Text, _INTRODUCTION.split("\n\n")),
@@ -53,7 +53,7 @@ def write(
   for one in parts:
     blocks += [page.Heading(one.title, 2, one.name), *map(page.Text, _paragraphs(one.text))]
     if one.name in errors:
-      blocks.append(page.Text(f"**This part did not end:** {errors[one.name]}"))
+      blocks.append(page.Text(f"**This part did not end:** {page.literal(errors[one.name])}"))
     else:
       blocks += _section(out, one.name, found[one.name])
   file = out / "report.html"
@@ -73,9 +73,9 @@ def _section(out: pathlib.Path, name: str, record: dict[str, Any]) -> list[page.
   for table in record["tables"]:
     blocks += [page.Heading(table["title"], 3),
                page.Table([[_cell(cell) for cell in row] for row in table["rows"]])]
-  settings = "".join(f", {key} {value}" for key, value in record["settings"].items())
+  settings = page.literal("".join(f", {key} {value}" for key, value in record["settings"].items()))
   return [*blocks, page.Code([shlex.join(["python", *record["command"]])]), page.Text(
-      f"seed {record['seed']}, density {record['density']}{settings}"
+      f"seed {record['seed']}, density {page.literal(record['density'])}{settings}"
       f"{', --fast' if record['fast'] else ''}, commit {record['commit'] or 'unknown'}, "
       f"{record['seconds']:.0f} s on {record['cores']} core(s); numbers in data/{name}.json")]
 
@@ -100,7 +100,7 @@ def _failures(parts, found, errors) -> list[page.Block]:
   if rows:
     blocks += [page.Text(f"These do not ({_MARK[False]}):"), page.Table(
         [["part", "statement", "by", "where", "measured", "expected"], *rows])]
-  broken = [f"{one.title}: {errors[one.name]}" for one in parts if one.name in errors]
+  broken = [f"{one.title}: {page.literal(errors[one.name])}" for one in parts if one.name in errors]
   return [*blocks, page.Text("These parts did not end:"), page.Items(broken)] if broken else blocks
 
 
@@ -117,4 +117,4 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _cell(cell: str | dict[str, str]) -> str | page.Markup:
-  return page.Markup(cell["mathml"]) if isinstance(cell, dict) else cell
+  return page.mathml(cell["mathml"]) if isinstance(cell, dict) else cell

@@ -56,7 +56,8 @@ def rows(table: Mapping[str, Any]) -> list[list[str]]:
     head += [metric, "minus baseline"]
   lines = [head + [results.STEPS] * steps]
   for row in table["arms"]:
-    name = f"**{row['arm']}**" if row["arm"] == table["baseline"] else row["arm"]
+    name = page.literal(row["arm"])
+    name = f"**{name}**" if row["arm"] == table["baseline"] else name
     cells = [name, *([f"{row['network calls']:g}" if row["network calls"] else ""]
                      if calls else [])]
     for metric in metrics:
@@ -99,8 +100,8 @@ def _alike(table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _blocks(workdir, whole, table, command, file) -> list[page.Block]:
   base, seeds = whole.base, ", ".join(map(str, table["seeds"]))
   pictures = _pictures(workdir, whole, table)
-  said = canonical.sentences(whole.findings)
-  failed = [f"{row['arm']}, seed {seed}: {error}" for row in table["arms"]
+  said = [page.literal(sentence) for sentence in canonical.sentences(whole.findings)]
+  failed = [page.literal(f"{row['arm']}, seed {seed}: {error}") for row in table["arms"]
             for seed, error in row["errors"].items()]
   blocks = [
       page.Heading("Sweep"), page.Code([shlex.join(command)]),
@@ -110,7 +111,8 @@ def _blocks(workdir, whole, table, command, file) -> list[page.Block]:
           f"Data {base.data.name}, network {base.network.name}, {base.training.steps} steps of "
           f"{base.training.batch_size} unless an arm says otherwise; seeds {seeds}. Mean ± half of "
           "the 95 % interval over seeds (Student's t); differences from the baseline, "
-          f"**{table['baseline']}**, are taken within each seed. {_meaning(base, table)}"),
+          f"**{page.literal(table['baseline'])}**, are taken within each seed. "
+          + _meaning(base, table)),
       page.Table(rows(table))]
   for metric, value in _alike(table).items():
     blocks.append(page.Text(f"The same for every arm: {metric} "
@@ -119,8 +121,8 @@ def _blocks(workdir, whole, table, command, file) -> list[page.Block]:
     blocks += [page.Heading(title, 2), page.Items(lines)] if lines else []
   if pictures:
     blocks += [page.Heading("Along the budget", 2), *map(page.Picture, pictures)]
-  overrides = [[arm, ", ".join(f"{k}={v}" for k, v in over.items()) or "none"]
-               for arm, over in whole.sweep.arms.items()]
+  overrides = [[page.literal(arm), page.literal(", ".join(
+      f"{k}={v}" for k, v in over.items())) or "none"] for arm, over in whole.sweep.arms.items()]
   return [*blocks, page.Heading("Arms", 2), page.Table([["arm", "overrides"], *overrides]),
           page.Text(f"Each by itself, here with seed {table['seeds'][0]} of {seeds}:"),
           page.Code([shlex.join(alone(config, file, arm, table["seeds"][0]))
@@ -142,10 +144,10 @@ def _commits(workdir: pathlib.Path, whole: plan.Plan) -> str:
   trained: dict[str, list[str]] = {}
   for arm in whole.configs:
     for seed in whole.sweep.seeds:
-      file = plan.place(workdir, arm, seed) / "manifest.json"
-      if file.exists():
-        commit = json.loads(file.read_text())["commit"] or "unknown"
-        trained.setdefault(commit, []).append(f"{arm}, seed {seed}")
+      place = plan.place(workdir, arm, seed)
+      if (place / "manifest.json").exists():
+        commit = records.read_manifest(place).get("commit") or "unknown"
+        trained.setdefault(page.literal(commit), []).append(f"{page.literal(arm)}, seed {seed}")
   now = records.commit() or "unknown"
   if len(trained) == 1:
     said = f"All trained at commit {next(iter(trained))}"
@@ -234,8 +236,10 @@ def _draw(file, curves, xlabel, ylabel, floor) -> None:
     x = [point[0] for point in points]
     mean = np.array([value.mean for _, value in points])
     half = np.array([value.half or 0.0 for _, value in points])
-    axes.errorbar(x, mean, half, ls=styles[i % 4], color=colours[i], label=name, lw=1.4, marker="o",
-                  ms=3, elinewidth=0.5)
+    # No formula; and a legend leaves out what begins with an underscore.
+    label = "\u200b" * name.startswith("_") + name.replace("$", r"\$")
+    axes.errorbar(x, mean, half, ls=styles[i % 4], color=colours[i], label=label, lw=1.4,
+                  marker="o", ms=3, elinewidth=0.5)
   if floor is not None:
     axes.axhline(floor, color=plots.INK, lw=0.8, ls=":", label="real data")
   every = [value.mean for points in curves.values() for _, value in points]
