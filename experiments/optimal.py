@@ -52,18 +52,35 @@ def _kept(file: pathlib.Path, key: str, make: Callable[[], list[float]]) -> list
 
   Of two commands that make the same at once, the first that is done is kept, and used by both.
   """
-  read = lambda: json.loads(file.read_text()) if file.is_file() else {}
-  known = read()
+  known = _read(file)
   if key in known:
     return known[key]
   made = make()
-  with file.with_name(".grids.lock").open("a") as lock:
+  with file.with_name(".grids.lock").open("a", encoding="utf-8") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the file, or with the process
-    known = read()
+    known = _read(file)
     if key not in known:
       known[key] = made
       records.write_text(file, json.dumps(known, indent=2) + "\n")
   return known[key]
+
+
+def _read(file: pathlib.Path) -> dict[str, list[float]]:
+  """The grids in `file`, none where there is no such file.
+
+  Raises:
+    ValueError: it is cut or edited into what are no levels; names the file.
+  """
+  try:
+    known = records.read_json(file) if file.is_file() else {}
+    for levels in known.values():
+      if not (isinstance(levels, list) and levels and all(
+          isinstance(rho, float) and 0.0 < rho < float("inf") for rho in levels)
+              and levels == sorted(set(levels), reverse=True)):
+        raise ValueError(f"{file} is damaged: it holds {levels!r:.60}, no falling levels")
+  except ValueError as error:
+    raise ValueError(f"{error}; delete it, and grids are optimised again") from error
+  return known
 
 
 def _told(levels: list[float] | None) -> tuple[float, ...]:

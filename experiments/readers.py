@@ -71,11 +71,17 @@ def read_numpy(
   """
   file = existing(path, field, directory=False)
   try:
-    if mapped and file.suffix == ".npy":
-      return np.load(file, mmap_mode="r", allow_pickle=False)
+    if mapped and file.suffix == ".npy" and isinstance(
+        content := np.load(file, mmap_mode="r", allow_pickle=False), np.ndarray):
+      return content
     with file.open("rb") as handle:
       content = np.load(handle, allow_pickle=False)
-      return content if isinstance(content, np.ndarray) else dict(content)
+      if isinstance(content, np.ndarray):
+        return content
+      content = dict(content)
+      if others := [name for name, member in content.items() if not isinstance(member, np.ndarray)]:
+        raise ValueError(f"its member {others[0]!r} is no array")
+      return content
   except UNREADABLE as error:
     raise ValueError(f"{field}: {path!r} must be a readable .npy or .npz of plain numbers "
                      f"({_line(error)})") from error

@@ -30,7 +30,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sci
 def write_text(file: pathlib.Path, text: str) -> None:
   """Replaces `file` by `text` in one step: a reader sees the old or the new, never a part."""
   temporary = file.with_name(file.name + ".tmp")
-  with temporary.open("w") as stream:
+  with temporary.open("w", encoding="utf-8") as stream:
     stream.write(text)
     stream.flush()
     os.fsync(stream.fileno())
@@ -46,7 +46,7 @@ def locked(workdir: pathlib.Path, *, flag: str = "--workdir") -> Iterator[None]:
     OSError: it cannot be made or written.
   """
   _make(workdir, flag)
-  with (workdir / ".lock").open("a+") as file:
+  with (workdir / ".lock").open("a+", encoding="utf-8") as file:
     try:
       # The kernel's lock: it ends with the process, however that ends.
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,9 +148,10 @@ def read_config(workdir: pathlib.Path) -> config_lib.Config:
   if not file.is_file():
     raise ValueError(f"--workdir {workdir} holds no run (no config.json); train one with "
                      "python -m experiments.train")
+  found = read_json(file)
   try:
-    return config_lib.from_json(file.read_text())
-  except (ValueError, AttributeError) as error:
+    return config_lib.from_json(json.dumps(found))
+  except (ValueError, RecursionError) as error:
     raise ValueError(f"{file}: {error}") from error
 
 
@@ -163,7 +164,7 @@ def manifest(
   `sessions` has all of them, the first fields are those of the latest. With `from_step` one begins.
   """
   file = workdir / "manifest.json"
-  sessions = json.loads(file.read_text()).get("sessions", []) if file.is_file() else []
+  sessions = read_manifest(workdir).get("sessions", [])
   now = {
       "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
       "commit": commit(),
@@ -221,8 +222,42 @@ def check_numerics(workdir: pathlib.Path, file: str = "manifest.json") -> None:
 
 
 def read_manifest(workdir: pathlib.Path) -> dict[str, Any]:
-  """What manifest.json of a run says; OSError or ValueError where it is not or is none."""
-  return json.loads((workdir / "manifest.json").read_text())
+  """What manifest.json of a run says, {} where there is none or what is there is cut or damaged.
+
+  It says what has run and is not needed to go on: a run does not depend on it. Facts of another
+  type than `manifest` writes are left out.
+  """
+  try:
+    found = read_json(workdir / "manifest.json")
+  except (OSError, ValueError):
+    return {}
+  kinds = {"sessions": list, "command": list, "finished": bool, "steps": int, "commit": str,
+           "sha256": str, "sha256_ema": str, "config": dict, "versions": dict}
+  return {name: value for name, value in found.items()
+          if isinstance(value, kinds.get(name, object))}
+
+
+def read_json(file: pathlib.Path, **kinds: Any) -> dict[str, Any]:
+  """The JSON object in a file of ours, with at least the fields of `kinds`, which are types.
+
+  Raises:
+    ValueError: it is cut, edited into something else, or not text; names the file.
+    OSError: it cannot be read.
+  """
+  try:
+    found = json.loads(file.read_text(encoding="utf-8"))
+  except RecursionError:
+    raise ValueError(f"{file} is damaged: it is nested too deeply") from None
+  except ValueError as error:  # of JSON, UTF-8 or an integer of thousands of digits
+    raise ValueError(f"{file} is damaged: {error}") from error
+  if not isinstance(found, dict):
+    raise ValueError(f"{file} is damaged: expected an object, got {type(found).__name__}")
+  for name, kind in kinds.items():
+    if name not in found:
+      raise ValueError(f"{file} is damaged: it lacks {name!r}")
+    if not isinstance(found[name], kind):
+      raise ValueError(f"{file} is damaged: {name!r} is of type {type(found[name]).__name__}")
+  return found
 
 
 def commit() -> str:
@@ -233,7 +268,8 @@ def commit() -> str:
   here = pathlib.Path(__file__).parent
   git = lambda *words: subprocess.run(
       ["git", "-C", here.parent, *words], capture_output=True, text=True, check=True).stdout.strip()
-  packed = (here / "commit.txt").read_text().strip() if (here / "commit.txt").is_file() else ""
+  file = here / "commit.txt"
+  packed = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
   if packed and not packed.startswith("$"):
     return packed
   try:
@@ -263,7 +299,7 @@ class Metrics:
     self._file = workdir / "metrics.jsonl"
     kept = [line for line in read_metrics(workdir) if line["step"] <= step]
     write_text(self._file, "".join(json.dumps(line) + "\n" for line in kept))
-    self._stream = self._file.open("a")
+    self._stream = self._file.open("a", encoding="utf-8")
     written = any(workdir.glob("events.out.tfevents*"))
     self._events = tensorboardX.SummaryWriter(
         str(workdir), purge_step=step + 1 if written else None)
@@ -325,13 +361,44 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
   lines, broken = [], []
   for number, line in enumerate(text, 1):
     try:
-      value = json.loads(line)
-      if not isinstance(value["step"], int):
-        raise TypeError
-    except (ValueError, KeyError, TypeError):
-      broken.append(number)
+      found = json.loads(line)
+      whole = type(found["step"]) is int and all(map(_is_measured, found.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+      whole = False
+    if whole:
+      lines.append(found)
     else:
-      lines.append(value)
+      broken.append(number)
   if told := [number for number in broken if number < len(text)]:
     print(f"{file}: left out, as not a run's: line {', '.join(map(str, told))}", file=sys.stderr)
   return lines
+
+
+def _is_measured(value: Any) -> bool:
+  """Whether it is a number, a list of them, or None, which stands for one that is not finite."""
+  if isinstance(value, list):
+    return all(map(_is_measured, value))
+  return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def read_result(file: pathlib.Path) -> dict[str, Any]:
+  """The result.json of a sweep's run: error, final, points, floors and network_calls.
+
+  Raises:
+    ValueError: it is cut or damaged; names the file.
+    OSError: it cannot be read.
+  """
+  try:
+    found = {"floors": {}, "network_calls": None} | read_json(
+        file, error=str, final=dict, points=list)
+    if not isinstance(found["floors"], dict) or not all(
+        isinstance(point, dict) and type(point.get("step")) is int for point in found["points"]):
+      raise ValueError("its points or floors are none")
+    numbers = [found["network_calls"], *found["final"].values(), *found["floors"].values(),
+               *(value for point in found["points"] for value in point.values())]
+    if not all(map(_is_measured, numbers)):
+      raise ValueError("it holds values that are no numbers")
+  except ValueError as error:
+    raise ValueError(f"{file} is not the result of a sweep's run ({error}); delete it, and the "
+                     "same command makes it again") from error
+  return found

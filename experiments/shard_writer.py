@@ -106,7 +106,8 @@ def _fill(
       shards.VERSION, shape, dtype, source.num_classes, kind,
       tuple(map(float, ends)) if kind == "image" else None, kind == "image" and whole,
       mean.tolist(), scale.tolist(), examples, counts, digest.hexdigest())
-  (directory / "metadata.json").write_text(json.dumps(facts._asdict(), indent=2) + "\n")
+  (directory / "metadata.json").write_text(json.dumps(facts._asdict(), indent=2) + "\n",
+                                           encoding="utf-8")
   return facts
 
 

@@ -147,7 +147,7 @@ def _facts(root: pathlib.Path) -> Facts:
     raise ValueError(f"data.path: {str(root)!r} must hold shards *.array_record and metadata.json, "
                      "as `python -m experiments.array_records` writes; it has no metadata.json")
   try:
-    found = json.loads(file.read_text())
+    found = json.loads(file.read_text(encoding="utf-8"))
     facts = Facts(**found)._replace(
         shape=tuple(map(int, found["shape"])), examples=tuple(map(int, found["examples"])),
         shards=tuple(map(int, found["shards"])),
@@ -168,7 +168,8 @@ def _facts(root: pathlib.Path) -> Facts:
         and (units.deviations(scale) > 0.0).all()
         and (scale.ndim < 2 or np.linalg.matrix_rank(scale) == len(scale)),
     }
-  except (OSError, ValueError, TypeError, AttributeError) as error:
+  except (OSError, ValueError, TypeError, AttributeError, KeyError, OverflowError,
+          RecursionError) as error:
     raise ValueError(f"data.path: {str(file)!r} must be the JSON that `python -m "
                      f"experiments.array_records` writes: {_line(error)}") from error
   if wrong := [name for name, right in sound.items() if not right]:

@@ -93,9 +93,11 @@ class Stream:
   def _left(self) -> int:
     """Rows that are whole; 0 where there is nothing to go on with."""
     try:
-      left = json.loads(self._progress.read_text())
-      done, choice = left["done"], {**left["choice"], "shape": left["shape"]}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+      left = records.read_json(self._progress, done=int, shape=list, choice=dict)
+    except (FileNotFoundError, ValueError):
+      return 0
+    done, choice = left["done"], {**left["choice"], "shape": left["shape"]}
+    if not (left["shape"] and done >= 0):
       return 0
     if not done:
       return 0  # nothing is lost by beginning anew, whatever command it was

@@ -89,7 +89,7 @@ def _started(job: Job, share: set[int] | None) -> subprocess.Popen:
   try:
     if pinned:  # this thread's cores are what the child starts with
       os.sched_setaffinity(0, share)
-    with job.log.open("a") as out:
+    with job.log.open("a", encoding="utf-8") as out:
       # Nothing is written to the pipe: it ends with this process, and its reader with it.
       return subprocess.Popen(job.words, stdin=subprocess.PIPE, stdout=out,
                               stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)

@@ -162,7 +162,7 @@ def is_report(value: Any) -> bool:
 
 def _processor() -> str:
   info = pathlib.Path("/proc/cpuinfo")
-  for line in info.read_text().splitlines() if info.exists() else ():
+  for line in info.read_text(encoding="utf-8").splitlines() if info.exists() else ():
     if line.startswith("model name"):
       return line.partition(":")[2].strip()
   return platform.processor() or platform.machine()

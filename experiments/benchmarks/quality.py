@@ -62,10 +62,10 @@ def experiment(name: str) -> dict:
     workdir = pathlib.Path(_RUNS.value) / f"{name}-{seed}"
     config = ROOT / "configs" / f"{name}.py"
     call("train", f"--config={config}", f"--workdir={workdir}", f"--config.seed={seed}")
-    result["seconds"].append(json.loads((workdir / "manifest.json").read_text())["seconds"])
+    result["seconds"].append(records.read_manifest(workdir)["seconds"])
     for path in PATHS:
       call("evaluate", f"--workdir={workdir}", f"--path={path}")
-      result[path].append(json.loads((workdir / "evaluation.json").read_text()))
+      result[path].append(records.read_json(workdir / "evaluation.json"))
   return result
 
 

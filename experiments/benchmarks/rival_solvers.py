@@ -88,7 +88,7 @@ def _sampling():
     return importlib.import_module("k_diffusion.sampling")
   package = importlib.util.find_spec("k_diffusion")
   file = pathlib.Path(package.submodule_search_locations[0]) / "sampling.py"
-  tree, kept = ast.parse(file.read_text()), []
+  tree, kept = ast.parse(file.read_bytes()), []
   for line in tree.body:
     names = ([line.module] if isinstance(line, ast.ImportFrom) and not line.level else
              [alias.name for alias in line.names] if isinstance(line, ast.Import) else [])

@@ -61,7 +61,7 @@ def main() -> int:
     for rows, floors in study(chosen, budgets, worker, report, say, fast=_FAST.value):
       # Written after every problem: what is there when it is ended early is whole.
       write(out, rows, floors, report)
-  print((out / "solvers.md").read_text())
+  print((out / "solvers.md").read_text(encoding="utf-8"))
   say(f"in {out}")
   return 0
 

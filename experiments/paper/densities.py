@@ -6,15 +6,18 @@ variance of 1 per coordinate, the scale at which noise levels ρ mean what they 
 """
 
 import json
+import math
 import pathlib
-import zipfile
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import toy_data
+from experiments import readers, toy_data
 from langevin_jax import mixtures
+
+_MOST_COMPONENTS = 1024
+_LARGEST = 1e100  # whose squares are finite
 
 
 class Density(NamedTuple):
@@ -72,14 +75,18 @@ def load(value: str) -> Density:
 
 def _read(file: pathlib.Path) -> list[np.ndarray]:
   try:
-    raw = np.load(file) if file.suffix == ".npz" else json.loads(file.read_text())
+    if file.suffix == ".npz":
+      with file.open("rb") as handle:
+        raw = dict(np.load(handle, allow_pickle=False))
+    else:
+      raw = json.loads(file.read_text(encoding="utf-8"))
     return [np.asarray(raw[name], float) for name in ("weights", "means", "covariances")]
   except OSError as error:
     raise ValueError(f"--density {file} cannot be read: {error.strerror or error}") from error
   except KeyError as error:
     raise ValueError(f"--density {file} lacks {error}: it must hold weights, means and "
                      "covariances") from error
-  except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+  except (*readers.UNREADABLE, RecursionError) as error:
     raise ValueError(f"--density {file} does not hold arrays of numbers: {error}") from error
 
 
@@ -91,8 +98,13 @@ def _checked(file: pathlib.Path, arrays: list[np.ndarray]) -> list[np.ndarray]:
     raise ValueError(
         f"--density {file} must hold weights (K,), means (K, d), covariances (K, d, d), d 1 or 2; "
         f"got {weights.shape}, {means.shape}, {covariances.shape}")
-  if not all(np.isfinite(array).all() for array in arrays) or not (weights > 0.0).all():
-    raise ValueError(f"--density {file}: numbers must be finite, and weights positive")
+  # In the plane a mixture on the line has K² components, and every part evaluates them on grids.
+  if (most := _MOST_COMPONENTS if d == 2 else math.isqrt(_MOST_COMPONENTS)) < k:
+    raise ValueError(f"--density {file} has {k:,} components: the report's grids take {most:,} at "
+                     f"most, where d is {d}")
+  if not (all((np.abs(array) < _LARGEST).all() for array in arrays) and (weights > 0.0).all()):
+    raise ValueError(f"--density {file}: numbers must be finite, less than {_LARGEST:g} in "
+                     "size, and weights positive")
   symmetric = np.allclose(covariances, np.swapaxes(covariances, 1, 2))
   if not (symmetric and (np.linalg.eigvalsh(covariances) > 0.0).all()):
     raise ValueError(f"--density {file}: covariances must be symmetric and positive definite")

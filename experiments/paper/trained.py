@@ -83,12 +83,15 @@ def facts(workdir: pathlib.Path) -> dict[str, Any]:
   The commit is that of the training, which a later report may have found done.
   """
   lines, manifest = records.read_metrics(workdir), records.read_manifest(workdir)
+  if not lines or not all(line.keys() >= {"loss", "seconds"} for line in lines):
+    raise ValueError(f"{workdir / 'metrics.jsonl'} is damaged: it lacks losses and seconds; delete "
+                     f"{workdir} to train again")
   run = runs.prepare(records.read_config(workdir))
   shapes = jax.tree.leaves(runs.abstract_state(run).params)
   return {
       "command": shlex.join(
-          ["python", "-m", "experiments.train", *manifest["command"][1:]]),
-      "commit": manifest["commit"] or "unknown",
+          ["python", "-m", "experiments.train", *map(str, manifest.get("command", [])[1:])]),
+      "commit": manifest.get("commit") or "unknown",
       "parameters": int(sum(np.prod(leaf.shape) for leaf in shapes)),
       "steps": run.config.training.steps, "batch": run.config.training.batch_size,
       "seconds": float(lines[-1]["seconds"]),
@@ -118,8 +121,5 @@ def _trained(workdir: pathlib.Path, name: str, overrides: dict[str, Any]) -> pat
 
 
 def _finished(workdir: pathlib.Path) -> bool:
-  try:
-    return bool(records.read_manifest(workdir)["finished"])
-  except (OSError, ValueError, KeyError):
-    return False
+  return records.read_manifest(workdir).get("finished", False)
 

@@ -21,7 +21,7 @@ def run(file: pathlib.Path) -> dict[str, Any]:
   Raises:
     Twice: a constant twice in one display. Besides, whatever the file raises.
   """
-  tree = ast.parse(file.read_text())
+  tree = ast.parse(file.read_bytes())
   for node in ast.walk(tree):
     if isinstance(node, ast.Dict):
       constants = [key.value for key in node.keys if isinstance(key, ast.Constant)]

@@ -25,7 +25,7 @@ class History:
     self._file, self._size = here / "history.json", size
     self.content: dict[str, Any] = {"lines": [], "points": [], "failed": {}}
     if self._file.exists():
-      self.content = json.loads(self._file.read_text())
+      self.content = _read(self._file)
     self._window: list[training.Metrics] = []
     self._begun = time.monotonic()
 
@@ -76,3 +76,19 @@ class History:
         "level_error": window.level_error.sum(1).round(6).tolist(),
         "level_count": window.level_count.sum(1).tolist()})
     self._window, self._begun = [], now
+
+
+def _read(file: pathlib.Path) -> dict[str, Any]:
+  """What `History.write` has written; raises ValueError where it is damaged, with the remedy."""
+  try:
+    found = records.read_json(file, lines=list, points=list, failed=dict)
+    for entries, names in (
+        (found["lines"], ("steps", "seconds", "loss", "grad_norm", "level_error", "level_count")),
+        (found["points"], ("values",)), (found["failed"].values(), ("error",))):
+      for entry in entries:
+        if not (isinstance(entry, dict) and type(entry.get("step")) is int
+                and entry.keys() >= set(names)):
+          raise ValueError(f"{file} is damaged: it has an entry without step, {', '.join(names)}")
+  except ValueError as error:
+    raise ValueError(f"{error}; delete {file.parent} to train this group again") from error
+  return found

@@ -81,17 +81,23 @@ def read(workdir: pathlib.Path) -> Plan:
     ValueError: there is none, or it cannot be read.
   """
   file = workdir / "sweep.json"
+  if not file.is_file():
+    raise ValueError(f"--workdir {workdir} holds no sweep (no sweep.json)")
   try:
-    found = json.loads(file.read_text())
+    found = records.read_json(file, config=dict, arms=dict, baseline=str, seeds=list,
+                              findings=list, model_of=dict, groups=list)
     base = config_lib.from_json(json.dumps(found["config"]))
     sweep = arms.Sweep(found["arms"], found["baseline"], tuple(found["seeds"]))
     findings = [canonical.Finding(**finding) for finding in found["findings"]]
     # Checked when the plan was made; checking would need jax, whose devices are not chosen yet.
     configs = {name: config_lib.override(base, over) for name, over in sweep.arms.items()}
+    models = [model for group in found["groups"] for model in group]
+    if (found["model_of"].keys() != configs.keys() or sweep.baseline not in configs
+        or set(models) != set(found["model_of"].values()) or not set(models) <= configs.keys()
+        or not all(type(seed) is int for seed in sweep.seeds)):
+      raise ValueError("arms, baseline, seeds, model_of and groups do not belong together")
     return Plan(base, sweep, configs, findings, found["model_of"], found["groups"])
-  except FileNotFoundError:
-    raise ValueError(f"--workdir {workdir} holds no sweep (no sweep.json)") from None
-  except (KeyError, TypeError, json.JSONDecodeError) as error:
+  except (TypeError, AttributeError, ValueError, RecursionError) as error:
     raise ValueError(f"{file} cannot be read: {error}") from error
 
 

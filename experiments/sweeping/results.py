@@ -9,7 +9,6 @@ at with that seed. A seed that ends above it would have taken more steps than th
 of them there is no mean, but a bound on it.
 """
 
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.special
 
-from experiments import targets
+from experiments import records, targets
 from experiments.sweeping import measures, plan
 
 STEPS = "steps to the baseline's loss"
@@ -87,7 +86,11 @@ def gather(
         index = group_of[whole.model_of[arm]]
         result.errors[seed] = errors.get(index, "not done yet")
         continue
-      told = json.loads(file.read_text())
+      try:
+        told = records.read_result(file)
+      except ValueError as error:
+        result.errors[seed] = str(error)
+        continue
       floors[seed] = told["floors"]
       result = result._replace(calls=told["network_calls"], held_out=told["held_out"])
       if told["error"]:

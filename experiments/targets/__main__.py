@@ -76,15 +76,10 @@ def _curves(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], list[dict[str,
   """
   lines, points, file = records.read_metrics(workdir), [], workdir / "result.json"
   if file.exists():
-    try:
-      points = json.loads(file.read_text())["points"]
-    except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(f"{file} is not the result of a sweep's run: {error}") from error
+    points = records.read_result(file)["points"]
   if not lines and not points:
     inner = "; a sweep's runs are in its arms/" if (workdir / "arms").is_dir() else ""
     raise ValueError(f"--workdir {workdir} holds no measurements (metrics.jsonl){inner}")
-  if not all(isinstance(line, dict) and "step" in line for line in [*lines, *points]):
-    raise ValueError(f"--workdir {workdir}: metrics.jsonl or result.json has lines without a step")
   return lines, points
 
 
