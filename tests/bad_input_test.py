@@ -1,15 +1,37 @@
 """Bad input: one line that names the field, exit code 2, and a workdir left as it was."""
 
+import ast
+import dataclasses
+import json
+import math
 import os
+import pathlib
+import resource
 import shutil
+import zipfile
 
+import jax
 import numpy as np
 import pytest
 import runner
 from runner import SMALL
 
-from experiments import build, checkpoints, cli, config, processes, records, runs
-from experiments.sweeping import arms
+from experiments import (
+  build,
+  checkpoints,
+  cli,
+  config,
+  data,
+  memory,
+  meshes,
+  optimal,
+  processes,
+  readers,
+  records,
+  runs,
+)
+from experiments.paper import densities, part
+from experiments.sweeping import arms, history, plan
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +110,205 @@ def test_config_is_refused_by_name(name, value, wanted, tmp_path):
   assert wanted in refused(override)
 
 
+def with_field(name, value):
+  """A config as a Python file may make it, which checks nothing."""
+  group, _, field = name.rpartition(".")
+  if not group:
+    return dataclasses.replace(config.Config(), **{field: value})
+  return dataclasses.replace(config.Config(), **{
+      group: dataclasses.replace(getattr(config.Config(), group), **{field: value})})
+
+
+@pytest.mark.parametrize(("name", "value", "wanted"), [
+    ("training.steps", 20.0, 20), ("training.steps", np.int64(20), 20), ("seed", np.array(3), 3),
+    ("training.learning_rate", np.float32(0.5), 0.5), ("training.learning_rate", 1, 1.0),
+    ("network.remat", np.bool_(True), True), ("data.shape", [8, 8.0, np.int8(1)], (8, 8, 1)),
+    ("sampling.levels", np.array([3.0, 1.0]), (3.0, 1.0)), ("data.path", np.str_("x"), "x"),
+    ("sampling.noise_interval", [0.5, math.inf], (0.5, math.inf)),
+    *(("training.steps", value, None) for value in (
+        20.5, "20", None, True, [20], {}, math.nan, math.inf, 2**31, 10**400)),
+    *(("training.learning_rate", value, None) for value in (
+        "1", None, False, math.nan, 10**400, 1j)),
+    ("network.remat", 1, None), ("data.path", 3, None), ("data.path", pathlib.Path("x"), None),
+    ("sampling.levels", (3.0, math.nan), None), ("data.shape", ["8"], None),
+    ("data.shape", "8,8", None), ("objective.gamma", math.nan, None), ("network", {}, None),
+    ("network", config.Data(), None), ("evaluation.seed", object(), None)],
+    ids=lambda value: f"{value!r:.30}")
+def test_configs_of_python_files_have_the_types_of_overrides(name, value, wanted):
+  if wanted is None:
+    with pytest.raises(ValueError, match=rf"^config\.{name}\b") as caught:
+      config.checked(with_field(name, value))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    return
+  made = config.checked(with_field(name, value))
+  found = dict(config.flatten(made))[name]
+  assert found == wanted and type(found) is type(wanted)
+  # What trains can be resumed, and its file is JSON for every reader.
+  text = config.to_json(made)
+  json.loads(text, parse_constant=lambda constant: pytest.fail(constant))
+  assert config.from_json(text) == made
+
+
+@pytest.mark.parametrize("name", config._TAKERS)
+def test_fields_that_the_choice_does_not_read_are_refused_or_left_behind(name):
+  default = dict(config.flatten(config.Config()))[name]
+  value = {int: 7, float: 0.7, str: "rings", bool: True}[type(default)]
+  choices = dict.fromkeys((choice for choice, _ in config._TAKERS[name]), "another")
+  with pytest.raises(ValueError, match=rf"config\.{name}=.* would do nothing with .*another"):
+    config.refuse_unused(config.override(config.Config(), {**choices, name: value}))
+  taken = {choice: names[0] for choice, names in config._TAKERS[name]}
+  has_it = config.override(config.Config(), {**taken, name: value})
+  config.refuse_unused(has_it)
+  # Another choice alone takes what was set for the one before it with it.
+  config.refuse_unused(config.override(has_it, choices))
+  assert dict(config.flatten(config.override(has_it, choices)))[name] == default
+  # A run that was trained with such a field is still read.
+  old = with_field(name, value)
+  assert config.from_json(config.to_json(old)) == old
+
+
+@pytest.mark.parametrize(("override", "field"), [
+    ({"network.width": 20_000}, "config.network.width=20000"),
+    ({"network.width": 10**9}, "config.network.width=1000000000"),
+    ({"network.depth": 2**31 - 1, "network.width": 1}, "config.network.depth"),
+    ({"network.depth": 10**6}, "config.network.depth"),
+    ({"training.cpu_devices": 2**31 - 1}, "config.training.cpu_devices"),
+    ({"sampling.steps": 10**9}, "config.sampling.steps"),
+    ({"data.train_size": 10**9}, "config.data.train_size=1000000000"),
+    ({"data.test_size": 10**9}, "config.data.test_size=1000000000"),
+    *(({name: 10**30}, f"config.{name}") for name in (
+        "network.width", "training.batch_size", "data.size", "evaluation.num_samples"))])
+def test_what_does_not_fit_is_refused_before_work(override, field, monkeypatch):
+  monkeypatch.setattr(memory, "free", lambda: 5e9)
+  assert field in refused(override)
+
+
+@pytest.mark.parametrize(("override", "field"), [
+    ({"training.batch_size": 10**9}, "batch_size=1000000000: training takes at least 4 GB"),
+    ({"network.width": 7500}, "config.network.width=7500: training takes at least 3.38 GB"),
+    ({"training.batch_size": 4096, "training.steps_per_dispatch": 10**6}, "steps_per_dispatch")])
+def test_a_batch_that_does_not_fit_is_refused_before_the_first_step(override, field, monkeypatch):
+  monkeypatch.setattr(memory, "free", lambda: 3e9)
+  mine = config.override(config.Config(), {
+      "network.name": "mlp", "network.width": 1, "network.depth": 1, **override})
+  mesh = meshes.make(config.Mesh(), jax.devices()[:1])
+  memory.check_state(mine, mesh)  # that of a run to sample from fits
+  with pytest.raises(ValueError, match=field):
+    memory.check_training(mine, (2,), mesh)
+
+
+def test_samples_that_do_not_fit_are_refused_before_they_are_drawn(trained, monkeypatch):
+  monkeypatch.setattr(memory, "free", lambda: 5e9)
+  before = contents(trained)
+  for module, flag, wanted in (
+      ("sample", "--num_samples=2000000000", "--num_samples=2000000000: sampling takes at least"),
+      ("evaluate", "--num_samples=200000000", "--num_samples=200000000: sampling takes at least"),
+      ("evaluate", f"--likelihood --likelihood_steps={10**30}", "--likelihood_steps: must be at"),
+      ("evaluate", f"--num_samples={10**30}", "--num_samples: must be at most")):
+    code, _, err = runner.call(module, f"--workdir={trained}", *flag.split())
+    assert code == 2 and err.startswith(f"error: {wanted}") and err.count("\n") == 1, err
+  assert contents(trained) == before
+
+
+def test_free_memory_is_what_the_process_may_still_take(monkeypatch):
+  assert 0.0 < memory.free() < math.inf
+  own = 1024 * memory._fields(pathlib.Path("/proc/self/status"))["VmSize"]
+  monkeypatch.setattr(resource, "getrlimit", lambda limit: (
+      (own + 10**6 if limit == resource.RLIMIT_AS else resource.RLIM_INFINITY), 0))
+  assert memory.free() <= 2e6
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), MemoryError("Unable to allocate 7.28 TiB\nfor an array"),
+    OverflowError("Python int too large to convert to C long"),
+    jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 10 bytes.\nmore")])
+def test_out_of_memory_anywhere_is_one_line_with_the_largest_setting(error, monkeypatch):
+  def prepare(_):
+    raise error
+
+  monkeypatch.setattr(runs, "prepare", prepare)
+  code, out, err = runner.call("train", *SMALL, "--config.network.width=5000", "--workdir=x")
+  assert code == 2 and not out
+  assert err.count("\n") == 1 and "the largest setting is config.network.width=5000" in err, err
+
+
+DAMAGED = {
+    "empty": b"", "cut": b'{"a": ', "a list": b"[1]", "binary": b"\xff\xfe\x00",
+    "other": b'{"a": 1}',
+    "deep": b"[" * 100_000, "long integer": b'{"seed": ' + b"9" * 5000 + b"}",
+    "strings": json.dumps(dict.fromkeys((
+        "config", "arms", "baseline", "seeds", "findings", "model_of", "groups", "lines", "points",
+        "failed", "error", "final", "claims", "tables", "data", "seed"), "x")).encode()}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_files_of_ours_that_are_damaged_are_named(content, tmp_path):
+  readers_of = {
+      "config.json": lambda: records.read_config(tmp_path),
+      "sweep.json": lambda: plan.read(tmp_path),
+      "result.json": lambda: records.read_result(tmp_path / "result.json"),
+      "history.json": lambda: history.History(tmp_path, 1),
+      "grids.json": lambda: optimal._read(tmp_path / "grids.json"),
+      "nothing.json": lambda: part.read_record(tmp_path / "nothing.json"),
+      "density.json": lambda: densities.load(str(tmp_path / "density.json"))}
+  for name, read in readers_of.items():
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=name) as caught:
+      read()
+    assert "\n" not in str(caught.value), name
+  # What a run has said is no part of it: it goes on, and says it anew.
+  for name in ("manifest.json", "metrics.jsonl"):
+    (tmp_path / name).write_bytes(content)
+  assert not records.read_metrics(tmp_path)
+  assert "sessions" not in records.read_manifest(tmp_path)
+  records.manifest(tmp_path, config.Config(), from_step=0)
+  assert len(records.read_manifest(tmp_path)["sessions"]) == 1
+
+
+def test_a_finished_run_does_not_need_its_manifest(trained, tmp_path):
+  workdir = tmp_path / "run"
+  shutil.copytree(trained, workdir)
+  sha = records.read_manifest(workdir)["sha256"]
+  (workdir / "manifest.json").write_text('{"command": [')
+  lines = records.read_metrics(workdir)
+  with (workdir / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 3, "loss": "x"}\n[]\n{"loss"')
+  code, _, err = runner.call("train", *SMALL, "--config.training.steps=20",
+                             "--config.training.checkpoint_every=10", f"--workdir={workdir}")
+  assert code == 0, err
+  assert records.read_manifest(workdir)["sha256"] == sha and records.read_metrics(workdir) == lines
+
+
+def test_archives_that_hold_no_arrays(tmp_path):
+  with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+    file.writestr("x", b"no array")
+  shutil.copy(tmp_path / "x.npz", tmp_path / "zip.npy")
+  np.save(tmp_path / "mine.npy", np.arange(18.0).reshape(9, 2))
+  shutil.copy(tmp_path / "mine.npy", tmp_path / "mine.npz")
+  for name in ("x.npz", "zip.npy"):
+    with pytest.raises(ValueError, match=r"data\.path: .* 'x' is no array"):
+      readers.read_numpy(str(tmp_path / name), "data.path", mapped=True)
+  assert data.load("arrays", path=str(tmp_path / "mine.npz")).train.shape[1:] == (2,)
+  for name in ("x.npz", "mine.npz"):
+    with pytest.raises(ValueError, match=r"--density .*(does not hold arrays|lacks 'weights')"):
+      densities.load(str(tmp_path / name))
+
+
+def test_text_files_are_utf8_whatever_the_locale_says():
+  text = ("read_text", "write_text", "open")
+  for file in (*(runner.ROOT / "experiments").rglob("*.py"),
+               *(runner.ROOT / "langevin_jax").rglob("*.py")):
+    for node in ast.walk(ast.parse(file.read_bytes())):
+      if not isinstance(node, ast.Call) or (isinstance(node.func, ast.Attribute) and isinstance(
+          node.func.value, ast.Name) and node.func.value.id in ("records", "os", "Image")):
+        continue
+      binary = any(isinstance(word, ast.Constant) and "b" in str(word.value)
+                   for argument in node.args for word in ast.walk(argument))
+      if ast.unparse(node.func).split(".")[-1] in text and not binary and (
+          ast.unparse(node.func) != "write_text"):  # which is records.write_text
+        assert any(word.arg == "encoding" for word in node.keywords), f"{file}:{node.lineno}"
+
+
 @pytest.mark.parametrize(("array", "labels", "wanted"), [
     (np.zeros(7), None, "data.path"),
     (np.zeros((0, 2)), None, "data.path"),
@@ -109,6 +330,11 @@ def test_image_of_a_size_the_network_cannot_cut(tmp_path):
   message = refused({"data.name": "arrays", "data.path": str(tmp_path / "x.npy"),
                      "network.name": "dit", "data.shape": "8,8,1"})
   assert "data.shape" in message
+
+
+def test_shipped_configs_set_nothing_that_does_nothing():
+  for file in runner.CONFIGS.glob("[a-z]*.py"):
+    config.refuse_unused(config.load(str(file)))
 
 
 def test_a_config_file_that_does_not_run_says_so(tmp_path):
@@ -214,6 +440,10 @@ def test_sample_from_its_own_process_says_one_line(trained):
     ("--steps=0", "sampling.steps: must be at least 1"),
     ("--sampler=nonsense", "adaptive; got 'nonsense'"),
     ("--num_samples=0", "num_samples: must be at least 1"),
+    (f"--num_samples={10**12}", "--num_samples: must be at most 2,147,483,647"),
+    (f"--steps={10**9}", "config.sampling.steps: must be at most 100,000"),
+    (f"--batch_size={10**30}", "config.sampling.batch_size: must lie in"),
+    (f"--mask=left --known=held_out --inner_steps={10**30}", "--inner_steps: must be at most"),
     ("--out=x.txt", "--out must end in .npy"),
     ("--seed=-1", "--seed must lie in"),
     ("--config.seed=3", "--config belongs to experiments.train"),

@@ -5,7 +5,6 @@ Every process has one device and a hard limit on its time.
 
 import contextlib
 import json
-import os
 import pathlib
 import random
 import signal

@@ -405,7 +405,8 @@ def test_bad_input_is_named():
 
 def test_a_learned_density_needs_no_implicit_promotion():
   with jax.numpy_dtype_promotion("strict"):
-    state = objectives.observe(objectives.histogram(4), jnp.array([0.0, 1.0]), jnp.array([1.0, 2.0]))
+    state = objectives.observe(
+        objectives.histogram(4), jnp.array([0.0, 1.0]), jnp.array([1.0, 2.0]))
     density = objectives.by_error(state)
     ell = density.quantile(jnp.array(0.3))
     assert np.isfinite(ell) and density.density(ell) > 0.0

@@ -11,7 +11,7 @@ import pytest
 import runner
 
 from experiments import config, records, workers
-from experiments.paper import densities, part
+from experiments.paper import densities, part, report
 
 pytest.importorskip("sympy")
 
@@ -148,6 +148,19 @@ def test_a_record_stands_until_what_it_depends_on_has_changed(tmp_path, monkeypa
   assert times(asked) == 6
 
 
+def test_a_record_that_was_edited_is_refused_by_its_name(tmp_path):
+  lost = part.claim("x.", 1.0, below=2.0, source="here")
+  found = part.run(nothing([lost]), part.Options(tmp_path))
+  file = part.record_file(tmp_path, "nothing")
+  assert part.read_record(file) == found
+  for change in ({"claims": [1]}, {"claims": [found["claims"][0] | {"value": "x"}]}, {"data": 1},
+                 {"captions": {"../../secret": "x"}}, {"tables": [{"title": "x", "rows": [[1]]}]},
+                 {"tables": [{"title": "x", "rows": []}]}, {"command": [1]}, {"seed": "0"}):
+    file.write_text(json.dumps(found | change))
+    with pytest.raises(ValueError, match=r"nothing\.json is damaged"):
+      report.write(tmp_path, [nothing()], {}, [])
+
+
 def test_a_job_that_is_killed_leaves_nothing_and_old_errors_are_not_its_own(tmp_path):
   log = tmp_path / "log.txt"
   log.write_text("error: of another day\n")
@@ -181,6 +194,11 @@ def test_a_run_without_checkpoints_is_one_line(tmp_path):
     ({"weights": 1.0, "means": [[0]], "covariances": [[[1]]]}, r"weights \(K,\)"),
     ({"weights": [1.0], "means": [[0]], "covariances": [[[float("inf")]]]}, "finite"),
     ([1.0], "arrays of numbers"),
+    ({"weights": [10**400], "means": [[0]], "covariances": [[[1]]]}, "arrays of numbers"),
+    ({"weights": [1], "means": [[1e200]], "covariances": [[[1]]]}, r"less than 1e\+100"),
+    ({"weights": [1] * 33, "means": [[0]] * 33, "covariances": [[[1]]] * 33}, "take 32 at most"),
+    ({"weights": [1] * 3000, "means": [[0, 0]] * 3000, "covariances": np.tile(
+        np.eye(2), (3000, 1, 1)).tolist()}, "3,000 components: the report's grids take 1,024"),
 ])
 def test_a_file_that_is_no_mixture_is_one_line(tmp_path, content, wanted):
   file = tmp_path / "mine.json"

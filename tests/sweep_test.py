@@ -1,6 +1,7 @@
 """Sweeps: bad input, canonical forms, tables, resuming, failures, launchers."""
 
-import html as escapes
+import html
+import html.parser
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ import pytest
 import runner
 import scipy.stats
 
-from experiments import config, meshes, records, runs, workers
+from experiments import config, meshes, page, records, runs, workers
 from experiments.configs import digits, mixture2d
 from experiments.sweeping import (
   arms,
@@ -96,6 +97,13 @@ def sweep(file: pathlib.Path, workdir: pathlib.Path, *more: str):
     ("swep = lambda: {}", "at least one arm"),
     ("sweep = lambda: 1 / 0", "ZeroDivisionError"),
     ("BASELINE = 'c'\nsweep = lambda: {'a': {}, 'b': {}}", "'c' is no arm; there are a, b"),
+    ("BASELINE = ['a']\nsweep = lambda: {'a': {}}", "['a'] is no arm; there are a"),
+    ("BASELINE = None\nsweep = lambda: {'a': {}}", "None is no arm"),
+    ("sweep = lambda: {'a\\nb': {}}", "must be of printable characters"),
+    ("sweep = lambda: {'a\\ud800': {}}", "must be of printable characters"),
+    ("sweep = lambda: {'é' * 101: {}}", "200 bytes at most in UTF-8"),
+    ("sweep = lambda: {'a': {'objective.gamma': 3.0}}", "gamma=3.0 would do nothing"),
+    ("sweep = lambda: {'a': {'network.width': 10**8}}", "network.width=100000000: the state of"),
     ("SEEDS = (0, 1, 0)\nsweep = lambda: {'a': {}}", "SEEDS has 0 2 times"),
     ("SEEDS = ()\nsweep = lambda: {'a': {}}", "SEEDS must be a tuple"),
 ])
@@ -219,6 +227,79 @@ def test_models_are_grouped_by_what_programs_are_compiled_for():
   assert made.model_of["noisy"] == "a"
 
 
+NAMES = (
+    "<img src=x onerror=alert(1)>", "a|b", "**b**", "`<b>c</b>`", "a_b", "_x_", "[l](javascript:x)",
+    "a\\", "a\\|b", "x^{2}", "&lt;", "x_{i}", "# a", "<!--", "a\nb", "``<i>`", "$x$", "\\<b>")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_mean_themselves_in_both_pages(name, tmp_path):
+  markdown_it = pytest.importorskip("markdown_it")
+  shown = page.literal(name)
+  blocks = [page.Heading(shown), page.Text(f"of **{shown}**, x"), page.Items([f"an arm {shown}"]),
+            page.Table([["arm", "x"], [shown, "1"]]), page.Code([name, "```", "<b>"]),
+            page.Links([(shown, "#a")])]
+  rendered = markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table").render(
+      page.markdown(blocks))
+  for text in (rendered, page.html(blocks, tmp_path)):
+    body = Read(text)
+    assert body.tags <= {"html", "head", "meta", "title", "style", "body", "div", "h1", "p", "ul",
+                         "li", "strong", "table", "thead", "tbody", "tr", "th", "td", "pre", "code",
+                         "a"}, body.tags
+    plain = name.replace("\n", " ")
+    assert [cell.strip() for cell in body.texts["td"]] == [plain.strip(), "1"]
+    assert body.texts["h1"] == [plain] and "".join(body.texts["strong"]) == plain
+    assert "".join(body.texts["li"]) == f"an arm {plain}" and body.texts["a"] == [plain]
+
+
+class Read(html.parser.HTMLParser):
+  """The elements of a page, and the text in each kind of them."""
+
+  def __init__(self, text: str):
+    super().__init__()
+    self.tags, self.texts, self._open = set(), {}, []
+    self.feed(text)
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.add(tag)
+    assert not any(name.startswith("on") for name, _ in attrs)
+    if tag != "meta":
+      self._open.append(tag)
+      self.texts.setdefault(tag, []).append("")
+
+  def handle_endtag(self, tag):
+    assert self._open.pop() == tag
+
+  def handle_data(self, data):
+    if self._open:
+      self.texts[self._open[-1]][-1] += data
+
+  def handle_comment(self, data):
+    raise AssertionError(data)
+
+
+def test_what_is_no_html_of_ours_is_text_and_a_page_runs_nothing(tmp_path):
+  said = page.html([page.Text("x <script>alert(1)</script>"), page.Table([["a"], [page.mathml(
+      "<math><mi>x</mi></math><script>alert(1)</script>")]])], tmp_path)
+  assert "<script" not in said and "default-src 'none'" in said.split("<title>")[0]
+  good = '<math><mi mathvariant="normal">d</mi><mo>&InvisibleTimes;</mo><mi>τ</mi></math>'
+  assert page.mathml(good).html == good
+  for bad in ("<math><mi onclick='x'>a</mi></math>", "<math href='javascript:x'/>", "<b>", "<math>",
+              "<svg/>", "<math><annotation-xml/></math>", "text", "<math>" * 10**5,
+              "<!DOCTYPE x [<!ENTITY a 'b'>]><math>&a;</math>", "<math><style/></math>"):
+    assert "<" not in page.mathml(bad).html
+  # In markdown, text that nobody has escaped is at least no HTML.
+  for text in ("a <b>", "\\\\<b>", "`<i>`` <b>", "`a `` <b> `"):
+    assert not re.search(r"(?<!\\)(\\\\)*<b>", page.markdown([page.Text(text)]))
+
+
+@pytest.mark.parametrize("name", ["$a_", "a$b$c", "$\\frac$", "_hidden", "<x>", "100 %"])
+def test_names_are_no_formulas_in_pictures(name, tmp_path):
+  curve = [(1.0, results.Interval(1.0, 0.1, 2)), (2.0, results.Interval(0.5, None, 1))]
+  report._draw(tmp_path / "x.png", {name: curve}, "training steps", "loss", None)
+  assert (tmp_path / "x.png").stat().st_size > 0
+
+
 def test_intervals_are_student_s_and_differences_paired():
   rng = np.random.default_rng(0)
   seed_effect, gain = rng.normal(size=5), 0.1 + 0.01 * rng.normal(size=5)
@@ -294,7 +375,7 @@ def test_a_failed_arm_is_reported_and_the_table_made(done):
 
 def test_the_report_says_how_each_arm_is_trained_alone_and_is_one_file(done):
   _, workdir, *_ = done
-  text, page = ((workdir / f"report.{kind}").read_text() for kind in ("md", "html"))
+  text, one_file = ((workdir / f"report.{kind}").read_text() for kind in ("md", "html"))
   commands = [shlex.split(line) for line in text.splitlines()
               if line.startswith("python -m experiments.train")]
   assert len(commands) == len(arms.load(str(done[0])).arms)
@@ -305,11 +386,11 @@ def test_the_report_says_how_each_arm_is_trained_alone_and_is_one_file(done):
     file = next(word for word in words if word.startswith("--config=")).removeprefix("--config=")
     assert config.override(config.load(file), values) == records.read_config(
         workdir / "arms" / arm / "seed_0")
-    assert escapes.escape(shlex.join(words)) in page
-  assert text.count("![") == page.count('src="data:image/png;base64,') > 0
-  assert not re.search(r'(src|href)="(?!data:)', page)
+    assert html.escape(shlex.join(words)) in one_file
+  assert text.count("![") == one_file.count('src="data:image/png;base64,') > 0
+  assert not re.search(r'(src|href)="(?!data:)', one_file)
   for row in report.rows(json.loads((workdir / "table.json").read_text()))[1:]:
-    assert all(cell in page for cell in row[1:])
+    assert all(cell in one_file for cell in row[1:])
   manifest = json.loads((workdir / "arms" / "v" / "seed_0" / "manifest.json").read_text())
   assert f"All trained at commit {manifest['commit']}" in text
 
