@@ -34,7 +34,12 @@ _HELP = {
     "rho_max": "First ρ, of karras, uniform_half_log_snr, optimised and adaptive; and of the "
                "likelihood.",
     "shift": "Shift of the grid `shifted`.",
-    "levels": "A grid of your own: falling ρ, such as 80,20,5,1,.2,.02; it ends clean.",
+    "levels": "A grid of your own: ρ such as 80,20,5,1,.2,.02; it ends clean. Where the "
+              "numbers rise, noise is added.",
+    "start_level": "First noise-to-signal ratio ρ that is run, with --start; the grid's own if not "
+                   "given.",
+    "stop_level": "Last ρ: what is written then holds that much noise, α x₀ + σ ε on the path; "
+                  "clean if not given.",
     "stochasticity": "η: 0 is the ODE, 1 the SDE, of " + ", ".join(
         processes.TAKERS["stochasticity"]) + ".",
     "churn": "EDM's churn, of heun.",

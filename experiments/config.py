@@ -151,8 +151,9 @@ class Sampling:
   sampler: ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth,
   annealed_langevin, or adaptive, the ODE to a `tolerance` from rho_max to rho_min. grid: karras,
   uniform_half_log_snr (both from rho_max to rho_min), uniform_time, cosine, shifted (by `shift`),
-  levels, which are then given, falling, in `levels`, or optimised, for the trained model and the
-  sampler. Everything else belongs to some of them and is refused by the others.
+  levels, which are then given in `levels` (a rise is the forward kernel's), or optimised, for the
+  trained model and the sampler. Of any grid, the part from start_level to stop_level is run; 0 is
+  all of it. Everything else belongs to some of them and is refused by the others.
 
   prediction, variable: what multistep and unipc take for a polynomial, and in what. stochasticity
   is η; noise_interval = (lo, hi), in ρ, is where η or churn is not 0. corrector: exact, euler,
@@ -171,6 +172,8 @@ class Sampling:
   rho_max: float = 80.0
   shift: float = 1.0
   levels: tuple[float, ...] = ()
+  start_level: float = 0.0
+  stop_level: float = 0.0
   stochasticity: float = 0.0
   churn: float = 0.0
   churn_noise: float = 1.0

@@ -118,12 +118,7 @@ def known(run: runs.Run, method: inpainting.Inpainter) -> reverse.Known:
   if np.ndim(dataset.scale) == 2:
     raise ValueError("--known needs a run whose standard units are of one feature each, and this "
                      "one was trained with data.scaling=whiten: train with data.scaling=features")
-  if _KNOWN.value == "held_out":
-    restored = data.restore(dataset, data.taken(dataset.test))
-    # Whole grey levels come back whole from standard units.
-    restored = np.round(restored) if dataset.integers else restored
-  else:
-    restored = _examples(_read(_KNOWN.value, "--known", shape), shape, "--known")
+  restored = examples(run, _KNOWN.value, "--known")
   mask = half(_MASK.value, dataset) if _MASK.value in HALVES else _mask(shape)
   count = max(len(restored), len(mask))
   if count % len(restored) or count % len(mask):
@@ -144,9 +139,28 @@ def known(run: runs.Run, method: inpainting.Inpainter) -> reverse.Known:
       data.standardise(restored, dataset.mean, dataset.scale), restored, mask, method)
 
 
-def labels(run: runs.Run, n: int) -> np.ndarray | None:
-  """The labels of what is known, one a sample; None where it comes without."""
-  if _KNOWN.value != "held_out" or not run.dataset.num_classes:
+def examples(run: runs.Run, value: str, flag: str) -> np.ndarray:
+  """The examples (k, *shape) that a flag names, in the user's units: a file, or held_out.
+
+  Raises:
+    ValueError: a file that cannot be read, or holds something else.
+  """
+  dataset = run.dataset
+  if value != "held_out":
+    return read_examples(value, flag, dataset.train.shape[1:])
+  restored = data.restore(dataset, data.taken(dataset.test))
+  # Whole grey levels come back whole from standard units.
+  return np.round(restored) if dataset.integers else restored
+
+
+def read_examples(value: str, flag: str, shape: tuple[int, ...]) -> np.ndarray:
+  """The examples (k, *shape) of the file `value`; raises ValueError as `examples` does."""
+  return _examples(_read(value, flag, shape), shape, flag)
+
+
+def held_out_labels(run: runs.Run, n: int) -> np.ndarray | None:
+  """The labels of n samples made of the held-out examples in turn; None where there are none."""
+  if not run.dataset.num_classes:
     return None
   return run.dataset.test_labels[np.arange(n) % data.count_taken(run.dataset.test)]
 

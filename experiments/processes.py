@@ -17,7 +17,7 @@ import numpy as np
 from experiments import build
 from experiments import config as config_lib
 from langevin_jax import guidance, paths, predictions, samplers
-from langevin_jax.samplers import correctors, levels
+from langevin_jax.samplers import correctors, levels, sampling
 
 _MOST_STEPS = 100_000  # of a plan, whose numbers are made before the first one
 _STEPS = ("ddim", "euler_maruyama", "multistep", "singlestep", "unipc")
@@ -63,7 +63,7 @@ def process(config: config_lib.Sampling, event_axes: int = 1) -> Process:
     ValueError: a name or value that is not allowed, or an option that the sampler does not have.
   """
   for field in ("stochasticity", "churn", "corrector_budget", "corrector_snr",
-                "corrector_friction", "churn_noise", "tolerance"):
+                "corrector_friction", "churn_noise", "tolerance", "start_level", "stop_level"):
     if not 0.0 <= getattr(config, field) < math.inf:
       raise ValueError(f"sampling.{field} must be >= 0, got {getattr(config, field)}")
   build.at_least("sampling.order", config.order, 0)
@@ -82,6 +82,9 @@ def process(config: config_lib.Sampling, event_axes: int = 1) -> Process:
     if is_so and (config.corrector or is_noisy(config) or config.sampler == "annealed_langevin"):
       raise ValueError(f"sampling: {what} is for the ODE alone: leave stochasticity, churn and "
                        "corrector out, or pass the levels that it found as --levels")
+  if config.sampler == "adaptive" and (config.start_level or config.stop_level):
+    raise ValueError("sampling: adaptive has no levels to start or stop at: leave start_level and "
+                     "stop_level out, or choose another sampler")
   moved = method(config)
   if config.sampler != "annealed_langevin" and config.corrector:
     moved = samplers.predictor_corrector(
@@ -154,7 +157,7 @@ def grid(config: config_lib.Sampling) -> samplers.Grid:
     if changed(config, name) and config.grid not in GRIDS[name]:
       belongs_to(name, "grid", GRIDS[name], config.grid)
   ends = {"rho_min": config.rho_min, "rho_max": config.rho_max}
-  return build.choose("sampling.grid", config.grid, {
+  whole = build.choose("sampling.grid", config.grid, {
       "karras": lambda: samplers.karras(n, **ends),
       "uniform_half_log_snr": lambda: samplers.uniform_half_log_snr(n, **ends),
       "uniform_time": lambda: samplers.uniform_time(n),
@@ -164,6 +167,12 @@ def grid(config: config_lib.Sampling) -> samplers.Grid:
       # Until there are weights to optimise it for (optimal.py), its ends and its length.
       "optimised": lambda: samplers.karras(n, **ends),
   })
+  if not (config.start_level or config.stop_level):
+    return whole
+  try:
+    return samplers.within(whole, start=config.start_level or math.inf, stop=config.stop_level)
+  except ValueError as error:
+    raise ValueError(f"sampling.start_level, stop_level: {error}") from error
 
 
 def check(
@@ -180,8 +189,7 @@ def check(
   """
   moved, grid, _ = process(config)
   try:
-    at = levels.lay(np.asarray(grid(path), np.float64), path)
-    moved.plan(at, path)
+    at = sampling.plan(path, moved, grid).levels
   except ValueError as error:
     raise ValueError(f"config.sampling: {error}") from error
   if objective is not None and config.sampler != "adaptive":

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, data, hosts, processes, runs
+from experiments import build, data, hosts, processes, runs, units
 from experiments import config as config_lib
 from langevin_jax import guidance, inpainting, paths, predictions, samplers
+from langevin_jax.samplers import levels, noise
+from langevin_jax.samplers.grids import levels_of
 from langevin_jax.training import shardings
 
 Progress = Callable[[int], None]
+_START_DRAW = 2**31 - 2
 
 
 def denoiser(
@@ -33,6 +36,18 @@ def denoiser(
       rescale=sampling.guidance_rescale)
 
 
+class Begin(NamedTuple):
+  """Where samples begin other than at noise; sample i has the (i mod k)-th of the values.
+
+  kind: "start", examples that are noised to the grid's first level; "encode", examples whose codes
+  are made; "decode", codes. values: (k, *shape), examples in standard units, or codes: states at
+  unit scale at the grid's first level.
+  """
+
+  kind: str
+  values: np.ndarray
+
+
 class Known(NamedTuple):
   """What samples are given, for inpainting; sample i has the (i mod length)-th of each array.
 
@@ -49,9 +64,11 @@ class Known(NamedTuple):
 def batches(
     run: runs.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
     labels: np.ndarray, *,
-    seed: int, start: int = 0, known: Known | None = None,
+    seed: int, start: int = 0, known: Known | None = None, begin: Begin | None = None,
 ) -> Iterator[np.ndarray]:
   """Samples from the `start`-th on, batch by batch, in the user's units, (k, *shape) float32.
+
+  Where they end above ρ = 0 they are α mean + A xₜ, noisy; codes (`begin`) are in standard units.
 
   Sample i depends on (seed, i, its label, what it is given) alone, not on the batch it rides in,
   but for rounding: products of another batch size end in other bits, and a grey level at a half may
@@ -66,16 +83,19 @@ def batches(
     FloatingPointError: a sample is not finite.
   """
   n, size = len(labels), batch_size(run.mesh, sampling, len(labels))
-  draw = jax.jit(_drawing(run, sampling, path, (size, *run.dataset.train.shape[1:]), known))
+  shape = (size, *run.dataset.train.shape[1:])
+  draw = jax.jit(_drawing(run, sampling, path, shape, known) if begin is None else
+                 _beginning(run, sampling, path, shape, begin.kind))
+  last = _last_alpha(sampling, path)
   sent: list[tuple[int, jax.Array]] = []
   for first in range(start, n, size):
     # The last batch repeats its end, so that one compiled program serves all.
     index = np.minimum(np.arange(first, first + size), n - 1)
-    sent.append((first, draw(params, *_arguments(run.mesh, labels, index, seed, known))))
+    sent.append((first, draw(params, *_arguments(run.mesh, labels, index, seed, known, begin))))
     if len(sent) > 1:
-      yield _finished(run, *sent.pop(0), n, known, sampling)
+      yield _finished(run, *sent.pop(0), n, known, sampling, begin, last)
   for first, x in sent:
-    yield _finished(run, first, x, n, known, sampling)
+    yield _finished(run, first, x, n, known, sampling, begin, last)
 
 
 def batch_size(mesh: jax.sharding.Mesh, sampling: config_lib.Sampling, n: int) -> int:
@@ -137,17 +157,54 @@ def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Calla
   return draw
 
 
-def _arguments(mesh, labels, index, seed, known) -> tuple:
+def _beginning(run, sampling, path, shape, kind) -> Callable:
+  """As `_drawing`, from noised examples (start) or codes (decode), or up to codes (encode)."""
+  method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)
+  first = levels.pick(levels.lay(levels_of(grid, path)[:1], path), 0)
+  scale, alpha, sigma = map(float, (first.scale, first.alpha, first.sigma))
+
+  def draw(params, keys, labels, values):
+    model = denoiser(run, params, path, labels, sampling)
+    if kind == "encode":
+      return samplers.encode(model, path, values, method=method, grid=grid) / scale
+    if kind == "start":
+      # A draw of each sample's own, which no step makes.
+      noise_keys = noise.fold(keys, _START_DRAW)
+      values = alpha * values + sigma * noise.normal(noise_keys, values)
+    return samplers.sample(keys, model, path, shape=shape, method=method, grid=grid,
+                           brownian=brownian, initial=scale * values)
+
+  return draw
+
+
+def _last_alpha(sampling, path) -> float | None:
+  """α where the grid ends on the path, or None where it ends clean."""
+  if not sampling.stop_level:
+    return None
+  at = levels.lay(levels_of(processes.grid(sampling), path)[-1:], path)
+  return float(at.alpha[0] * at.scale[0])
+
+
+def _arguments(mesh, labels, index, seed, known, begin=None) -> tuple:
   keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(index))
-  given = (None, None) if known is None else (
-      known.values[index % len(known.values)], known.mask[index % len(known.mask)])
+  if begin is not None:
+    given = (begin.values[index % len(begin.values)].astype(np.float32),)
+  elif known is None:
+    given = (None, None)
+  else:
+    given = known.values[index % len(known.values)], known.mask[index % len(known.mask)]
   arguments = keys, labels[index], *given
   return arguments if mesh is None else hosts.spread(shardings.batch(mesh), arguments)
 
 
-def _finished(run, first, x, n, known, sampling) -> np.ndarray:
+def _finished(run, first, x, n, known, sampling, begin, last_alpha) -> np.ndarray:
   """A batch in the user's units, checked; without what repeats the last sample."""
-  x = data.restore(run.dataset, hosts.fetch(x)[:n - first])
+  x = hosts.fetch(x)[:n - first]
+  noisy = last_alpha is not None
+  if noisy:
+    x = units.restore(x, run.dataset.mean, run.dataset.scale, alpha=last_alpha)
+  elif begin is None or begin.kind != "encode":
+    x = data.restore(run.dataset, x)
   last = first + len(x)
   why = "" if sampling.sampler != "adaptive" else (
       f": tolerance={processes.tolerance(sampling)} was not reached within 1024 steps (raise it, "
@@ -155,6 +212,8 @@ def _finished(run, first, x, n, known, sampling) -> np.ndarray:
   if bad := int(np.sum(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))):
     raise FloatingPointError(f"{bad} of samples {first}…{last - 1} are not finite{why}; nothing "
                              "was written")
+  if noisy or (begin is not None and begin.kind == "encode"):
+    return x
   x = np.round(x) if run.dataset.integers else x
   x = x if run.dataset.value_range is None else np.clip(x, *run.dataset.value_range)
   if known is not None:

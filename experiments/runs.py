@@ -153,12 +153,26 @@ def trained(workdir: pathlib.Path) -> tuple[Run, training.TrainState]:
   return run, restored(run, workdir)
 
 
-def restored(run: Run, workdir: pathlib.Path) -> training.TrainState:
-  """The state of the newest checkpoint in `workdir`; raises ValueError as `trained` does."""
+def restored(
+    run: Run, workdir: pathlib.Path, *, step: int | None = None
+) -> training.TrainState:
+  """The state of the newest checkpoint in `workdir`, or of `step`; raises ValueError as `trained`.
+  """
   if not (workdir / "checkpoints").is_dir():
     raise ValueError(f"--workdir {workdir} has no checkpoint yet")
   with checkpoints.manager(workdir, keep=1, read_only=True) as manager:
-    state = checkpoints.restore(manager, abstract_state(run))
+    steps = sorted(manager.all_steps())
+    if step is not None and steps and step not in steps:
+      raise ValueError(f"--step must be one of the checkpoints in {workdir}, "
+                       f"{', '.join(map(str, steps))}; got {step}")
+    if step is None or not steps:
+      state = checkpoints.restore(manager, abstract_state(run))
+    else:
+      try:
+        state = checkpoints.read(manager, step, abstract_state(run))
+      except checkpoints.Damaged as error:
+        raise ValueError(f"--step={step}: that checkpoint in {workdir} is damaged ({error})"
+                         ) from error
   if state is None:
     raise ValueError(f"--workdir {workdir} has no checkpoint yet")
   return state

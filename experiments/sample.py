@@ -8,6 +8,8 @@ choice (.json), a picture beside real data and one of reverse trajectories (.png
 disk batch by batch; the same command again goes on where it was killed, to the same samples.
 
 With `--known` and `--mask` the unknown part of examples is drawn given the known one (inpainting).
+With `--start`, `--encode` and `--decode` samples begin elsewhere than at noise (`starts`), and with
+`--stop_level` they end before they are clean. `--step` takes another checkpoint than the newest.
 """
 
 import dataclasses
@@ -35,6 +37,7 @@ from experiments import (
   records,
   reverse,
   runs,
+  starts,
   streams,
   units,
 )
@@ -45,6 +48,7 @@ from langevin_jax.samplers import levels
 flags.adopt_module_key_flags(choice)
 flags.adopt_module_key_flags(hosts)
 flags.adopt_module_key_flags(inpaint)
+flags.adopt_module_key_flags(starts)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", None, "How many; 1000 if not given, or as many as --known has examples.")
@@ -53,6 +57,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.")
 _LABEL = flags.DEFINE_string(
     "label", "", "One class for all samples, or none for the model without labels. Not given, "
     "samples go round the classes; in inpainting they have the labels of held_out, else none.")
+_STEP = flags.DEFINE_integer(
+    "step", None, "Checkpoint whose parameters are used; the newest if not given.")
 _TRAJECTORY = flags.DEFINE_bool(
     "trajectory", False, "Also write the reverse runs of the first samples, *.trajectory.npy.")
 
@@ -81,15 +87,20 @@ def make(
   processes.check(config.sampling, path, config.objective)
   average = choice.ema(trained, workdir)
   painting = inpaint.method(config.sampling)
+  begun = starts.kind(config.sampling, inpainting=painting is not None)
+  if begun and _TRAJECTORY.value:
+    raise ValueError(f"--trajectory shows runs from noise: leave it out with --{begun}")
   if config.sampling.sampler == "adaptive" and (painting is not None or _TRAJECTORY.value):
     raise ValueError("--sampler=adaptive has no levels at which to keep states or change them: "
                      "choose another sampler for --trajectory and inpainting")
   run = hosts.agreed(lambda: runs.prepare(choice.on_these_devices(trained)))
   known = None if painting is None else inpaint.known(run, painting[1])
-  n = build.at_least("num_samples", _number(known), 1)
+  begin = starts.values(run, begun)
+  n = build.at_least("num_samples", _number(known or begin), 1)
   memory.check_sampling(config, run.dataset.train.shape[1:], n, kept=False)
-  labels, named = _labels(run, config.sampling, n, known)
-  state = runs.restored(run, workdir)
+  held_out = inpaint.is_held_out() or starts.is_held_out()
+  labels, named = _labels(run, config.sampling, n, given=bool(known or begin), held_out=held_out)
+  state = runs.restored(run, workdir, step=_STEP.value)
   params, ema = averages.of(run, state, workdir, average)
   config = optimal.resolved(
       run, params, int(state.step), config, path, workdir, ema=ema["average"])
@@ -100,6 +111,8 @@ def make(
       "ema": ema, "numerics": records.numerics()}
   if painting is not None:
     made["inpainting"] = painting[0] | inpaint.described(known)
+  if begin is not None:
+    made["begin"] = starts.described(begin)
   choice_made = dict(made)
   if config.sampling.sampler != "adaptive":
     made["network_calls"] = processes.network_calls(
@@ -111,12 +124,12 @@ def make(
   done = int(hosts.broadcast(stream.done if stream else 0))
   if stream and done:
     print(f"going on with {out} at sample {done} of {n}", flush=True)
-  draw(run, params, config.sampling, path, labels, known, stream, done)
+  draw(run, params, config.sampling, path, labels, known, begin, stream, done)
   # What is left is small: one device of the first process is enough.
   params = params if run.mesh.size == 1 else hosts.fetch(params)
 
   def finish():
-    write(run, params, config, path, labels, known, made, out)
+    write(run, params, config, path, labels, known, begin, made, out)
     stream.forget()
 
   hosts.by_first(finish)
@@ -129,22 +142,22 @@ def _out(workdir: pathlib.Path, trained: config_lib.Config) -> pathlib.Path:
       out, lambda made: "sampling" in made and "seed" in made and "metrics" not in made,
       suffix=".npy", unfinished=streams.unfinished(out),
       beside=(".labels.npy", ".trajectory.npy", ".png", _trajectories(out).name),
-      inputs=(trained.data.path, trained.data.labels, *inpaint.files()))
+      inputs=(trained.data.path, trained.data.labels, *inpaint.files(), *starts.files()))
 
 
 def draw(
-    run, params, sampling, path, labels, known, stream: streams.Stream | None, done: int
+    run, params, sampling, path, labels, known, begin, stream: streams.Stream | None, done: int
 ) -> None:
   """Fills the stream, of which `done` are there, and gives the file its name.
 
   All processes draw; the first one, which alone has a stream, writes.
   """
-  what = "sampling" if known is None else "inpainting"
+  what = "inpainting" if known else "encoding" if begin and begin.kind == "encode" else "sampling"
   with progress.bar(len(labels), done, what, shown=stream is not None) as bar:
     try:
       if done < len(labels):
         for x in reverse.batches(run, params, sampling, path, labels, seed=_SEED.value, start=done,
-                              known=known):
+                                 known=known, begin=begin):
           done += len(x)
           if stream:
             stream.write(x)
@@ -166,7 +179,8 @@ def draw(
 
 def write(
     run: runs.Run, params, config: config_lib.Config, path: paths.Path, labels: np.ndarray,
-    known: reverse.Known | None, made: dict[str, Any], out: pathlib.Path,
+    known: reverse.Known | None, begin: reverse.Begin | None, made: dict[str, Any],
+    out: pathlib.Path,
 ) -> None:
   """Everything that belongs beside the samples in `out`."""
   dataset = run.dataset
@@ -174,9 +188,12 @@ def write(
   if dataset.num_classes:
     written.insert(1, out.with_suffix(".labels.npy"))
     np.save(written[1], labels)
+  clean = not config.sampling.stop_level and (begin is None or begin.kind != "encode")
   # Arrays that are neither images nor points in a plane or more have no picture.
-  pictures = dataset.kind == "image" or (dataset.kind == "vector" and dataset.train.shape[1] > 1)
-  if pictures or _TRAJECTORY.value:
+  pictures = clean and (dataset.kind == "image" or (
+      dataset.kind == "vector" and dataset.train.shape[1] > 1))
+  runs_back = pictures and begin is None
+  if runs_back or _TRAJECTORY.value:
     shown = min(len(labels), _POINTS_SHOWN if dataset.kind == "vector" else _IMAGES_SHOWN)
     run_back = lambda sampling: reverse.trajectory(
         run, params, sampling, path, labels[:shown], seed=_SEED.value, known=known)
@@ -190,12 +207,14 @@ def write(
     np.save(written[1], _restored(dataset, chosen.x, at))
     made["trajectory"] = {"file": written[1].name, "samples": shown, **_described(at)}
   if pictures:
-    written += [out.with_suffix(".png"), _trajectories(out)]
+    written.append(out.with_suffix(".png"))
     x = np.load(out, mmap_mode="r")[:_SAMPLES_SHOWN]
     if known is None:
-      plots.samples(written[-2], dataset, x, labels[:len(x)])
+      plots.samples(written[-1], dataset, x, labels[:len(x)])
     else:
-      plots.inpainted(written[-2], dataset, x, known, real=inpaint.is_held_out())
+      plots.inpainted(written[-1], dataset, x, known, real=inpaint.is_held_out())
+  if runs_back:
+    written.append(_trajectories(out))
     other = counterpart(shown_sampling)
     rho = np.exp(-at.half_log_snr)
     within = "" if known is None else f", {made['inpainting']['method']}"
@@ -224,21 +243,21 @@ def counterpart(sampling: config_lib.Sampling) -> config_lib.Sampling:
   return dataclasses.replace(plain, sampler="ddim", stochasticity=0.0 if noisy else 1.0)
 
 
-def _number(known: reverse.Known | None) -> int:
-  """How many samples: of each known example equally many."""
-  if known is None:
-    return 1000 if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
-  return len(known.values) if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
+def _number(given: reverse.Known | reverse.Begin | None) -> int:
+  """How many samples: as many as there are given examples, unless a flag says it."""
+  if _NUM_SAMPLES.value is not None:
+    return _NUM_SAMPLES.value
+  return 1000 if given is None else len(given.values)
 
 
 def _labels(
-    run: runs.Run, sampling: config_lib.Sampling, n: int, known: reverse.Known | None
+    run: runs.Run, sampling: config_lib.Sampling, n: int, *, given: bool, held_out: bool
 ) -> tuple[np.ndarray, Any]:
   """The label of each sample, and how the JSON says it."""
   classes, value = run.dataset.num_classes, _LABEL.value
   labels, named = runs.even_labels(run, n), "all classes in turn" if classes else None
-  if known is not None and not value:
-    labels, named = inpaint.labels(run, n), "held out"
+  if given and not value:
+    labels, named = inpaint.held_out_labels(run, n) if held_out else None, "held out"
     value = "none" if labels is None else ""
   if value == "none":
     labels, named = np.full(n, classes, np.int32), None

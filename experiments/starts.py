@@ -1,0 +1,83 @@
+"""Samples that begin elsewhere than at noise: from noised examples, or from their codes.
+
+  python -m experiments.sample --workdir=… --start=pictures.npy --start_level=2
+  python -m experiments.sample --workdir=… --encode=held_out --sampler=heun --out=codes.npy
+  python -m experiments.sample --workdir=… --decode=codes.npy --sampler=heun
+
+`--start` noises examples to a level and samples from there (SDEdit). `--encode` follows the
+probability-flow ODE from examples to noise, and `--decode` back: with the same sampler, grid and
+labels the examples return, up to the error of the sampler. Codes are states at unit scale in
+standard units at the grid's first level.
+"""
+
+import numpy as np
+from absl import flags
+
+from experiments import config as config_lib
+from experiments import data, inpaint, processes, records, reverse, runs
+
+_START = flags.DEFINE_string(
+    "start", "", "Examples that are noised to --start_level and sampled from there: a .npy or .png "
+    "in the data's units, one example or N; or held_out.")
+_ENCODE = flags.DEFINE_string(
+    "encode", "", "Examples whose codes are written instead of samples, as in --start.")
+_DECODE = flags.DEFINE_string(
+    "decode", "", "Codes that samples are made of: a .npy that --encode has written.")
+_FLAGS = {"start": _START, "encode": _ENCODE, "decode": _DECODE}
+
+
+def kind(sampling: config_lib.Sampling, *, inpainting: bool) -> str:
+  """Which flag is given: start, encode, decode, or "" for none.
+
+  Raises:
+    ValueError: two of them, one beside inpainting, or a sampler that has no such beginning.
+  """
+  given = [name for name, flag in _FLAGS.items() if flag.value]
+  if not given:
+    if sampling.start_level:
+      raise ValueError("--start_level needs --start beside it: examples that are noised to it")
+    return ""
+  name = given[0]
+  if len(given) > 1 or inpainting:
+    raise ValueError(f"--{name} cannot be given with {given[1] if given[1:] else 'inpainting'}: "
+                     "each says where samples begin")
+  if sampling.sampler == "adaptive" or sampling.moments:
+    what = "--moments" if sampling.moments else "--sampler=adaptive"
+    raise ValueError(f"--{name} cannot be given with {what}, which has a beginning of its own")
+  if name == "start" and not sampling.start_level:
+    raise ValueError("--start needs --start_level beside it: the noise-to-signal ratio ρ to which "
+                     "the examples are noised")
+  if name != "start" and sampling.start_level:
+    raise ValueError(f"--start_level belongs to --start; --{name} is at the grid's first level")
+  if name == "encode" and (processes.is_noisy(sampling) or sampling.corrector or sampling.stop_level
+                           or sampling.sampler == "annealed_langevin"):
+    raise ValueError("--encode follows the ODE up the whole grid: leave stochasticity, churn, "
+                     "corrector and stop_level out")
+  return name
+
+
+def values(run: runs.Run, name: str) -> reverse.Begin | None:
+  """The examples or codes of the flag called `name`; raises ValueError where they do not fit."""
+  if not name:
+    return None
+  flag, dataset = _FLAGS[name], run.dataset
+  if name == "decode":
+    codes = inpaint.read_examples(flag.value, "--decode", dataset.train.shape[1:])
+    return reverse.Begin(name, np.asarray(codes, np.float32))
+  restored = inpaint.examples(run, flag.value, f"--{name}")
+  return reverse.Begin(name, data.standardise(restored, dataset.mean, dataset.scale))
+
+
+def is_held_out() -> bool:
+  """Whether samples begin with the run's held-out examples, which have labels."""
+  return "held_out" in (_START.value, _ENCODE.value)
+
+
+def described(begin: reverse.Begin) -> dict[str, str]:
+  """What samples began with, for the record."""
+  return {begin.kind: _FLAGS[begin.kind].value, "sha256": records.sha256({"x": begin.values})}
+
+
+def files() -> tuple[str, ...]:
+  """The files that are read, which no output may replace."""
+  return tuple(flag.value for flag in _FLAGS.values() if flag.value not in ("", "held_out"))
