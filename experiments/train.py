@@ -99,10 +99,10 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
           bar(end, reporter.summary)
         if due or leaving or snapshot:
           _check_finite(state, end)
+          reporter.flush()
         if snapshot:
           averages.save_snapshot(snapshots, end, state, config)
         if due or leaving:
-          reporter.flush()
           if snapshots:
             checkpoints.finish(snapshots)
           checkpoints.save(manager, end, state)
