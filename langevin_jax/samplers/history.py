@@ -83,7 +83,7 @@ def reach(width: np.ndarray, clock: np.ndarray, age: np.ndarray, most: int) -> n
 
 def settle(
     rows: Sequence[np.ndarray], fixes: Sequence[np.ndarray], known: np.ndarray, fixed: np.ndarray,
-    gain: np.ndarray, sigma: np.ndarray,
+    gain: np.ndarray, noisiness: np.ndarray, sigma: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
   """`known` and `fixed`, lowered where errors would grow by more than GROWTH in all.
 
@@ -91,7 +91,8 @@ def settle(
     rows: weights (n, order) of slopes through 1, 2, … of them; fixes: (n, k) of the corrector
       through k = 1, 2, … Both move x/size, whose noise is `sigma` (n,) after each step.
     known: how many slopes a step looks at; fixed: its correction, 0 where it has none.
-    gain: γ (n,), what noise there is in the slope of each step.
+    gain: γ (n,), what noise there is in the slope of each step; noisiness: what its rounding is,
+      in units of that of the state.
   """
   known, fixed, grown = known.copy(), fixed.copy(), 1.0
   previous, most = np.zeros(rows[0].shape[1]), max(rows[0].shape[1] + 1, len(fixes))
@@ -107,7 +108,8 @@ def settle(
       tails = np.abs(np.cumsum((total[1:] * gain[i - lags])[::-1])).sum()
       growth = tails / sigma[i] if sigma[i] > 0.0 else 0.0
       # In the data: below its scale an error of ε weighs σ, above it the flow shrinks it as much.
-      error = max(tails, np.abs(total).sum()) / max(sigma[i], 1.0)
+      rounding = np.abs(total) @ noisiness[i - np.arange(most)]
+      error = max(tails, rounding) / max(sigma[i], 1.0)
       carried = grown if growth > 1.0 or fixed[i] or sigma[i] == 0.0 else 1.0
       if carried * error <= GROWTH or (known[i] == 1 and not fixed[i]):
         break

@@ -185,7 +185,8 @@ def _exponential(
         fixes = [corrector_weights(moments, width, clock, clock, np.minimum(fixed, k), k, **rule)
                  for k in range(1, corrector + 1)]
         noise_after = after.sigma / size(after)
-      known, fixed = settle(rows, fixes, known, fixed, np.ones(len(h)), noise_after)
+      known, fixed = settle(rows, fixes, known, fixed, np.ones(len(h)),
+                            1.0 / here.sigma, noise_after)
       # x − σε is D, and better said so where ρ is great: the same but for rounding.
       inside = inside & ~(clean & (known == 1) & (fixed == 0) & (here.sigma > here.alpha))
 
