@@ -56,7 +56,7 @@ def _count(jaxpr, reached: list[bool]) -> tuple[int, list[bool]]:
 def _equation(equation, reached):
   name, parameters = equation.primitive.name, equation.params
   everything = [any(reached)] * len(equation.outvars)
-  if name in ("dot_general", "conv_general_dilated"):
+  if name in ("dot_general", "conv_general_dilated", "product"):
     return _product(equation) * (1 + sum(reached)), everything
   if name == "scan":
     consts, carry = parameters["num_consts"], parameters["num_carry"]
@@ -84,6 +84,10 @@ def _product(equation) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     lhs = equation.invars[0].aval.shape
     return 2 * size * math.prod(lhs[axis] for axis in contracted)
+  if equation.primitive.name == "product":  # of `networks.products`
+    a, b, result = equation.params["axes"]
+    sizes = zip(a + b, (n for operand in equation.invars for n in operand.aval.shape), strict=True)
+    return 2 * size * math.prod(n for axis, n in dict(sizes).items() if axis not in result)
   kernel = equation.invars[1].aval
   features = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
   return 2 * size * kernel.size // features

@@ -1,16 +1,18 @@
 """Dense layers whose products take bfloat16 operands and accumulate in float32.
 
-Matrix units multiply bfloat16 and add in float32. Left to itself, autodiff would put the float32
-cotangent into the transposed products, which then are float32 throughout; so the gradient is
-written out here.
+Matrix units multiply bfloat16 and add in float32. Autodiff of such a product would multiply the
+float32 cotangent, and with it run every transposed product in float32. So the product is a
+primitive, which rounds its operands whatever they are. It is bilinear but for the rounding: the
+derivatives of either mode and of any order are again such products.
 """
 
-import functools
+import string
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -26,33 +28,61 @@ def compute_dtype(name: str) -> jnp.dtype:
   return DTYPES[name]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def matmul(x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
-  """x w with operands rounded to `dtype`; float32 out, as are both gradients.
+  """x w with operands rounded to `dtype`; float32 out, as are tangents and cotangents.
 
   Args:
     x: (n, a). w: (a, b).
   """
-  return _product(x.astype(dtype), w.astype(dtype), 1, 0)
+  return _product(x, w, ("na", "ab", "nb"), dtype)
 
 
-def _forward(x, w, dtype):
-  x, w = x.astype(dtype), w.astype(dtype)
-  return _product(x, w, 1, 0), (x, w)
+# a, b → Σ a b over the letters that the result has not, as in `einsum`; the letters of a, of b and
+# of the result are `axes`.
+product_p = Primitive("product")
 
 
-def _backward(dtype, operands, cotangent):
-  x, w = operands
-  cotangent = cotangent.astype(dtype)
-  return _product(cotangent, w, 1, 1), _product(x, cotangent, 0, 0)
+def _product(a, b, axes, dtype):
+  return product_p.bind(a, b, axes=axes, dtype=jnp.dtype(dtype))
 
 
-def _product(a, b, axis_a, axis_b):
-  return lax.dot_general(
-      a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32)
+def _rounded_product(a, b, *, axes, dtype):
+  return jnp.einsum(f"{axes[0]},{axes[1]}->{axes[2]}", a.astype(dtype), b.astype(dtype),
+                    preferred_element_type=jnp.float32)
 
 
-matmul.defvjp(_forward, _backward)
+def _abstract(a, b, *, axes, dtype):
+  del dtype
+  size = dict(zip(axes[0] + axes[1], a.shape + b.shape, strict=True))
+  return a.update(shape=tuple(size[axis] for axis in axes[2]), dtype=jnp.dtype(jnp.float32),
+                  weak_type=False)
+
+
+def _batched(operands, places, *, axes, dtype):
+  # One more letter, in front of each operand that has the axis, and of the result.
+  new = next(letter for letter in string.ascii_letters if letter not in axes[0] + axes[1])
+  operands = [a if place is None else jnp.moveaxis(a, place, 0)
+              for a, place in zip(operands, places, strict=True)]
+  spelt = [letters if place is None else new + letters
+           for letters, place in zip(axes, places, strict=False)]
+  return _product(*operands, (*spelt, new + axes[2]), dtype), 0
+
+
+product_p.def_impl(jax.jit(_rounded_product, static_argnames=("axes", "dtype")))
+product_p.def_abstract_eval(_abstract)
+mlir.register_lowering(product_p, mlir.lower_fun(_rounded_product, multiple_results=False))
+batching.primitive_batchers[product_p] = _batched
+ad.defbilinear(
+    product_p,
+    lambda bar, a, b, axes, dtype: _product(
+        bar, b, (axes[2], axes[1], axes[0]), dtype).astype(a.aval.dtype),
+    lambda bar, a, b, axes, dtype: _product(
+        a, bar, (axes[0], axes[2], axes[1]), dtype).astype(b.aval.dtype))
+# The operand that a tangent meets is kept for the gradient: rounded, at half the memory.
+ad.defjvp(
+    product_p,
+    lambda dot, a, b, axes, dtype: _product(dot, b.astype(dtype), axes, dtype),
+    lambda dot, a, b, axes, dtype: _product(a.astype(dtype), dot, axes, dtype))
 
 
 class Dense(nn.Module):
@@ -71,8 +101,8 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     init = nn.initializers.zeros if self.zero else nn.initializers.xavier_uniform()
-    w = self.param("kernel", init, (x.shape[-1], self.features))
-    b = self.param("bias", nn.initializers.zeros, (self.features,))
-    # The plain product has forward-mode derivatives too, which likelihoods need; matmul has not.
+    w = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
+    b = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+    # A plain product where nothing is rounded: XLA knows more of it.
     y = x @ w if compute_dtype(self.dtype) == x.dtype else matmul(x, w, compute_dtype(self.dtype))
     return y + b[None, :]

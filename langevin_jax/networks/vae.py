@@ -50,7 +50,8 @@ class VAE(nn.Module):
     self.encoder = MLPBody(features=2 * self.latent, **options)
     self.decoder = MLPBody(features=math.prod(self.shape), **options)
     # From a wide decoder a VAE is slow to find that a latent is worth anything.
-    self.log_std = self.param("log_std", nn.initializers.constant(-2.0), self.shape)
+    self.log_std = self.param("log_std", nn.initializers.constant(-2.0), self.shape,
+                              jnp.float32)
 
   def encode(self, x: jax.Array, labels: jax.Array) -> Normal:
     """x (batch, *shape), labels (batch,) → q(z | x), arrays (batch, latent).

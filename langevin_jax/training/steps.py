@@ -110,7 +110,9 @@ def train_step(
     state: before the step.
     key: the run's key, the same for every step: it is folded with `state.step`.
     batch: what `loss.draw` takes, with a leading axis n.
-    optimizer: an optax transformation; gradient clipping and schedules belong to it.
+    optimizer: an optax transformation; gradient clipping and schedules belong to it. One that asks
+      for `value`, `grad` or `value_fn` (`optax.lbfgs`, `contrib.reduce_on_plateau`) is given them,
+      of this batch with this step's levels and noise.
     averages: the rates of the averages in `state.ema`, in their order (`training.averages`).
     accumulation: parts, dividing n, in which the batch is taken one after another, at the memory of
       one. Levels and noise are drawn for the whole batch, so that parts change the rounding alone.
@@ -118,14 +120,15 @@ def train_step(
   Returns:
     The state after the step (unchanged where the step was not finite), and its metrics.
   """
-  key = jax.random.fold_in(key, state.step)
-  (value, levels), gradient = _gradient(
-      loss.value, state.params, loss.draw(key, batch), accumulation)
+  examples = loss.draw(jax.random.fold_in(key, state.step), batch)
+  (value, levels), gradient = _gradient(loss.value, state.params, examples, accumulation)
   grad_norm = optax.tree.norm(gradient)
   finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
 
   def move(state, gradient):
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+        gradient, state.opt_state, state.params, value=value, grad=gradient,
+        value_fn=lambda params: _value(loss.value, params, examples, accumulation))
     params = optax.apply_updates(state.params, updates)
     step = state.step + 1
     # ema′ = ema + rate (params − ema)
@@ -158,20 +161,33 @@ def _moved(ema, params, rate):
   return jax.tree.map(lambda e, p: e + rate.astype(e.dtype) * (p - e), ema, params)
 
 
+def _value(value, params, examples, parts):
+  if parts == 1:
+    return value(params, examples)[0]
+  return jnp.mean(jax.lax.map(lambda part: value(params, part)[0], _split(examples, parts)))
+
+
+def _split(examples, parts):
+  # Part j is examples j, j + parts, …: where a batch is split over devices, each part is too.
+  return jax.tree.map(
+      lambda a: jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1), examples)
+
+
 def _gradient(value, params, examples, parts):
   gradient = jax.value_and_grad(value, has_aux=True)
   if parts == 1:
     return gradient(params, examples)
-  # Part j is examples j, j + parts, …: where a batch is split over devices, each part is too.
-  split = lambda a: jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1)
   join = lambda a: jnp.swapaxes(a, 0, 1).reshape(-1, *a.shape[2:])
 
   def add(total, part):
     (mean, levels), slope = gradient(params, part)
     return jax.tree.map(lambda sum_, new: sum_ + new / parts, total, (mean, slope)), levels
 
-  zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (jnp.zeros(()), params))
-  (mean, slope), levels = jax.lax.scan(add, zero, jax.tree.map(split, examples))
+  batches = _split(examples, parts)
+  # The sum has the loss's own dtype, whatever the default one.
+  (mean, _), _ = jax.eval_shape(gradient, params, jax.tree.map(lambda a: a[0], batches))
+  zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (mean, params))
+  (mean, slope), levels = jax.lax.scan(add, zero, batches)
   return (mean, jax.tree.map(join, levels)), slope
 
 
