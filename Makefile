@@ -4,8 +4,9 @@
 # make test-browser  the tests of the report's page, in headless Chromium
 # make lint   ruff
 # make bench  speed against the bare network and PyTorch, devices, checkpoints and starts, sweeps
-#             against runs one after another, quality of digits and the 2-D mixture, solvers against
-#             other libraries', inpainting against its baselines (over an hour)
+#             against runs one after another, quality of digits and the 2-D mixture, whether networks
+#             for vectors begin to learn, solvers against other libraries', inpainting against its
+#             baselines (over an hour)
 # make plan   memory, speed and largest batch of the two DiT-XL/2 configs on 256 v5e chips, without
 #             one (some minutes); CONFIGS=my.py TOPOLOGY=v5e:4x4,v5p:8x8x8 plan something else
 # make paper  the paper reproduced, runs/paper/report.html and explorer.html (12 minutes;
@@ -61,6 +62,7 @@ bench: $(READY)
 	$(RUN) -m experiments.benchmarks.scale --out=runs/bench/scale.json
 	$(RUN) -m experiments.benchmarks.sweeps --out=runs/bench/sweeps.json
 	$(RUN) -m experiments.benchmarks.quality --out=runs/bench/quality.json
+	$(RUN) -m experiments.benchmarks.learning --out=runs/bench/learning.json
 	$(RUN) -m experiments.benchmarks.solvers --out=runs/bench/solvers --workdir=runs/bench/digits-0
 	$(RUN) -m experiments.benchmarks.inpainting --workdir=runs/bench/digits-0
 

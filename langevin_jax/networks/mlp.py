@@ -46,7 +46,7 @@ class MLP(nn.Module):
     condition = Conditioning(self.width, self.num_classes, name="conditioning")(
         half_log_snr, labels, batch)
     flat = x.reshape(batch, -1).astype(jnp.float32)
-    h = self.constrain(Dense(self.width, self.dtype, name="input")(flat))
+    h = self.constrain(Dense(self.width, self.dtype, coordinates=True, name="input")(flat))
     for i in range(self.depth):
       scale, shift = jnp.split(
           Dense(2 * self.width, self.dtype, name=f"condition_{i}")(condition), 2, axis=-1)

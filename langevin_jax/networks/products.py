@@ -92,15 +92,24 @@ class Dense(nn.Module):
     features: width of the output.
     dtype: "float32" or "bfloat16", of the operands; parameters are float32.
     zero: whether W starts at zero, as b always does, rather than Xavier-uniform.
+    coordinates: whether x has data's own coordinates, of unit scale. W is then N(0, 1/a), and x W
+      of unit scale for any a. Xavier's variance, 2/(a + features), is as good where a ≈ features;
+      where a is small it leaves x W so close to 0 that what follows is linear in x.
   """
 
   features: int
   dtype: str = "float32"
   zero: bool = False
+  coordinates: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    init = nn.initializers.zeros if self.zero else nn.initializers.xavier_uniform()
+    if self.zero:
+      init = nn.initializers.zeros
+    elif self.coordinates:
+      init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+    else:
+      init = nn.initializers.xavier_uniform()
     w = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
     b = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
     # A plain product where nothing is rounded: XLA knows more of it.
