@@ -410,3 +410,25 @@ def test_a_learned_density_needs_no_implicit_promotion():
     density = objectives.by_error(state)
     ell = density.quantile(jnp.array(0.3))
     assert np.isfinite(ell) and density.density(ell) > 0.0
+
+
+def test_the_linear_loss_is_that_of_the_best_linear_denoiser():
+  """Against `loss` of the exact denoiser of a Gaussian, which is linear; one variance is 0."""
+  variances = np.array([2.5, 0.3, 0.0], np.float32)
+  density = objectives.logit_normal_s(0.2, 1.1)
+
+  def network(x, ells):
+    frame = jax.vmap(predictions.unit_frame)(ells)
+    alpha, sigma = frame.alpha[:, None], frame.sigma[:, None]
+    denoised = alpha * variances[None] / (alpha**2 * variances[None] + sigma**2) * x
+    return alpha * (x - alpha * denoised) / sigma - sigma * denoised
+
+  for weight in (objectives.flow_matching(density), objectives.edm(density)):
+    x = jax.random.normal(jax.random.key(0), (200_000, 3)) * np.sqrt(variances)[None]
+    value, _ = jax.jit(lambda x, weight=weight: objectives.loss(
+        jax.random.key(1), network, x, density=density, weight=weight, prediction="v"))(x)
+    linear = objectives.linear_loss(variances, density=density, weight=weight)
+    # 600,000 squares of a few units each: σ of about 3e-3.
+    np.testing.assert_allclose(linear, value, rtol=1e-2)
+  with pytest.raises(ValueError, match=r"variances must have shape \(d,\)"):
+    objectives.linear_loss(np.eye(2), density=density, weight=weight)

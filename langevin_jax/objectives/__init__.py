@@ -18,6 +18,7 @@ from langevin_jax.objectives.densities import (
     uniform_time,
 )
 from langevin_jax.objectives.learned import Histogram, by_error, histogram, observe
+from langevin_jax.objectives.linear import linear_loss
 from langevin_jax.objectives.losses import Corruption, corrupted_loss, corruption, loss
 from langevin_jax.objectives.weights import (
     Weight,
@@ -32,7 +33,8 @@ from langevin_jax.objectives.weights import (
 
 __all__ = [
     "Corruption", "Density", "Histogram", "Weight", "by_error", "corrupted_loss", "corruption",
-    "edm", "flow_matching", "histogram", "likelihood", "log_normal_rho", "logit_normal_s", "loss",
+    "edm", "flow_matching", "histogram", "likelihood", "linear_loss", "log_normal_rho",
+    "logit_normal_s", "loss",
     "min_snr", "normal_half_log_snr", "observe", "p2", "sigmoid", "simple", "stratified",
     "uniform_half_log_snr", "uniform_time",
 ]
