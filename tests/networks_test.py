@@ -5,8 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from langevin_jax import likelihood, objectives, paths, predictions, samplers, training
 from langevin_jax.networks import MLP, DiT, dit, embeddings, products
 from langevin_jax.networks.dit import attention
 
@@ -198,16 +200,93 @@ def test_unrolled_and_rematerialised_are_the_same_function():
         a, b, atol=1e-4 * float(jnp.abs(b).max())), got, expected)
 
 
-def test_gradient_of_the_product_is_autodiff():
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("bfloat16", 0.03)])  # 8 bits
+def test_derivatives_of_the_product_are_autodiff(dtype, rtol):
+  """Gradient, tangent, a batch of tangents, and the gradient of a tangent."""
   x, w = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(7, 4), (4, 3)]))
-  weigh = jnp.arange(21.0).reshape(7, 3)
-  expected = jax.grad(lambda x, w: jnp.sum(weigh * (x @ w)), (0, 1))(x, w)
-  for dtype, rtol in (("float32", 1e-5), ("bfloat16", 0.03)):  # 8 bits of each operand
-    product = functools.partial(products.matmul, dtype=products.compute_dtype(dtype))
-    got = jax.grad(lambda x, w, f=product: jnp.sum(weigh * f(x, w)), (0, 1))(x, w)
-    for a, b in zip(got, expected, strict=True):
-      assert a.dtype == jnp.float32
-      np.testing.assert_allclose(a, b, atol=rtol * float(jnp.abs(b).max()))
+  weigh, moves = jnp.arange(21.0).reshape(7, 3), jnp.stack([x**2, 1.0 - x])
+
+  def derivatives(product):
+    tangent = lambda x, w, move: jax.jvp(lambda x: jnp.sin(product(x, w)), (x,), (move,))[1]
+    return (jax.grad(lambda x, w: jnp.sum(weigh * product(x, w)), (0, 1))(x, w),
+            jax.jvp(product, (x, w), (moves[0], w**2))[1],
+            jax.vmap(lambda move: tangent(x, w, move))(moves),
+            jax.vmap(lambda w, move: tangent(x, w, move))(jnp.stack([w, 2.0 * w]), moves),
+            jax.grad(lambda x, w: jnp.sum(weigh * tangent(x, w, moves[0])), (0, 1))(x, w))
+
+  product = functools.partial(products.matmul, dtype=products.compute_dtype(dtype))
+  got, expected = jax.jit(lambda: (derivatives(product), derivatives(jnp.matmul)))()
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    assert a.dtype == jnp.float32
+    np.testing.assert_allclose(a, b, atol=rtol * float(jnp.abs(b).max()))
+
+
+@each
+def test_forward_and_reverse_mode_agree_in_bfloat16(name):
+  """⟨u, J v⟩ = ⟨Jᵀ u, v⟩, J of the output by the input: what likelihoods need of a network."""
+  network, params, x, _ = _case(name)
+  network = network.clone(dtype="bfloat16")
+  draw = np.random.default_rng(2).normal
+  u, v = (jnp.asarray(draw(size=x.shape), jnp.float32) for _ in range(2))
+
+  @jax.jit
+  def both(x):
+    f = lambda x: network.apply({"params": params}, x, 0.3, LABELS)
+    return jax.jvp(f, (x,), (v,))[1], jax.vjp(f, x)[1](u)[0]
+
+  forward, backward = both(x)
+  assert forward.dtype == backward.dtype == jnp.float32
+  # Each rounds other numbers to 8 bits, in a few layers: 5 % of what the sum can be.
+  scale = float(jnp.linalg.norm(forward) * jnp.linalg.norm(u))
+  assert abs(float(jnp.sum(u * forward) - jnp.sum(backward * v))) < 0.05 * scale
+
+
+@pytest.mark.parametrize("d", [2, 100])
+def test_what_an_mlp_makes_of_data_has_unit_scale(d):
+  """So that few coordinates are not left where the network is linear in them."""
+  x, labels = jax.random.normal(jax.random.key(0), (512, d)), jnp.zeros(512, int)
+  network = MLP(width=256, depth=0)
+  seen = jax.jit(lambda x: network.init_with_output(
+      jax.random.key(1), x, 0.0, labels, capture_intermediates=True,
+      mutable=True)[1]["intermediates"])(x)
+  hidden = seen["input"]["__call__"][0]
+  # The mean square of 256 units, 2·256 or more squares of normal numbers: σ of 4 % for d = 2.
+  assert abs(float(jnp.mean(hidden**2)) - 1.0) < 0.3
+
+
+@pytest.mark.parametrize(("name", "dtype", "of_x"), [
+    ("mlp", "bfloat16", np.float64), ("dit", "float32", np.float32)])
+def test_networks_train_sample_and_are_judged_under_x64(name, dtype, of_x, x64):
+  """Parameters and output are float32, whatever the default dtype is, and of x."""
+  network, shape = NETWORKS[name]
+  network = network.clone(depth=1, dtype=dtype)
+  apply = lambda params, x, ell, labels: network.apply({"params": params}, x, ell, labels)
+  density = objectives.log_normal_rho()
+  loss = training.diffusion_loss(
+      apply, density=density, weight=objectives.edm(density), prediction="v", num_classes=CLASSES)
+  path, average = paths.rectified_flow(), training.averages.half_life(10.0)
+
+  @jax.jit
+  def everything(x):
+    params = network.init(jax.random.key(0), x, 0.0, LABELS)["params"]
+    state = training.init(params, optax.adam(1e-3))
+    state, metrics = training.train_step(
+        state, jax.random.key(1), (x, LABELS), loss=loss, optimizer=optax.adam(1e-3),
+        averages=(average,), accumulation=3)
+    values = [metrics.loss]
+    if name == "mlp":  # what follows is the same of any network, and long to compile
+      denoise = predictions.denoiser(
+          lambda x, ell: apply(state.params, x, ell, LABELS), path, prediction="v")
+      values += [
+          samplers.sample(jax.random.key(2), denoise, path, shape=shape, method=samplers.ddim(),
+                          grid=samplers.karras(2)),
+          likelihood.log_prob(jax.random.key(3), denoise, path, x, steps=1, batch_axes=1,
+                              divergence="hutchinson")]
+    return state.params, apply(state.params, x, 0.3, LABELS), values
+
+  params, output, values = everything(np.random.default_rng(0).normal(size=shape).astype(of_x))
+  assert {leaf.dtype for leaf in jax.tree.leaves((params, output))} == {jnp.dtype("float32")}
+  assert all(np.isfinite(value).all() for value in values)
 
 
 @pytest.mark.parametrize(("network", "shape", "field"), [

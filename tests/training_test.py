@@ -84,6 +84,49 @@ def test_steps_in_one_dispatch_are_the_steps_one_by_one():
   assert len(np.unique(metrics.loss)) == 5
 
 
+def test_how_many_steps_a_dispatch_has_changes_no_bit():
+  """One program takes any number of steps; those it does not take leave zeros."""
+  data = batches(5)
+
+  @jax.jit
+  def some(state, batches, count):
+    return training.train_steps(state, KEY, batches, count=count, **options)
+
+  part = lambda i, k: jax.tree.map(lambda v: np.resize(v[i:i + k], (5, *v.shape[1:])), data)
+  whole, metrics = some(fresh(), data, 5)
+  state, losses, start = fresh(), [], 0
+  for count in (1, 1, 3):
+    state, measured = some(state, part(start, count), count)
+    losses.append(measured.loss[:count])
+    assert not np.any(measured.loss[count:])
+    start += count
+  assert_equal(state, whole)
+  assert_equal(np.concatenate(losses), metrics.loss)
+  assert_equal(many_steps(fresh(), KEY, data), (whole, metrics))
+
+
+@pytest.mark.parametrize("optimizer", [
+    optax.lbfgs(memory_size=3),
+    optax.chain(optax.adam(3e-3), optax.contrib.reduce_on_plateau(patience=1, factor=0.5)),
+], ids=["lbfgs", "reduce_on_plateau"])
+def test_optimizers_that_ask_for_the_loss_are_given_it(optimizer):
+  """`value`, `grad` and `value_fn`, of a batch in two parts: a narrow valley, minimum at 1."""
+  def value(params, examples):
+    error = (examples * (params - 1.0)[None]) ** 2
+    levels = {"half_log_snr": jnp.zeros(len(error)), "eps_error": jnp.mean(error, 1)}
+    return jnp.mean(error), levels
+
+  state = training.init(jnp.array([3.0, -2.0]), optimizer)
+  step = jax.jit(lambda state: training.train_step(
+      state, KEY, jnp.array([[1.0, 9.0]] * 4), loss=training.Loss(lambda key, batch: batch, value),
+      optimizer=optimizer, averages=options["averages"], accumulation=2))
+  losses = []
+  for _ in range(6):
+    state, metrics = step(state)
+    losses.append(float(metrics.loss))
+  assert metrics.finite and losses[-1] < losses[0]
+
+
 def test_a_restored_state_continues_as_if_it_had_never_stopped():
   data = batches(6)
   whole = run(fresh(), data, 0, 6)

@@ -144,17 +144,41 @@ def train_step(
 def train_steps(
     state: TrainState, key: jax.Array, batches: Any, *, loss: Loss,
     optimizer: optax.GradientTransformation, averages: tuple[Average, ...], accumulation: int = 1,
+    count: jax.Array | int | None = None,
 ) -> tuple[TrainState, Metrics]:
   """K steps in one dispatch: `train_step` scanned over batches with a leading axis K.
 
   It saves the host's share of small steps. Not for networks with convolutions on CPU, whose weight
-  gradients are several times slower inside a loop. The metrics have a leading axis K.
+  gradients are several times slower inside a loop.
+
+  Args:
+    state, key, loss, optimizer, averages, accumulation: as in `train_step`.
+    batches: what `loss.draw` takes, with leading axes K, n.
+    count: how many steps are taken, of the first batches: a scalar ≤ K that may be traced, so that
+      one compiled program takes any number. All K if left out.
+
+  Returns:
+    The state after the steps, and metrics with a leading axis K; zeros for steps not taken.
   """
   def step(state, batch):
     return train_step(state, key, batch, loss=loss, optimizer=optimizer, averages=averages,
                       accumulation=accumulation)
 
-  return jax.lax.scan(step, state, batches)
+  if count is None:
+    return jax.lax.scan(step, state, batches)
+  at = lambda i: jax.tree.map(
+      lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False), batches)
+  most = len(jax.tree.leaves(batches)[0])
+  metrics = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype),
+                         jax.eval_shape(step, state, at(0))[1])
+
+  def body(i, carry):
+    state, metrics = carry
+    state, measured = step(state, at(i))
+    return state, jax.tree.map(
+        lambda rows, row: jax.lax.dynamic_update_index_in_dim(rows, row, i, 0), metrics, measured)
+
+  return jax.lax.fori_loop(0, count, body, (state, metrics))
 
 
 def _moved(ema, params, rate):
