@@ -79,6 +79,8 @@ def main() -> int:
     run = hosts.agreed(lambda: runs.prepare(choice.on_these_devices(trained)))
     runs.check_labels(run, config.sampling)
     check_memory(run, config)
+    if settings is not None:
+      likelihoods.check_run(run, config.sampling, path, settings)
     judge(run, config, path, workdir, average, settings, out)
   return 0
 

@@ -6,7 +6,6 @@ noise of a quarter of a level, from which the level is read off again. Other dat
 the model blurred by ρ_min. Labels are given where there are some; guidance is none of the model.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -45,6 +44,34 @@ def check(settings: Settings, sampling: config_lib.Sampling) -> None:
                      f"at 1, got {sampling.guidance:g}")
 
 
+class _Pass(NamedTuple):
+  """Nats of each example: `nats(params, *arguments)`, so many examples at once; of a density in
+  standard units, or of what has a probability."""
+
+  name: str
+  nats: Callable[..., jax.Array]
+  arguments: tuple[Any, ...]
+  size: int
+
+
+def check_run(
+    run: runs.Run, sampling: config_lib.Sampling, path: paths.Path, settings: Settings
+) -> None:
+  """Raises, as `rows` would, before anything is computed: traces what `rows` computes.
+
+  Raises:
+    ValueError: what the likelihood or the network's derivatives refuse.
+  """
+  params = runs.abstract_state(run).params
+  for each in _passes(run, sampling, path, settings)[0]:
+    index, _ = next(_groups(count(run, settings), each.size, shardings.batch_shards(run.mesh)))
+    try:
+      jax.eval_shape(each.nats, params, *(a[index] for a in each.arguments))
+    except TypeError as error:  # jax's answer for a network without a forward-mode derivative
+      raise ValueError(f"--likelihood: the network cannot be differentiated: "
+                       f"{hosts.first_line(error)}") from error
+
+
 def rows(
     run: runs.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
     settings: Settings, progress: Callable[[int], None],
@@ -56,6 +83,39 @@ def rows(
   Raises:
     ValueError: an exact divergence that would not fit in memory.
   """
+  dataset, n = run.dataset, count(run, settings)
+  x, d = dataset.test[:n], math.prod(dataset.test.shape[1:])
+  passes, facts = _passes(run, sampling, path, settings)
+  # From a density in standard units to one in the data's own.
+  nats = units.log_det(dataset.scale, dataset.test.shape[1:])
+  values = {}
+  for i, each in enumerate(passes):
+    values[each.name] = nats + _batches(
+        run.mesh, params, each.nats, each.arguments, each.size,
+        lambda done, i=i: progress(i * n + done))
+
+  floor, table = None, []
+  if run.config.data.name == "mixture2d":
+    truth = exact.mixture(dataset)
+    floor = exact.entropy(truth) + nats
+    # The same points by the same blur: what is left is the model's.
+    gap = values["−log q (ODE)"] - nats + np.asarray(
+        truth.log_prob(jnp.asarray(x), 1.0, sampling.rho_min))
+    table.append(_row("KL(data‖model), nats, held-out points", gap, gap, 1.0, 0.0))
+  for name, each in values.items():
+    # Examples of a part share their levels: there the parts are what is independent.
+    part = _part(n)
+    apart = [each[i:i + part].mean() for i in range(0, n, part)] if "η = 1" in name else each
+    table.append(_row(f"{name}, nats", each, apart, 1.0, floor))
+    table.append(_row(f"{name}, bits/dim", each, apart, d * math.log(2.0), floor))
+  return [row for row, _ in table], facts | {
+      "values": {row[0]: {"value": row[1], "standard_error": error} for row, error in table}}
+
+
+def _passes(
+    run: runs.Run, sampling: config_lib.Sampling, path: paths.Path, settings: Settings
+) -> tuple[list[_Pass], dict[str, Any]]:
+  """What is computed of every example, in order, and the facts of it."""
   dataset = run.dataset
   n = count(run, settings)
   x, d = dataset.test[:n], math.prod(dataset.test.shape[1:])
@@ -100,45 +160,27 @@ def rows(
     # The tangents of a batch must fit; a single example that does not is refused by the library.
     largest = likelihood.flow.TANGENT_LIMIT_BYTES // (4 * d * d)
     size = max(min(size, largest) // jax.device_count(), 1) * jax.device_count()
-  part = -(-n // min(_PARTS, n))  # whatever the mesh: examples of a part share their levels
-  # From a density in standard units to one in the data's own.
-  nats = units.log_det(dataset.scale, dataset.test.shape[1:])
-  told = lambda passed: lambda done: progress(passed * n + done)
-  over = functools.partial(_batches, run.mesh, params)
+  part = _part(n)
   if dataset.integers:
     even = np.asarray(jax.vmap(lambda key, x: likelihood.dequantise(
         key, x, mean=float(dataset.mean), scale=float(dataset.scale)))(
             keys[3], np.round(data.restore(dataset, x))))
     noise = "noise of ¼ level"
-    values = {
-        "−log P ≤ (ODE, even over cells)": nats + over(
-            density, (keys[0], even, labels), size, told(0)),
-        f"−log P ≤ (ODE, {noise})": over(
-            decoded, (keys[1], x, labels), size, told(1)),
-        f"−log P ≤ (η = 1, {noise})": over(
-            bound, (keys[2], x, labels), part, told(2))}
+    passes = [
+        _Pass("−log P ≤ (ODE, even over cells)", density, (keys[0], even, labels), size),
+        _Pass(f"−log P ≤ (ODE, {noise})", decoded, (keys[1], x, labels), size),
+        _Pass(f"−log P ≤ (η = 1, {noise})", bound, (keys[2], x, labels), part)]
   else:
-    values = {
-        "−log q (ODE)": nats + over(density, (keys[0], x, labels), size, told(0)),
-        "−log q ≤ (η = 1)": nats + over(bound, (keys[2], x, labels), part, told(1))}
-
-  floor, table = None, []
-  if run.config.data.name == "mixture2d":
-    truth = exact.mixture(dataset)
-    floor = exact.entropy(truth) + nats
-    # The same points by the same blur: what is left is the model's.
-    gap = values["−log q (ODE)"] - nats + np.asarray(
-        truth.log_prob(jnp.asarray(x), 1.0, sampling.rho_min))
-    table.append(_row("KL(data‖model), nats, held-out points", gap, gap, 1.0, 0.0))
-  for name, each in values.items():
-    # Examples of a part share their levels: there the parts are what is independent.
-    apart = [each[i:i + part].mean() for i in range(0, n, part)] if "η = 1" in name else each
-    table.append(_row(f"{name}, nats", each, apart, 1.0, floor))
-    table.append(_row(f"{name}, bits/dim", each, apart, d * math.log(2.0), floor))
-  return [row for row, _ in table], {
+    passes = [_Pass("−log q (ODE)", density, (keys[0], x, labels), size),
+              _Pass("−log q ≤ (η = 1)", bound, (keys[2], x, labels), part)]
+  return passes, {
       "n": n, "divergence": divergence, "steps": settings.steps, "dimensions": d,
-      "discrete": dataset.integers, "rho_min": rho_min, "rho_max": sampling.rho_max,
-      "values": {row[0]: {"value": row[1], "standard_error": error} for row, error in table}}
+      "discrete": dataset.integers, "rho_min": rho_min, "rho_max": sampling.rho_max}
+
+
+def _part(n: int) -> int:
+  """Examples that share their levels in the bound; the same whatever the mesh."""
+  return -(-n // min(_PARTS, n))
 
 
 def count(run: runs.Run, settings: Settings) -> int:

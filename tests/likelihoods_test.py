@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runner
 
-from experiments import likelihoods
+from experiments import config, likelihoods, reverse, runs
 from langevin_jax import likelihood, paths, predictions
 
 
@@ -33,3 +34,31 @@ def test_the_bound_of_an_example_does_not_depend_on_what_fills_its_group_up():
     values.append(np.concatenate([np.asarray(bound(x[index]))[:count] for index, count in groups]))
     np.testing.assert_allclose(values[-1], values[0], rtol=1e-6)
   assert len(np.unique(values[0])) == 7
+
+
+SMALL = config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
+    "data.train_size": 100, "data.test_size": 20, "network.width": 8, "network.depth": 1})
+
+
+def test_a_network_in_bfloat16_has_a_likelihood_and_one_without_derivatives_says_so():
+  run = runs.prepare(config.override(SMALL, {"network.dtype": "bfloat16"}))
+  arguments = run.config.sampling, paths.vp(), likelihoods.Settings(4, "", 2)
+  likelihoods.check_run(run, *arguments)
+
+  @jax.custom_vjp
+  def opaque(x):
+    return x
+
+  opaque.defvjp(lambda x: (x, None), lambda _, bar: (bar,))
+  apply = lambda *inputs: opaque(run.apply(*inputs))
+  with pytest.raises(ValueError, match="--likelihood: the network cannot be differentiated"):
+    likelihoods.check_run(run._replace(apply=apply), *arguments)
+
+
+def test_what_a_likelihood_refuses_is_refused_before_anything_is_sampled(tmp_path, monkeypatch):
+  workdir = runner.untrained(tmp_path / "run", SMALL)
+  monkeypatch.setattr(likelihood.flow, "TANGENT_LIMIT_BYTES", 10)
+  monkeypatch.setattr(reverse, "draw", lambda *_, **__: pytest.fail("it has sampled"))
+  code, _, err = runner.call(
+      "evaluate", f"--workdir={workdir}", "--likelihood", "--divergence=exact")
+  assert code == 2 and "hutchinson" in err and len(err.splitlines()) == 1
