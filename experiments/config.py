@@ -99,10 +99,11 @@ class Training:
   """How to learn; everything is counted in steps.
 
   `batch_size` examples make a step, over all devices; their gradient is summed up over
-  `accumulation` parts of the batch, one after another. `steps_per_dispatch` steps run in one
-  compiled scan, which also spares a CPU the re-allocation of its buffers, and no more than
-  `dispatches_in_flight` are sent ahead of what is read. `cpu_devices` makes as many virtual devices
-  of a CPU; of accelerators all are used.
+  `accumulation` parts of the batch, one after another. Up to `steps_per_dispatch` steps run in one
+  compiled loop, which also spares a CPU the re-allocation of its buffers: as many as take a second,
+  and one where a CPU would compute the gradient of a convolution in the loop. How many are taken
+  changes no result. No more than `dispatches_in_flight` are sent ahead of what is read.
+  `cpu_devices` makes as many virtual devices of a CPU; of accelerators all are used.
 
   Samplers use the first average of the parameters, of `ema_half_life_steps`. Averages of
   `ema_relative_std`, the power functions of Karras et al. 2024, are kept besides, as snapshots

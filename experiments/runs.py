@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import optax
+from jax.extend import core
 
 from experiments import build, checkpoints, data, memory, meshes, processes, records
 from experiments import config as config_lib
@@ -119,28 +120,58 @@ def start(run: Run) -> training.TrainState:
       np.uint32(run.config.seed))
 
 
+def steps_at_once(run: Run) -> int:
+  """The most steps of a dispatch: `training.steps_per_dispatch`, or 1 where a loop is slow.
+
+  A CPU computes the gradient of a convolution many times slower inside a loop than outside.
+  """
+  if jax.devices()[0].platform == "cpu" and _convolves(run):
+    return 1
+  return run.config.training.steps_per_dispatch
+
+
+def _convolves(run: Run) -> bool:
+  """Whether the network has a convolution."""
+  shape = (2, *run.dataset.train.shape[1:])
+  arguments = (jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct((2,), np.float32),
+               jax.ShapeDtypeStruct((2,), np.int32))
+  traced = jax.make_jaxpr(run.apply)(abstract_state(run).params, *arguments)
+
+  def inside(jaxpr):
+    return any(equation.primitive.name == "conv_general_dilated"
+               or any(map(inside, core.jaxprs_in_params(equation.params)))
+               for equation in jaxpr.eqns)
+
+  return inside(traced.jaxpr)
+
+
 def train_step(run: Run, *, many: bool = False) -> Callable:
   """(state, seed, batch) → (state, metrics), compiled for the run's mesh; the state is donated.
 
   `seed` is np.uint32(config.seed + 1), of the key of every step. Metrics have a leading axis of
-  steps; with `many`, so have batches: `training.train_steps`.
+  steps; with `many`, so have batches, and a fourth argument says how many of them are taken, all
+  if it is left out: `training.train_steps`.
   """
   config = run.config.training
   options = {"loss": run.loss, "optimizer": run.optimizer, "averages": run.averages,
              "accumulation": config.accumulation}
-
-  def step(state, seed, batch):
-    key = jax.random.key(seed)
-    if many:
-      return training.train_steps(state, key, batch, **options)
-    state, measured = training.train_step(state, key, batch, **options)
-    return state, jax.tree.map(lambda leaf: leaf[None], measured)
-
   places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(run))
   everywhere = shardings.replicated(run.mesh)
-  return jax.jit(
-      step, in_shardings=(places, everywhere, shardings.batch(run.mesh, axis=int(many))),
-      out_shardings=(places, everywhere), donate_argnums=0)
+  options_of_jit = {"out_shardings": (places, everywhere), "donate_argnums": 0}
+  arguments = (places, everywhere, shardings.batch(run.mesh, axis=int(many)))
+
+  def step(state, seed, batch):
+    state, measured = training.train_step(state, jax.random.key(seed), batch, **options)
+    return state, jax.tree.map(lambda leaf: leaf[None], measured)
+
+  def steps(state, seed, batches, count):
+    return training.train_steps(state, jax.random.key(seed), batches, count=count, **options)
+
+  if not many:
+    return jax.jit(step, in_shardings=arguments, **options_of_jit)
+  compiled = jax.jit(steps, in_shardings=(*arguments, everywhere), **options_of_jit)
+  return lambda state, seed, batches, count=None: compiled(
+      state, seed, batches, np.int32(len(batches[0]) if count is None else count))
 
 
 def trained(workdir: pathlib.Path) -> tuple[Run, training.TrainState]:

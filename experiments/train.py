@@ -19,6 +19,7 @@ from absl import flags
 
 from experiments import (
   averages,
+  build,
   checkpoints,
   cli,
   data,
@@ -31,11 +32,18 @@ from experiments import (
   runs,
 )
 from experiments import config as config_lib
-from langevin_jax import training
+from langevin_jax import objectives, training
 from langevin_jax.training import shardings
 
 flags.declare_key_flag("config")
 flags.adopt_module_key_flags(hosts)
+
+# A signal is answered between dispatches, of which `training.dispatches_in_flight` may be on their
+# way: no more steps make one than take so long.
+_DISPATCH_SECONDS = 1.0
+# Dimensions up to which eigenvalues of a covariance cost little beside a training.
+_COVARIANCE_UP_TO = 1024
+
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; made if absent.")
 
 
@@ -83,16 +91,17 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
     if first_host and (first < config.steps or not (workdir / "manifest.json").exists()):
       records.manifest(workdir, run.config, from_step=first, finished=False)
       metrics = records.Metrics(workdir, first)
-    reporter = _Reporter(config, metrics, first)
+    reporter = _Reporter(config, metrics, first, _Learning(run, first) if first_host else None)
     saved = first
     started = time.monotonic()
     with contextlib.closing(reporter), progress.bar(
         config.steps, first, "training", shown=first_host) as bar:
       for dispatch, (start, after, sent) in enumerate(_steps(run, state)):
-        state, end = after, start + len(sent.measured.loss)
-        due = end // config.checkpoint_every > start // config.checkpoint_every
+        state, end = after, start + sent.steps
+        passed = _passed(config, start, end)
+        due = passed[1] // config.checkpoint_every > passed[0] // config.checkpoint_every
         leaving = stop(dispatch) or end == config.steps
-        snapshot = averages.snapshot_due(config, start, end)
+        snapshot = averages.snapshot_due(config, *passed)
         # What is to be saved is known to be finite first.
         reporter.add(start, sent, now=due or leaving or snapshot)
         with hosts.heard():
@@ -156,10 +165,24 @@ def _finite(state) -> jax.Array:
 
 
 class _Sent(NamedTuple):
-  """A dispatch: its metrics, with an axis of steps, still on their way; the host's share."""
+  """A dispatch: its steps and their metrics, still on their way; the host's share of its time.
+
+  Metrics have an axis of at least as many steps.
+  """
 
   measured: training.Metrics
+  steps: int
   host_seconds: float
+
+
+def _passed(config: config_lib.Training, start: int, end: int) -> tuple[int, int]:
+  """The steps start…end of a dispatch, in whole multiples of `steps_per_dispatch`.
+
+  What is done every so many steps is done at these. A dispatch may be shorter, but where it ends is
+  a matter of time: files do not depend on it.
+  """
+  whole = lambda step: step // config.steps_per_dispatch * config.steps_per_dispatch
+  return whole(start), end if end == config.steps else whole(end)
 
 
 def _steps(
@@ -168,25 +191,93 @@ def _steps(
   """(first step, state after, what was sent) of each dispatch.
 
   Dispatches are sent ahead of the metrics that are read, so the device never waits for the host.
+  The first has one step, which compiles. So has the second, which is timed: of slow steps a
+  dispatch has few, for a signal is answered between dispatches.
   """
   config = run.config.training
-  many = config.steps_per_dispatch > 1
+  most = runs.steps_at_once(run)
+  many = most > 1
   step = runs.train_step(run, many=many)
   place = shardings.batch(run.mesh)
   held = hosts.rows(place, (config.batch_size,))
-  batches = data.stream(run.dataset, seed=run.config.seed, start=int(state.step), stop=config.steps,
+  first = int(state.step)
+  batches = data.stream(run.dataset, seed=run.config.seed, start=first, stop=config.steps,
                         batch_size=config.batch_size, rows=held)
   seed = np.uint32(run.config.seed + 1)
-  for start in range(int(state.step), config.steps, config.steps_per_dispatch):
+  start, number, sent = first, 0, 0
+  while start < config.steps:
     begun = time.perf_counter()
-    count = min(config.steps_per_dispatch, config.steps - start)
+    # Dispatches end at multiples of `most`, whatever the number.
+    count = min(max(number, 1), most - start % most, config.steps - start)
     parts = [next(batches) for _ in range(count)]
+    # One program takes any number: batches that are not there are the last one again.
+    parts += [parts[-1]] * (most - count)
     local = tuple(np.stack(part) for part in zip(*parts, strict=True)) if many else parts[0]
     axis = int(many)
     batch = tuple(hosts.place(shardings.batch(run.mesh, axis=axis), part, held, config.batch_size,
                               axis=axis) for part in local)
-    state, measured = step(state, seed, batch)
-    yield start, state, _Sent(measured, time.perf_counter() - begun)
+    state, measured = step(state, seed, batch, *([np.int32(count)] if many else []))
+    host_seconds = time.perf_counter() - begun
+    if many and not number:
+      jax.block_until_ready(measured)
+      if sent:
+        number = _number(time.perf_counter() - begun, most)
+    sent += 1
+    yield start, state, _Sent(measured, count, host_seconds)
+    start += count
+
+
+def _number(seconds: float, most: int) -> int:
+  """How many steps of so many seconds make a dispatch; the same on every process."""
+  number = int(np.clip(_DISPATCH_SECONDS / max(seconds, 1e-9), 1, most))
+  return number if jax.process_count() == 1 else int(hosts.broadcast(np.int32(number)))
+
+
+class _Learning:
+  """Says once, at a stated step, of a run that it is no better than the best linear denoiser.
+
+  The step is a fifth of the training, within 500 and 2,000; what counts is the mean loss of the
+  steps since half of it. A run that resumes after that step is not judged again.
+  """
+
+  def __init__(self, run: runs.Run, first: int):
+    self._run, self._due = run, int(np.clip(run.config.training.steps // 5, 500, 2000))
+    self._losses: list[np.ndarray] = []
+    self._open = first < self._due <= run.config.training.steps
+
+  def add(self, start: int, losses: np.ndarray) -> None:
+    """Takes the losses of steps start…, and prints the line where one is due."""
+    if not self._open:
+      return
+    if start >= self._due // 2:
+      self._losses.append(losses)
+    if start + len(losses) < self._due:
+      return
+    self._open = False
+    mean, linear = float(np.concatenate(self._losses).mean()), _linear_loss(self._run)
+    if not mean < linear:
+      print(f"by step {self._due} the loss is {mean:.4g}, not below {linear:.4g}, the loss of the "
+            "best linear denoiser: what was learned is the data's mean and covariance at most. "
+            "Gaussian data have no more; for other data change training.learning_rate or "
+            "objective.prediction, or take a wider network", flush=True)
+
+
+def _linear_loss(run: runs.Run) -> float:
+  """`objectives.linear_loss` of the training data.
+
+  Of data with many dimensions for their number the variances alone are known: an upper bound.
+  """
+  x = run.dataset.train
+  density = build.density(run.config.objective, run.path)
+  n, d = len(x), int(np.prod(x.shape[1:]))
+  if isinstance(x, np.ndarray) and n >= 10 * d and d <= _COVARIANCE_UP_TO:
+    some = x[:: max(n // (20 * _COVARIANCE_UP_TO), 1)].reshape(-1, d).astype(np.float64)
+    variances = np.linalg.eigvalsh(np.atleast_2d(np.cov(some, rowvar=False)))
+  else:
+    variances = np.ravel(data.moments(run.dataset)[1])
+  return float(objectives.linear_loss(
+      jnp.asarray(np.maximum(variances, 0.0), jnp.float32), density=density,
+      weight=build.weight(run.config.objective, density)))
 
 
 class _Reporter:
@@ -198,9 +289,10 @@ class _Reporter:
   """
 
   def __init__(
-      self, config: config_lib.Training, metrics: records.Metrics | None, step: int
+      self, config: config_lib.Training, metrics: records.Metrics | None, step: int,
+      learning: _Learning | None = None,
   ):
-    self._config, self._metrics = config, metrics
+    self._config, self._metrics, self._learning = config, metrics, learning
     self._window: list[training.Metrics] = []
     self._pending: list[tuple[int, _Sent]] = []
     self._begun, self._last, self._host_seconds = time.monotonic(), step, 0.0
@@ -212,7 +304,7 @@ class _Reporter:
     while len(self._pending) > (0 if now else self._config.dispatches_in_flight - 1):
       self._read(*self._pending.pop(0))
     if now:
-      self._write(start + len(sent.measured.loss))
+      self._write(start + sent.steps)
 
   def flush(self) -> None:
     if self._metrics:
@@ -223,7 +315,7 @@ class _Reporter:
       self._metrics.close()
 
   def _read(self, start: int, sent: _Sent) -> None:
-    measured = jax.device_get(sent.measured)
+    measured = jax.tree.map(lambda rows: rows[:sent.steps], jax.device_get(sent.measured))
     self._host_seconds += sent.host_seconds
     if not measured.finite.all():
       i = int(np.argmin(measured.finite))
@@ -233,9 +325,11 @@ class _Reporter:
           f"ratio {np.exp(-ell):.4g}); the last good checkpoint is kept. Lower "
           "training.learning_rate, or narrow objective.rho_min…rho_max")
     self._window.append(measured)
-    end = start + len(measured.loss)
+    if self._learning:
+      self._learning.add(start, measured.loss)
+    begin, end = _passed(self._config, start, start + sent.steps)
     every = self._config.log_every
-    if end // every > start // every:
+    if end // every > begin // every:
       self._write(end)
 
   def _write(self, step: int) -> None:

@@ -13,7 +13,7 @@ from runner import SMALL, manifest, unclocked
 from tensorboardX.proto import event_pb2
 
 import langevin_jax
-from experiments import config, data, runs
+from experiments import config, data, records, runs
 from langevin_jax import training
 
 STEPS = "--config.training.steps=60", "--config.training.checkpoint_every=20"
@@ -168,21 +168,82 @@ def test_no_more_dispatches_are_in_flight_than_allowed(in_flight):
         config.Training(dispatches_in_flight=in_flight, log_every=1000), None, 0)
     zeros = training.Metrics(*[np.zeros((5,))] * 2, np.ones((5,), bool), *[np.zeros((5,))] * 3)
     for i in range(8):
-      reporter.add(5 * i, train._Sent(zeros, 0.1), now=False)
+      reporter.add(5 * i, train._Sent(zeros, 5, 0.1), now=False)
       assert len(reporter._pending) == min(i + 1, in_flight - 1)
-    reporter.add(40, train._Sent(zeros, 0.1), now=True)
+    reporter.add(40, train._Sent(zeros, 5, 0.1), now=True)
     assert not reporter._pending
 
 
+def tiny(**changes) -> runs.Run:
+  return runs.prepare(config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
+      "data.train_size": 100, "data.test_size": 10, "network.width": 8, "network.depth": 1,
+      **changes}))
+
+
 def test_a_state_is_donated():
-  settings = config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
-      "data.train_size": 100, "data.test_size": 10, "network.width": 8, "network.depth": 1})
-  run = runs.prepare(settings)
+  run = tiny()
   state = runs.start(run)
   batch = data.batch(run.dataset, seed=0, step=0, batch_size=512)
   after, _ = runs.train_step(run)(state, np.uint32(1), batch)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
   assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
+
+
+def test_convolutions_are_not_put_into_a_loop_on_a_cpu():
+  run = tiny()
+
+  @jax.jit
+  def smoothed(params, x, ell, labels):
+    kernel = jax.numpy.ones((1, 1, 2))
+    y = run.apply(params, x, ell, labels)
+    return jax.lax.conv_general_dilated(y[:, None], kernel, (1,), "SAME")[:, 0]
+
+  assert runs.steps_at_once(run) == run.config.training.steps_per_dispatch == 20
+  assert runs.steps_at_once(run._replace(apply=smoothed)) == 1
+
+
+def test_slow_steps_make_short_dispatches_and_the_same_files(undisturbed, tmp_path, monkeypatch):
+  """A second a dispatch at most, at the measured time of a step; what is written is the same."""
+  with runner.entry("train") as train:
+    monkeypatch.setattr(train.plots, "training", lambda *_: None)
+    assert [train._number(seconds, 20) for seconds in (1e-3, 0.3, 7.0)] == [20, 3, 1]
+    settings = config.override(
+        records.read_config(undisturbed), {"training.steps": 43, "training.log_every": 7})
+    found = {}
+    for number in (5, 2):
+      workdir = tmp_path / str(number)
+      records.claim(workdir, settings)
+      train._number = lambda seconds, most, number=number: number
+      sizes, steps = [], train._steps
+      train._steps = lambda *args, steps=steps, sizes=sizes: (
+          sizes.append(each[2].steps) or each for each in steps(*args))
+      state = train.train(runs.prepare(settings), workdir)
+      train._steps = steps
+      saved = sorted(int(file.name) for file in (workdir / "checkpoints").iterdir()
+                     if file.name.isdigit())
+      found[number] = (records.sha256(state.params), unclocked(workdir), saved)
+      assert sum(sizes) == 43 and sizes[:2] == [1, 1] and max(sizes) == number
+  assert found[2] == found[5] and found[5][2] == [20, 40, 43]
+
+
+def test_a_run_that_has_learned_no_more_than_moments_says_so(capsys):
+  run = tiny()
+  with runner.entry("train") as train:
+    linear = train._linear_loss(run)
+    for loss, resumed_at, told in ((linear * 0.99, 0, 0), (linear * 1.01, 0, 1), (np.nan, 0, 1),
+                                   (linear * 1.01, 2000, 0)):
+      learning = train._Learning(run, resumed_at)  # 8,000 steps: judged at 1,600
+      for start in range(resumed_at, 3000, 20):
+        # What is lost early on does not count.
+        learning.add(start, np.full(20, 100.0 if start < 800 else loss))
+      out = capsys.readouterr().out
+      assert out.count("by step 1600 the loss is") == told and len(out.splitlines()) == told
+  # Two dimensions, mean variance 1, eigenvalues of its own: the quadrature by hand.
+  x = np.asarray(run.dataset.train, np.float64)
+  variances = np.linalg.eigvalsh(np.cov(x, rowvar=False))
+  rho = np.exp(np.linspace(np.log(0.01), np.log(100.0), 20_001))
+  mean = np.mean((1 + rho) ** 2 * np.mean(variances / (variances + rho[:, None] ** 2), 1))
+  np.testing.assert_allclose(linear, mean, rtol=1e-3)
 
 
 def test_parameters_that_are_not_finite_are_not_kept(tmp_path):
