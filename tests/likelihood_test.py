@@ -336,3 +336,66 @@ def test_bad_input_is_named():
       likelihood.dequantise(jax.random.key(0), jnp.zeros(2), **options)
   with pytest.raises(ValueError, match="levels"):
     likelihood.decoder(jnp.zeros((2, 2)))
+
+
+def test_a_covariance_of_the_data_makes_the_prior_exact(x64):
+  """N(m, C) data: log q is the density of N(m, C + ρ_min²) at every ρ_max, and ∂/∂C is finite."""
+  mean, cov = np.array([0.2, -0.3]), np.array([[1.0, 0.6], [0.6, 2.0]])
+  model = mixtures.Mixture(jnp.ones(1), jnp.asarray(mean)[None], jnp.asarray(cov)[None])
+  x, path = np.array([[0.4, -1.0], [1.5, 0.3]]), paths.vp()
+  expected = stats.multivariate_normal.logpdf(x, mean, cov + 0.01 * np.eye(2))
+  given = jax.jit(lambda cov: likelihood.log_prob(
+      jax.random.key(0), mixtures.denoiser(model, path), path, jnp.asarray(x), batch_axes=1,
+      moments=(mean, cov), rho_min=0.1, rho_max=2.0))(cov)
+  np.testing.assert_allclose(given, expected, atol=1e-5)
+  # The average over noise of variance v: E log N(z + √v ξ) = log N(z) − v tr(Σ⁻¹)/2.
+  total = cov + 4.0 * np.eye(2)
+  np.testing.assert_allclose(
+      prior.log_prob(jnp.asarray(x), 2.0, (mean, cov), 1, extra=0.3),
+      stats.multivariate_normal.logpdf(x, mean, total) - 0.15 * np.trace(np.linalg.inv(total)))
+  # A diagonal one is its variances.
+  np.testing.assert_allclose(
+      prior.log_prob(jnp.asarray(x), 2.0, (mean, np.diag([0.5, 2.0])), 1, extra=0.3),
+      prior.log_prob(jnp.asarray(x), 2.0, (mean, np.array([0.5, 2.0])), 1, extra=0.3), rtol=1e-12)
+
+
+def test_more_probes_err_less(x64):
+  """Two dimensions: one probe errs by ±c, the mean of K by c/√K; chunks change nothing."""
+  def at(x, ell):
+    return jnp.tanh(jnp.stack([x[..., 1], x[..., 0] + x[..., 1]], -1)) * jnp.exp(-0.1 * ell)
+
+  path, x = paths.vp(), jnp.array([[0.3, -0.4], [1.0, 0.2]])
+  run = lambda key, **options: likelihood.log_prob(
+      key, predictions.Denoiser(at, path), path, x, steps=4, batch_axes=1, **options)
+  probed = lambda key, n, **options: run(key, divergence="hutchinson", probes=n, **options)
+
+  @jax.jit
+  def all_of_them(keys):
+    many = jax.vmap(lambda key: (probed(key, 1), probed(key, 64)))(keys)
+    return *many, probed(keys[0], 64, chunk=5), probed(jax.random.split(keys[0]), 3), run(keys[0])
+
+  one, many, chunked, own, exact = all_of_them(jax.random.split(jax.random.key(0), 8))
+  error = np.abs(one - exact)
+  np.testing.assert_allclose(error, np.broadcast_to(error[0], error.shape), rtol=1e-9)
+  assert np.all(error > 1e-3) and np.all(np.abs(many - exact) < 5.0 * error / 8.0)
+  np.testing.assert_allclose(chunked, many[0], rtol=1e-12)
+  assert own.shape == (2,)
+
+
+def test_what_a_likelihood_is_given_is_checked():
+  x, key = jnp.zeros((4, 2)), jax.random.key(0)
+  for run in (likelihood.log_prob, likelihood.bound, likelihood.ledger):
+    options = {"repeats": 2} if run is likelihood.ledger else {"batch_axes": 1}
+    with pytest.raises(ValueError, match="vp: call it"):
+      run(key, lambda x, t: x, paths.vp, x, **options)
+    with pytest.raises(ValueError, match="denoise must return floats in the shape"):
+      run(key, lambda x, t: x[..., :1], paths.vp(), x, **options)
+    half = jax.eval_shape(lambda x, run=run, options=options: run(
+        key, lambda x, t: x.astype(jnp.bfloat16), paths.vp(), x, **options), x)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half))
+  with pytest.raises(ValueError, match="probes must be at least 1"):
+    likelihood.log_prob(key, lambda x, t: x, paths.vp(), x, probes=0)
+  with pytest.raises(ValueError, match="density must be"):
+    likelihood.bound(key, lambda x, t: x, paths.vp(), x, density=1.0)
+  with pytest.raises(ValueError, match="grid must be"):
+    likelihood.ledger(key, lambda x, t: x, paths.vp(), x, repeats=2, grid=20)

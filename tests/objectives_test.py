@@ -432,3 +432,62 @@ def test_the_linear_loss_is_that_of_the_best_linear_denoiser():
     np.testing.assert_allclose(linear, value, rtol=1e-2)
   with pytest.raises(ValueError, match=r"variances must have shape \(d,\)"):
     objectives.linear_loss(np.eye(2), density=density, weight=weight)
+
+
+def test_uniform_time_up_to_pure_noise():
+  """rho_max = ∞ of rectified flow: s is uniform on (0, 1), and π(ℓ) = s(1 − s)."""
+  density = objectives.uniform_time(paths.rectified_flow(), rho_min=1e-4, rho_max=np.inf)
+  s = jax.nn.sigmoid(-jax.vmap(density.quantile)(jnp.array([0.1, 0.5, 0.9])))
+  np.testing.assert_allclose(s, [0.9, 0.5, 0.1], atol=2e-4)
+  np.testing.assert_allclose(density.density(jnp.float32(1.0)), 0.196612, rtol=2e-4)
+  assert np.all(np.isfinite(objectives.stratified(jax.random.key(0), 64, density)))
+  normal = objectives.log_normal_rho(rho_max=np.inf)
+  np.testing.assert_allclose(normal.quantile(jnp.float32(0.5)), 1.2, rtol=1e-5)
+  with pytest.raises(ValueError, match="rho_max must be finite"):
+    objectives.uniform_half_log_snr(rho_max=np.inf)
+
+
+def test_the_numbers_of_a_density_may_be_arrays_or_traced():
+  """Concrete arrays inside jit are checked, traced numbers are differentiated."""
+  def quantile(mean, std, rho_min):
+    return objectives.log_normal_rho(mean, std, rho_min=rho_min).quantile(jnp.float32(0.5))
+
+  inside = jax.jit(lambda: quantile(jnp.float32(-1.2), jnp.float32(1.2), jnp.float32(1e-4)))
+  np.testing.assert_allclose(inside(), 1.2, rtol=1e-5)
+  np.testing.assert_allclose(jax.jit(jax.grad(quantile))(-1.2, 1.2, 1e-4), -1.0, rtol=1e-5)
+  with pytest.raises(ValueError, match="std"):
+    jax.jit(lambda: quantile(-1.2, jnp.float32(-1.0), 1e-4))()
+
+
+NET_MESSAGE = r"network must return floats in the shape \(4, 2\) of the state, got {}"
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"network": lambda x, ells: x[:, :1]}, NET_MESSAGE.format(r"float32 of shape \(4, 1\)")),
+    ({"network": lambda x, ells: 1.0}, NET_MESSAGE.format(r"float32 of shape \(\)")),
+    ({"network": lambda x, ells: x.astype(int)}, NET_MESSAGE.format("int32")),
+    ({"network": lambda x, ells: x + 0j}, NET_MESSAGE.format("complex64")),
+    ({"weight": 1.0}, "weight must be a function.*got 1.0"),
+    ({"weight": objectives.edm}, "call it with the density"),
+    ({"density": objectives.log_normal_rho}, "density must be.*log_normal_rho: call it"),
+    ({"density": 2.0}, "density must be.*got 2.0"),
+    ({"prediction": predictions.edm}, "call edm"),
+    ({"prediction": 3}, "prediction must be one of"),
+])
+def test_what_a_loss_is_given_is_checked(options, message):
+  density = objectives.uniform_half_log_snr()
+  options = {"network": lambda x, ells: x, "density": density, "prediction": "v",
+             "weight": objectives.simple(density), **options}
+  network = options.pop("network")
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(lambda x: objectives.loss(jax.random.key(0), network, x, **options),
+                   jax.ShapeDtypeStruct((4, 2), jnp.float32))
+
+
+def test_a_half_precision_network_has_a_loss_in_the_datas_precision():
+  density = objectives.uniform_half_log_snr()
+  for dtype in (jnp.bfloat16, jnp.float16):
+    loss, parts = jax.eval_shape(lambda x, dtype=dtype: objectives.loss(
+        jax.random.key(0), lambda x, ells: x.astype(dtype), x, density=density,
+        weight=objectives.simple(density), prediction="v"), jax.ShapeDtypeStruct((4, 2), "float32"))
+    assert loss.dtype == parts["eps_error"].dtype == jnp.float32

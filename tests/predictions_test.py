@@ -238,3 +238,38 @@ def test_unknown_names_are_value_errors():
   ):
     with pytest.raises(ValueError, match="x0, eps, score, velocity, v, edm, got 'noise'"):
       call()
+
+
+@pytest.mark.parametrize(("wrong", "got"), [
+    (lambda x: x[..., :1], r"float32 of shape \(3, 1\)"), (lambda x: 0.0, r"of shape \(\)"),
+    (lambda x: x.astype(int), r"int32 of shape \(3, 2\)"), (lambda x: x + 0j, "complex64")])
+def test_a_model_that_returns_something_else_is_refused(wrong, got):
+  """Every door: a network, a function of times, and a Denoiser of one's own."""
+  path, x = paths.vp(), jax.ShapeDtypeStruct((3, 2), jnp.float32)
+  model = lambda x, level: wrong(x)
+  for name, call in (
+      ("network", predictions.denoiser(model, path, prediction="v")),
+      ("denoise", predictions.at_level(model, path)),
+      ("denoise", predictions.at_level(predictions.Denoiser(model, path), path))):
+    with pytest.raises(ValueError, match=rf"{name} must return .*\(3, 2\) of the state, got .*{got}"):
+      jax.eval_shape(lambda x, call=call: call(x, 0.5), x)
+  with pytest.raises(ValueError, match=r"\(3, 1\) and \(3, 2\)"):
+    predictions.convert(jnp.ones((3, 1)), jnp.ones((3, 2)), 0.5, path, source="v", target="v")
+
+
+def test_a_half_precision_model_denoises_in_the_states_precision():
+  path, x = paths.vp(), jnp.ones(2)
+  half = lambda x, level: x.astype(jnp.bfloat16)
+  for call in (predictions.denoiser(half, path, prediction="v"), predictions.at_level(half, path)):
+    assert call(x, 0.5).dtype == jnp.float32
+
+
+def test_what_is_no_path_and_no_model_is_named():
+  for call, message in (
+      (lambda: predictions.denoiser(lambda x, ell: x, paths.vp, prediction="v"), "vp: call it"),
+      (lambda: predictions.denoiser(1.0, paths.vp(), prediction="v"), "network must be a function"),
+      (lambda: predictions.at_level("model", paths.vp()), "denoise must be a function"),
+      (lambda: predictions.convert(jnp.ones(1), jnp.ones(1), 0.5, "vp", source="v", target="eps"),
+       "path must be a Path")):
+    with pytest.raises(ValueError, match=message):
+      call()

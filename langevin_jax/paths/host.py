@@ -60,7 +60,8 @@ def _evaluate(function: Callable, arguments: tuple) -> Any:
   # The evaluating trace, whichever is current: jit, vmap, or the one of an eager shard_map.
   with jax.core.eval_context(), jax.default_device(cpu):
     dtype = jnp.result_type(float)
-    result = jax.jit(function)(*(np.asarray(a, dtype) for a in arguments))
+    # Copies, for arguments are remembered as constants are.
+    result = jax.jit(function)(*(np.array(a, dtype) for a in arguments))
     return jax.tree.map(_widened, result)
 
 
