@@ -366,19 +366,20 @@ def test_more_probes_err_less(x64):
 
   path, x = paths.vp(), jnp.array([[0.3, -0.4], [1.0, 0.2]])
   run = lambda key, **options: likelihood.log_prob(
-      key, predictions.Denoiser(at, path), path, x, steps=4, batch_axes=1, **options)
+      key, predictions.Denoiser(at, path), path, x, steps=2, batch_axes=1, **options)
   probed = lambda key, n, **options: run(key, divergence="hutchinson", probes=n, **options)
 
   @jax.jit
   def all_of_them(keys):
     many = jax.vmap(lambda key: (probed(key, 1), probed(key, 64)))(keys)
-    return *many, probed(keys[0], 64, chunk=5), probed(jax.random.split(keys[0]), 3), run(keys[0])
+    return *many, probed(keys[0], 64, chunk=5), run(keys[0])
 
-  one, many, chunked, own, exact = all_of_them(jax.random.split(jax.random.key(0), 8))
-  error = np.abs(one - exact)
+  one, many, chunked, exact = all_of_them(jax.random.split(jax.random.key(0), 4))
+  error = np.abs(one - exact[None])
   np.testing.assert_allclose(error, np.broadcast_to(error[0], error.shape), rtol=1e-9)
-  assert np.all(error > 1e-3) and np.all(np.abs(many - exact) < 5.0 * error / 8.0)
+  assert np.all(error > 1e-3) and np.all(np.abs(many - exact[None]) < 5.0 * error / 8.0)
   np.testing.assert_allclose(chunked, many[0], rtol=1e-12)
+  own = jax.eval_shape(lambda keys: probed(keys, 3), jax.random.split(jax.random.key(0)))
   assert own.shape == (2,)
 
 
@@ -390,9 +391,9 @@ def test_what_a_likelihood_is_given_is_checked():
       run(key, lambda x, t: x, paths.vp, x, **options)
     with pytest.raises(ValueError, match="denoise must return floats in the shape"):
       run(key, lambda x, t: x[..., :1], paths.vp(), x, **options)
-    half = jax.eval_shape(lambda x, run=run, options=options: run(
-        key, lambda x, t: x.astype(jnp.bfloat16), paths.vp(), x, **options), x)
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half))
+  half = jax.eval_shape(lambda x: likelihood.log_prob(
+      key, lambda x, t: x.astype(jnp.bfloat16), paths.vp(), x, batch_axes=1), x)
+  assert half.dtype == jnp.float32
   with pytest.raises(ValueError, match="probes must be at least 1"):
     likelihood.log_prob(key, lambda x, t: x, paths.vp(), x, probes=0)
   with pytest.raises(ValueError, match="density must be"):

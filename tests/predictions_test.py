@@ -251,7 +251,8 @@ def test_a_model_that_returns_something_else_is_refused(wrong, got):
       ("network", predictions.denoiser(model, path, prediction="v")),
       ("denoise", predictions.at_level(model, path)),
       ("denoise", predictions.at_level(predictions.Denoiser(model, path), path))):
-    with pytest.raises(ValueError, match=rf"{name} must return .*\(3, 2\) of the state, got .*{got}"):
+    want = rf"{name} must return .*\(3, 2\) of the state, got .*{got}"
+    with pytest.raises(ValueError, match=want):
       jax.eval_shape(lambda x, call=call: call(x, 0.5), x)
   with pytest.raises(ValueError, match=r"\(3, 1\) and \(3, 2\)"):
     predictions.convert(jnp.ones((3, 1)), jnp.ones((3, 2)), 0.5, path, source="v", target="v")
