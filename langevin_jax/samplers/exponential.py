@@ -14,7 +14,7 @@ nodes are the whole difference between the methods (MATH §6):
 |---|---|
 | {0} | STEP: DDIM, DDPM and all η |
 | {0, −, …} | multistep: DPM-Solver++(2M, 3M) and SDE-DPM-Solver++ |
-| {0, r} | singlestep: DPM-Solver++(2S), (3S) |
+| {0, r} | singlestep: DPM-Solver++(2S), (3S); of ε, DPM-Solver |
 | {1, 0, −, …} | corrector: UniPC |
 
 Of the ODE, ε and the flow velocity ε − x₀ can take the place of D = x₀, each in the frame in which
