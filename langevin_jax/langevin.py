@@ -1,4 +1,4 @@
-"""§2: Langevin dynamics as the identity on a distribution.
+"""§2, A.1: Langevin dynamics as the identity on a distribution (theory.md#langevin-dynamics).
 
   dx = s(x) dτ + √2 dW,   s = ∇ log p     (eq. 1, in the time that makes the clock 1)
 
@@ -54,7 +54,7 @@ def ornstein_uhlenbeck(
     noise: jax.Array, x: jax.Array, score: jax.Array, sigma: jax.Array | float,
     budget: jax.Array | float,
 ) -> jax.Array:
-  """The identity step in exact OU form: STEP(0, Λ) written with the score (MATH §1).
+  """The identity step in exact OU form: STEP(0, Λ) written with the score (theory.md#step).
 
     x′ = x + (1 − e^{−Λ}) σ² s + σ √(1 − e^{−2Λ}) ξ
 
@@ -69,7 +69,7 @@ def ornstein_uhlenbeck(
 def unadjusted(
     noise: jax.Array, x: jax.Array, score: jax.Array, time_step: jax.Array | float
 ) -> jax.Array:
-  """x′ = x + δ s + √(2δ) ξ, Euler–Maruyama of eq. 1; ξ, x, s of one shape, δ = `time_step`."""
+  """x′ = x + δ s + √(2δ) ξ, Euler–Maruyama of eqs. 1, 2; ξ, x, s of one shape, δ = `time_step`."""
   return x + time_step * score + jnp.sqrt(2.0 * time_step) * noise
 
 
@@ -147,7 +147,8 @@ def mala(log_prob: Score, time_step: jax.Array | float) -> Discretisation:
 
   which is the logarithm of p(x′) q(x | x′)/(p(x) q(x′ | x)) with nothing cancelling. p stays as it
   is to rounding, whatever `score` the chain is given: a poor one is refused more often. log p must
-  be exact: a trapezoid of the score in its place is worse than no refusal at all (MATH §7).
+  be exact: a trapezoid of the score in its place is worse than no refusal at all
+  (theory.md#langevin-dynamics).
 
   Args:
     log_prob: x → log p(x) up to a constant; one number for each example. Its shape says which axes

@@ -58,7 +58,7 @@ class Mixture(NamedTuple):
     return jnp.vectorize(one, signature="(d)->()")(x)
 
   def score(self, x: jax.Array, alpha: Scalar = 1.0, sigma: Scalar = 0.0) -> jax.Array:
-    """∇ₓ log p(x) at the level (α, σ); x (..., d) → (..., d)."""
+    """∇ₓ log p(x) at the level (α, σ), eq. 9; x (..., d) → (..., d)."""
     def one(x):
       log_parts, whitened, _ = self._whitened(x, alpha, sigma)
       return -jax.nn.softmax(log_parts) @ whitened

@@ -1,4 +1,4 @@
-"""Table 5 and everything beyond it: what a network predicts is one linear map.
+"""§3.3, eq. 9, Table 5 and beyond: what a network predicts is one linear map.
 
 Each prediction is a row (a, b) of coefficients, y = a x₀ + b ε. With the state x = α x₀ + σ ε it
 makes a 2×2 system, so one solve turns any prediction into any other (averages over the posterior

@@ -1,4 +1,4 @@
-"""§3.2–3.3, Tables 3–4: Langevin dynamics split into a forward and a reverse process.
+"""§3.2, eqs. 4–8, Tables 3–4: Langevin dynamics split into a forward and a reverse process.
 
 In continuous time, with a Langevin clock H(t) and the forward SDE dx = f x dt + g dW,
 
@@ -8,7 +8,7 @@ In continuous time, with a Langevin clock H(t) and the forward SDE dx = f x dt +
 which needs 2H ≥ g². With H = (1 + η²)/2·g² the reverse noise is η g: η = 0 is the probability-flow
 ODE, η = 1 Anderson's SDE, and every η ≥ 0 has the same marginals.
 
-At finite size, from (α, σ) to (α′, σ′) with h = ℓ′ − ℓ, a Langevin budget Λ and D held fixed,
+At finite size (theory.md#step), from (α, σ) to (α′, σ′), h = ℓ′ − ℓ, with a budget Λ and D fixed,
 
   STEP(h, Λ):  x′ = α′ D + σ′ e^{−Λ} ε̂ + σ′ √(1 − e^{−2Λ}) ξ,   ε̂ = (x − α D)/σ
 
@@ -33,7 +33,7 @@ class SDE(NamedTuple):
   """dx = drift(x, t, score) dτ + diffusion(t) dW for one example x at scalar path time t.
 
   `score` is the value s(x, t) of ∇ log pₜ at x, in the shape of x. τ runs forward for every one
-  of the three processes; the reverse one moves x along while t falls by dτ.
+  of the three processes; the reverse one moves x along while t falls by dτ (eq. 6).
   """
 
   drift: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

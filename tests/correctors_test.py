@@ -19,7 +19,7 @@ CORRECTORS = {
 
 
 def line(x, ell):
-  """The one-dimensional mixture of MATH §6 in elementwise arithmetic."""
+  """The one-dimensional mixture of theory.md#exact-models in elementwise arithmetic."""
   alpha, sigma = predictions.unit_frame(ell)[:2]
   var = [alpha**2 * s**2 + sigma**2 for s in STDS]
   offset = [x - alpha * m for m in MEANS]
@@ -101,7 +101,7 @@ def test_correctors_bring_a_biased_predictor_s_mean_back():
 
 
 def test_with_an_exact_score_more_predictor_steps_buy_more_than_corrections():
-  """Wasserstein distance at equal calls, as measured (MATH §7), and where it is not so.
+  """Wasserstein distance at equal calls, as measured (theory.md#correctors), and where not.
 
   At 19 or 20 calls steps are better spent on a predictor: 2M .013 against .059 (STEP) and .037 (a
   momentum); DDIM .060 against .111 and .072. Later a momentum beats more steps of the first-order

@@ -139,8 +139,9 @@ def test_iterations_are_of_second_order(friction, first, x64):
 def test_the_dropped_term_biases_the_law_at_high_noise(guidance, bias, x64):
   """The law that the iterations leave unchanged, at ρ = .8 and ᾱ = .9, and its KL to the exact one.
 
-  Its covariance solves B C + C Bᵀ = −2 I, which gives 1.536e-2 and 5.45e-4 (MATH §9: 1.5e-2 and
-  5e-4). 50 σ² of Langevin time, 12 times the slowest, in steps of .05 come within 2 % of it.
+  Its covariance solves B C + C Bᵀ = −2 I, which gives 1.536e-2 and 5.45e-4
+  (theory.md#conditional-sampling). 50 σ² of Langevin time, 12 times the slowest, in steps of .05
+  come within 2 % of it.
   """
   alpha, sigma = np.sqrt(0.9), np.sqrt(0.1)
   rows, draw = unit_draws(2002, 2)
@@ -182,8 +183,8 @@ def end_law(inpainter, outer, draws):
   return law(ends())
 
 
-# Inpainting method, η of DDIM outside, draws of a level that it uses, MATH §9's number. That number
-# comes from finitely many samples; ours are exact: .4845, .0298, .0435, .0154, .00216, .00046.
+# Inpainting method, η of DDIM outside, draws of a level that it uses, the KL as estimated from
+# finitely many samples; ours are exact: .4845, .0298, .0435, .0154, .00216, .00046.
 MEASURED = {
     "replacement": (inpainting.replacement(), 0.0, 2, 0.485),
     "repaint-10": (inpainting.repaint(10), 1.0, 42, 0.031),
@@ -279,7 +280,7 @@ def histogram_kl(samples, model):
 # Given y₀ = .5 the modes at (.4, 2) and (1.2, −.8) have weights .935 and .065, of which a state
 # learns only at noise levels where it can no longer cross between them.
 FOUR, FOUR_STD, FOUR_KNOWN = ((-1.1, 1.1), (-1.6, 0.5), (0.4, 2.0), (1.2, -0.8)), 0.3, 0.5
-# Inpainting method, η of DDIM outside, MATH §9's number for its own four modes, ours at n = 40,000.
+# Inpainting method, η of DDIM outside, an estimate for four other modes, ours at n = 40,000.
 FOUR_KL = {
     "replacement": (inpainting.replacement(), 0.0, 0.70, 0.878),
     "repaint-11": (inpainting.repaint(11), 1.0, 0.40, 0.430),

@@ -58,7 +58,7 @@ def test_bias_of_the_stationary_variance(method, order, ratio, x64):
   steps = 0.02 * 0.5 ** np.arange(4)
   bias = [stationary_variance(METHODS[method](float(h)), var) - var for h in steps]
   slopes = np.diff(np.log(np.abs(bias))) / np.diff(np.log(steps))
-  # MATH §10: ±.15 over the last halvings.
+  # ±.15 over the last halvings (theory.md#numerics).
   np.testing.assert_allclose(slopes, np.full(3, float(order)), atol=0.15)
 
 
@@ -167,7 +167,7 @@ def test_mala_refuses_what_has_no_density():
 
 
 def test_the_exact_step_is_step_0_budget():
-  """`ornstein_uhlenbeck` with the score is STEP(0, Λ) with the denoiser (MATH §1)."""
+  """`ornstein_uhlenbeck` with the score is STEP(0, Λ) with the denoiser (theory.md#step)."""
   key, x, denoised = jax.random.key(4), jnp.asarray([0.3, -1.2]), jnp.asarray([0.9, 0.1])
   alpha, sigma = 0.6, 0.8
   score = (alpha * denoised - x) / sigma**2

@@ -10,7 +10,7 @@ import pytest
 
 from langevin_jax import likelihood, mixtures, objectives, paths, predictions, samplers
 
-# The one-dimensional mixture of MATH §6, and another law whose diffused score is a wrong model.
+# The mixture of theory.md#exact-models, and another law whose diffused score is a wrong model.
 P = np.array([0.35, 0.45, 0.2]), np.array([-1.2, 0.4, 1.6]), np.array([0.35, 0.25, 0.15])
 # (Its third component is nothing: the two have one shape, and what is compiled serves both.)
 Q = np.array([0.5, 0.5, 1e-30]), np.array([-0.8, 1.0, 0.0]), np.array([0.5, 0.6, 1.0])
@@ -104,7 +104,7 @@ def assert_close(estimate: likelihood.Estimate, expected, floor=1e-6):
 
 
 def test_the_sum_is_the_kl_to_six_digits():
-  """Prior and score error, integrated by rule, against KL(p‖q) (MATH §10: 1e-6)."""
+  """Prior and score error, integrated by rule, against KL(p‖q) (theory.md#numerics: 1e-6)."""
   scores = over_levels(score_error, *ENDS)
   assert KL > 0.3 and PRIOR > 1e-9
   # The model's prior is Gaussian: the diffused q's own KL at ρ_max is the third digit of 1e-5.
@@ -161,7 +161,7 @@ def test_of_the_ode_it_says_as_much_as_it_claims(x64):
     log_p = parts(P, z, RHO_MIN)[0]
     return (z[1] - z[0]) * np.sum(np.exp(log_p) * (log_p - log_q))
 
-  # 64 steps of RK4 are good to 1e-4 nats (MATH §10).
+  # 64 steps of RK4 are good to 1e-4 nats (theory.md#likelihood).
   assert abs(kl(model(Q), MOMENTS["q"], 64) - KL) < 1e-4
   error = over_levels(lambda ell: 0.09 * expectation(
       lambda z: np.sin(2.0 * z * np.exp(ell)) ** 2, np.exp(-ell)), *ENDS)

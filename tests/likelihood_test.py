@@ -59,7 +59,7 @@ def points(n: int = 64) -> np.ndarray:
 
 
 def test_log_prob_of_an_exact_mixture_at_order_four(x64):
-  """64 RK4 steps: within 1e-4 nats of the mixture blurred by ρ_min (MATH §8, §10)."""
+  """64 RK4 steps: within 1e-4 nats of the mixture blurred by ρ_min (theory.md#likelihood)."""
   x = points()
   exact = np.asarray(blurred_log_prob(planar(), x))
   errors = {steps: np.abs(log_probs(paths.rectified_flow(), x, steps=steps) - exact).max()
@@ -145,7 +145,7 @@ def test_a_denoiser_gives_the_same_digits_along_every_path():
 
 
 def test_moments_make_the_prior_right(x64):
-  """N(m, S + ρ²) instead of N(0, 1 + ρ²): KL(p‖prior) at ρ = 20 from 1e-5 to 2.5e-11 (MATH §6)."""
+  """N(m, S + ρ²) instead of N(0, 1 + ρ²): KL(p‖prior) at ρ = 20 from 1e-5 to 2.5e-11."""
   weights, means, stds = (np.array(v) for v in (
       [0.35, 0.45, 0.2], [-1.2, 0.4, 1.6], [0.35, 0.25, 0.15]))
   mean = weights @ means

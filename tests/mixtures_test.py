@@ -163,7 +163,7 @@ def test_samples_have_the_mixture_s_moments_and_follow_their_key():
 
 
 def test_float32_is_good_to_rounding_at_every_noise_level():
-  """|D − D₆₄| and |σ(s − s₆₄)| ≤ 5e-6 for ρ from 1e-3 to 1e4 at unit scale (MATH §10)."""
+  """|D − D₆₄| and |σ(s − s₆₄)| ≤ 5e-6 for ρ from 1e-3 to 1e4 at unit scale."""
   ell = np.linspace(-np.log(1e4), -np.log(1e-3), 60)
   alpha, sigma = 1 / np.sqrt(1 + np.exp(-2 * ell)), 1 / np.sqrt(1 + np.exp(2 * ell))
   x_0, eps = states(64, 2, 1.0), np.random.default_rng(1).standard_normal((64, 2))

@@ -107,7 +107,7 @@ def test_moments_make_the_first_state_s_law_exact(x64, covariance):
 
 
 def test_moments_cut_the_error_of_the_prior(x64):
-  """KL(law at ρ = 20 ‖ first state) of the mixture of MATH §6, by quadrature: 1e-5 → 2.5e-11."""
+  """KL(law at ρ = 20 ‖ first state), by quadrature: 1e-5 → 2.5e-11 (theory.md#initial-noise)."""
   w, m, s = np.array([[.35, .45, .2], [-1.2, .4, 1.6], [.35, .25, .15]])
   rho, z = 20.0, np.linspace(-240, 240, 40_001)
   normal = lambda mean, var: np.exp(-0.5 * (z - mean) ** 2 / var) / np.sqrt(2 * np.pi * var)

@@ -16,7 +16,7 @@ ELLS = np.linspace(-2.0, 2.5, 7)
 
 
 def line() -> mixtures.Mixture:
-  """The one-dimensional mixture of MATH §6."""
+  """The one-dimensional mixture of theory.md#exact-models."""
   return mixtures.Mixture(
       jnp.array([0.35, 0.45, 0.2]), jnp.array([[-1.2], [0.4], [1.6]]),
       jnp.array([0.35, 0.25, 0.15])[:, None, None] ** 2)
@@ -38,7 +38,7 @@ def coefficient(row, weight, ell):
 
 @pytest.mark.parametrize("name", NAMED_PATHS)
 def test_table_6_is_one_weight_in_every_prediction(x64, name):
-  """Maximum likelihood with t uniform in the path's own time: Table 6 and MATH §5, as values."""
+  """Maximum likelihood with t uniform in the path's own time: Table 6 and theory.md#loss."""
   path = NAMED_PATHS[name]()
   weight = objectives.likelihood(objectives.uniform_time(path, rho_min=0.02, rho_max=70.0))
 
@@ -158,9 +158,9 @@ def test_stratified_levels_cover_every_stratum_and_each_follows_the_law():
 
 
 def test_stratified_and_learned_levels_are_the_estimates_with_less_variance():
-  """∫E‖ε − ε̂*‖² dℓ of the mixture from 64 examples (MATH §5), four ways; measured here
+  """∫E‖ε − ε̂*‖² dℓ of the mixture from 64 examples, four ways (theory.md#densities-and-weights)
 
-    iid 1.00, stratified .93, learned .70, both .69   (ρ .02 … 80; MATH: .949, .883, –, .720).
+    iid 1.00, stratified .93, learned .70, both .69   (ρ .02 … 80).
 
   Learned iid levels reach the least that any density can: (∫√E[e²] dℓ)² − (∫E[e] dℓ)², over B.
   """
@@ -335,7 +335,7 @@ def test_denoising_score_matching_is_score_matching_and_a_constant(x64):
             np.linspace(-5 - 7 * rho, 5 + 7 * rho, 4001))
     dsm, sm, mmse, score_squared = integrals(rho, *map(jnp.asarray, axes))
     assert sm > 1e-2
-    # Trapezoidal rules of analytic densities; the tails left out weigh 1e-12 (MATH §10: 1e-6).
+    # Trapezoidal rules of analytic densities; the tails left out weigh 1e-12.
     np.testing.assert_allclose(dsm - sm, mmse / rho**2, atol=1e-6)
     np.testing.assert_allclose(1 / rho**2 - score_squared, mmse / rho**4, atol=1e-6)
     # And the loss is that integral, to five standard errors.

@@ -29,7 +29,7 @@ def level(name: str, n: int, ends: tuple[float, float]) -> levels.Level:
 
 
 def test_the_kl_of_step_is_that_of_the_specification(x64):
-  """MATH §6: STEP at η = 1, ρ = 20 to .05, on the mixture as it stands there, 40 steps: 6.3e-3.
+  """STEP at η = 1, ρ = 20 to .05, on the mixture of theory.md#exact-models, 40 steps: 6.3e-3.
 
   It does not name the grid; Karras' is a little worse than equal steps of ℓ, and it lies between.
   """
@@ -82,7 +82,7 @@ def test_grids_fall_between_their_ends_and_nest(name):
 
 
 def test_the_processes_differ_by_one_over_n(x64):
-  """MATH §8: with the exact score the ledger's discretisation falls as 1/n."""
+  """With the exact score the ledger's discretisation falls as 1/n (theory.md#likelihood)."""
   mmse = duality._mmse(densities.load("three_modes").line, (20.0, 0.1))
   kl = np.array([duality.process_kl(mmse, -np.log(duality.grid("VE", n, (20.0, 0.1))))
                  for n in (40, 80, 160)])

@@ -128,7 +128,7 @@ def test_the_same_command_measures_nothing_again(report):
 
 def test_tables_agree_but_for_their_errata(report):
   found = record(report, "tables")
-  assert len(failing(report, "tables")) == 10  # Table 3, and each of MATH §11's nine errata
+  assert len(failing(report, "tables")) == 10  # Table 3, and the nine of theory.md#errata
   cells = {"1": 9, "2": 12, "3": 19, "4": 16, "5": 6, "6": 12, "7": 12}
   assert found["data"]["cells"] == cells
   assert max(found["data"]["difference"].values()) < 1e-11

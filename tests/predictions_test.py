@@ -177,7 +177,7 @@ def test_eps_denoises_at_the_clean_end():
 
 @pytest.mark.parametrize("name", ["rectified_flow", "cosine"])
 def test_velocity_at_the_noisy_end_is_the_state_minus_the_mean(name, x64):
-  """MATH §4: at s = 1 flow's velocity is r − E[x₀]; a cosine path's, −(π/2) E[x₀]."""
+  """At s = 1 flow's velocity is r − E[x₀]; a cosine path's, −(π/2) E[x₀]."""
   path = BATCHED[name]
   x, mean = jnp.asarray([0.7]), jnp.asarray([0.3])
   velocity = predictions.convert(
@@ -205,12 +205,12 @@ def float32_errors(prediction, rho, n=500):
 
 @pytest.mark.parametrize("rho", np.geomspace(1e-4, 1e4, 9))
 def test_v_is_well_conditioned_at_every_level(rho):
-  """Through v both x₀ and ε stay below 5e-7 in float32 (MATH §4)."""
+  """Through v both x₀ and ε stay below 5e-7 in float32 (theory.md#predictions)."""
   assert max(float32_errors("v", rho)) <= 5e-7
 
 
 def test_eps_and_x0_lose_digits_at_the_far_ends():
-  """D from ε loses eps·σ/α, 4.5e-3 at ρ = 1e4 in MATH §4; ε from D the mirror image."""
+  """D from ε loses eps·σ/α, 4.5e-3 at ρ = 1e4 (theory.md#predictions); ε from D the mirror."""
   assert 5e-4 < float32_errors("eps", 1e4)[0] < 1e-2
   assert 5e-4 < float32_errors("x0", 1e-4)[1] < 1e-2
   # And nothing at the ends where they are good.

@@ -28,7 +28,7 @@ def gaussian(z, rho):
 
 @jax.jit
 def line(z, rho):
-  """D of the one-dimensional mixture of MATH §6, for z (n,)."""
+  """D of the one-dimensional mixture of theory.md#exact-models, for z (n,)."""
   weights, means, stds = (jnp.asarray(v, z.dtype)[None] for v in (WEIGHTS, MEANS, STDS))
   var = stds**2 + rho**2
   offset = z[:, None] - means
@@ -203,7 +203,7 @@ def test_diffusers_ddim_is_ours():
 
 
 def multistep(z, rho, weight):
-  """DPM-Solver++(2M) of MATH §6 in float64: z′ = e^{−h} z + Σ c_i D_i, first step of order 1."""
+  """DPM-Solver++(2M) in float64: z′ = e^{−h} z + Σ c_i D_i (theory.md#solvers), first step DDIM."""
   before = None
   for i in range(len(rho) - 1):
     h = np.log(rho[i] / rho[i + 1])

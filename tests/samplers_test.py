@@ -55,7 +55,7 @@ ALL_LINEAR = side_by_side(LINEAR)
 
 
 def line() -> mixtures.Mixture:
-  """The one-dimensional mixture of MATH §6."""
+  """The one-dimensional mixture of theory.md#exact-models."""
   return mixtures.Mixture(*map(jnp.asarray, (WEIGHTS, MEANS[:, None], STDS[:, None, None] ** 2)))
 
 
@@ -156,7 +156,7 @@ def order_of(errors) -> float:
 
 
 def test_order_of_convergence_to_the_exact_flow(x64):
-  """z′ = F⁻¹_ρ′(F_ρ(z)) from ρ = 3 to .1 (MATH §6): orders ±.15, errors at N = 32 ±10 %."""
+  """z′ = F⁻¹_ρ′(F_ρ(z)) from ρ = 3 to .1 (theory.md#solvers): orders ±.15, errors ±10 %."""
   u = np.linspace(0.02, 0.98, 200)
   start, exact = quantile(u, 3.0)[:, None], quantile(u, 0.1)[:, None]
   # n + 1 levels down to .1 are n steps; the last step of all, to ρ = 0, is not looked at.
@@ -231,7 +231,7 @@ def test_weak_order_on_gaussian_data(x64, path, name, method, order):
 
 
 def test_kl_of_the_ancestral_step(x64):
-  """KL(model‖data) of STEP at η = 1 from ρ = 20 to .05: the numbers of MATH §6, slope 2.
+  """KL(model‖data) of STEP at η = 1 from ρ = 20 to .05: the numbers of theory.md#solvers, slope 2.
 
   Densities are carried from level to level on a lattice by the step's Gaussian kernel.
   """

@@ -18,7 +18,7 @@ VP, VE, FLOW = paths.vp(), paths.ve(), paths.rectified_flow()
 
 
 def mixture(x, ell):
-  """D of the one-dimensional mixture of MATH §6 at unit scale, elementwise."""
+  """D of the one-dimensional mixture of theory.md#exact-models at unit scale, elementwise."""
   frame = predictions.unit_frame(ell)
   var = [frame.alpha**2 * s**2 + frame.sigma**2 for s in STDS]
   offset = [x - frame.alpha * m for m in MEANS]
@@ -54,7 +54,7 @@ def ends(method, path, grid, x, model):
   return run.x[-2] / size[1]
 
 
-# Order, and the root mean square error at N = 32 of MATH §6 where it gives one.
+# Order, and the root mean square error at N = 32 where theory.md#solvers gives one.
 DETERMINISTIC = {
     "multistep(2)": (samplers.multistep(2), VP, 2, 1.2e-3),
     "multistep(3)": (samplers.multistep(3), FLOW, 3, 1.26e-4),
@@ -84,8 +84,8 @@ DETERMINISTIC = {
 def test_order_of_convergence_to_the_exact_flow(x64, name):
   """z′ = F⁻¹_ρ′(F_ρ(z)) from ρ = 3 to .1: slope from N = 16 to 128, errors at 32 within 10 %.
 
-  MATH §10: ±.15, and ±.25 at order three. Multistep methods are still short of their order at 16
-  steps, at which their history is half of all; theirs is the slope from 32 to 128.
+  ±.15, and ±.25 at order three (theory.md#numerics). Multistep methods are still short of their
+  order at 16 steps, at which their history is half of all; theirs is the slope from 32 to 128.
   """
   method, path, order, expected = DETERMINISTIC[name]
   u = np.linspace(0.02, 0.98, 200)
@@ -153,7 +153,7 @@ def law(method, n):
          "multistep(2, α)"])
 @pytest.mark.parametrize("eta", [0.5, 1.0, 2.0])
 def test_weak_order(x64, make, order, eta):
-  """Of the law of Gaussian data, by its exact recursion, ±.2 (MATH §10); η = 2 needs more steps."""
+  """Of the law of Gaussian data by its exact recursion, ±.2; η = 2 needs more steps."""
   counts = (64, 128) if eta < 2.0 else (128, 256)
   errors = [np.sqrt(np.mean((law(make(eta), n) / (VARIANCES + 0.01) - 1) ** 2)) for n in counts]
   assert abs(np.log2(errors[0] / errors[1]) - order) < 0.2, errors

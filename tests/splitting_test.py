@@ -222,7 +222,7 @@ def then(first, second):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 5e-6), (np.float64, 1e-12)])
 def test_steps_compose(dtype, tolerance):
-  """STEP(h₁, Λ₁) then STEP(h₂, Λ₂) is STEP(h₁ + h₂, Λ₁ + Λ₂): 2,000 random cases (MATH §10).
+  """STEP(h₁, Λ₁) then STEP(h₂, Λ₂) is STEP(h₁ + h₂, Λ₁ + Λ₂): 2,000 random cases.
 
   Errors are relative to the terms that are added up.
   """
@@ -337,7 +337,7 @@ def test_posterior_of_the_forward_kernel(x64):
 
 @pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
 def test_stochasticity_and_ddims_own(eta, x64):
-  """DDIM's η has noise variance η²σ′²(1 − e^{−2h}): ours at η ∈ {0, 1} only (MATH §1)."""
+  """DDIM's η has noise variance η²σ′²(1 − e^{−2h}): ours at η ∈ {0, 1} only (theory.md#step)."""
   h = np.linspace(0.1, 2.0, 5)
   sigma, sigma_s = np.exp(h), np.ones(5)
   c = splitting.weights(np.ones(5), sigma, np.ones(5), sigma_s, eta**2 * h)[2]

@@ -20,7 +20,7 @@ from langevin_jax import mixtures, paths, predictions, samplers
 RHO_MAX, RHO_MIN = 80.0, 1e-6
 PATH = paths.ve(sigma_max=RHO_MAX)
 
-# The one-dimensional mixture of MATH §6.
+# The one-dimensional mixture of theory.md#exact-models.
 LINE = np.array([0.35, 0.45, 0.2]), np.array([-1.2, 0.4, 1.6]), np.array([0.35, 0.25, 0.15])
 
 At = Callable[[jax.Array, jax.Array], jax.Array]

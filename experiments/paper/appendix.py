@@ -1,7 +1,7 @@
 """The appendix: A.1 stationarity, A.2 Fokker–Planck, A.3 KL decay, A.4 DSM = SM + C.
 
 Each derivation's result is held against the library's own paths, scores and losses, by sums over
-nodes on the line (`identities`), to ≤ 1e-6 (MATH §10) or to rounding.
+nodes on the line (`identities`), to ≤ 1e-6 (theory.md#numerics) or to rounding.
 """
 
 import jax
@@ -269,7 +269,7 @@ def _matching(seed, p, q, y, ell, fast):
       part.claim("For scores of z = x/α the constant is mmse/ρ⁴ = 1/ρ² − E‖s‖² (largest relative "
                  "difference).",
                  np.abs(scored * rho**4 / found.mmse - 1.0).max(), below=TOLERANCE,
-                 source="MATH §5"),
+                 source="theory.md#loss"),
       part.claim("DSM and SM have one gradient, here in the parameters of a mixture's score at q "
                  "(largest difference, relative to the largest component).",
                  np.abs(denoising - explicit).max() / np.abs(explicit).max(), below=TOLERANCE,

@@ -7,7 +7,7 @@ Given the noisy x, x₀ averages to the exact D*(x). So for every function φ of
 with equality at φ = D* − D_θ. The right side is what the correction φ takes off the denoising loss.
 φ is a ridge regression on some examples, and the expectations are over others (cross-fitting), so
 the bound is not biased upwards. In nats it is ∫e^{2ℓ}(…)dℓ, a part of KL(data‖model) of the η = 1
-model (eq. 17; MATH §8); the integrand is taken at the middle of each interval.
+model (eq. 17; theory.md#likelihood); the integrand is taken at the middle of each interval.
 
 It holds for examples that the network has not seen. How much less the denoising loss is on those
 that it was trained on is measured beside it: that is what the network remembers of them.

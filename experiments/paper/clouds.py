@@ -253,7 +253,8 @@ def _end_claims(ends, moments):
   yield part.claim(
       "VE's cloud expands without bound and comes to no fixed law: its variance is that of the "
       f"data plus σ² (measured at σ = {TIMES['VE'][-1]:g}).", spread["measured"],
-      error=spread["error"], near=spread["expected"], sigmas=5.0, source="§3.1, Fig. 2; MATH §11.7")
+      error=spread["error"], near=spread["expected"], sigmas=5.0,
+      source="§3.1, Fig. 2; theory.md#errata, 7")
 
 
 def em_kernel(name: str, start: float, end: float, steps: int) -> tuple[float, float]:
@@ -307,13 +308,13 @@ def _order_claims(found):
   yield part.claim(
       "Euler–Maruyama on (f, g) comes to the exact cloud with weak order 1 (of four paths the "
       f"order of the noise's variance that lies farthest from it, {worst}).", orders[worst],
-      near=1.0, tolerance=0.2, source="eq. 3; MATH §10")
+      near=1.0, tolerance=0.2, source="eq. 3; theory.md#solvers")
   orders = {name: slope(v) for name, v in found["kl"].items()}
   worst = max(orders, key=lambda name: abs(orders[name] - 2.0))
   yield part.claim(
       "The KL of Euler–Maruyama's law from the exact one is of order 2 in the step (of four paths "
       f"the order farthest from it, {worst}).", orders[worst], near=2.0, tolerance=0.2,
-      source="eq. 3; MATH §10")
+      source="eq. 3; theory.md#solvers")
 
 
 def _tracks(mixture, name, times, x):

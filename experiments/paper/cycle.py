@@ -261,18 +261,18 @@ def _gaussian_claims(found):
       f"On a Gaussian the correlation of a row is what the linear recursion of STEP gives (of "
       f"{z.size} rows and η the worst, η = {ETAS[i]:g} at ℓ = "
       f"{part.number(float(found['ell'][j]))}).", measured[i, j], error=error[i, j],
-      near=expected[i, j], sigmas=5.0, source="§4, Fig. 7; MATH §1")
+      near=expected[i, j], sigmas=5.0, source="§4, Fig. 7; theory.md#step")
   steps = np.array(found["steps"])
   orders = [np.log(gap[-2] / gap[-1]) / np.log(2.0) for gap in found["gap"][1:]]
   yield part.claim(
       "On a Gaussian the correlation of a row goes to r^{1+η²} with order 1 as the steps get finer "
       f"(the order farthest from it over η > 0, at {steps[-1]} steps a row).",
       max(orders, key=lambda order: abs(order - 1.0)), near=1.0, tolerance=0.2,
-      source="§4; MATH §6")
+      source="§4; theory.md#solvers")
   yield part.claim(
       "The ODE forgets nothing: at η = 0 the correlation of a Gaussian's row is r, that of the "
       "forward process alone, exactly (largest difference).", np.max(found["gap"][0]), below=1e-12,
-      source="§4; MATH §10")
+      source="§4; theory.md#exact-models")
 
 
 def _rung_claims(found):

@@ -29,7 +29,7 @@ class Density(NamedTuple):
 
 
 def _three_modes():
-  """On the line MATH §6's mixture, in the plane that of the mixture2d config."""
+  """On the line that of theory.md#exact-models, in the plane that of the mixture2d config."""
   line = (np.array([0.35, 0.45, 0.2]), np.array([[-1.2], [0.4], [1.6]]),
           np.array([0.35, 0.25, 0.15])[:, None, None] ** 2)
   return line, toy_data.gaussian_mixture_2d()

@@ -94,7 +94,7 @@ def line_claims(line: dict) -> list[part.Claim]:
       *(part.claim(
           f"{said} has a KL of order 2 in the step size: of all paths the order farthest from 2, "
           "over the last halving (KL summed over η; each by itself is in the table).",
-          farthest(order), near=2.0, tolerance=0.2, source="MATH §6, §10")
+          farthest(order), near=2.0, tolerance=0.2, source="theory.md#solvers")
         for said, order in zip((
             "STEP", "Table 4's equations by Euler–Maruyama in the path's own time"),
             _last_order(line), strict=True)),
@@ -104,11 +104,13 @@ def line_claims(line: dict) -> list[part.Claim]:
           np.abs(kl[0, own["VP"]] - kl[0, own["VE"]]).max(), below=1e-12, source="Table 2"),
       part.claim(
           "The ODE row of Table 4 by Euler is STEP at Λ = 0 (DDIM) for VE and for rectified flow: "
-          "largest difference of KL, nats.", max(ode), below=1e-9, source="Table 4, MATH §1"),
+          "largest difference of KL, nats.", max(ode), below=1e-9,
+          source="Table 4; theory.md#step"),
       part.claim(
           "At η = 1 the laws of the ends differ by less than the processes do, by the bound "
           "Σ∫e^{2ℓ}(mmse(ℓ_i) − mmse(ℓ))dℓ: largest ratio, over paths and numbers of steps.",
-          (end[0, :, line["etas"].index(1.0)] / bound).max(), below=1.0, source="eq. 17, MATH §8"),
+          (end[0, :, line["etas"].index(1.0)] / bound).max(), below=1.0,
+          source="eq. 17; theory.md#likelihood"),
       part.claim(
           "No law leaves the nodes it is summed on: largest part that does, in the finest runs.",
           line["outside"], below=1e-6, source="quadrature")]
@@ -152,7 +154,8 @@ def start_claims(first: dict) -> list[part.Claim]:
       part.claim(
           "Starting from N(0, σ²I) costs what the Gaussian with the data's moments costs plus the "
           "KL between the two Gaussians: largest difference over noise levels, nats.",
-          np.abs(plain - moments - wanted).max(), below=1e-7, source="MATH §6"),
+          np.abs(plain - moments - wanted).max(), below=1e-7,
+          source="theory.md#initial-noise"),
       part.claim(
           "The ODE keeps that cost: KL at the data's end over KL at the start, within what the "
           "steps themselves cost.", kl[0, -1] / kl[0, 0], near=1.0, tolerance=3.0 * r,

@@ -1,4 +1,4 @@
-"""What the paper gets wrong or leaves unsaid (MATH §11): what fails, by how much, and what holds.
+"""What the paper gets wrong or leaves unsaid (theory.md#errata), by how much, and what holds.
 
 Every residual is computed: as a formula, the printed one minus what the library's code computes, or
 as a number. Each erratum is a function that returns its rows of the table and its claims. Those
@@ -61,7 +61,7 @@ def one_minus(setting: part.Setting):
       part.claim(
           "With τ/(1 − τ) in the place of τ/(1 + τ) Table 3's Langevin cell of rectified flow is "
           "that sum (largest relative difference).", right.difference, below=comparison.ROUNDING,
-          source="Table 3, MATH §11.1")]
+          source="Table 3; theory.md#errata, 1")]
 
 
 def clock(setting: part.Setting):
@@ -94,7 +94,7 @@ def clock(setting: part.Setting):
           above=0.0, source="eq. 1, eq. 3", by="paper"),
       part.claim("With a clock H = (1 + η²)/2 · g² of its own, Langevin noise is forward plus "
                  "reverse noise for every η (how many of the three paths fail).",
-                 failing(*(row.leaves for row in rows)), below=1, source="MATH §3")]
+                 failing(*(row.leaves for row in rows)), below=1, source="theory.md#split")]
 
 
 def _balance(parts: splitting.Split, t):
@@ -129,7 +129,7 @@ def own_time(setting: part.Setting):
       part.claim(
           "With τ the noise level itself, the forward cells of VE and rectified flow are the "
           "library's (how many are not).", failing(*(row.leaves for row in rows)), below=1,
-          source="MATH §11.3")]
+          source="theory.md#errata, 3")]
 
 
 def sign(setting: part.Setting):
@@ -173,7 +173,7 @@ def missing(setting: part.Setting):
       part.claim(
           "In the rows that Table 3 lacks Langevin is forward plus reverse, and the reverse is "
           "the library's at η = 1 (how many equalities fail).", failing(*residuals), below=1,
-          source="MATH §3")]
+          source="theory.md#split")]
 
 
 def exponential(setting: part.Setting):
@@ -208,7 +208,7 @@ def exponential(setting: part.Setting):
       part.claim(
           "The exponential turns a sum into a product and alone has one f′/f for all energies, "
           "and the logarithm turns a product into a sum (how many of the three fail).",
-          sum(e != 0 for e in (product, shape, logarithm)), below=1, source="MATH §11.9"),
+          sum(e != 0 for e in (product, shape, logarithm)), below=1, source="theory.md#errata, 9"),
       part.claim(
           "The density exp(−E) is stationary under dx = −E′ dt + √2 dW for every E (its ∂p/∂t).",
           flow(sp.Integer(1)), near=0.0, tolerance=0.0, source="A.1, A.2")]

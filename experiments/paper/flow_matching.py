@@ -17,7 +17,8 @@ from experiments.paper.heads import ARMS, CUSTOMARY, LIKELIHOOD, RHO_MAX, RHO_MI
 from langevin_jax import predictions
 
 _FLOW, _DDPM = ARMS.index(Arm("velocity", CUSTOMARY)), ARMS.index(Arm("eps", CUSTOMARY))
-# A conversion multiplies rounding by up to ρ or 1/ρ (MATH §4); there and back, for two gradients.
+# A conversion multiplies rounding by up to ρ or 1/ρ (theory.md#predictions); there and back, for
+# two gradients.
 _LOST = 4.0 * max(RHO_MAX, 1.0 / RHO_MIN)
 _DOUBLE, _SINGLE = (_LOST * float(np.finfo(kind).eps) for kind in (np.float64, np.float32))
 
@@ -99,7 +100,7 @@ def _claims(data: dict[str, Any]) -> list[part.Claim]:
           "Flow matching's uniform s and v's cosine time count noise levels alike, π w ∝ ρ, so "
           "that their objectives differ by the output layer alone (largest relative difference).",
           np.max(np.abs(data["counted"]["velocity"] / data["counted"]["v"] - 1.0)), below=1e-5,
-          source="MATH §5"),
+          source="theory.md#densities-and-weights"),
       part.claim(
           "Whatever the weight and the output, training comes nearer to the exact score (error at "
           f"the end over that after a twelfth, of the arm that gains least, {name(worst)}).",

@@ -78,7 +78,7 @@ def kl(log_p: jax.Array, log_q: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def decay(p: mixtures.Mixture, q: mixtures.Mixture, now: Instant, y) -> Decay:
-  """A.3 at one time: d/dt KL(p_t‖q_t) by automatic differentiation, and by eq. 17."""
+  """A.3 at one time: d/dt KL(p_t‖q_t) by automatic differentiation (eq. 15), and by eq. 17."""
   x, weight = now.nodes(y)
   value, slope = now.in_time(lambda alpha, sigma: kl(
       p.log_prob(x[:, None], alpha, sigma), q.log_prob(x[:, None], alpha, sigma), weight))

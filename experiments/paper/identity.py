@@ -124,7 +124,7 @@ def _order_claims(line):
         f"After Langevin time {TOTAL} σ² the KL between p and the law of {called} is of order 2 in "
         "the step size (order between the two smallest steps).",
         laws.order(line["budgets"], line["total"][name]), near=2.0, tolerance=0.2,
-        source="eq. 1; MATH §7, §10")
+        source="eq. 1; theory.md#langevin-dynamics")
 
 
 METHODS = {
@@ -208,7 +208,7 @@ def _plane_claims(found):
   yield part.claim(
       "mala, which refuses some moves, leaves p as it is at the largest step too (growth of the "
       "distance to fresh draws).", mala["gain"][0], error=mala["gain_error"][0], near=0.0,
-      sigmas=5.0, source="§2; MATH §7")
+      sigmas=5.0, source="§2; theory.md#langevin-dynamics")
 
 
 def _independence(setting, keys, start):
@@ -298,14 +298,14 @@ def _independence_claims(found, cloud):
       "On a Gaussian the correlation of start and end is e^{−τ/Var} (the worst of "
       f"{len(z)} times, τ = {part.number(found['times'][i])} Var).", found["gaussian"][i],
       error=found["gaussian_error"][i], near=found["expected"][i], sigmas=5.0,
-      source="MATH §11.5")
+      source="theory.md#errata, 5")
   yield part.claim(
       f"After {cloud['steps']} steps of Λ = {cloud['budget']}, when the cloud looks the same, the "
       "new sample is independent of the old one (their correlation).", cloud["correlation"],
       error=cloud["error"], near=0.0, sigmas=4.0, source="§2, below eq. 2", by="paper")
   yield part.claim(
       "On the line the correlation falls with time (its largest rise from one time to the next).",
-      np.max(np.diff(found["line"])), below=1e-6, source="MATH §11.5")
+      np.max(np.diff(found["line"])), below=1e-6, source="theory.md#errata, 5")
 
 
 PART = part.Part(

@@ -93,7 +93,7 @@ def claims(number: int, compared: list[comparison.Compared]) -> list[part.Claim]
         f"leaves out, all of Table {number} is what the library computes (how many are not).",
         sum(not c.agrees for c in mended) + sum(
             not c.agrees for c in as_they_are if not _is_mended(c, mended)), below=1,
-        source=f"Table {number}, MATH §3"))
+        source=f"Table {number}; theory.md#split"))
   return found
 
 
@@ -102,7 +102,7 @@ def _is_mended(one, mended) -> bool:
 
 
 def errata_table(setting: part.Setting) -> tuple[part.Table, list[part.Claim]]:
-  """The errata in MATH §11's order, and their claims."""
+  """The errata in the order of theory.md#errata, and their claims."""
   rows: list[list[str | part.Maths]] = [
       ["", "Where", "The paper says", "What fails", "Residual", "What holds", "What is left"]]
   found = []

@@ -1,4 +1,4 @@
-"""Errata of the paper that concern a limit: of time, of the noise level, of a domain (MATH §11)."""
+"""Errata of the paper (theory.md#errata) that concern a limit of time, noise level or domain."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ def independence(setting: part.Setting):
                  source="§2", by="paper"),
       part.claim(
           "A Langevin run makes its sample independent as it grows without end (the limit of the "
-          "correlation).", last, near=0.0, tolerance=0.0, source="MATH §11.5")]
+          "correlation).", last, near=0.0, tolerance=0.0, source="theory.md#errata, 5")]
 
 
 def ends(setting: part.Setting):
@@ -93,10 +93,11 @@ def ends(setting: part.Setting):
       part.claim("What the library computes with at both ends, the numbers of its step and the "
                  "frame of its networks, is finite (how many are not).",
                  sum(not np.isfinite(v) for v in (*first, *last, *frames)), below=1,
-                 source="MATH §1, §4"),
+                 source="theory.md#step, theory.md#predictions"),
       part.claim(
           "At pure noise the velocity tends to r − E[x₀], which the library makes of D there (how "
-          "many of such limits differ).", failing(differs), below=1, source="MATH §4")]
+          "many of such limits differ).", failing(differs), below=1,
+          source="theory.md#predictions")]
 
 
 def prior(setting: part.Setting):
@@ -136,10 +137,11 @@ def prior(setting: part.Setting):
           tolerance=float(np.finfo(float).eps), source="eq. 14", by="paper"),
       part.claim(
           "The dropped prior term is at least that of a Gaussian of the same variance, known in "
-          "closed form (relative excess).", plain / least - 1.0, above=-missed, source="MATH §8"),
+          "closed form (relative excess).", plain / least - 1.0, above=-missed,
+          source="theory.md#initial-noise"),
       part.claim("A prior with the data's mean and variance lowers the dropped term (ratio of the "
                  "two).",
-                 matched / plain, below=1.0, source="MATH §6")]
+                 matched / plain, below=1.0, source="theory.md#initial-noise")]
 
 
 def towards_the_end() -> tuple[dict[str, Any], str]:

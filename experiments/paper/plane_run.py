@@ -19,7 +19,7 @@ def measure(setting: part.Setting) -> part.Findings:
           ["KL(data‖model) of its probability-flow ODE, nats, by quadrature", part.number(kl)]]
   claims = [part.claim(
       "The model's density, from its probability-flow ODE, sums to one over the plane.", mass,
-      near=1.0, tolerance=0.01, source="MATH §8")]
+      near=1.0, tolerance=0.01, source="theory.md#likelihood")]
   return part.Findings(
       claims, {**facts, "kl": kl}, {"loss": LOSS_CAPTION},
       [part.Table("The run", rows)])

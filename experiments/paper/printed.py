@@ -1,9 +1,9 @@
 r"""Tables 1–7 of the paper: every cell as it is printed, and the formulas that the cells mean.
 
 `TABLES` holds the paper's own LaTeX, errors included, under the paper's heads; `MISSING` the two
-rows that Table 3 lacks and `CORRECTED` the cells that err (MATH §11). Nothing is written twice: the
-report shows `math` of a cell, and every comparison, in the report and in the tests, takes the
-meanings that are read from it.
+rows that Table 3 lacks and `CORRECTED` the cells that err (theory.md#errata). Nothing is written
+twice: the report shows `math` of a cell, and every comparison, in the report and in the tests,
+takes the meanings that are read from it.
 
 Rows are named by their path, vp, ve or rf, with -sde (η = 1) or -ode (η = 0) where they describe a
 reverse process. Symbols are the paper's, one for all names of the same thing: `a` is VP's
@@ -187,7 +187,7 @@ TABLES = {
                        (_ERROR["rf"],))}),
 }
 
-# Table 3's rows of η = 1 for VE and rectified flow, which the paper leaves out (MATH §3).
+# Table 3's rows of η = 1 for VE and rectified flow, which the paper leaves out (theory.md#split).
 MISSING = {
     "ve-sde": ((r"dz=2\tau\,\mathbf{s}_{z}\,d\tau+\sqrt{4\tau}\,dW_{\tau}",),
                (r"dz=2\tau\,\mathbf{s}_{z}\,d\tau+\sqrt{2\tau}\,dW_{\tau}",),

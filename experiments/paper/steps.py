@@ -111,13 +111,13 @@ def _composition_claims(numbers, samples):
   yield part.claim(
       "With D held fixed a forward and a reverse step are one Langevin step, exactly and at any "
       "size (largest residual of a, b, c over 9 levels, 4 sizes and 4 η).",
-      worst, below=1e-13, source="§3.2, Fig. 4; MATH §1")
+      worst, below=1e-13, source="§3.2, Fig. 4; theory.md#step")
   i = int(np.argmax(np.abs(samples)))
   yield part.claim(
       "Samples of the two steps with one D are those of the one step: their noise has mean 0, "
       "variance 1 in units of its c, and no correlation with x or D (the largest of "
       f"{len(samples)} standardised deviations).",
-      samples[i], error=1.0, near=0.0, sigmas=5.0, source="§3.2, Fig. 4; MATH §1")
+      samples[i], error=1.0, near=0.0, sigmas=5.0, source="§3.2, Fig. 4; theory.md#step")
 
 
 def _table(numbers):
@@ -209,13 +209,14 @@ def _order_claims(single, many):
     yield part.claim(
         f"{called} of order 4 in its size (of {len(orders)} cases of level and η the order "
         "farthest from 4).", _farthest(orders, 4.0), near=4.0, tolerance=0.4,
-        source="§3.2, eq. 5; MATH §10")
+        source="§3.2, eq. 5; theory.md#langevin-dynamics")
   orders = [laws.order(many["budgets"], values) for values in
             [*np.array(many["cycle"]).T, np.array(many["langevin"])]]
   yield part.claim(
       f"Many steps that use a budget of {TOTAL} together leave p_ℓ with a KL of order 2 in the "
       "step's size, whether taken as forward and reverse or as Langevin (the order farthest from "
-      "2).", _farthest(orders, 2.0), near=2.0, tolerance=0.2, source="§3.2, Fig. 4; MATH §10")
+      "2).", _farthest(orders, 2.0), near=2.0, tolerance=0.2,
+      source="§3.2, Fig. 4; theory.md#langevin-dynamics")
   yield part.claim(
       "A forward and a reverse step are the identity at finite steps too, with D taken afresh (KL "
       f"from p_ℓ at the worst level and η, Λ = {budgets[0]:g}, nats).",

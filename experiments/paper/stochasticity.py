@@ -165,7 +165,7 @@ def _claims(data: dict[str, Any], steps: int, size: int) -> list[part.Claim]:
           f"At finite steps the laws are not equal: with {fewest} calls of STEP and the exact "
           "score, η = 2 is farther from the data than η = 0 (paired difference of sliced W₂, in "
           "standard errors).", gap / gap_error, above=3.0,
-          source="MATH §6"),
+          source="theory.md#solvers"),
   ]
 
 

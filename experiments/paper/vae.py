@@ -66,17 +66,17 @@ def _claims(data) -> list[part.Claim]:
   return [
       part.claim("The ELBO of the network’s chain and the ledger, two ways to the path KL of "
                  f"{size['chain']} steps, agree (difference, nats).", chain[0], error=chain[1],
-                 near=0.0, sigmas=4.0, source="MATH §8"),
+                 near=0.0, sigmas=4.0, source="theory.md#likelihood"),
       part.claim(f"The VAE’s bound of {size['counts'][-1]:,} draws is no more than its "
                  "log-likelihood, integrated over the latent plane (excess, nats).", over[0],
                  error=over[1], below=4.0 * over[1] + plane["vae_integral"],
                  source="Burda et al. 2016"),
       part.claim("With the exact score, the gap found by importance weights is no more than the "
                  "path KL of as many steps (largest excess, nats).", excess[0], error=excess[1],
-                 below=4.0 * excess[1], source="MATH §8"),
+                 below=4.0 * excess[1], source="theory.md#likelihood"),
       part.claim(f"With the exact score, the diffusion pair nears {pair} as 1/n in the steps "
                  "(slope of the path KL over the finest steps).", data["slope"][0],
-                 error=data["slope"][1], near=-1.0, source="MATH §8",
+                 error=data["slope"][1], near=-1.0, source="theory.md#likelihood",
                  tolerance=0.15 + 4.0 * data["slope"][1]),  # of an order, and of Monte Carlo
       more(f"With the exact score and {plane['ladder'][-1]:,} steps, the diffusion model’s whole "
            "path KL is less than the VAE’s gap (VAE’s gap − path KL, nats).",

@@ -1,4 +1,4 @@
-"""§5, A.3: the likelihood of a model, bounds on it, and where its KL comes from."""
+"""§5, eqs. 13–17, A.3: the likelihood of a model, bounds on it, and where its KL comes from."""
 
 from langevin_jax.likelihood.discrete import bits_per_dim, decoder, dequantise, log_mean_exp
 from langevin_jax.likelihood.flow import log_prob

@@ -1,4 +1,4 @@
-"""§5, A.3: where KL(data‖model) comes from, by noise level.
+"""§5, eqs. 13–17, A.3: where KL(data‖model) comes from, by noise level.
 
 The law of the data diffused along the forward process and a model that runs it backwards at η = 1
 differ, as processes from ρ_max to ρ_min, by (Girsanov; D* = E[x₀ | z] is the law's own denoiser)

@@ -1,4 +1,4 @@
-"""The noisy end: where it lies, and the Gaussian that the model starts from there.
+"""The noisy end: where it lies, and the Gaussian that the model starts from there (eq. 10).
 
 In the VE frame z = x/α = x₀ + ρ ε the prior at ρ_max is N(m, S + ρ_max²), with m and S the data's
 mean and variances or covariance, or 0 and 1 for standardised data.

@@ -1,4 +1,4 @@
-"""Table 7: how often each noise level is drawn, as a density π(ℓ) with its quantile function.
+"""§5: how often each noise level is drawn, as a density π(ℓ) with its quantile function.
 
 What π is changes the variance of a loss and not, with a weight to match, what it optimises.
 """

@@ -1,4 +1,4 @@
-"""§5: the loss of a batch, on the row of Table 5 that the network predicts.
+"""§5, eqs. 18, 19, A.4: the loss of a batch, on the row of Table 5 that the network predicts.
 
 The error of a row (a, b) is δy = a δx₀ + b δε = (b − a σ/α) δε, and the loss is computed on the row
 itself, where both ends are finite.

@@ -48,6 +48,6 @@ def p2(density: Density, *, k: float = 1.0, gamma: float = 1.0) -> Weight:
 
 
 def flow_matching(density: Density) -> Weight:
-  """w = (1 + ρ)²: 1 on ‖v − v̂‖² of v = ε − x₀ (Lipman et al. 2023; Liu et al. 2022)."""
+  """w = (1 + ρ)²: 1 on ‖v − v̂‖² of v = ε − x₀, eq. 20 (Lipman et al. 2023; Liu et al. 2022)."""
   del density
   return lambda ell: (1.0 + jnp.exp(-ell)) ** 2

@@ -1,4 +1,4 @@
-"""A path from a user's own forward SDE dx = f(t) x dt + g(t) dW (eq. 3), integrated numerically.
+"""A path from a user's own forward SDE dx = f(t) x dt + g(t) dW (eqs. 3, 16), integrated.
 
   α(t) = exp ∫f du,   ρ²(t) = σ²/α² = ∫ g²/α² du,   both from t_min, where the data are clean.
 

@@ -8,7 +8,7 @@ u = ℓ + ∫η² dℓ. Over a step of size w in u, with D a polynomial through 
   Σ c_i θ_i^j = M_j = ∫₀¹ w e^{−w(1−θ)} θ^j dθ = w j! φ_{j+1}(−w)
 
 for j below the number of nodes. M_j/w → 1/(j + 1) as w → 0, the moments of Adams–Bashforth. So the
-nodes are the whole difference between the methods (MATH §6):
+nodes are the whole difference between the methods (theory.md#solvers):
 
 | nodes | method |
 |---|---|

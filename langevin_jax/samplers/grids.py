@@ -53,7 +53,7 @@ def uniform_half_log_snr(n: int, *, rho_min: float = 0.002, rho_max: float = 80.
 
 @functools.lru_cache
 def uniform_time(n: int) -> Grid:
-  """Uniform in the path's own time from t_max to t_min, both ends included, then clean.
+  """Uniform in the path's own time from t_max to t_min (eq. 7), ends included, then clean.
 
   Where σ(t_min) = 0 the last time is the clean end itself. Raises ValueError for n < 1.
   """

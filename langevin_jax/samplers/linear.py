@@ -55,9 +55,10 @@ class Numbers(NamedTuple):
 
 @memoised
 def ddim(stochasticity: splitting.Stochasticity = 0.0) -> Method:
-  """STEP(h, η²h) from level to level (MATH §1): 0 is DDIM, 1 the DDPM posterior, any η between.
+  """STEP(h, η²h) from level to level: 0 is DDIM, 1 the DDPM posterior, any η between.
 
-  One call per step, order 1. For a callable η(ℓ), Λ = ∫η² dℓ. In ρ it is Euler's method.
+  One call per step, order 1 (theory.md#step). For a callable η(ℓ), Λ = ∫η² dℓ. In ρ it is Euler's
+  method.
 
   Raises:
     ValueError: η < 0.
@@ -72,7 +73,7 @@ def multistep(
     variable: exponential.Variable = "half_log_snr",
     midpoint: bool = False, largest_budget: float = np.inf,
 ) -> Method:
-  """Exponential multistep: DPM-Solver++(2M, 3M) at η = 0, SDE-DPM-Solver++ at any η (MATH §6).
+  """Exponential multistep: DPM-Solver++(2M, 3M) at η = 0, SDE-DPM-Solver++ at any η.
 
   One call per step. The polynomial through the last `order` predictions is integrated exactly
   against the drift, the noise is exact (Lu et al. 2022, §5; Xue et al. 2023, eq. 14). Order 1 is

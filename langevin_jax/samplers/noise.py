@@ -1,8 +1,8 @@
 """Where a sampler's noise comes from: independent draws, or one Brownian path for all step sizes.
 
 In the VE frame the noise of a step from ℓ to ℓ′ is e^{−κℓ′}(B(τ′) − B(τ)) with B a Brownian motion
-in τ = ρ^{−2η²} (MATH §6). Y = B/√τ is the stationary Ornstein–Uhlenbeck process of unit rate in
-L = ∫η² dℓ, and in it the noise is
+in τ = ρ^{−2η²} (theory.md#solvers). Y = B/√τ is the stationary Ornstein–Uhlenbeck process of unit
+rate in L = ∫η² dℓ, and in it the noise is
 
   σ′ √(1 − e^{−2Λ}) ξ = σ′ [Y(L′) − e^{−Λ} Y(L)],   Λ = L′ − L.
 
@@ -138,7 +138,7 @@ def initial_state(initial: jax.Array | None, shape: tuple[int, ...]) -> jax.Arra
 def start(
     draw: Callable[[], jax.Array], level: Level, moments: tuple[jax.Array, jax.Array] | None
 ) -> jax.Array:
-  """The first state at unit scale: σ ξ, or a draw of N(α m, α²S + σ²I) where moments are given.
+  """q_0 of eq. 10 at unit scale: σ ξ, or a draw of N(α m, α²S + σ²I) where moments are given.
 
   moments: the data's mean m and variances S of one example's shape, or the covariance (d, d) of
   vectors (d,).

@@ -30,9 +30,9 @@ from langevin_jax.samplers.linear import Numbers, method, steps
 
 @memoised
 def euler_maruyama(stochasticity: splitting.Stochasticity = 1.0) -> Method:
-  """Euler–Maruyama of Table 4's reverse process in the path's own time; one call per step.
+  """Euler–Maruyama (eq. 2) of Table 4's reverse process (eq. 8) in own time; one call per step.
 
-    x′ = x + δ (−f x + (1 + η²)/2 g² s) + η g √δ ξ,   δ = t − t′
+    x′ = x + δ (−f x + (1 + η²)/2 g² s) + η g √δ ξ,   δ = t − t′   (eq. 6)
 
   evaluated as −α̇ D − (σ̇ + η²g²/2σ) ε̂, in which nothing cancels. Poor at big steps wherever g
   is large; `ddim` at the same η solves the linear part exactly.

@@ -39,7 +39,7 @@ def sample(
     initial: jax.Array | None = None, moments: Moments | None = None,
     brownian: noise.Brownian | None = None,
 ) -> jax.Array:
-  """Draws from the model by running a reverse process from noise to data.
+  """Draws from the model by running a reverse process from noise to data, q_T = p_0 (eq. 12).
 
   Args:
     key: consumed. One key, or an array of keys whose shape leads `shape`: then each sample's noise
@@ -83,7 +83,7 @@ def trajectory(
     initial: jax.Array | None = None, moments: Moments | None = None,
     brownian: noise.Brownian | None = None,
 ) -> Trajectory:
-  """`sample`, keeping every state on the way: memory grows with the number of steps."""
+  """`sample`, keeping every state, of law q_t′ = p_{T−t′} (eq. 11): memory grows with the steps."""
   return _run(key, initial, moments, denoise, path, shape, method, grid, brownian, True)
 
 
