@@ -11,6 +11,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 THEORY = ROOT / "docs" / "theory.md"
 DOCUMENTS = (THEORY, ROOT / "README.md", ROOT / "CONTRIBUTING.md")
 CITED = re.compile(r"\btheory\.md#([\w-]+)")
+# Of the paper: what follows an author and a year is another's.
+EQUATIONS = re.compile(r"(?<!\d{4}, )(?<!\d{4}[a-z], )(?<!al\., )\beqs?\. \(?(\d[\d,–() and]*)")
 CODE = re.compile(r"`((?:langevin_jax|experiments|tests)/[\w/]+\.py):([A-Za-z_][\w.]*)`")
 FILE = re.compile(r"`((?:langevin_jax|experiments|tests|docs|\.github)/[\w/.-]+)`")
 
@@ -25,6 +27,24 @@ def index_entries(text: str) -> set[str]:
   """The paper's items in the first column of the index: "eq. (1)", "A.1", "Table 1", …"""
   table = text.split("\n## Index\n")[1]
   return set(re.findall(r"^\| (eq\. \(\d+\)|A\.\d|Table \d)", table, re.M))
+
+
+def cited_equations(text: str) -> set[int]:
+  """The numbers in "eq. 3", "eqs. 3, 16", "eqs. (13)–(17)", but not in "Ho et al. 2020, eq. 14"."""
+  found = set()
+  for numbers in EQUATIONS.findall(" ".join(text.split())):
+    for first, last in re.findall(r"(\d+)\)?(?:–\(?(\d+))?", numbers):
+      found |= set(range(int(first), int(last or first) + 1))
+  return found
+
+
+def uncited(row: str) -> bool:
+  """Whether no file that a line of the index names cites the line's equation or appendix."""
+  item, code = row.split("|")[1].strip(), row.split("|")[4]
+  texts = [(ROOT / file).read_text() for file, _ in CODE.findall(code)]
+  if item.startswith("eq."):
+    return not any(int(item[5:-1]) in cited_equations(text) for text in texts)
+  return not any(item in text for text in texts)
 
 
 @functools.cache
@@ -60,6 +80,14 @@ def test_every_equation_appendix_and_table_is_in_the_index():
   expected = {*(f"eq. ({i})" for i in range(1, 21)), *(f"A.{i}" for i in range(1, 5)),
               *(f"Table {i}" for i in range(1, 8))}
   assert index_entries(THEORY.read_text()) == expected
+
+
+def test_equations_are_cited_where_they_are_implemented_and_are_the_paper_s():
+  rows = re.findall(r"^\| (?:eq\.|A\.).*$", THEORY.read_text().split("\n## Index\n")[1], re.M)
+  assert len(rows) == 24
+  assert not [row for row in rows if uncited(row)]
+  assert not {(file.name, n) for file in sources() for n in cited_equations(file.read_text())
+              if not 1 <= n <= 20}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
@@ -101,4 +129,7 @@ def test_the_checks_would_notice():
   assert missing_code("`langevin_jax/no_such.py:step`") == ["langevin_jax/no_such.py:step"]
   assert index_entries("\n## Index\n| eq. (3) | x |\n| Table 9 | y |\n") == {"eq. (3)", "Table 9"}
   assert sections("# Theory\n## Initial noise\n") == {"theory", "initial-noise"}
+  ours, theirs = "§3, eqs. 3,\n16 and 4; eqs. (13)–(15)", "Ho et al. 2020, eq. 21; Xu et al., eq. 9"
+  assert cited_equations(f"{ours}; {theirs}") == {3, 4, 13, 14, 15, 16}
+  assert uncited("| eq. (7) | x | y | `langevin_jax/paths/sde.py:from_sde` | z |")
   assert CITED.findall("theory.md#no-such-section") == ["no-such-section"]
