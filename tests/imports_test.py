@@ -16,7 +16,7 @@ ROOMS = ("_programs", "paths", "predictions", "langevin", "splitting", "mixtures
 IMPURE = {"absl", "argparse", "datetime", "experiments", "io", "logging", "matplotlib",
           "ml_collections", "orbax", "os", "pathlib", "pickle", "random", "shutil", "subprocess",
           "sys", "tempfile", "tensorboardX", "time", "tqdm"}
-PURE_PYTHON = {"collections", "dataclasses", "functools", "math", "typing"}
+PURE_PYTHON = {"collections", "dataclasses", "functools", "math", "string", "typing"}
 
 
 def imports(source: str) -> set[str]:
