@@ -207,7 +207,8 @@ def _exponential(
           moments, width, clock, clock, fixed, corrector, **rule)
       return a, rows, c, xp.where((fixed > 0)[:, None], fix, 0.0)
 
-    a, b, c, fix = numbers(make, here, after, budget, root)
+    with np.errstate(all="ignore"):
+      a, b, c, fix = numbers(make, here, after, budget, root)
     slope = {}
     if prediction != "x0":
       # ε = (x − αD)/σ, and less D the velocity.

@@ -89,7 +89,9 @@ def singlestep(
   def plan(levels: Level, path: Path) -> Stages:
     finite = np.isfinite(np.diff(levels.half_log_snr))
     budget, root = spend(levels, stochasticity, path, largest_budget)
-    hat, after, amplitude = _kicked(levels, _where(finite, budget, 0.0), root, path)
+    budget = _where(finite, budget, 0.0)
+    root = None if root is None else _where(finite, root, 0.0)
+    hat, after, amplitude = _kicked(levels, budget, root, path)
     # The length of an infinite step is not used.
     w = _where(finite, after.half_log_snr - hat.half_log_snr, 1.0)
     inner = [moved(hat, node * w, path) for node in nodes[1:]]
