@@ -214,7 +214,8 @@ def _kicked(levels: Level, budget, root, path: Path) -> tuple[Level, Level, Any]
   # Of a traced η nothing may meet an infinity: its derivative would be none.
   ell = np.where(finite, here.half_log_snr, 0.0)
   room = np.where(finite, ell - on_host(path.half_log_snr, path.t_max), 0.0)
-  room = jnp.asarray(np.maximum(room, 0.0), float)
+  # At the path's end there is none, but for rounding.
+  room = jnp.asarray(np.where(room > 1e-9, room, 0.0), float)
   hat = moved(here._replace(half_log_snr=ell), -jnp.minimum(budget, room), path)
   hat = Level(*(jnp.where(finite, now, jnp.asarray(old, float))
                 for now, old in zip(hat, here, strict=True)))
