@@ -22,10 +22,13 @@ _MESH = flags.DEFINE_string(
 _HELP = {
     "sampler": "ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth, "
                "annealed_langevin or adaptive.",
-    "order": "Of multistep, singlestep, unipc and adams_bashforth: 1, 2 or 3; 2 if not given.",
-    "prediction": "Of multistep and unipc, what is a polynomial: x0 (if not given), eps or "
-                  "velocity.",
+    "order": "Of multistep, singlestep, unipc and adams_bashforth: 1, 2 or 3, of multistep and "
+             "adams_bashforth also 4; 2 if not given.",
+    "prediction": "Of multistep, unipc and singlestep, what is a polynomial: x0 (if not given), "
+                  "eps or velocity.",
     "variable": "Of multistep and unipc, in what: half_log_snr (if not given), alpha or angle.",
+    "midpoint": "Of multistep, unipc and singlestep: the midpoint rule, as in DPM-Solver-2, "
+                "DPM-Solver++(2M) and UniPC's B₂ as published.",
     "steps": "Number of steps.",
     "grid": "karras, uniform_half_log_snr, uniform_time, cosine, shifted, levels, or optimised for "
             "the model and sampler (once; kept in the workdir's grids.json).",
@@ -42,6 +45,8 @@ _HELP = {
                   "clean if not given.",
     "stochasticity": "η: 0 is the ODE, 1 the SDE, of " + ", ".join(
         processes.TAKERS["stochasticity"]) + ".",
+    "largest_budget": "Of multistep, unipc and singlestep with noise: ∫η² dℓ of a step is at most "
+                      "this; 0.5 keeps the law at few steps.",
     "churn": "EDM's churn, of heun.",
     "churn_noise": "EDM's S_noise: the churn's noise times this.",
     "noise_interval": "lo,hi in ρ: η or churn is 0 outside.",

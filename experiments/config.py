@@ -156,8 +156,9 @@ class Sampling:
   trained model and the sampler. Of any grid, the part from start_level to stop_level is run; 0 is
   all of it. Everything else belongs to some of them and is refused by the others.
 
-  prediction, variable: what multistep and unipc take for a polynomial, and in what. stochasticity
-  is η; noise_interval = (lo, hi), in ρ, is where η or churn is not 0. corrector: exact, euler,
+  prediction, variable: what multistep and unipc take for a polynomial, and in what; singlestep has
+  a prediction too. midpoint: the rule of DPM-Solver-2, 2M and UniPC's B₂. stochasticity is η, and
+  largest_budget the most that ∫η² dℓ of a step may be; noise_interval = (lo, hi), in ρ, is where η or churn is not 0. corrector: exact, euler,
   midpoint or baoab, `corrections` times a level, each a Langevin time of corrector_budget σ², or
   score_sde's corrector_snr. moments: the first state has the training data's mean and variances.
   guidance: w of classifier-free guidance, in guidance_interval = (lo, hi) of ρ and 1 outside.
@@ -167,6 +168,7 @@ class Sampling:
   order: int = 0
   prediction: str = ""
   variable: str = ""
+  midpoint: bool = False
   steps: int = 50
   grid: str = "karras"
   rho_min: float = 0.002
@@ -176,6 +178,7 @@ class Sampling:
   start_level: float = 0.0
   stop_level: float = 0.0
   stochasticity: float = 0.0
+  largest_budget: float = 0.0
   churn: float = 0.0
   churn_noise: float = 1.0
   noise_interval: tuple[float, ...] = ()

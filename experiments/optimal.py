@@ -36,6 +36,8 @@ def resolved(
     return config
   names = ("sampler", "steps", "rho_max", "order", "prediction", "variable", "own_time",
            "guidance", "guidance_interval", "guidance_rescale")
+  if sampling.midpoint:  # left out otherwise: grids from before there was the field stay known
+    names += ("midpoint",)
   key = json.dumps({"step": step, "ema": ema, "path": dataclasses.asdict(config.path),
                     **{name: getattr(sampling, name) for name in names}}, sort_keys=True)
   if run.mesh.size > 1:

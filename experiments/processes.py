@@ -24,8 +24,10 @@ _STEPS = ("ddim", "euler_maruyama", "multistep", "singlestep", "unipc")
 # What a sampler's own options are, and which samplers have them.
 TAKERS = {
     "order": ("multistep", "singlestep", "unipc", "adams_bashforth"),
-    "prediction": ("multistep", "unipc"),
+    "prediction": ("multistep", "unipc", "singlestep"),
     "variable": ("multistep", "unipc"),
+    "midpoint": ("multistep", "unipc", "singlestep"),
+    "largest_budget": ("multistep", "unipc", "singlestep"),
     "stochasticity": _STEPS,
     "churn": ("heun",),
     "churn_noise": ("heun",),
@@ -63,7 +65,8 @@ def process(config: config_lib.Sampling, event_axes: int = 1) -> Process:
     ValueError: a name or value that is not allowed, or an option that the sampler does not have.
   """
   for field in ("stochasticity", "churn", "corrector_budget", "corrector_snr",
-                "corrector_friction", "churn_noise", "tolerance", "start_level", "stop_level"):
+                "corrector_friction", "churn_noise", "tolerance", "start_level", "stop_level",
+                "largest_budget"):
     if not 0.0 <= getattr(config, field) < math.inf:
       raise ValueError(f"sampling.{field} must be >= 0, got {getattr(config, field)}")
   build.at_least("sampling.order", config.order, 0)
@@ -73,7 +76,8 @@ def process(config: config_lib.Sampling, event_axes: int = 1) -> Process:
       belongs_to(name, "sampler", takers, config.sampler)
   for name, needs, given in (
       ("noise_interval", "stochasticity or churn", is_noisy(config)),
-      ("churn_noise", "churn", config.churn), ("brownian", "stochasticity", config.stochasticity)):
+      ("churn_noise", "churn", config.churn), ("brownian", "stochasticity", config.stochasticity),
+      ("largest_budget", "stochasticity", config.stochasticity)):
     if changed(config, name) and not given:
       raise ValueError(f"sampling.{name} needs {needs} > 0: there is no noise without it")
   check_guidance(config)
@@ -107,15 +111,16 @@ def method(config: config_lib.Sampling) -> samplers.Method:
     eta = _within(eta, low, high)
   order = config.order or 2
   polynomial = {name: getattr(config, name) for name in _POLYNOMIAL if getattr(config, name)}
+  rule = {"midpoint": config.midpoint, "largest_budget": config.largest_budget or math.inf}
   return build.choose("sampling.sampler", config.sampler, {
       "ddim": lambda: samplers.ddim(eta),
       "euler": samplers.euler,
       "euler_maruyama": lambda: samplers.euler_maruyama(eta),
       "heun": lambda: samplers.heun(config.churn, churn_min=low, churn_max=high,
                                     noise_scale=config.churn_noise, own_time=config.own_time),
-      "multistep": lambda: samplers.multistep(order, eta, **polynomial),
-      "singlestep": lambda: samplers.singlestep(order, eta),
-      "unipc": lambda: samplers.unipc(order, eta, **polynomial),
+      "multistep": lambda: samplers.multistep(order, eta, **polynomial, **rule),
+      "singlestep": lambda: samplers.singlestep(order, eta, **polynomial, **rule),
+      "unipc": lambda: samplers.unipc(order, eta, **polynomial, **rule),
       "adams_bashforth": lambda: samplers.adams_bashforth(order),
       "annealed_langevin": samplers.ddim,  # its corrector is the whole of it: see `process`
       "adaptive": samplers.ddim,  # is no method, but a solver of its own: see reverse.batches

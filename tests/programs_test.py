@@ -368,6 +368,21 @@ class TestSequencesOfLevels:
       samplers.sample(KEY, denoise, VP, grid=samplers.explicit((2.0, 1.0, 2.0, 1.0)), shape=(2,),
                       method=samplers.ddim(1.0), brownian=samplers.brownian())
 
+  def test_an_ancestral_grid_is_the_posterior_s_noise(self):
+    """A fall by the ODE and a rise by the kernel, in which D drops out: STEP(h, h) exactly."""
+    grid = samplers.karras(5, rho_max=20.0)
+    planned = samplers.sampling.plan(VP, samplers.ddim(), samplers.ancestral(grid))
+    whole = samplers.sampling.plan(VP, samplers.ddim(1.0), grid).numbers
+    # From a level down by the ODE (step i), then up by the kernel before step i + 1.
+    m, c = planned.kernel.m[1:], planned.kernel.c[1:]
+    falls = planned.numbers
+    np.testing.assert_allclose(m * falls.a[:-1], whole.a[:-1], rtol=1e-9)
+    np.testing.assert_allclose(m * falls.b[:-1, 0], whole.b[:-1, 0], rtol=1e-9)
+    np.testing.assert_allclose(c, whole.c[:-1], rtol=1e-9)
+    np.testing.assert_array_equal(samplers.ancestral(grid, 0.0)(VP), grid(VP))
+    with pytest.raises(ValueError, match="stochasticity"):
+      samplers.ancestral(grid, -1.0)
+
   def test_a_grid_that_falls_has_no_kernel(self):
     planned = samplers.sampling.plan(VP, samplers.ddim(), samplers.karras(5))
     assert planned.kernel is None

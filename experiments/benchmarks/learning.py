@@ -25,12 +25,6 @@ from experiments import config as config_lib
 from experiments.benchmarks import measure
 from langevin_jax import objectives, predictions, training
 
-_OUT = flags.DEFINE_string("out", "runs/bench/learning.json", "Where the numbers go.")
-_CONFIGS = flags.DEFINE_list("configs", ["arrays", "mixture2d"], "Names in experiments/configs.")
-_LAWS = flags.DEFINE_list("laws", [], "Some of the data; all if not given.")
-_SEEDS = flags.DEFINE_integer("seeds", 4, "How many seeds of each.")
-_STEPS = flags.DEFINE_integer("steps", 500, "After how many steps.")
-
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 GAUSSIAN_MARGIN = 0.02
 _JUDGED = 2**14
@@ -83,23 +77,24 @@ GAUSSIAN = ("whitened_gaussian", "one_point")
 
 
 def main() -> int:
-  laws = _LAWS.value or list(LAWS)
+  chosen = flags.FLAGS
+  laws = chosen.laws or list(LAWS)
   if unknown := set(laws) - set(LAWS):
     raise ValueError(f"--laws must be some of {', '.join(LAWS)}, got {unknown.pop()!r}")
   results: dict[str, Any] = {}
-  for name in _CONFIGS.value:
+  for name in chosen.configs:
     config = config_lib.load(str(CONFIGS / f"{name}.py"))
     for law in laws:
-      losses, linear = learned(config, law, seeds=_SEEDS.value, steps=_STEPS.value)
+      losses, linear = learned(config, law, seeds=chosen.seeds, steps=chosen.steps)
       results[f"{name}, {law}"] = {"losses": losses.tolist(), "linear": linear,
                                    "passed": bool(passed(law, losses, linear).all())}
       print(f"{name:10} {law:18} linear {linear:.4f}  losses "
             f"{' '.join(f'{loss:.4f}' for loss in losses)}  "
             f"{'' if results[f'{name}, {law}']['passed'] else 'MISSED'}", flush=True)
-  out = pathlib.Path(_OUT.value)
+  out = pathlib.Path(chosen.out)
   out.parent.mkdir(parents=True, exist_ok=True)
   records.write_text(out, json.dumps(
-      {"machine": measure.machine(), "steps": _STEPS.value, "results": results}, indent=2) + "\n")
+      {"machine": measure.machine(), "steps": chosen.steps, "results": results}, indent=2) + "\n")
   print(f"wrote {out}")
   return 0
 
@@ -164,4 +159,10 @@ def _programs(config: config_lib.Config, d: int, steps: int):
 
 
 if __name__ == "__main__":
+  # Not where the module is imported, beside others with flags of these names.
+  flags.DEFINE_string("out", "runs/bench/learning.json", "Where the numbers go.")
+  flags.DEFINE_list("configs", ["arrays", "mixture2d"], "Names in experiments/configs.")
+  flags.DEFINE_list("laws", [], "Some of the data; all if not given.")
+  flags.DEFINE_integer("seeds", 4, "How many seeds of each.")
+  flags.DEFINE_integer("steps", 500, "After how many steps.")
   cli.run(main)

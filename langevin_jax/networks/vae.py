@@ -93,7 +93,7 @@ class MLPBody(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
-    h = Dense(self.width, name="input")(x)
+    h = Dense(self.width, coordinates=True, name="input")(x)
     if self.num_classes:
       # A product rather than a gather: its gradient is bitwise reproducible.
       h = h + nn.Dense(self.width, use_bias=False, name="label")(

@@ -6,6 +6,7 @@ from langevin_jax.samplers.corrected import annealed_langevin, predictor_correct
 from langevin_jax.samplers.correctors import Corrector
 from langevin_jax.samplers.grids import (
     Grid,
+    ancestral,
     cosine,
     explicit,
     karras,
@@ -24,7 +25,7 @@ from langevin_jax.samplers.staged import heun, singlestep
 
 __all__ = [
     "Corrector", "Grid", "Level", "Method", "Trajectory", "UnresolvedNoise", "adams_bashforth",
-    "adaptive", "annealed_langevin", "brownian", "correctors", "cosine", "ddim", "encode", "euler",
+    "adaptive", "ancestral", "annealed_langevin", "brownian", "correctors", "cosine", "ddim", "encode", "euler",
     "euler_maruyama", "explicit", "heun",
     "karras", "multistep", "optimised", "predictor_corrector", "sample", "shifted", "singlestep",
     "trajectory", "uniform_half_log_snr", "uniform_time", "unipc", "within",

@@ -122,6 +122,37 @@ def explicit(rho: Sequence[float], *, end: float | None = 0.0) -> Grid:
   return lambda path: np.array(values)
 
 
+def ancestral(grid: Grid, stochasticity: float = 1.0) -> Grid:
+  """A grid on which an ODE method is an ancestral sampler (k-diffusion): a fall, then a rise.
+
+  A step from ρ to ρ′ goes down to √(ρ′² − υ²) by the method, and the forward kernel brings it up
+  to ρ′ again, with υ = min(ρ′, η ρ′ √(1 − ρ′²/ρ²)). η = 1 is the DDPM posterior's noise:
+  `singlestep(2)` on it is DPM-Solver++(2S) ancestral, `ddim()` Euler ancestral. Methods with a
+  history start anew at every level.
+
+  Args:
+    grid: falling. stochasticity: η ≥ 0; 0 is the grid itself.
+
+  Raises:
+    ValueError: a negative stochasticity, or a grid that does not fall.
+  """
+  if not stochasticity >= 0.0:
+    raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
+
+  def sequence(path):
+    rho = levels_of(grid, path)
+    if not np.all(np.diff(rho) < 0.0):
+      raise ValueError(f"an ancestral grid is made of one that falls, got {_listed(rho)}")
+    before, after = rho[:-1], rho[1:]
+    up = np.minimum(after, stochasticity * after * np.sqrt(1.0 - (after / before) ** 2))
+    down = np.sqrt(after**2 - up**2)
+    # Where nothing is added the level is visited once.
+    pairs = [(d, a) if u > 0.0 else (a,) for d, a, u in zip(down, after, up, strict=True)]
+    return np.concatenate([rho[:1], *pairs])
+
+  return sequence
+
+
 def within(grid: Grid, *, start: float = np.inf, stop: float = 0.0) -> Grid:
   """The part of a grid between two levels, both of which are added to it.
 
