@@ -158,10 +158,10 @@ class Sampling:
 
   prediction, variable: what multistep and unipc take for a polynomial, and in what; singlestep has
   a prediction too. midpoint: the rule of DPM-Solver-2, 2M and UniPC's B₂. stochasticity is η, and
-  largest_budget the most that ∫η² dℓ of a step may be; noise_interval = (lo, hi), in ρ, is where η or churn is not 0. corrector: exact, euler,
-  midpoint or baoab, `corrections` times a level, each a Langevin time of corrector_budget σ², or
-  score_sde's corrector_snr. moments: the first state has the training data's mean and variances.
-  guidance: w of classifier-free guidance, in guidance_interval = (lo, hi) of ρ and 1 outside.
+  largest_budget the most that ∫η² dℓ of a step may be; noise_interval = (lo, hi), in ρ, is where η
+  or churn is not 0. corrector: exact, euler, midpoint or baoab, `corrections` times a level, each a
+  Langevin time of corrector_budget σ², or score_sde's corrector_snr. moments: the first state has
+  the training data's mean and variances. guidance: w of classifier-free guidance, in guidance_interval = (lo, hi) of ρ and 1 outside.
   """
 
   sampler: str = "ddim"
