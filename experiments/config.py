@@ -161,7 +161,8 @@ class Sampling:
   largest_budget the most that ∫η² dℓ of a step may be; noise_interval = (lo, hi), in ρ, is where η
   or churn is not 0. corrector: exact, euler, midpoint or baoab, `corrections` times a level, each a
   Langevin time of corrector_budget σ², or score_sde's corrector_snr. moments: the first state has
-  the training data's mean and variances. guidance: w of classifier-free guidance, in guidance_interval = (lo, hi) of ρ and 1 outside.
+  the training data's mean and variances. guidance: w of classifier-free guidance, in
+  guidance_interval = (lo, hi) of ρ and 1 outside.
   """
 
   sampler: str = "ddim"
