@@ -66,7 +66,8 @@ def _open_streams() -> None:
       os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
     stream = getattr(sys, name)
     if stream is None:
-      stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
+      stream = open(  # noqa: SIM115
+          number, "w" if number else "r", encoding="utf-8", closefd=False)
       setattr(sys, name, stream)
     if number and hasattr(stream, "reconfigure"):
       stream.reconfigure(errors="backslashreplace")

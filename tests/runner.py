@@ -235,7 +235,7 @@ def entry(module: str) -> Iterator[types.ModuleType]:
 
 def _taken() -> list[tuple[str, flags.Flag]]:
   """(module, flag) of every entry point's flags, which are taken away."""
-  shared = {f"experiments.{name}" for name in ("cli", "choice", "hosts", "inpaint")}
+  shared = {f"experiments.{name}" for name in ("cli", "choice", "hosts", "inpaint", "starts")}
   found = [(owner, flag) for owner, defined in flags.FLAGS.flags_by_module_dict().items()
            if owner.startswith("experiments.") and owner not in shared for flag in defined]
   for _, flag in found:

@@ -25,8 +25,8 @@ from langevin_jax.samplers.staged import heun, singlestep
 
 __all__ = [
     "Corrector", "Grid", "Level", "Method", "Trajectory", "UnresolvedNoise", "adams_bashforth",
-    "adaptive", "ancestral", "annealed_langevin", "brownian", "correctors", "cosine", "ddim", "encode", "euler",
-    "euler_maruyama", "explicit", "heun",
+    "adaptive", "ancestral", "annealed_langevin", "brownian", "correctors", "cosine", "ddim",
+    "encode", "euler", "euler_maruyama", "explicit", "heun",
     "karras", "multistep", "optimised", "predictor_corrector", "sample", "shifted", "singlestep",
     "trajectory", "uniform_half_log_snr", "uniform_time", "unipc", "within",
 ]
