@@ -349,7 +349,7 @@ def _own_levels(values: tuple[float, ...]) -> samplers.Grid:
   try:
     own = samplers.explicit(values)
   except ValueError as error:
-    raise ValueError(f"sampling.{error}") from error
+    raise ValueError(f"sampling.levels: {error}") from error
 
   def at(path):
     end = float(np.exp(-paths.on_host(path.half_log_snr, np.float64(path.t_max))))
