@@ -45,13 +45,16 @@ def check(settings: Settings, sampling: config_lib.Sampling) -> None:
 
 
 class _Pass(NamedTuple):
-  """Nats of each example: `nats(params, *arguments)`, so many examples at once; of a density in
-  standard units, or of what has a probability."""
+  """Nats of each example: `nats(params, *arguments)`, so many examples at once.
+
+  is_density: they are of a density in standard units; otherwise of what has a probability.
+  """
 
   name: str
   nats: Callable[..., jax.Array]
   arguments: tuple[Any, ...]
   size: int
+  is_density: bool
 
 
 def check_run(
@@ -90,7 +93,7 @@ def rows(
   nats = units.log_det(dataset.scale, dataset.test.shape[1:])
   values = {}
   for i, each in enumerate(passes):
-    values[each.name] = nats + _batches(
+    values[each.name] = nats * each.is_density + _batches(
         run.mesh, params, each.nats, each.arguments, each.size,
         lambda done, i=i: progress(i * n + done))
 
@@ -167,12 +170,12 @@ def _passes(
             keys[3], np.round(data.restore(dataset, x))))
     noise = "noise of ¼ level"
     passes = [
-        _Pass("−log P ≤ (ODE, even over cells)", density, (keys[0], even, labels), size),
-        _Pass(f"−log P ≤ (ODE, {noise})", decoded, (keys[1], x, labels), size),
-        _Pass(f"−log P ≤ (η = 1, {noise})", bound, (keys[2], x, labels), part)]
+        _Pass("−log P ≤ (ODE, even over cells)", density, (keys[0], even, labels), size, True),
+        _Pass(f"−log P ≤ (ODE, {noise})", decoded, (keys[1], x, labels), size, False),
+        _Pass(f"−log P ≤ (η = 1, {noise})", bound, (keys[2], x, labels), part, False)]
   else:
-    passes = [_Pass("−log q (ODE)", density, (keys[0], x, labels), size),
-              _Pass("−log q ≤ (η = 1)", bound, (keys[2], x, labels), part)]
+    passes = [_Pass("−log q (ODE)", density, (keys[0], x, labels), size, True),
+              _Pass("−log q ≤ (η = 1)", bound, (keys[2], x, labels), part, True)]
   return passes, {
       "n": n, "divergence": divergence, "steps": settings.steps, "dimensions": d,
       "discrete": dataset.integers, "rho_min": rho_min, "rho_max": sampling.rho_max}

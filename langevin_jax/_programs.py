@@ -25,7 +25,7 @@ _MOST_PROGRAMS = 64
 # Constants of a nested program are told apart by value up to this size, then by identity.
 _SMALL_BYTES = 4096
 # Rules for derivatives, new at every trace; a program is only ever evaluated.
-_RULES = frozenset({"jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd"})
+_RULES = frozenset({"jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "out_trees"})
 
 _JITTED = type(jax.jit(lambda: None))
 

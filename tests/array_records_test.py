@@ -405,7 +405,7 @@ def test_what_the_converter_refuses(tmp_path):
       ((path, f"--out={out}", "--holdout=1.5"), "--holdout must be a fraction"),
       ((path, f"--out={out}", "--name=imagenet"), "--name must be one of"),
       ((path, f"--out={out}", "--config.seed=1"), "--config belongs to"),
-      ((path, f"--out={tmp_path / 'data.path.npy'}"), "--out must name a new or empty directory")):
+      ((path, f"--out={tmp_path / 'data.path.npy'}"), "--out: ")):
     code, _, error = convert(*arguments)
     assert code == 2 and error.startswith(f"error: {says}"), (arguments, error)
     assert error.count("\n") == 1

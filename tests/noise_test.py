@@ -58,8 +58,9 @@ def test_values_of_the_path_are_a_stationary_ornstein_uhlenbeck_process(x64):
   place = jnp.array([0.0, 0.2, 0.2001, 0.37, 0.9]) * 2**depth
   cell = jnp.floor(place).astype(jnp.int32)
   like = jax.ShapeDtypeStruct((n,), jnp.float64)
+  whole = length, np.exp(-length), np.sqrt(-np.expm1(-2.0 * length))
   value = jax.jit(jax.vmap(lambda cell, part: noise.value(
-      jax.random.key(4), like, cell, part, length, depth)))
+      jax.random.key(4), like, noise.Positions(cell, part, None, None, *whole), depth)))
   y = np.asarray(value(cell, place - cell))
   gap = np.abs(np.subtract.outer(place, place)) * length / 2**depth
   # A correlation from 40,000 is known to .005. Places 2 and 3 share a cell: its own draw is theirs.

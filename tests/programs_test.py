@@ -324,25 +324,27 @@ class TestSequencesOfLevels:
   def test_encoding_and_sampling_are_inverse(self, path):
     denoise = mixtures.denoiser(self.MIXTURE, path)
     x_0 = self.MIXTURE.sample(KEY, 200)
-    for method in (samplers.heun(), samplers.singlestep(2)):
-      z = samplers.encode(denoise, path, x_0, method=method, grid=samplers.karras(50))
-      level = path.sigma(path.time(-np.log(80.0)))
-      np.testing.assert_allclose(np.asarray(z).std() / level, 1.0, atol=0.1)
-      back = samplers.sample(KEY, denoise, path, shape=x_0.shape, method=method, initial=z,
-                             grid=samplers.karras(50))
-      assert np.sqrt(np.mean((back - x_0) ** 2)) < 1e-3
+    options = {"method": samplers.singlestep(3), "grid": samplers.karras(50)}
+    z = samplers.encode(denoise, path, x_0, **options)
+    level = path.sigma(path.time(-np.log(80.0)))
+    np.testing.assert_allclose(np.asarray(z).std() / level, 1.0, atol=0.1)
+    back = samplers.sample(KEY, denoise, path, shape=x_0.shape, initial=z, **options)
+    assert np.sqrt(np.mean((back - x_0) ** 2)) < 1e-3
 
   def test_a_rise_is_the_exact_forward_kernel(self):
     """With the exact Gaussian model the law after many restarts is that of the data."""
     mean, var, n = 0.7, 0.09, 20_000
     model = mixtures.Mixture(jnp.ones(1), jnp.array([[mean]]), jnp.array([[[var]]]))
-    falls = (80.0, 20.0, 5.0, 2.0, 1.0, 0.5, 0.2)
-    grid = samplers.explicit((*falls, 2.0, 1.0, 0.5, 0.2, 0.1, 1.0, 0.5, 0.2, 0.1, 0.05))
+    falls = tuple(np.geomspace(80.0, 0.05, 24))
+    grid = samplers.explicit(
+        (*falls, *np.geomspace(2.0, 0.05, 16), *np.geomspace(1.0, 0.05, 12)))
     x = samplers.sample(jax.random.split(KEY, n), mixtures.denoiser(model, VP), VP, shape=(n, 1),
                         method=samplers.heun(), grid=grid)
     plain = samplers.sample(jax.random.split(KEY, n), mixtures.denoiser(model, VP), VP,
                             shape=(n, 1), method=samplers.heun(), grid=samplers.explicit(falls))
-    assert abs(np.mean(x) - mean) < 0.02 and abs(np.std(x) - np.sqrt(var)) < 0.02
+    # D at the last level has the spread of x₀ that ρ = 0.05 does not hide.
+    assert abs(np.mean(x) - mean) < 0.008
+    assert abs(np.std(x) - var / np.sqrt(var + 0.05**2)) < 0.006
     # Fresh noise: what is known of the state before is lost in part.
     assert abs(np.corrcoef(x[:, 0], plain[:, 0])[0, 1]) < 0.95
 

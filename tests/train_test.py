@@ -82,7 +82,7 @@ def test_signal_saves_and_the_rest_is_bitwise(number, tmp_path):
   assert process.returncode == 0, err
   assert "stopped at step" in out and "saved it" in out
   stopped = int(out.split("stopped at step ")[1].split()[0])
-  assert 0 < stopped < 20000 and stopped % 5 == 0
+  assert 0 < stopped < 20000
   assert (tmp_path / "run" / "checkpoints" / str(stopped)).is_dir()
 
 

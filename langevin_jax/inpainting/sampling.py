@@ -103,7 +103,7 @@ def _over_channels(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
       a in (1, b) for a, b in zip(axes[::-1], shape[::-1], strict=False))
   if fits(given):
     return mask
-  if fits((*given, 1)):
+  if len(given) > 1 and fits((*given, 1)):
     return mask[..., None]
   raise ValueError(f"mask must have the shape {shape} of the samples, or its last axes, with or "
                    f"without the very last, each whole or of length 1; got {given}")

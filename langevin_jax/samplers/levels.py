@@ -236,8 +236,10 @@ def square_integral(
   """η² near `low`, and ∫η² dℓ from low to high; arrays of one shape.
 
   By 16-point Gauss–Legendre, and where the two halves of an interval contradict the whole by more
-  than 1e-6 of the greatest integral, as at a jump of η, by bisection of what still does.
+  than 1e-7 of the greatest integral, as at a jump of η, by bisection of what still does.
   """
+  if not callable(stochasticity):
+    return np.full(np.shape(low), stochasticity**2), stochasticity**2 * (high - low)
   eta = splitting.checked(stochasticity, path)
   nodes, weights = np.polynomial.legendre.leggauss(16)
   square = jax.vmap(jax.vmap(lambda ell: jnp.asarray(eta(ell), float) ** 2))
@@ -250,7 +252,7 @@ def square_integral(
 
   squared, total = rule(low, high)
   total, whole, owner = total.copy(), total, np.arange(n)
-  tolerance = 1e-6 * np.max(total, initial=0.0)
+  tolerance = 1e-7 * np.max(total, initial=0.0)
   for _ in range(_BISECTIONS):
     middle = 0.5 * (low + high)
     # Blocks of n intervals, so that one compiled rule serves all.

@@ -168,12 +168,11 @@ def positions(
   """Where on Y each step ends; raises ValueError where η is traced."""
   if isinstance(stochasticity, jax.Array):
     raise ValueError("a Brownian path needs a stochasticity that is a number or a callable")
-  eta = stochasticity if callable(stochasticity) else lambda ell: jnp.full_like(ell, stochasticity)
   edges = np.linspace(_ELL_LOW, _ELL_HIGH, _PANELS + 1)
-  panels = np.append(0.0, np.cumsum(square_integral(eta, edges[:-1], edges[1:], path)[1]))
+  panels = np.append(0.0, np.cumsum(square_integral(stochasticity, edges[:-1], edges[1:], path)[1]))
   ell = np.clip(levels.half_log_snr, _ELL_LOW, _ELL_HIGH)
   panel = np.minimum((ell - edges[0]) // (edges[1] - edges[0]), _PANELS - 1).astype(int)
-  clock = panels[panel] + square_integral(eta, edges[panel], ell, path)[1]
+  clock = panels[panel] + square_integral(stochasticity, edges[panel], ell, path)[1]
   place = np.clip(clock / panels[-1], 0.0, 1.0) * 2.0**depth
   cell = np.minimum(np.floor(place), 2.0**depth - 1)
   budget = np.diff(clock, prepend=-np.inf)
