@@ -63,6 +63,20 @@ def unjitted(function: Callable) -> Callable:
   return function.__wrapped__ if isinstance(function, _JITTED) else function
 
 
+def lifted(function: Callable, *arguments: Any) -> tuple[Callable, list]:
+  """(g, arrays) with g(arrays, *arguments) = function(*arguments), one array.
+
+  `call` finds what a function closes over, but not within a rule for derivatives of another library
+  (custom_vjp), where it would be a constant of the program.
+
+  Args:
+    arguments: arrays, or `jax.ShapeDtypeStruct`s of them.
+  """
+  closed = jax.make_jaxpr(function)(*arguments)
+  program = _opened(closed.jaxpr)
+  return lambda arrays, *arguments: program(*arrays, *arguments)[0], closed.consts
+
+
 def is_traced(tree: Any) -> bool:
   """Whether any leaf of a tree is a tracer."""
   return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
@@ -116,9 +130,14 @@ def _varying(value: Any, aval: Any) -> jax.Array:
 
 def _compiled(jaxpr: core.Jaxpr) -> Callable:
   """A program (consts, arguments) → leaves of a jaxpr, whose constants are arguments too."""
-  open_ = jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars])
-  function = core.jaxpr_as_fun(core.ClosedJaxpr(open_, []))
+  function = _opened(jaxpr)
   return jax.jit(lambda consts, arguments: function(*consts, *arguments))
+
+
+def _opened(jaxpr: core.Jaxpr) -> Callable:
+  """A jaxpr as a function of its constants and arguments."""
+  return core.jaxpr_as_fun(core.ClosedJaxpr(
+      jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars]), []))
 
 
 def _signature(jaxpr: core.Jaxpr, kept: list) -> Hashable:

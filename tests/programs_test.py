@@ -295,6 +295,11 @@ def test_noise_is_each_key_s_own_whatever_its_kind():
         sample(jax.random.key_data(keys), (4, 2)), batch, rtol=1e-5)
 
 
+def test_no_samples_are_an_empty_array():
+  assert samplers.adaptive(KEY, scaled(0.1), VP, shape=(0, 2)).x.shape == (0, 2)
+  assert draw(scaled(0.1), shape=(0, 2)).shape == (0, 2)
+
+
 def test_gradients_of_an_eager_call_reach_what_the_model_closes_over():
   def total(scale):
     return samplers.sample(KEY, scaled(scale), VP, shape=(2,), method=samplers.heun(),

@@ -540,7 +540,7 @@ def test_bad_input_is_named():
   for method in (samplers.multistep(3), samplers.unipc(3), samplers.adams_bashforth(3)):
     with pytest.raises(ValueError, match="needs a grid of at least 3 steps, got 2"):
       draw(method=method, grid=samplers.karras(2))
-  for rho in ((), (1.0, 2.0), (1.0, 0.0), (1.0, 1.0)):
+  for rho in ((), (1.0, 0.0), (1.0, 1.0)):
     with pytest.raises(ValueError, match="a grid must"):
       samplers.explicit(rho)
   optimise = lambda **options: samplers.optimised(

@@ -63,14 +63,21 @@ def adaptive(
   key = noise.threefry(key)
   first = levels.pick(levels.lay(np.array([rho_max, rho_min]), path), 0)
   check_tolerance(tolerance, max_steps)
+  if 0 in shape:
+    return Solution(jnp.zeros(shape), jnp.zeros((), int))
   denoised = predictions.at_level(denoise, path)
-  at = lambda x, ell: predictions.like_state(denoised(x, ell), x, "denoise")
+  dtype = jnp.result_type(float) if initial is None else initial.dtype
+  lifted, arrays = _programs.lifted(
+      lambda x, ell: predictions.like_state(denoised(x, ell), x, "denoise"),
+      *(jax.ShapeDtypeStruct(s, dtype) for s in (shape, ())))
 
-  def slope(x, ell):
-    alpha = jnp.sqrt(jax.nn.sigmoid(2.0 * ell))
-    return alpha * (at(x, ell) - alpha * x)
+  def solve(arrays, first, tolerance, key, initial, moments):
+    at = lambda x, ell: lifted(arrays, x, ell)
 
-  def solve(first, tolerance, key, initial, moments):
+    def slope(x, ell):
+      alpha = jnp.sqrt(jax.nn.sigmoid(2.0 * ell))
+      return alpha * (at(x, ell) - alpha * x)
+
     if initial is None:
       like = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
       x = noise.start(lambda: noise.normal(noise.split(key)[0], like), first, moments)
@@ -81,7 +88,7 @@ def adaptive(
         slope, x, first.half_log_snr, end, tolerance=tolerance, max_steps=max_steps)
     return Solution(at(x, end), 6 * steps + 2), reached
 
-  solution, reached = _programs.call(solve, first, tolerance, key, initial, moments)
+  solution, reached = _programs.call(solve, arrays, first, tolerance, key, initial, moments)
   check_reached(reached, tolerance, max_steps)
   return solution
 
