@@ -10,10 +10,13 @@ import re
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import runner
+from jax.sharding import PartitionSpec
 
 from experiments import checkpoints, config, data, hosts, meshes, records, reverse, runs
+from langevin_jax import inpainting, likelihood, mixtures, paths, samplers
 from langevin_jax.training import shardings
 
 STEPS = 20
@@ -58,6 +61,48 @@ def collectives(text: str) -> dict[str, list[int]]:
   return found
 
 
+def mapped() -> dict[str, float]:
+  """How far samplers and likelihoods inside `jax.shard_map` are from themselves outside it."""
+  mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+  path, grid = paths.vp(), samplers.karras(3)
+  mixture = mixtures.Mixture(
+      jnp.array([0.3, 0.7]), jnp.array([[-1.0, 0.0], [1.0, 0.5]]),
+      jnp.stack([0.1 * jnp.eye(2)] * 2))
+  denoise, correctors = mixtures.denoiser(mixture, path), samplers.correctors
+  methods = {
+      "ddim": samplers.ddim(1.0), "multistep": samplers.multistep(2), "unipc": samplers.unipc(2),
+      "singlestep": samplers.singlestep(2), "heun": samplers.heun(),
+      "euler_maruyama": samplers.euler_maruyama(), "adams_bashforth": samplers.adams_bashforth(2),
+      "baoab": samplers.predictor_corrector(samplers.ddim(), correctors.baoab()),
+      "midpoint": samplers.predictor_corrector(samplers.multistep(2), correctors.midpoint()),
+      "annealed": samplers.annealed_langevin(corrections=2)}
+  calls = {name: lambda keys, method=method: samplers.sample(
+      keys, denoise, path, shape=(len(keys), 2), method=method, grid=grid)
+      for name, method in methods.items()}
+  key, at = jax.random.key(0), lambda keys: jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
+  # A key of its own for every example, as a Hutchinson probe needs to be the same on any mesh.
+  calls |= {
+      "log_prob": lambda keys: likelihood.log_prob(
+          key, denoise, path, at(keys), steps=2, batch_axes=1),
+      "hutchinson": lambda keys: likelihood.log_prob(
+          keys, denoise, path, at(keys), steps=2, batch_axes=1, divergence="hutchinson"),
+      "lanpaint": lambda keys: inpainting.sample(
+          keys, denoise, path, known=at(keys), mask=np.array([True, False]), grid=grid,
+          method=inpainting.lanpaint(2))}
+  everything = lambda keys: {name: call(keys) for name, call in calls.items()}
+  split = lambda call: jax.shard_map(
+      call, mesh=mesh, in_specs=PartitionSpec("d"), out_specs=PartitionSpec("d"))
+  keys = jax.random.split(key, 16)
+  inside, outside = jax.jit(split(everything))(keys), jax.jit(everything)(keys)
+  inside |= {"eager ddim": split(calls["ddim"])(keys)}
+  outside |= {"eager ddim": outside["ddim"]}
+  # The bound draws levels and noise for its whole batch: it runs, with other draws on each device.
+  bound = jax.jit(split(lambda keys: likelihood.bound(
+      key, denoise, path, at(keys), draws=2, batch_axes=1)))(keys)
+  assert np.isfinite(bound).all()
+  return {name: float(np.abs(np.asarray(inside[name]) - outside[name]).max()) for name in inside}
+
+
 def main() -> None:
   room = pathlib.Path(sys.argv[1])
   jax.config.update("jax_num_cpu_devices", 8)
@@ -97,6 +142,7 @@ def main() -> None:
           records.sha256(hosts.fetch(state)) == states[source][1])
   parts = made(dataset, settings(MESHES["mixed"], **{"training.accumulation": 4}))
   report["accumulated"] = trained(parts, runs.train_step(parts))[2]
+  report["shard_map"] = mapped()
   print(json.dumps(report))
 
 

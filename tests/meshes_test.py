@@ -37,6 +37,13 @@ def test_losses_are_those_of_one_device(report, name):
   assert np.ptp(report["one"]["losses"]) > 0.1
 
 
+def test_samplers_and_likelihoods_run_inside_shard_map(report):
+  """With its check of what varies over the mesh; each device has its own keys and nothing else."""
+  assert len(report["shard_map"]) == 14
+  for name, apart in report["shard_map"].items():
+    assert apart < 1e-4, (name, apart)
+
+
 def test_a_batch_in_four_parts_is_the_batch(report):
   np.testing.assert_allclose(report["accumulated"], report["one"]["losses"], rtol=1e-5)
 
