@@ -6,6 +6,7 @@ import pathlib
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -40,6 +41,7 @@ def run(main: Callable[[], int | None], *, at_once: bool = False) -> None:
   where it came from.
   """
   _open_streams()
+  warnings.showwarning = lambda message, *_: _complain(f"warning: {message}")
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL if at_once else signal.default_int_handler)
   code = 1

@@ -44,6 +44,7 @@ from experiments import (
 from experiments import config as config_lib
 from langevin_jax import paths
 from langevin_jax.samplers import levels
+from langevin_jax.samplers.sampling import plan
 
 flags.adopt_module_key_flags(choice)
 flags.adopt_module_key_flags(hosts)
@@ -272,7 +273,9 @@ def _labels(
 
 
 def _levels(sampling: config_lib.Sampling, path: paths.Path) -> levels.Level:
-  return levels.lay(np.asarray(processes.grid(sampling)(path), np.float64), path)
+  """The levels of a trajectory's states; where the grid rises, of the one before the rise."""
+  method, grid, _ = processes.process(sampling)
+  return plan(path, method, grid).levels
 
 
 def _restored(dataset: data.Dataset, x: np.ndarray, at: levels.Level) -> np.ndarray:

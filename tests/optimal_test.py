@@ -16,7 +16,7 @@ def test_commands_at_once_lose_no_grid_and_agree(tmp_path):
     barrier = threading.Barrier(n)
 
     def find(i):
-      return optimal._kept(file, str(i // 2), lambda: [barrier.wait() * 0.0 + i, 0.1])
+      return optimal._kept(file, str(i // 2), lambda: [barrier.wait() * 0.0 + i + 1.0, 0.1])
 
     found = list(pool.map(find, range(n)))
   known = json.loads(file.read_text())

@@ -14,7 +14,7 @@ import runner
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import choice, config, processes, records, reverse, runs, streams
+from experiments import choice, config, data, processes, records, reverse, runs, streams
 from langevin_jax import inpainting, paths, samplers
 
 BATCH = 100
@@ -211,11 +211,48 @@ def test_a_killed_command_goes_on_to_the_same_samples(workdir, tmp_path):
 
 def test_what_is_not_finite_is_not_left_behind(workdir, tmp_path, monkeypatch):
   whole = runs.restored
-  monkeypatch.setattr(runs, "restored", lambda *arguments: whole(*arguments)._replace(
-      ema=jax.tree.map(lambda leaf: leaf * jnp.nan, whole(*arguments).ema)))
+  monkeypatch.setattr(runs, "restored", lambda *arguments, **options: whole(
+      *arguments, **options)._replace(
+          ema=jax.tree.map(lambda leaf: leaf * jnp.nan, whole(*arguments).ema)))
   code, _, err = runner.call("sample", f"--workdir={workdir}", f"--out={tmp_path / 'x.npy'}")
   assert code == 2 and "100 of samples 0…99 are not finite" in err
   assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_begin_and_end_where_they_are_asked_to(workdir, tmp_path):
+  """Codes decode to what was encoded; SDEdit keeps what its level leaves; rises are drawn."""
+  run = runs.prepare(records.read_config(workdir))
+  held_out = data.restore(run.dataset, run.dataset.test)
+
+  def sampled(name, *arguments):
+    code, said, err = runner.call(
+        "sample", f"--workdir={workdir}", f"--out={tmp_path / name}.npy", *arguments)
+    assert code == 0, (said, err)
+    return np.load(tmp_path / f"{name}.npy")
+
+  exact = "--sampler=singlestep", "--order=3", "--steps=30"
+  codes = sampled("codes", "--encode=held_out", *exact)
+  assert codes.shape == (200, 2) and not (tmp_path / "codes.png").exists()
+  back = sampled("back", f"--decode={tmp_path / 'codes.npy'}", *exact)
+  np.testing.assert_allclose(back, held_out, atol=2e-2 * np.std(held_out))
+  edited = sampled("edited", "--start=held_out", "--start_level=0.01", "--step=1")
+  assert np.std(edited - held_out) < 0.1 * np.std(held_out)
+  noisy = sampled("noisy", "--stop_level=2", "--path=ve", "--num_samples=300")
+  assert np.std(noisy) > 1.5 * float(run.dataset.scale)
+  sampled("risen", "--levels=20,5,1,5,1,.2", "--num_samples=20")
+  assert json.loads((tmp_path / "edited.json").read_text())["begin"]["start"] == "held_out"
+  for arguments, says in (
+      (("--step=9",), "--step must be one of the checkpoints"),
+      (("--start=held_out",), "--start needs --start_level"),
+      (("--start_level=2",), "--start_level needs --start"),
+      (("--encode=held_out", "--sampler=ddim", "--stochasticity=1"), "follows the ODE"),
+      (("--encode=held_out", "--decode=x.npy"), "cannot be given with decode"),
+      (("--start=absent.npy", "--start_level=1"), "--start must name an existing file"),
+      (("--stop_level=200",), "below the grid's first level")):
+    code, _, err = runner.call("sample", f"--workdir={workdir}", f"--out={tmp_path / 'no.npy'}",
+                               *arguments)
+    assert code == 2 and says in err and err.count("\n") == 1, (arguments, err)
+    assert not list(tmp_path.glob("no.*"))
 
 
 def test_streams(tmp_path):
