@@ -390,6 +390,29 @@ class TestSequencesOfLevels:
     with pytest.raises(ValueError, match="stochasticity"):
       samplers.ancestral(grid, -1.0)
 
+  def test_ancestral_variances(self):
+    """Small is the posterior's, large the kernel's β = 1 − (α_t/α_s)², a learned one between."""
+    grid = samplers.karras(5, rho_max=20.0)
+    nodes = samplers.levels.lay(grid(VP), VP)
+    beta = 1.0 - (nodes.alpha[:-2] / nodes.alpha[1:-1]) ** 2
+    large = samplers.ddpm("large").plan(nodes, VP)
+    np.testing.assert_allclose((large.step.c * large.ratio)[:-1] ** 2, beta, rtol=1e-9)
+    assert large.step.c[-1] == 0.0
+    options = {"grid": grid}
+    learned = lambda v: draw(lambda x, t: (0.1 * x, jnp.full_like(x, v)),
+                             method=samplers.ddpm("learned"), **options)
+    plain = lambda variance: draw(scaled(0.1), method=samplers.ddpm(variance), **options)
+    np.testing.assert_allclose(learned(0.0), plain("small"), rtol=1e-5)
+    np.testing.assert_allclose(learned(1.0), plain("large"), rtol=1e-5)
+    assert not np.allclose(plain("small"), plain("large"))
+    # Any other method takes D alone.
+    pair = lambda x, t: (0.1 * x, jnp.zeros_like(x))
+    np.testing.assert_array_equal(draw(pair), draw(scaled(0.1)))
+    with pytest.raises(ValueError, match="variance must be one of"):
+      samplers.ddpm("huge")
+    with pytest.raises(ValueError, match=r"returns \(D, v\)"):
+      draw(scaled(0.1), method=samplers.ddpm("learned"))
+
   def test_a_grid_that_falls_has_no_kernel(self):
     planned = samplers.sampling.plan(VP, samplers.ddim(), samplers.karras(5))
     assert planned.kernel is None

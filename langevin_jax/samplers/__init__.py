@@ -22,11 +22,12 @@ from langevin_jax.samplers.optimised import optimised
 from langevin_jax.samplers.own_time import adams_bashforth, euler, euler_maruyama
 from langevin_jax.samplers.sampling import Trajectory, encode, sample, trajectory
 from langevin_jax.samplers.staged import heun, singlestep
+from langevin_jax.samplers.variances import ddpm
 
 __all__ = [
     "Corrector", "Grid", "Level", "Method", "Trajectory", "UnresolvedNoise", "adams_bashforth",
     "adaptive", "ancestral", "annealed_langevin", "brownian", "correctors", "cosine", "ddim",
-    "encode", "euler", "euler_maruyama", "explicit", "heun",
+    "ddpm", "encode", "euler", "euler_maruyama", "explicit", "heun",
     "karras", "multistep", "optimised", "predictor_corrector", "sample", "shifted", "singlestep",
     "trajectory", "uniform_half_log_snr", "uniform_time", "unipc", "within",
 ]

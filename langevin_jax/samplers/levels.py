@@ -50,6 +50,7 @@ class Method(NamedTuple):
   stochasticity: η, which says how much noise the process takes between two levels.
   without_history: the method to take in its place where others move the state at its levels, if
     what it remembers would then mislead it.
+  takes_pairs: whether `model` is `both` of the denoiser, which then returns (D, v).
   """
 
   plan: Callable[[Level, Path], Any]
@@ -57,6 +58,7 @@ class Method(NamedTuple):
   step: Callable[[Draw, jax.Array, Any, Model, Any], tuple[jax.Array, jax.Array, Any]]
   stochasticity: splitting.Stochasticity = 0.0
   without_history: Any = None
+  takes_pairs: bool = False
 
 
 def lay(rho: np.ndarray, path: Path) -> Level:
@@ -117,15 +119,28 @@ def pick(levels: Level, index: Any) -> Level:
 def model(denoise: predictions.Denoise) -> Model:
   """A denoiser as samplers call it: one that knows no path at its level, another at (xₜ, t).
 
-  D is checked where it comes in, and of the state's type from there on.
+  D is checked where it comes in, and of the state's type from there on. Of a denoiser that returns
+  a pair it is the first: see `both`.
   """
+  call = both(denoise)
+  return lambda x, level: call(x, level)[0]
+
+
+def both(denoise: predictions.Denoise) -> Callable[[jax.Array, Level], tuple[jax.Array, ...]]:
+  """(x, level) → (D,), or (D, v) of a denoiser that returns two arrays in the state's shape."""
   if isinstance(denoise, predictions.Denoiser):
     at = _programs.unjitted(denoise.at)
     call = lambda x, level: at(x, level.half_log_snr)
   else:
     along = _programs.unjitted(denoise)
     call = lambda x, level: along(level.scale * x, level.t)
-  return lambda x, level: predictions.like_state(call(x, level), x, "denoise")
+
+  def checked(x, level):
+    found = call(x, level)
+    found = found if isinstance(found, tuple) else (found,)
+    return tuple(predictions.like_state(value, x, "denoise") for value in found)
+
+  return checked
 
 
 def numbers(function: Callable, *arguments: Any) -> Any:

@@ -140,10 +140,11 @@ def _run(key, initial, moments, denoise, path, shape, method, grid, brownian, ke
     raise ValueError(f"keys of shape {key.shape} must lead the shape {shape} of the samples")
   planned = plan(path, method, grid, brownian)
   depth = 0 if brownian is None else brownian.depth
+  model = (levels.both if method.takes_pairs else levels.model)(denoise)
   return _programs.call(
       lambda planned, key, initial, moments: run(
-          planned, key, initial, moments, model=levels.model(denoise), shape=shape, method=method,
-          keep=keep, depth=depth),
+          planned, key, initial, moments, model=model, shape=shape, method=method, keep=keep,
+          depth=depth),
       planned, key, initial, moments)
 
 
