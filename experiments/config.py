@@ -428,12 +428,14 @@ def from_json(text: str) -> Config:
 
   values = dict(walk(json.loads(text)))
   if values.get("data.name") == "arrays":
-    # Of runs from before the field: their models know one scale.
-    values = {"data.scaling": "one"} | values
+    # Of runs from before the fields: their models know one scale, and an MLP took vectors alone.
+    kind = "vector" if values.get("network.name", "mlp") == "mlp" else "image"
+    values = {"data.scaling": "one", "data.kind": kind} | values
   return override(Config(), values)
 
 
 def difference(old: Config, new: Config) -> list[str]:
-  """One "field: old → new" for each field in which two configs differ."""
+  """One "field: old → new" for each field in which two configs differ, of those that are read."""
+  unread = set(_unused(dict(flatten(old)))) & set(_unused(dict(flatten(new))))
   return [f"{name}: {a!r} → {b!r}" for (name, a), (_, b) in
-          zip(flatten(old), flatten(new), strict=True) if a != b]
+          zip(flatten(old), flatten(new), strict=True) if a != b and name not in unread]

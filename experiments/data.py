@@ -8,7 +8,7 @@ names the field.
 
 import hashlib
 import math
-import pathlib
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -117,7 +117,7 @@ def shape_of(config: config_lib.Data) -> tuple[tuple[int, ...], int]:
     ValueError: as `load`, or shards that are not here and of which the fields say nothing.
   """
   away = config.name == "array_record" and not (
-      config.path and pathlib.Path(config.path).expanduser().is_dir())
+      config.path and os.path.isdir(os.path.expanduser(config.path)))
   if away and config.shape:
     return tuple(config.shape), config.num_classes
   if away:

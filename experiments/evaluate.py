@@ -70,6 +70,7 @@ def main() -> int:
   with hosts.joined(lambda: records.same(config)):
     path = build.path(config.path)
     processes.check(config.sampling, path, config.objective)
+    processes.check_whole(config.sampling)
     average = choice.ema(trained, workdir)
     settings = likelihood_settings(config.sampling)
     out = hosts.by_first(lambda: cli.out(

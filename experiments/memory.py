@@ -149,7 +149,10 @@ def _state(config: config_lib.Config, *, gradient: bool = False) -> float:
 
 
 def _tokens(network: config_lib.Network, shape: tuple[int, ...]) -> int:
-  return max(math.prod(shape[:2]) // network.patch_size**2, 1) if network.name == "dit" else 1
+  if network.name != "dit":
+    return 1
+  patch = network.patch_size ** (2 if len(shape) == 3 else 1)  # of a sequence (T, c), T/patch
+  return max(math.prod(shape[:-1]) // patch, 1)
 
 
 def _network(config: config_lib.Config) -> str:

@@ -201,6 +201,14 @@ def check(
     _check_start(config, at, objective)
 
 
+def check_whole(config: config_lib.Sampling) -> None:
+  """Raises ValueError where samples would not begin at noise and end as data."""
+  for name in ("start_level", "stop_level"):
+    if getattr(config, name):
+      raise ValueError(f"sampling.{name} is for `sample` alone: what is judged begins at noise and "
+                       "ends clean")
+
+
 def _check_start(
     config: config_lib.Sampling, at: levels.Level, objective: config_lib.Objective
 ) -> None:
@@ -245,8 +253,8 @@ def resolved(config: config_lib.Sampling) -> dict[str, Any]:
     fields["order"] = config.order or 2
   if config.sampler == "adaptive":
     fields |= {"tolerance": tolerance(config), "steps": None}
-  if config.sampler in TAKERS["variable"]:
-    fields |= {name: fields[name] or own for name, own in _POLYNOMIAL.items()}
+  fields |= {name: fields[name] or own for name, own in _POLYNOMIAL.items()
+             if config.sampler in TAKERS[name]}
   annealed = config.sampler == "annealed_langevin"
   if annealed or config.corrector:
     fields["corrector"] = config.corrector or "euler"

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import pathlib
 import struct
 import tokenize
@@ -50,7 +51,7 @@ def read_idx(file: pathlib.Path, rank: int) -> np.ndarray:
 
 def existing(path: str, field: str, *, directory: bool) -> pathlib.Path:
   """`path` as an existing file or directory; else a ValueError that names the field."""
-  found = pathlib.Path(path).expanduser()
+  found = pathlib.Path(os.path.expanduser(path))
   if not path or not (found.is_dir() if directory else found.is_file()):
     kind = "directory" if directory else "file"
     raise ValueError(f"{field} must name an existing {kind}; got {path!r}")

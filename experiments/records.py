@@ -106,7 +106,7 @@ def wrote(file: pathlib.Path, written: Callable[[Any], bool]) -> bool:
   """Whether `file` is a JSON of which `written` is true."""
   try:
     return bool(written(json.loads(file.read_text(encoding="utf-8"))))
-  except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
     return False
 
 
@@ -210,7 +210,7 @@ def check_numerics(workdir: pathlib.Path, file: str = "manifest.json") -> None:
   try:
     before = json.loads((workdir / file).read_text(encoding="utf-8"))["numerics"]
     before = dict(before)
-  except (OSError, ValueError, KeyError, TypeError):
+  except (OSError, ValueError, KeyError, TypeError, RecursionError):
     return  # it has none yet, or one from before they were recorded
   now = numerics()
   if changed := [f"{name}: {before[name]} → {now[name]}" for name in now

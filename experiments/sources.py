@@ -137,7 +137,7 @@ def toy2d(*, toy: str = "moons", train_size: int = 50_000, test_size: int = 10_0
 
 def fashion_mnist(*, path: str = "") -> Source:
   """Any data in MNIST's four IDX files, gzipped or not: (28, 28, 1), values 0…255, 10 classes."""
-  directory = pathlib.Path(path or FASHION_MNIST_DIRECTORY).expanduser()
+  directory = pathlib.Path(os.path.expanduser(path or FASHION_MNIST_DIRECTORY))
   names = [f"{part}-{content}-ubyte" for part in ("train", "t10k")
            for content in ("images-idx3", "labels-idx1")]
   found = [[file for file in (directory / name, directory / f"{name}.gz") if file.is_file()]

@@ -249,17 +249,17 @@ class _Learning:
     """Takes the losses of steps start…, and prints the line where one is due."""
     if not self._open:
       return
-    if start >= self._due // 2:
+    if start + len(losses) > self._due // 2:
       self._losses.append(losses)
     if start + len(losses) < self._due:
       return
     self._open = False
     mean, linear = float(np.concatenate(self._losses).mean()), _linear_loss(self._run)
     if not mean < linear:
-      print(f"by step {self._due} the loss is {mean:.4g}, not below {linear:.4g}, the loss of the "
-            "best linear denoiser: what was learned is the data's mean and covariance at most. "
-            "Gaussian data have no more; for other data change training.learning_rate or "
-            "objective.prediction, or take a wider network", flush=True)
+      _say(f"by step {self._due} the loss is {mean:.4g}, not below {linear:.4g}, the loss of the "
+           "best linear denoiser: what was learned is the data's mean and covariance at most. "
+           "Gaussian data have no more; for other data change training.learning_rate or "
+           "objective.prediction, or take a wider network")
 
 
 def _linear_loss(run: runs.Run) -> float:

@@ -48,13 +48,12 @@ def call(function: Callable, *arguments: Any) -> Any:
     return jax.jit(function)(*arguments)
   kept = []
   key = _signature(closed.jaxpr, kept)
-  if key not in _programs:
-    # `kept` is what the key knows by identity alone: as long as the key lives, so must it.
-    _programs[key] = _compiled(closed.jaxpr), kept
-    while len(_programs) > _MOST_PROGRAMS:
-      _programs.popitem(last=False)
-  _programs.move_to_end(key)
-  leaves = _programs[key][0](closed.consts, jax.tree.leaves(arguments))
+  # `kept` is what the key knows by identity alone: as long as the key lives, so must it.
+  entry = _programs.pop(key, None) or (_compiled(closed.jaxpr), kept)
+  _programs[key] = entry
+  while len(_programs) > _MOST_PROGRAMS:
+    _programs.popitem(last=False)
+  leaves = entry[0](closed.consts, jax.tree.leaves(arguments))
   return jax.tree.unflatten(jax.tree.structure(shape), leaves)
 
 
@@ -153,8 +152,12 @@ def _signature(jaxpr: core.Jaxpr, kept: list) -> Hashable:
     return tuple((named(var), var.aval) for var in variables)
 
   head = declared(jaxpr.constvars), declared(jaxpr.invars)
+  def context(eqn):
+    ctx = eqn.ctx
+    return ctx.compute_type, ctx.threefry_partitionable, str(ctx.xla_metadata)
+
   body = tuple(
-      (eqn.primitive, tuple(map(named, eqn.invars)), declared(eqn.outvars),
+      (eqn.primitive, context(eqn), tuple(map(named, eqn.invars)), declared(eqn.outvars),
        tuple((name, _parameter(value, kept)) for name, value in sorted(eqn.params.items())
              if name not in _RULES))
       for eqn in jaxpr.eqns)

@@ -64,7 +64,7 @@ def classifier_free(
   """
   if not 0.0 <= rescale <= 1.0:
     raise ValueError(f"rescale must lie in [0, 1], got {rescale}")
-  row = predictions.named(prediction)
+  row, network = predictions.named(prediction), _programs.unjitted(network)
   labels = jnp.asarray(labels)
   null = jnp.broadcast_to(jnp.asarray(null_label, labels.dtype), labels.shape)
   batch = labels.shape if labels.ndim else (1,)

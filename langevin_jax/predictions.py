@@ -225,5 +225,6 @@ def denoiser(
   check_path(path)
   if not callable(network):
     raise ValueError(f"network must be a function (x, ell), got {network!r}")
+  network = _programs.unjitted(network)
   return Denoiser(lambda x, ell: solve(
       like_state(network(x, ell), x, "network"), x, unit_frame(ell), row)[0], path)

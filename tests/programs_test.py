@@ -165,6 +165,16 @@ def test_structure_is_told_apart():
   np.testing.assert_allclose(results[6], results[0], rtol=1e-5)
 
 
+def test_settings_of_jax_are_structure():
+  """The generator's layout is decided where an operation is traced, not where it is compiled."""
+  noisy = {"method": samplers.ddim(1.0)}
+  plain = draw(scaled(0.1), **noisy)
+  with jax.threefry_partitionable(False):
+    other = draw(scaled(0.1), **noisy)
+  assert not np.allclose(plain, other)
+  np.testing.assert_array_equal(draw(scaled(0.1), **noisy), plain)
+
+
 def test_a_program_holds_no_model_alive():
   import gc
   import weakref
@@ -300,6 +310,12 @@ def test_no_samples_are_an_empty_array():
   assert draw(scaled(0.1), shape=(0, 2)).shape == (0, 2)
 
 
+def test_brownian_noise_of_a_window_of_stochasticity_is_finite():
+  window = samplers.ddim(lambda ell: jnp.where((ell > -2.0) & (ell < 0.0), 1.0, 0.0))
+  for method in (window, samplers.ddim(lambda ell: 0.0 * ell)):
+    assert np.all(np.isfinite(draw(scaled(0.1), method=method, brownian=samplers.brownian())))
+
+
 def test_gradients_of_an_eager_call_reach_what_the_model_closes_over():
   def total(scale):
     return samplers.sample(KEY, scaled(scale), VP, shape=(2,), method=samplers.heun(),
@@ -369,8 +385,20 @@ class TestSequencesOfLevels:
       samplers.within(whole, start=1.0, stop=2.0)
     with pytest.raises(ValueError, match="below the grid's first level"):
       samplers.within(whole, stop=100.0)(VP)
-    with pytest.raises(ValueError, match="stochasticity 0"):
-      samplers.encode(denoise, VP, jnp.zeros(2), method=samplers.ddim(1.0))
+    for method in (samplers.ddim(1.0), samplers.heun(5.0),
+                   samplers.predictor_corrector(samplers.ddim(), correctors.exact())):
+      with pytest.raises(ValueError, match="no churn and no corrector"):
+        samplers.encode(denoise, VP, jnp.zeros(2), method=method)
+    for rho in ((1.0, 20.0, 1.0), (80.0, 5.0, 1.0, 5.0, 20.0, 1.0)):
+      with pytest.raises(ValueError, match="fall before it rises"):
+        samplers.explicit(rho)
+    with pytest.raises(ValueError, match="ends at rho = 0"):
+      inpainting.sample(KEY, denoise, VP, known=jnp.zeros(2), mask=np.array([True, False]),
+                        grid=samplers.within(samplers.karras(5), stop=1.0))
+    flow = paths.rectified_flow()
+    z = samplers.encode(scaled(0.1), flow, jnp.ones(2), grid=samplers.uniform_time(8),
+                        method=samplers.multistep(2, variable="angle"))
+    assert np.all(np.isfinite(z))
     with pytest.raises(ValueError, match="fresh noise"):
       samplers.sample(KEY, denoise, VP, grid=samplers.explicit((2.0, 1.0, 2.0, 1.0)), shape=(2,),
                       method=samplers.ddim(1.0), brownian=samplers.brownian())

@@ -79,6 +79,9 @@ GAUSSIAN = ("whitened_gaussian", "one_point")
 def main() -> int:
   chosen = flags.FLAGS
   laws = chosen.laws or list(LAWS)
+  out = cli.out(chosen.out, measure.is_report, suffix=".json")
+  for name in ("seeds", "steps"):
+    build.at_least(name, getattr(chosen, name), 1)
   if unknown := set(laws) - set(LAWS):
     raise ValueError(f"--laws must be some of {', '.join(LAWS)}, got {unknown.pop()!r}")
   results: dict[str, Any] = {}
@@ -91,7 +94,6 @@ def main() -> int:
       print(f"{name:10} {law:18} linear {linear:.4f}  losses "
             f"{' '.join(f'{loss:.4f}' for loss in losses)}  "
             f"{'' if results[f'{name}, {law}']['passed'] else 'MISSED'}", flush=True)
-  out = pathlib.Path(chosen.out)
   out.parent.mkdir(parents=True, exist_ok=True)
   records.write_text(out, json.dumps(
       {"machine": measure.machine(), "steps": chosen.steps, "results": results}, indent=2) + "\n")

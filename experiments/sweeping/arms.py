@@ -112,6 +112,7 @@ def check(config: config_lib.Config) -> None:
   build.optimizer(config.training)
   build.averages(config.training)
   processes.check(config.sampling, path, config.objective)
+  processes.check_whole(config.sampling)
   memory.check_state(config)
   if config.training.batch_size % config.training.accumulation:
     raise ValueError(f"config.training.batch_size: {config.training.batch_size} must be divisible "

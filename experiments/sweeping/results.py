@@ -92,7 +92,7 @@ def gather(
         result.errors[seed] = str(error)
         continue
       floors[seed] = told["floors"]
-      result = result._replace(calls=told["network_calls"], held_out=told["held_out"])
+      result = result._replace(calls=told["network_calls"], held_out=told.get("held_out"))
       if told["error"]:
         result.errors[seed] = told["error"]
       for metric, value in told["final"].items() if not told["error"] else ():

@@ -152,7 +152,8 @@ def repaint(resamples: int = 10) -> Inpainter:
       (x_s, denoised, carry), _ = _programs.scan(body, (x, x, carry), passes)
       return _ended(x_s, ahead, known, mask), denoised, carry
 
-    return Method(functools.partial(_plan, outer), outer.init, step, outer.stochasticity)
+    return Method(
+        functools.partial(_plan, outer), outer.init, step, outer.stochasticity, draws=True)
 
   return _with_clean_known(make)
 
@@ -169,7 +170,8 @@ def _inpainter(relax: Callable, *, moves: bool = True) -> Inpainter:
           lambda i: draw(2 * i), x, carry, _substituted(model, known, mask), n.outer)
       return _ended(x_s, n.next_level, known, mask), denoised, carry
 
-    return Method(functools.partial(_plan, outer), outer.init, step, outer.stochasticity)
+    return Method(
+        functools.partial(_plan, outer), outer.init, step, outer.stochasticity, draws=True)
 
   return _with_clean_known(make)
 

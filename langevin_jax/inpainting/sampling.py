@@ -8,6 +8,7 @@ from langevin_jax import _programs, predictions, samplers
 from langevin_jax.inpainting import methods
 from langevin_jax.paths import Path
 from langevin_jax.samplers import sampling
+from langevin_jax.samplers.grids import levels_of
 
 
 def sample(
@@ -44,8 +45,11 @@ def sample(
   if isinstance(method, samplers.Method) or not callable(method):
     raise ValueError("method must be an inpainter, such as inpainting.lanpaint() (called), got "
                      f"{method!r}; the method between levels is `outer`")
-  return samplers.sample(key, denoise, path, shape=shape, method=method(outer, known, mask),
-                         grid=samplers.karras(20) if grid is None else grid)
+  grid = samplers.karras(20) if grid is None else grid
+  if callable(grid) and levels_of(grid, path)[-1] > 0.0:
+    raise ValueError("inpainting needs a grid that ends at rho = 0, where the known part is known")
+  return samplers.sample(
+      key, denoise, path, shape=shape, method=method(outer, known, mask), grid=grid)
 
 
 def checked(

@@ -41,6 +41,7 @@ from langevin_jax.likelihood.variational import surplus
 from langevin_jax.mixtures import Empirical, Mixture
 from langevin_jax.paths import Path, check_path
 from langevin_jax.samplers import Grid
+from langevin_jax.samplers.grids import levels_of
 
 
 class Estimate(NamedTuple):
@@ -114,10 +115,11 @@ def ledger(
   if x.ndim < 1 or len(x) % repeats or not len(x):
     raise ValueError(f"repeats must divide the examples, got repeats={repeats}, x {x.shape}")
   if grid is not None:
-    rho = np.asarray(grid(path), np.float64)[:-1]
-    if len(rho) < 2 or not np.isfinite(rho[0]):
-      raise ValueError(
-          f"grid must have two or more positive levels, the first finite, got rho={rho[:3]}…")
+    rho = levels_of(grid, path)
+    rho = rho[rho > 0.0]
+    if len(rho) < 2 or not np.isfinite(rho[0]) or not np.all(np.diff(rho) < 0.0):
+      raise ValueError("grid must have two or more positive levels that fall, the first finite, "
+                       f"got rho={rho[:3]}…")
     nodes, rho_min, rho_max = jnp.asarray(-np.log(rho), x.dtype), rho[-1], rho[0]
   rho_min, rho_max = prior.reach(path, float(rho_min), float(rho_max))
   x = x.reshape(repeats, -1, *x.shape[1:])

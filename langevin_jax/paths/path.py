@@ -125,6 +125,9 @@ def from_coefficients(
 ) -> Path:
   """A path from α(t) and σ(t) alone; f, g, ℓ and its inverse are derived.
 
+  The functions of a path are fixed: numbers made of them are remembered for the path. Where what
+  they close over changes, make another path.
+
   Args:
     alpha: signal scale, scalar → scalar in `jax.numpy`, positive inside the range.
     sigma: noise standard deviation, scalar → scalar, zero only at `t_min`.

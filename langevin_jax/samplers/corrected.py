@@ -113,7 +113,7 @@ def predictor_corrector(
 
   plain = predictor.without_history
   return Method(plan, init, step, predictor.stochasticity,
-                plain and predictor_corrector(plain, corrector, corrections))
+                plain and predictor_corrector(plain, corrector, corrections), draws=True)
 
 
 class _Held(NamedTuple):
@@ -156,7 +156,7 @@ def annealed_langevin(corrector: Corrector | None = None, corrections: int = 100
         n.last, lambda x, old: 2 * (model(x, n.level),), lambda x, old: (n.a * x, old), x, denoised)
     return x, denoised, denoised
 
-  return Method(plan, jnp.zeros_like, step)
+  return Method(plan, jnp.zeros_like, step, draws=True)
 
 
 def _score(denoised: jax.Array, x: jax.Array, level: Level) -> jax.Array:

@@ -127,8 +127,8 @@ def ancestral(grid: Grid, stochasticity: float = 1.0) -> Grid:
 
   A step from ρ to ρ′ goes down to √(ρ′² − υ²) by the method, and the forward kernel brings it up
   to ρ′ again, with υ = min(ρ′, η ρ′ √(1 − ρ′²/ρ²)). η = 1 is the DDPM posterior's noise:
-  `singlestep(2)` on it is DPM-Solver++(2S) ancestral, `ddim()` Euler ancestral. Methods with a
-  history start anew at every level.
+  `singlestep(2)` on it is DPM-Solver++(2S) ancestral, `ddim()` Euler ancestral. Multistep methods
+  of a higher order find one step in each fall, and are refused.
 
   Args:
     grid: falling. stochasticity: η ≥ 0; 0 is the grid itself.
@@ -170,6 +170,8 @@ def within(grid: Grid, *, start: float = np.inf, stop: float = 0.0) -> Grid:
 
   def part(path):
     rho = levels_of(grid, path)
+    if not np.all(np.diff(rho) < 0.0):
+      raise ValueError(f"a part is of a grid that falls, got {_listed(rho)}")
     first = min(start, rho[0])
     if not stop < first:
       raise ValueError(f"stop={stop} must lie below the grid's first level {first:.6g}")
@@ -201,6 +203,9 @@ def _checked(rho: np.ndarray) -> None:
   if np.any(step == 0.0) or not step[-1] < 0.0:
     raise ValueError("a grid must go to another level at every step, and fall strictly at the end, "
                      f"got {_listed(rho)}")
+  if step[0] > 0.0 or np.any((step[1:] > 0.0) & (step[:-1] > 0.0)):
+    raise ValueError("a grid must fall before it rises, and rise in one step: the kernel needs no "
+                     f"level between, got {_listed(rho)}")
 
 
 def _listed(rho) -> str:

@@ -50,6 +50,7 @@ class Method(NamedTuple):
   stochasticity: η, which says how much noise the process takes between two levels.
   without_history: the method to take in its place where others move the state at its levels, if
     what it remembers would then mislead it.
+  draws: whether a step takes noise that `stochasticity` does not say: churn, correctors.
   takes_pairs: whether `model` is `both` of the denoiser, which then returns (D, v).
   """
 
@@ -59,6 +60,7 @@ class Method(NamedTuple):
   stochasticity: splitting.Stochasticity = 0.0
   without_history: Any = None
   takes_pairs: bool = False
+  draws: bool = False
 
 
 def lay(rho: np.ndarray, path: Path) -> Level:
@@ -111,6 +113,11 @@ def _at(ell: jax.Array, path: Path) -> Level:
                jnp.hypot(jax.vmap(path.alpha)(t), jax.vmap(path.sigma)(t)))
 
 
+def is_random(method: Method) -> bool:
+  """Whether two runs of a method from one state differ."""
+  return method.draws or not splitting.is_zero(method.stochasticity)
+
+
 def pick(levels: Level, index: Any) -> Level:
   """The levels at `index`, a slice or an array of positions."""
   return Level(*(values[index] for values in levels))
@@ -159,7 +166,8 @@ def memoised(factory: Callable[..., Any]) -> Callable[..., Any]:
 
   @functools.wraps(factory)
   def make(*args, **kwargs):
-    traced = any(isinstance(a, jax.Array) for a in (*args, *kwargs.values()))
+    # Also within a method or a corrector that is an argument.
+    traced = any(isinstance(a, jax.Array) for a in jax.tree.leaves((args, kwargs)))
     return (factory if traced else cached)(*args, **kwargs)
 
   return make

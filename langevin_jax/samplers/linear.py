@@ -142,6 +142,8 @@ def _exponential(
     h = np.diff(levels.half_log_snr)
     finite = np.isfinite(h)
     noise, clean = ~finite & (here.alpha == 0.0), ~finite & (here.alpha > 0.0)
+    # The frame of x₀ does not end at pure noise, to which `encode` may climb.
+    clean = clean & ((after.alpha > 0.0) | (prediction != "x0"))
     # Steps taken in the prediction's own frame; others are STEP, and remember D.
     inside = finite | (through & (clean | (noise & (prediction != "eps"))))
     # The frame of x₀ has no end at pure noise: its first step from there is STEP as well.

@@ -173,12 +173,12 @@ def positions(
   ell = np.clip(levels.half_log_snr, _ELL_LOW, _ELL_HIGH)
   panel = np.minimum((ell - edges[0]) // (edges[1] - edges[0]), _PANELS - 1).astype(int)
   clock = panels[panel] + square_integral(stochasticity, edges[panel], ell, path)[1]
-  place = np.clip(clock / panels[-1], 0.0, 1.0) * 2.0**depth
+  place = np.clip(clock / max(panels[-1], 1e-20), 0.0, 1.0) * 2.0**depth
   cell = np.minimum(np.floor(place), 2.0**depth - 1)
   budget = np.diff(clock, prepend=-np.inf)
   budget[1:][~np.isfinite(np.diff(levels.half_log_snr))] = np.inf
   # A step of no length (two levels that a path ends before) has no noise.
-  spread = np.sqrt(np.maximum(-np.expm1(-2.0 * budget), 1e-300))
+  spread = np.where(budget > 0.0, np.sqrt(-np.expm1(-2.0 * np.maximum(budget, 0.0))), 1.0)
   length = np.full_like(budget, max(float(panels[-1]), 1e-20))
   return Positions(cell.astype(np.int32), place - cell, np.exp(-budget), spread,
                    length, np.exp(-length), np.sqrt(-np.expm1(-2.0 * length)))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import predictions, splitting
+from langevin_jax import predictions
 from langevin_jax.paths import Path
 from langevin_jax.samplers import grids, levels, linear, sampling
 
@@ -44,7 +44,7 @@ def optimised(
   method = linear.multistep(2, variable="alpha") if method is None else method
   if n < 1 or rounds < 0:
     raise ValueError(f"n must be at least 1 and rounds at least 0, got {n} and {rounds}")
-  if not splitting.is_zero(method.stochasticity):
+  if levels.is_random(method):
     raise ValueError("a grid is optimised for a deterministic method; use it with any other then")
   sampling.check_kinds(denoise, path, method=method)
   model = levels.model(denoise)

@@ -108,9 +108,9 @@ def encode(
     ValueError: a method that takes noise or keeps a momentum, or a grid that does not fall.
   """
   method, grid = _choices(denoise, path, method, grid)
-  if not splitting.is_zero(method.stochasticity):
-    raise ValueError("encode follows the probability-flow ODE: its method must have "
-                     f"stochasticity 0, got {method.stochasticity}")
+  if levels.is_random(method):
+    raise ValueError("encode follows the probability-flow ODE: its method must have stochasticity "
+                     f"0, no churn and no corrector, got stochasticity {method.stochasticity}")
   rho = grids.levels_of(grid, path)
   positive = rho[rho > 0.0]
   if len(positive) < 2 or not np.all(np.diff(positive) < 0.0):
@@ -210,7 +210,8 @@ def plan(
   starts, ends = np.append(0, rises + 1), np.append(rises, len(rho) - 1)
   falls = [np.arange(a, b + 1) for a, b in zip(starts, ends, strict=True)]
   parts = [method.plan(levels.pick(nodes, fall), path) for fall in falls]
-  numbers = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+  numbers = jax.tree.map(
+      lambda *leaves: splitting.namespace(leaves).concatenate(leaves), *parts)
   climbed = np.concatenate([np.append(i > 0, np.zeros(len(fall) - 2, bool))
                             for i, fall in enumerate(falls)])
   kernel = _kernel(levels.pick(nodes, rises), levels.pick(nodes, rises + 1), climbed)

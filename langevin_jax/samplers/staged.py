@@ -273,4 +273,4 @@ def _method(plan, stages: int, stochasticity, *, noisy: bool | None = None) -> M
         stage, start, (jnp.arange(stages), n.level, n.a, n.b, n.used))
     return x_s, known[0], carry
 
-  return Method(plan, lambda x: (), step, stochasticity)
+  return Method(plan, lambda x: (), step, stochasticity, draws=noisy)
