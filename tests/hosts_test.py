@@ -176,13 +176,13 @@ def test_two_processes_sample_and_judge_as_one(two, tmp_path):
   assert together.std() > 0.1
   judged = "--num_samples=100", "--likelihood", "--likelihood_samples=32", "--likelihood_steps=4"
   code, _, err = runner.run("evaluate", f"--workdir={two}", *judged,
-                            f"--out={tmp_path / 'alone.json'}")
+                            f"--out={tmp_path / 'judged alone.json'}")
   assert code == 0, err
   with pair("evaluate", f"--workdir={two}", *judged,
-            f"--out={tmp_path / 'together.json'}") as processes:
+            f"--out={tmp_path / 'judged together.json'}") as processes:
     answers = ends(processes)
   assert [code for code, _, _ in answers] == [0, 0], "\n".join(map(str, answers))
-  alone, together = (json.loads((tmp_path / f"{name}.json").read_text())["metrics"]
+  alone, together = (json.loads((tmp_path / f"judged {name}.json").read_text())["metrics"]
                      for name in ("alone", "together"))
   assert alone.keys() == together.keys() and len(alone) > 4
   for name, number in alone.items():
