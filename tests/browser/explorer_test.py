@@ -138,7 +138,9 @@ def test_noise_before_heun_is_the_librarys_churn(numbers, x64):
       shape=like.shape, method=method, keep=True))(planned)
   states, _ = on_page(numbers, process="reverse", path="vp", eta=eta, method="heun",
                       grid="uniform_half_log_snr", initial=initial, noise=noise)
-  assert_agree(states, run.x, [])
+  # The step to the clean end has no length in ℓ for an η to act on: the page takes D there, where
+  # the library, as EDM, churns once more.
+  assert_agree(states[:-1], run.x[:-1], [])
 
 
 @pytest.mark.parametrize("path", PATHS)
