@@ -161,7 +161,7 @@ def numbers(function: Callable, *arguments: Any) -> Any:
 
 
 def memoised(factory: Callable[..., Any]) -> Callable[..., Any]:
-  """Makes a method once for equal arguments, so that compiled code is reused; η may be traced."""
+  """Makes a method once for equal arguments: a static argument of `jax.jit`; η may be traced."""
   cached = functools.lru_cache(factory)
 
   @functools.wraps(factory)
