@@ -6,7 +6,7 @@
       --config.data.path=shards/mine --workdir=…
 
 A folder of pictures and a .npy are gone through block by block and may be larger than memory; an
-.npz is read whole. --name takes the other data sets of experiments/data.py, too.
+.npz is read whole. --name takes the other data sets of experiments/data/dataset.py, too.
 """
 
 import os
@@ -14,7 +14,9 @@ import re
 
 from absl import flags
 
-from experiments import cli, progress, records, shard_writer, shards, sources
+from experiments.config import cli
+from experiments.data import shard_writer, shards, sources
+from experiments.run import progress, records
 
 _NAME = flags.DEFINE_string(
     "name", "", "As data.name of a config: arrays, images, fashion_mnist, digits, mixture2d or "

@@ -15,30 +15,16 @@ import numpy as np
 from absl import flags
 
 import langevin_jax
-from experiments import (
-  averages,
-  build,
-  choice,
-  classifier,
-  cli,
-  data,
-  distances,
-  exact,
-  hosts,
-  likelihoods,
-  memory,
-  optimal,
-  processes,
-  progress,
-  records,
-  reverse,
-  runs,
-)
 from experiments import config as config_lib
+from experiments import data
+from experiments.config import build, cli, sampling_flags
+from experiments.metrics import classifier, distances, likelihoods, mixture_metrics
+from experiments.run import assembly, averages, memory, multihost, progress, records
+from experiments.sampling import drawing, optimized_grids, samplers_from_config
 from langevin_jax import paths
 
-flags.adopt_module_key_flags(choice)
-flags.adopt_module_key_flags(hosts)
+flags.adopt_module_key_flags(sampling_flags)
+flags.adopt_module_key_flags(multihost)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 0, "How many; the config's if not given.")
 _OUT = flags.DEFINE_string(
@@ -65,20 +51,20 @@ Row = tuple[str, float, float | None]
 def main() -> int:
   workdir = cli.workdir(_WORKDIR.value)
   trained = records.read_config(workdir)
-  config = choice.config(trained)
-  runs.configure_jax(config)
-  with hosts.joined(lambda: records.same(config)):
+  config = sampling_flags.config(trained)
+  assembly.configure_jax(config)
+  with multihost.joined(lambda: records.same(config)):
     path = build.path(config.path)
-    processes.check(config.sampling, path, config.objective)
-    processes.check_whole(config.sampling)
-    average = choice.ema(trained, workdir)
+    samplers_from_config.check(config.sampling, path, config.objective)
+    samplers_from_config.check_whole(config.sampling)
+    average = sampling_flags.ema(trained, workdir)
     settings = likelihood_settings(config.sampling)
-    out = hosts.by_first(lambda: cli.out(
+    out = multihost.by_first(lambda: cli.out(
         _OUT.value or workdir / "evaluation.json",
         lambda judged: "metrics" in judged and "sampling" in judged, suffix=".json",
         inputs=(trained.data.path, trained.data.labels)))
-    run = hosts.agreed(lambda: runs.prepare(choice.on_these_devices(trained)))
-    runs.check_labels(run, config.sampling)
+    run = multihost.agreed(lambda: assembly.prepare(sampling_flags.on_these_devices(trained)))
+    assembly.check_labels(run, config.sampling)
     check_memory(run, config)
     if settings is not None:
       likelihoods.check_run(run, config.sampling, path, settings)
@@ -87,14 +73,14 @@ def main() -> int:
 
 
 def judge(
-    run: runs.Run, config: config_lib.Config, path: paths.Path, workdir: pathlib.Path,
+    run: assembly.Run, config: config_lib.Config, path: paths.Path, workdir: pathlib.Path,
     average: averages.Choice, settings: likelihoods.Settings | None, out: pathlib.Path,
 ) -> None:
   """Samples and likelihoods by all devices and processes, the rest by one of the first process."""
-  first = hosts.is_first()
-  state = runs.restored(run, workdir)
+  first = multihost.is_first()
+  state = assembly.restored(run, workdir)
   params, ema = averages.of(run, state, workdir, average)
-  config = optimal.resolved(
+  config = optimized_grids.resolved(
       run, params, int(state.step), config, path, workdir, ema=ema["average"])
   dataset = data.reduced(run.dataset)
   n = build.at_least(
@@ -102,11 +88,11 @@ def judge(
       or max(20, len(dataset.train) + len(dataset.test)), 20)
   check_sizes(dataset, run.config.data.name)
   seed = config.evaluation.seed
-  labels = runs.data_labels(run, n, seed)
+  labels = assembly.data_labels(run, n, seed)
   facts = {
       "step": int(state.step), "num_samples": n, "num_train": len(run.dataset.train),
       "num_held_out": len(run.dataset.test), "path": dataclasses.asdict(config.path),
-      "sampling": processes.resolved(config.sampling), "ema": ema,
+      "sampling": samplers_from_config.resolved(config.sampling), "ema": ema,
       "commit": records.commit(), "version": langevin_jax.__version__}
   likely = []
   if settings is not None:
@@ -115,13 +101,13 @@ def judge(
       likely, facts["likelihood"] = likelihoods.rows(
           run, params, config.sampling, path, settings, bar)
   with progress.bar(n, 0, "sampling", shown=first) as bar:
-    x = reverse.draw(run, params, config.sampling, path, labels, seed=seed, progress=bar)
-  params = params if run.mesh.size == 1 else hosts.fetch(params)
-  hosts.by_first(lambda: report(
-      out, samples_rows(runs.alone(run), params, path, dataset, x, labels) + likely, facts))
+    x = drawing.draw(run, params, config.sampling, path, labels, seed=seed, progress=bar)
+  params = params if run.mesh.size == 1 else multihost.fetch(params)
+  multihost.by_first(lambda: report(
+      out, samples_rows(assembly.alone(run), params, path, dataset, x, labels) + likely, facts))
 
 
-def check_memory(run: runs.Run, config: config_lib.Config) -> None:
+def check_memory(run: assembly.Run, config: config_lib.Config) -> None:
   """Raises ValueError where the samples that are asked for would not fit in memory."""
   for field, n in (("--num_samples", _NUM_SAMPLES.value),
                    ("config.evaluation.num_samples", config.evaluation.num_samples)):
@@ -132,7 +118,7 @@ def check_memory(run: runs.Run, config: config_lib.Config) -> None:
 
 
 def samples_rows(
-    run: runs.Run, params, path: paths.Path, dataset: data.Dataset, x: np.ndarray,
+    run: assembly.Run, params, path: paths.Path, dataset: data.Dataset, x: np.ndarray,
     labels: np.ndarray,
 ) -> list[Row]:
   """What samples in the user's units are worth, by the kind of the data."""
@@ -144,7 +130,7 @@ def samples_rows(
   if dataset.num_classes and dataset.kind != "image":
     rows += vector_agreement(dataset, x, labels)
   if run.config.data.name == "mixture2d":
-    rows += exact.rows(run, params, path, own)
+    rows += mixture_metrics.rows(run, params, path, own)
   return rows
 
 

@@ -18,9 +18,11 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import cli, data, meshes, records, runs
 from experiments import config as config_lib
+from experiments import data
+from experiments.config import cli
 from experiments.planning import compiling, costs, flops, roofline, topologies
+from experiments.run import assembly, meshes, records
 
 flags.declare_key_flag("config")
 _TOPOLOGY = flags.DEFINE_string(
@@ -80,7 +82,8 @@ def _plan(
   job = compiling.Job(config, shape, num_classes, topology, mesh)
   batch = config.training.batch_size
   model = flops.of_step(config, shape, num_classes, mesh)
-  state = jax.eval_shape(runs.assemble(config, shape, num_classes, mesh).init, jax.random.key(0))
+  run = assembly.assemble(config, shape, num_classes, mesh)
+  state = jax.eval_shape(run.init, jax.random.key(0))
   capacity = topology.chip.hbm_bytes
 
   def compile_at(size: int) -> compiling.Step:

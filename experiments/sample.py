@@ -21,33 +21,26 @@ import numpy as np
 from absl import flags
 
 import langevin_jax
-from experiments import (
-  averages,
-  build,
-  choice,
-  cli,
-  data,
-  hosts,
-  inpaint,
-  memory,
-  optimal,
-  plots,
-  processes,
-  progress,
-  records,
-  reverse,
-  runs,
-  starts,
-  streams,
-  units,
-)
 from experiments import config as config_lib
+from experiments import data
+from experiments.config import build, cli, sampling_flags
+from experiments.data import standardize
+from experiments.run import assembly, averages, memory, multihost, progress, records
+from experiments.sampling import (
+  drawing,
+  inpaint,
+  optimized_grids,
+  pictures,
+  resumable_npy,
+  samplers_from_config,
+  starts,
+)
 from langevin_jax import paths
 from langevin_jax.samplers import levels
 from langevin_jax.samplers.sampling import plan
 
-flags.adopt_module_key_flags(choice)
-flags.adopt_module_key_flags(hosts)
+flags.adopt_module_key_flags(sampling_flags)
+flags.adopt_module_key_flags(multihost)
 flags.adopt_module_key_flags(inpaint)
 flags.adopt_module_key_flags(starts)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run.")
@@ -70,9 +63,9 @@ _IMAGES_SHOWN, _POINTS_SHOWN, _SAMPLES_SHOWN = 8, 60, 20_000
 def main() -> int:
   workdir = cli.workdir(_WORKDIR.value)
   trained = records.read_config(workdir)
-  config = choice.config(trained)
-  runs.configure_jax(config)
-  with hosts.joined(lambda: records.same(config)):
+  config = sampling_flags.config(trained)
+  assembly.configure_jax(config)
+  with multihost.joined(lambda: records.same(config)):
     make(workdir, trained, config)
   return 0
 
@@ -81,12 +74,12 @@ def make(
     workdir: pathlib.Path, trained: config_lib.Config, config: config_lib.Config
 ) -> None:
   """Everything that the flags ask for of the run in `workdir`, whose own config is `trained`."""
-  out = hosts.by_first(lambda: _out(workdir, trained))
+  out = multihost.by_first(lambda: _out(workdir, trained))
   if not 0 <= _SEED.value < 2**31:
     raise ValueError(f"--seed must lie in [0, 2³¹), got {_SEED.value}")
   path = build.path(config.path)
-  processes.check(config.sampling, path, config.objective)
-  average = choice.ema(trained, workdir)
+  samplers_from_config.check(config.sampling, path, config.objective)
+  average = sampling_flags.ema(trained, workdir)
   painting = inpaint.method(config.sampling)
   begun = starts.kind(config.sampling, inpainting=painting is not None)
   if begun and _TRAJECTORY.value:
@@ -94,21 +87,22 @@ def make(
   if config.sampling.sampler == "adaptive" and (painting is not None or _TRAJECTORY.value):
     raise ValueError("--sampler=adaptive has no levels at which to keep states or change them: "
                      "choose another sampler for --trajectory and inpainting")
-  run = hosts.agreed(lambda: runs.prepare(choice.on_these_devices(trained)))
+  run = multihost.agreed(lambda: assembly.prepare(sampling_flags.on_these_devices(trained)))
   known = None if painting is None else inpaint.known(run, painting[1])
   begin = starts.values(run, begun)
   n = build.at_least("num_samples", _number(known or begin), 1)
   memory.check_sampling(config, run.dataset.train.shape[1:], n, kept=False)
   held_out = inpaint.is_held_out() or starts.is_held_out()
   labels, named = _labels(run, config.sampling, n, given=bool(known or begin), held_out=held_out)
-  state = runs.restored(run, workdir, step=_STEP.value)
+  state = assembly.restored(run, workdir, step=_STEP.value)
   params, ema = averages.of(run, state, workdir, average)
-  config = optimal.resolved(
+  config = optimized_grids.resolved(
       run, params, int(state.step), config, path, workdir, ema=ema["average"])
 
   made = {
       "step": int(state.step), "num_samples": n, "seed": _SEED.value, "labels": named,
-      "path": dataclasses.asdict(config.path), "sampling": processes.resolved(config.sampling),
+      "path": dataclasses.asdict(config.path),
+      "sampling": samplers_from_config.resolved(config.sampling),
       "ema": ema, "numerics": records.numerics()}
   if painting is not None:
     made["inpainting"] = painting[0] | inpaint.described(known)
@@ -116,24 +110,24 @@ def make(
     made["begin"] = starts.described(begin)
   choice_made = dict(made)
   if config.sampling.sampler != "adaptive":
-    made["network_calls"] = processes.network_calls(
+    made["network_calls"] = samplers_from_config.network_calls(
         config.sampling, path, *([inpaint.wrap(known.method)] if known else []))
   made |= {"commit": records.commit(), "version": langevin_jax.__version__}
-  stream = hosts.by_first(
-      lambda: streams.Stream(out, (n, *run.dataset.train.shape[1:]), choice_made,
-                             dtype=units.dtype(run.dataset.mean, run.dataset.scale)))
-  done = int(hosts.broadcast(stream.done if stream else 0))
+  stream = multihost.by_first(
+      lambda: resumable_npy.Stream(out, (n, *run.dataset.train.shape[1:]), choice_made,
+                             dtype=standardize.dtype(run.dataset.mean, run.dataset.scale)))
+  done = int(multihost.broadcast(stream.done if stream else 0))
   if stream and done:
     print(f"going on with {out} at sample {done} of {n}", flush=True)
   draw(run, params, config.sampling, path, labels, known, begin, stream, done)
   # What is left is small: one device of the first process is enough.
-  params = params if run.mesh.size == 1 else hosts.fetch(params)
+  params = params if run.mesh.size == 1 else multihost.fetch(params)
 
   def finish():
     write(run, params, config, path, labels, known, begin, made, out)
     stream.forget()
 
-  hosts.by_first(finish)
+  multihost.by_first(finish)
 
 
 def _out(workdir: pathlib.Path, trained: config_lib.Config) -> pathlib.Path:
@@ -141,13 +135,14 @@ def _out(workdir: pathlib.Path, trained: config_lib.Config) -> pathlib.Path:
   out = cli.place("--out", _OUT.value) if _OUT.value else workdir / "samples.npy"
   return cli.out(
       out, lambda made: "sampling" in made and "seed" in made and "metrics" not in made,
-      suffix=".npy", unfinished=streams.unfinished(out),
+      suffix=".npy", unfinished=resumable_npy.unfinished(out),
       beside=(".labels.npy", ".trajectory.npy", ".png", _trajectories(out).name),
       inputs=(trained.data.path, trained.data.labels, *inpaint.files(), *starts.files()))
 
 
 def draw(
-    run, params, sampling, path, labels, known, begin, stream: streams.Stream | None, done: int
+    run, params, sampling, path, labels, known, begin, stream: resumable_npy.Stream | None,
+    done: int,
 ) -> None:
   """Fills the stream, of which `done` are there, and gives the file its name.
 
@@ -157,7 +152,7 @@ def draw(
   with progress.bar(len(labels), done, what, shown=stream is not None) as bar:
     try:
       if done < len(labels):
-        for x in reverse.batches(run, params, sampling, path, labels, seed=_SEED.value, start=done,
+        for x in drawing.batches(run, params, sampling, path, labels, seed=_SEED.value, start=done,
                                  known=known, begin=begin):
           done += len(x)
           if stream:
@@ -179,8 +174,8 @@ def draw(
 
 
 def write(
-    run: runs.Run, params, config: config_lib.Config, path: paths.Path, labels: np.ndarray,
-    known: reverse.Known | None, begin: reverse.Begin | None, made: dict[str, Any],
+    run: assembly.Run, params, config: config_lib.Config, path: paths.Path, labels: np.ndarray,
+    known: drawing.Known | None, begin: drawing.Begin | None, made: dict[str, Any],
     out: pathlib.Path,
 ) -> None:
   """Everything that belongs beside the samples in `out`."""
@@ -191,12 +186,12 @@ def write(
     np.save(written[1], labels)
   clean = not config.sampling.stop_level and (begin is None or begin.kind != "encode")
   # Arrays that are neither images nor points in a plane or more have no picture.
-  pictures = clean and (dataset.kind == "image" or (
+  has_picture = clean and (dataset.kind == "image" or (
       dataset.kind == "vector" and dataset.train.shape[1] > 1))
-  runs_back = pictures and begin is None
+  runs_back = has_picture and begin is None
   if runs_back or _TRAJECTORY.value:
     shown = min(len(labels), _POINTS_SHOWN if dataset.kind == "vector" else _IMAGES_SHOWN)
-    run_back = lambda sampling: reverse.trajectory(
+    run_back = lambda sampling: drawing.trajectory(
         run, params, sampling, path, labels[:shown], seed=_SEED.value, known=known)
     # The adaptive solver's own steps are nobody's levels: the ODE is shown on the grid's.
     shown_sampling = config.sampling if config.sampling.sampler != "adaptive" else (
@@ -207,21 +202,21 @@ def write(
     written.insert(1, out.with_suffix(".trajectory.npy"))
     np.save(written[1], _restored(dataset, chosen.x, at))
     made["trajectory"] = {"file": written[1].name, "samples": shown, **_described(at)}
-  if pictures:
+  if has_picture:
     written.append(out.with_suffix(".png"))
     x = np.load(out, mmap_mode="r")[:_SAMPLES_SHOWN]
     if known is None:
-      plots.samples(written[-1], dataset, x, labels[:len(x)])
+      pictures.samples(written[-1], dataset, x, labels[:len(x)])
     else:
-      plots.inpainted(written[-1], dataset, x, known, real=inpaint.is_held_out())
+      pictures.inpainted(written[-1], dataset, x, known, real=inpaint.is_held_out())
   if runs_back:
     written.append(_trajectories(out))
     other = counterpart(shown_sampling)
     rho = np.exp(-at.half_log_snr)
     within = "" if known is None else f", {made['inpainting']['method']}"
     unit = lambda x: x / at.scale.reshape(-1, *[1] * (x.ndim - 1))
-    plots.trajectories(written[-1], dataset, {
-        f"{config.path.name}, {processes.title(sampling)}{within}": (rho, unit(states.x))
+    pictures.trajectories(written[-1], dataset, {
+        f"{config.path.name}, {samplers_from_config.title(sampling)}{within}": (rho, unit(states.x))
         for sampling, states in ((shown_sampling, chosen), (other, run_back(other)))})
   records.write_text(
       out.with_suffix(".json"), json.dumps(made, indent=2, ensure_ascii=False) + "\n")
@@ -238,13 +233,14 @@ def counterpart(sampling: config_lib.Sampling) -> config_lib.Sampling:
   """From the same noise, the other process of the same Langevin dynamics: SDE for ODE, or ODE."""
   plain = dataclasses.replace(sampling, **{
       field.name: field.default for field in dataclasses.fields(sampling)
-      if field.name in (*processes.TAKERS, *processes.CORRECTOR, "corrector")})
-  noisy = processes.is_noisy(sampling) or sampling.corrector or (
+      if field.name in (*samplers_from_config.TAKERS, *samplers_from_config.CORRECTOR,
+                        "corrector")})
+  noisy = samplers_from_config.is_noisy(sampling) or sampling.corrector or (
       sampling.sampler == "annealed_langevin")
   return dataclasses.replace(plain, sampler="ddim", stochasticity=0.0 if noisy else 1.0)
 
 
-def _number(given: reverse.Known | reverse.Begin | None) -> int:
+def _number(given: drawing.Known | drawing.Begin | None) -> int:
   """How many samples: as many as there are given examples, unless a flag says it."""
   if _NUM_SAMPLES.value is not None:
     return _NUM_SAMPLES.value
@@ -252,11 +248,11 @@ def _number(given: reverse.Known | reverse.Begin | None) -> int:
 
 
 def _labels(
-    run: runs.Run, sampling: config_lib.Sampling, n: int, *, given: bool, held_out: bool
+    run: assembly.Run, sampling: config_lib.Sampling, n: int, *, given: bool, held_out: bool
 ) -> tuple[np.ndarray, Any]:
   """The label of each sample, and how the JSON says it."""
   classes, value = run.dataset.num_classes, _LABEL.value
-  labels, named = runs.even_labels(run, n), "all classes in turn" if classes else None
+  labels, named = assembly.even_labels(run, n), "all classes in turn" if classes else None
   if given and not value:
     labels, named = inpaint.held_out_labels(run, n) if held_out else None, "held out"
     value = "none" if labels is None else ""
@@ -268,20 +264,21 @@ def _labels(
           f"left out: data.name={run.config.data.name!r} has no labels")
       raise ValueError(f"--label must be {allowed}; got {value!r}")
     labels, named = np.full(n, int(value), np.int32), int(value)
-  runs.check_labels(run, sampling, unlabelled=value == "none")
+  assembly.check_labels(run, sampling, unlabelled=value == "none")
   return labels, named
 
 
 def _levels(sampling: config_lib.Sampling, path: paths.Path) -> levels.Level:
   """The levels of a trajectory's states; where the grid rises, of the one before the rise."""
-  method, grid, _ = processes.process(sampling)
+  method, grid, _ = samplers_from_config.process(sampling)
   return plan(path, method, grid).levels
 
 
 def _restored(dataset: data.Dataset, x: np.ndarray, at: levels.Level) -> np.ndarray:
   """Noisy states xₜ in the user's units: α mean + A xₜ, since x₀ is mean + A x₀."""
   wide = (-1, *[1] * (x.ndim - 1))
-  return units.restore(x, dataset.mean, dataset.scale, alpha=(at.alpha * at.scale).reshape(wide))
+  alpha = (at.alpha * at.scale).reshape(wide)
+  return standardize.restore(x, dataset.mean, dataset.scale, alpha=alpha)
 
 
 def _described(at: levels.Level) -> dict[str, list[float | None]]:

@@ -17,7 +17,9 @@ import sys
 
 from absl import flags
 
-from experiments import cli, hosts, page, records, runs, workers
+from experiments.config import cli
+from experiments.report import page
+from experiments.run import assembly, multihost, records, subprocesses
 from experiments.sweeping import (
   arms,
   canonical,
@@ -48,7 +50,7 @@ _UNTIL = flags.DEFINE_bool("until_stdin_closes", False, "Of --group: end when st
 
 
 def main() -> int:
-  with workers.ended_in_order():
+  with subprocesses.ended_in_order():
     return _main()
 
 
@@ -130,7 +132,7 @@ def _launched(workdir: pathlib.Path, whole: plan.Plan, todo: list[int]) -> dict[
 
 def _one_group(workdir: pathlib.Path) -> int:
   if _UNTIL.value:
-    workers.end_with_stdin()
+    subprocesses.end_with_stdin()
   whole = plan.read(workdir)
   if _GROUP.value >= len(whole.groups):
     raise ValueError(f"--group must be less than {len(whole.groups)}, got {_GROUP.value}")
@@ -141,9 +143,9 @@ def _one_group(workdir: pathlib.Path) -> int:
 
 def _configure(base, members: int) -> None:
   count = groups.devices(members, _WORKERS.value)
-  runs.configure_jax(dataclasses.replace(
+  assembly.configure_jax(dataclasses.replace(
       base, training=dataclasses.replace(base.training, cpu_devices=count)))
-  hosts.check_devices()
+  multihost.check_devices()
 
 
 def _say(whole: plan.Plan) -> None:

@@ -17,26 +17,25 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import (
+from experiments import config as config_lib
+from experiments import data
+from experiments.config import build, cli
+from experiments.run import (
+  assembly,
   averages,
-  build,
   checkpoints,
-  cli,
-  data,
-  hosts,
   memory,
   meshes,
-  plots,
+  multihost,
   progress,
   records,
-  runs,
 )
-from experiments import config as config_lib
+from experiments.sampling import pictures
 from langevin_jax import objectives, training
 from langevin_jax.training import shardings
 
 flags.declare_key_flag("config")
-flags.adopt_module_key_flags(hosts)
+flags.adopt_module_key_flags(multihost)
 
 # A signal is answered between dispatches, of which `training.dispatches_in_flight` may be on their
 # way: no more steps make one than take so long.
@@ -50,11 +49,11 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; made if abs
 def main() -> int:
   config = cli.config()
   workdir = cli.workdir(_WORKDIR.value)
-  runs.configure_jax(config)
-  joined = hosts.joined(lambda: records.same(config), stop_together=True)
+  assembly.configure_jax(config)
+  joined = multihost.joined(lambda: records.same(config), stop_together=True)
   with contextlib.ExitStack() as held, joined:
-    run = hosts.agreed(lambda: runs.prepare(config))
-    hosts.check_same({"data": data.digest(run.dataset)} if hosts.several() else {})
+    run = multihost.agreed(lambda: assembly.prepare(config))
+    multihost.check_same({"data": data.digest(run.dataset)} if multihost.several() else {})
     meshes.check_batch(config.training, run.mesh)
     memory.check_training(config, run.dataset.train.shape[1:], run.mesh)
 
@@ -63,12 +62,12 @@ def main() -> int:
       records.claim(workdir, config)
       records.check_numerics(workdir)
 
-    hosts.by_first(claim)
+    multihost.by_first(claim)
     train(run, workdir)
   return 0
 
 
-def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
+def train(run: assembly.Run, workdir: pathlib.Path) -> training.TrainState:
   """Trains from the newest checkpoint to the last step, or until a signal.
 
   Raises:
@@ -76,14 +75,14 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
       checkpoint is from before it.
     OSError: the disk, or the workdir is no longer there.
   """
-  config, first_host = run.config.training, hosts.is_first()
-  stop = hosts.stopping()
+  config, first_host = run.config.training, multihost.is_first()
+  stop = multihost.stopping()
   with contextlib.ExitStack() as open_:
     manager = open_.enter_context(checkpoints.manager(workdir, keep=config.keep_checkpoints))
     snapshots = open_.enter_context(averages.manager(workdir)) if config.snapshot_every else None
-    state = checkpoints.restore(manager, runs.abstract_state(run), discard_damaged=True)
+    state = checkpoints.restore(manager, assembly.abstract_state(run), discard_damaged=True)
     if state is None:
-      state = runs.start(run)
+      state = assembly.start(run)
     first = int(state.step)
     if first:
       _say(f"resuming {workdir} at step {first} of {config.steps}")
@@ -104,7 +103,7 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
         snapshot = averages.snapshot_due(config, *passed)
         # What is to be saved is known to be finite first.
         reporter.add(start, sent, now=due or leaving or snapshot)
-        with hosts.heard():
+        with multihost.heard():
           bar(end, reporter.summary)
         if due or leaving or snapshot:
           _check_finite(state, end)
@@ -128,26 +127,26 @@ def train(run: runs.Run, workdir: pathlib.Path) -> training.TrainState:
     return state
   facts = {"steps": saved, "seconds": round(seconds, 1), "since_step": first,
            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-           "sha256": records.sha256(hosts.fetch(state.params)),
-           "sha256_ema": records.sha256(hosts.fetch(state.ema[0]))}
+           "sha256": records.sha256(multihost.fetch(state.params)),
+           "sha256_ema": records.sha256(multihost.fetch(state.ema[0]))}
 
   def finish():
     if first == saved and records.read_manifest(workdir).get("finished"):
       _say(f"{workdir} is trained to step {saved} already")
       return
     records.manifest(workdir, run.config, finished=True, **facts)
-    plots.training(workdir, run)
+    pictures.training(workdir, run)
     _say(f"trained to step {saved} in {workdir} ({seconds:.0f} s from step {first}); "
          f"sha256 of the parameters {facts['sha256'][:16]}")
 
-  hosts.by_first(finish)
+  multihost.by_first(finish)
   return state
 
 
 def _say(words: str) -> None:
   """Prints a line, once for all processes."""
-  if hosts.is_first():
-    with hosts.heard():
+  if multihost.is_first():
+    with multihost.heard():
       print(words, flush=True)
 
 
@@ -186,7 +185,7 @@ def _passed(config: config_lib.Training, start: int, end: int) -> tuple[int, int
 
 
 def _steps(
-    run: runs.Run, state: training.TrainState
+    run: assembly.Run, state: training.TrainState
 ) -> Iterator[tuple[int, training.TrainState, _Sent]]:
   """(first step, state after, what was sent) of each dispatch.
 
@@ -195,11 +194,11 @@ def _steps(
   dispatch has few, for a signal is answered between dispatches.
   """
   config = run.config.training
-  most = runs.steps_at_once(run)
+  most = assembly.steps_at_once(run)
   many = most > 1
-  step = runs.train_step(run, many=many)
+  step = assembly.train_step(run, many=many)
   place = shardings.batch(run.mesh)
-  held = hosts.rows(place, (config.batch_size,))
+  held = multihost.rows(place, (config.batch_size,))
   first = int(state.step)
   batches = data.stream(run.dataset, seed=run.config.seed, start=first, stop=config.steps,
                         batch_size=config.batch_size, rows=held)
@@ -214,8 +213,8 @@ def _steps(
     parts += [parts[-1]] * (most - count)
     local = tuple(np.stack(part) for part in zip(*parts, strict=True)) if many else parts[0]
     axis = int(many)
-    batch = tuple(hosts.place(shardings.batch(run.mesh, axis=axis), part, held, config.batch_size,
-                              axis=axis) for part in local)
+    batch = tuple(multihost.place(shardings.batch(run.mesh, axis=axis), part, held,
+                                  config.batch_size, axis=axis) for part in local)
     state, measured = step(state, seed, batch, *([np.int32(count)] if many else []))
     host_seconds = time.perf_counter() - begun
     if many and not number:
@@ -230,7 +229,7 @@ def _steps(
 def _number(seconds: float, most: int) -> int:
   """How many steps of so many seconds make a dispatch; the same on every process."""
   number = int(np.clip(_DISPATCH_SECONDS / max(seconds, 1e-9), 1, most))
-  return number if jax.process_count() == 1 else int(hosts.broadcast(np.int32(number)))
+  return number if jax.process_count() == 1 else int(multihost.broadcast(np.int32(number)))
 
 
 class _Learning:
@@ -240,7 +239,7 @@ class _Learning:
   steps since half of it. A run that resumes after that step is not judged again.
   """
 
-  def __init__(self, run: runs.Run, first: int):
+  def __init__(self, run: assembly.Run, first: int):
     self._run, self._due = run, int(np.clip(run.config.training.steps // 5, 500, 2000))
     self._losses: list[np.ndarray] = []
     self._open = first < self._due <= run.config.training.steps
@@ -262,7 +261,7 @@ class _Learning:
            "objective.prediction, or take a wider network")
 
 
-def _linear_loss(run: runs.Run) -> float:
+def _linear_loss(run: assembly.Run) -> float:
   """`objectives.linear_loss` of the training data.
 
   Of data with many dimensions for their number the variances alone are known: an upper bound.

@@ -10,10 +10,12 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from experiments import choice, config, data, orders, shard_writer, shards, sources, units
+from experiments import config, data
+from experiments.config import sampling_flags
+from experiments.data import shard_writer, shards, shuffle, sources, standardize
 from tests import runner
 
-assert grain.sources and choice.config  # imported for the flags they define
+assert grain.sources and sampling_flags.config  # imported for the flags they define
 
 
 def made(tmp_path, x, labels=None, *, kind="", **options):
@@ -180,9 +182,9 @@ def test_a_dtype_that_loses_the_differences_is_refused(tmp_path):
 
 def test_moments_of_blocks_are_those_of_the_whole():
   x = np.random.default_rng(0).normal(1e8, [1.0, 3.0], (1000, 2))
-  seen = units.Moments(0, np.zeros(2), np.zeros(2))
+  seen = standardize.Moments(0, np.zeros(2), np.zeros(2))
   for block in np.split(x, [1, 17, 600]):
-    seen = units.merged(seen, units.moments(block))
+    seen = standardize.merged(seen, standardize.moments(block))
   exact = x.astype(np.longdouble)
   # The sum over a block of 583 rounds as often, by 1.1e-16 at the most; the mean of two blocks and
   # Σ (x − mean)² know a distance of 1 to the same 6.5e-6 of 1e8, but in its square.
@@ -190,32 +192,32 @@ def test_moments_of_blocks_are_those_of_the_whole():
   np.testing.assert_allclose(seen.squares / 1000, exact.var(0), rtol=1e-7)
   for kind, scaling, error in (("vector", "", 1e-9), ("vector", "features", 0.5e-7),
                                ("array", "", 1e-9)):
-    for ours, theirs in zip(units.of_moments(seen, kind, scaling),
-                            units.statistics(x, kind, scaling), strict=True):
+    for ours, theirs in zip(standardize.of_moments(seen, kind, scaling),
+                            standardize.statistics(x, kind, scaling), strict=True):
       np.testing.assert_allclose(ours, theirs, rtol=error)
 
 
 @pytest.mark.parametrize("n", [2, 3, 16, 17, 1000])
 def test_every_index_once_an_epoch_at_no_memory(n, monkeypatch):
-  monkeypatch.setattr(orders, "WHOLE_UP_TO", 0)
-  orders._permutation.cache_clear()
-  seen = orders.indices(np.arange(3 * n), seed=5, n=n).reshape(3, n)
+  monkeypatch.setattr(shuffle, "WHOLE_UP_TO", 0)
+  shuffle._permutation.cache_clear()
+  seen = shuffle.indices(np.arange(3 * n), seed=5, n=n).reshape(3, n)
   np.testing.assert_array_equal(np.sort(seen, 1), np.tile(np.arange(n), (3, 1)))
-  assert orders._permutation.cache_info().currsize == 0
+  assert shuffle._permutation.cache_info().currsize == 0
   if n == 1000:
     assert len({tuple(epoch) for epoch in seen}) == 3
-    assert not np.array_equal(seen[0], orders.indices(np.arange(n), seed=6, n=n))
+    assert not np.array_equal(seen[0], shuffle.indices(np.arange(n), seed=6, n=n))
     # A place at a time is the same as all of them together.
-    assert [int(orders.indices(np.array(p), seed=5, n=n)) for p in (0, 999, 1000)] == [
+    assert [int(shuffle.indices(np.array(p), seed=5, n=n)) for p in (0, 999, 1000)] == [
         seen[0, 0], seen[0, 999], seen[1, 0]]
 
 
 def test_the_order_of_many_examples_is_random(monkeypatch):
   # Over 1,500 epochs: where a place goes is uniform (χ², 19 degrees: 99.99 % quantile 51), and
   # neighbours go apart independently (correlation 0 ± 1/√1500, five of these).
-  monkeypatch.setattr(orders, "WHOLE_UP_TO", 0)
+  monkeypatch.setattr(shuffle, "WHOLE_UP_TO", 0)
   n, epochs = 20, 1500
-  order = orders.indices(np.arange(n * epochs), seed=0, n=n).reshape(epochs, n)
+  order = shuffle.indices(np.arange(n * epochs), seed=0, n=n).reshape(epochs, n)
   for place in (0, 1, 19):
     count = np.bincount(order[:, place], minlength=n)
     assert np.sum((count - epochs / n) ** 2) / (epochs / n) < 51.0
@@ -225,8 +227,8 @@ def test_the_order_of_many_examples_is_random(monkeypatch):
     assert abs(correlation + 1.0 / (n - 1)) < 5.0 / np.sqrt(epochs)
   # Within one long epoch.
   monkeypatch.undo()
-  n = orders.WHOLE_UP_TO + 12_345
-  index = orders.indices(np.arange(100_000), seed=0, n=n)
+  n = shuffle.WHOLE_UP_TO + 12_345
+  index = shuffle.indices(np.arange(100_000), seed=0, n=n)
   assert len(np.unique(index)) == 100_000 and index.min() >= 0 and index.max() < n
   assert abs(index.mean() / n - 0.5) < 5.0 / np.sqrt(12 * 100_000)
   assert abs(np.corrcoef(index[:-1], index[1:])[0, 1]) < 5.0 / np.sqrt(100_000)
@@ -362,7 +364,7 @@ def convert(*arguments):
     return runner.call("array_records", *arguments)
   finally:
     flags.FLAGS["path"] = aside
-    flags.FLAGS.register_flag_by_module("experiments.choice", aside)
+    flags.FLAGS.register_flag_by_module("experiments.config.sampling_flags", aside)
 
 
 def test_a_folder_becomes_shards_and_a_run(tmp_path):

@@ -16,21 +16,12 @@ import pytest
 import runner
 from runner import SMALL
 
-from experiments import (
-  build,
-  checkpoints,
-  cli,
-  config,
-  data,
-  memory,
-  meshes,
-  optimal,
-  processes,
-  readers,
-  records,
-  runs,
-)
+from experiments import config, data
+from experiments.config import build, cli
+from experiments.data import readers
 from experiments.paper import densities, part
+from experiments.run import assembly, checkpoints, memory, meshes, records
+from experiments.sampling import optimized_grids, samplers_from_config
 from experiments.sweeping import arms, history, plan
 
 
@@ -51,7 +42,7 @@ def contents(directory):
 def refused(override):
   """The message with which a config with this override is refused, before anything is written."""
   with pytest.raises(ValueError) as caught:
-    runs.prepare(config.override(config.load(runner.CONFIGS / "mixture2d.py"), override))
+    assembly.prepare(config.override(config.load(runner.CONFIGS / "mixture2d.py"), override))
   message = str(caught.value)
   assert "\n" not in message
   return message
@@ -227,7 +218,7 @@ def test_out_of_memory_anywhere_is_one_line_with_the_largest_setting(error, monk
   def prepare(_):
     raise error
 
-  monkeypatch.setattr(runs, "prepare", prepare)
+  monkeypatch.setattr(assembly, "prepare", prepare)
   code, out, err = runner.call("train", *SMALL, "--config.network.width=5000", "--workdir=x")
   assert code == 2 and not out
   assert err.count("\n") == 1 and "the largest setting is config.network.width=5000" in err, err
@@ -249,7 +240,7 @@ def test_files_of_ours_that_are_damaged_are_named(content, tmp_path):
       "sweep.json": lambda: plan.read(tmp_path),
       "result.json": lambda: records.read_result(tmp_path / "result.json"),
       "history.json": lambda: history.History(tmp_path, 1),
-      "grids.json": lambda: optimal._read(tmp_path / "grids.json"),
+      "grids.json": lambda: optimized_grids._read(tmp_path / "grids.json"),
       "nothing.json": lambda: part.read_record(tmp_path / "nothing.json"),
       "density.json": lambda: densities.load(str(tmp_path / "density.json"))}
   for name, read in readers_of.items():
@@ -360,7 +351,7 @@ def test_a_config_file_that_ends_the_process_does_not(tmp_path):
 def test_pure_noise_is_refused_where_the_prediction_says_nothing_there(grid, prediction):
   """x₀ = (x − σ ε)/α at α = 0; on a path that ends at a finite level every grid will do."""
   sampling = config.Sampling(grid=grid, steps=6)
-  check = lambda path: processes.check(
+  check = lambda path: samplers_from_config.check(
       sampling, build.path(path), config.Objective(prediction=prediction))
   check(config.Path("vp"))
   if prediction not in ("eps", "score") or grid == "karras":
@@ -526,19 +517,19 @@ def test_directories_that_hold_no_run(trained, tmp_path):
     assert code == 2 and "holds no run" in err
   records.claim(tmp_path / "fresh", config.Config())
   with pytest.raises(ValueError, match="has no checkpoint yet"):
-    runs.trained(tmp_path / "fresh")
+    assembly.trained(tmp_path / "fresh")
   (tmp_path / "file").write_text("")
   with pytest.raises(ValueError, match="is a file"):
     records.claim(tmp_path / "file", config.Config())
 
 
 def test_checkpoint_of_another_shape_or_dtype_names_the_array(trained, tmp_path):
-  run = runs.prepare(config.override(records.read_config(trained), {"network.width": 24}))
+  run = assembly.prepare(config.override(records.read_config(trained), {"network.width": 24}))
   with checkpoints.manager(trained, keep=1, read_only=True) as manager:
     with pytest.raises(ValueError, match=r"checkpoint of step 20: ema/.* is float32\[.*\], this"):
-      checkpoints.restore(manager, runs.abstract_state(run))
-    run = runs.prepare(records.read_config(trained))
-    target = runs.abstract_state(run)
+      checkpoints.restore(manager, assembly.abstract_state(run))
+    run = assembly.prepare(records.read_config(trained))
+    target = assembly.abstract_state(run)
     other = target._replace(step=target.step.update(dtype="int16"))
     with pytest.raises(ValueError, match=r"step is int32\[\], this config makes int16"):
       checkpoints.restore(manager, other)
@@ -575,9 +566,9 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(trained, tmp_path):
 
 
 def test_disk_without_room_is_said_before_writing(trained, tmp_path, monkeypatch):
-  run = runs.prepare(records.read_config(trained))
+  run = assembly.prepare(records.read_config(trained))
   with checkpoints.manager(trained, keep=1, read_only=True) as manager:
-    state = checkpoints.restore(manager, runs.abstract_state(run))
+    state = checkpoints.restore(manager, assembly.abstract_state(run))
   usage = shutil.disk_usage(tmp_path)._replace(free=100)
   monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
   with checkpoints.manager(tmp_path, keep=1) as manager:

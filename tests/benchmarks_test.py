@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from experiments import config as config_lib
-from experiments import runs
 from experiments.benchmarks import learning, measure, scale_host, scale_worker
 from experiments.configs import mixture2d
+from experiments.run import assembly
 from langevin_jax import networks
 from langevin_jax.training import shardings
 from tests import runner
@@ -116,14 +116,14 @@ def test_torch_dit_is_the_same_model():
 @pytest.fixture(scope="module")
 def small():
   """A small run, two steps a dispatch, whose step and start are compiled once for all tests."""
-  run = runs.prepare(config_lib.override(mixture2d.get_config(), {
+  run = assembly.prepare(config_lib.override(mixture2d.get_config(), {
       "data.train_size": 200, "data.test_size": 100, "network.width": 8, "network.depth": 1,
       "training.batch_size": 16, "training.steps_per_dispatch": 2}))
-  step, start = runs.train_step(run, many=True), jax.device_get(runs.start(run))
-  places = jax.tree.map(lambda leaf: leaf.sharding, runs.abstract_state(run))
+  step, start = assembly.train_step(run, many=True), jax.device_get(assembly.start(run))
+  places = jax.tree.map(lambda leaf: leaf.sharding, assembly.abstract_state(run))
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(runs, "train_step", lambda run, many: step)
-    patch.setattr(runs, "start", lambda run: jax.device_put(start, places))
+    patch.setattr(assembly, "train_step", lambda run, many: step)
+    patch.setattr(assembly, "start", lambda run: jax.device_put(start, places))
     yield run
 
 
@@ -150,17 +150,17 @@ def test_the_exchange_is_of_the_gradient_and_as_often(small, monkeypatch):
   task = scale_worker.exchange(small)
   start = jax.tree.map(np.array, task.state)
   task(1)
-  assert summed == [(jax.tree.structure(runs.start(small).params), small.mesh.axis_names)]
+  assert summed == [(jax.tree.structure(assembly.start(small).params), small.mesh.axis_names)]
   same(task.state, start)  # the mean over one device
 
 
 def test_steps_are_fed_as_the_run_is_trained(small):
   fed = scale_host.fed(small)
   fed(2)
-  state = runs.start(small)
-  step = runs.train_step(small, many=True)
+  state = assembly.start(small)
+  step = assembly.train_step(small, many=True)
   for first in (0, 2):
-    batches = [runs.data.batch(small.dataset, seed=0, step=first + i, batch_size=16)
+    batches = [assembly.data.batch(small.dataset, seed=0, step=first + i, batch_size=16)
                for i in range(2)]
     state, _ = step(state, np.uint32(1), jax.device_put(
         tuple(map(np.stack, zip(*batches, strict=True))), shardings.batch(small.mesh, axis=1)))

@@ -15,7 +15,7 @@ from hosts_test import ends, pair
 from jax.experimental import multihost_utils
 from runner import SMALL
 
-from experiments import checkpoints
+from experiments.run import checkpoints
 
 
 def tree(seed, **more):

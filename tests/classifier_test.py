@@ -1,11 +1,11 @@
-"""experiments.classifier: what it learns, that it repeats, and what it refuses."""
+"""experiments.metrics.classifier: what it learns, that it repeats, and what it refuses."""
 
 import jax
 import numpy as np
 import pytest
 import sklearn.datasets
 
-from experiments import classifier
+from experiments.metrics import classifier
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data, readers, sources, toy_data, units
+from experiments import data
+from experiments.data import readers, sources, standardize, toy_data
 
 
 @pytest.fixture
@@ -101,15 +102,16 @@ def test_restore_undoes_standardise(tmp_path, shape, scaling):
   np.testing.assert_allclose(np.mean(np.square(dataset.train), axis), 1.0, rtol=1e-5)
   if dataset.kind == "vector":
     covariance = np.cov(data.restore(dataset, dataset.train).astype(float), rowvar=False)
-    np.testing.assert_allclose(units.covariances(covariance, dataset.scale), np.cov(
+    np.testing.assert_allclose(standardize.covariances(covariance, dataset.scale), np.cov(
         dataset.train.astype(float), rowvar=False), atol=1e-4)
   if scaling == "whiten":
     np.testing.assert_allclose(np.cov(dataset.train, rowvar=False, bias=True), np.eye(3), atol=1e-5)
   # The density of a uniform law on the cube of standard units is 1: its volume in the user's.
   if scaling != "":
-    corner = lambda at: units.restore(at, np.zeros(shape[-1]), dataset.scale).astype(np.float64)
+    corner = lambda at: standardize.restore(
+        at, np.zeros(shape[-1]), dataset.scale).astype(np.float64)
     sides = np.stack([corner(row) for row in np.eye(shape[-1])])
-    np.testing.assert_allclose(units.log_det(dataset.scale, shape[1:]), np.prod(
+    np.testing.assert_allclose(standardize.log_det(dataset.scale, shape[1:]), np.prod(
         shape[1:-1]) * np.linalg.slogdet(sides)[1], rtol=1e-6)
   assert data.restore(dataset, dataset.train[:6].reshape(2, 3, *shape[1:])).shape[:2] == (2, 3)
 

@@ -1,4 +1,4 @@
-"""experiments.distances against POT, brute force, closed forms and limits."""
+"""experiments.metrics.distances against POT, brute force, closed forms and limits."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import scipy.linalg
 import scipy.spatial.distance
 import scipy.stats
 
-from experiments import distances
+from experiments.metrics import distances
 
 NORMAL = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
 

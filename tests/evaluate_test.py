@@ -10,19 +10,12 @@ import pytest
 import runner
 from runner import SMALL
 
-from experiments import (
-  build,
-  config,
-  data,
-  exact,
-  likelihoods,
-  meshes,
-  plots,
-  records,
-  reverse,
-  runs,
-  sources,
-)
+from experiments import config, data
+from experiments.config import build
+from experiments.data import sources
+from experiments.metrics import likelihoods, mixture_metrics
+from experiments.run import assembly, meshes, records
+from experiments.sampling import drawing, pictures
 from langevin_jax import mixtures, paths, predictions
 
 
@@ -60,14 +53,14 @@ def test_sample_along_another_path_by_another_method(mixture_run, tmp_path):
 
 
 def test_samples_do_not_depend_on_the_batch_they_ride_in(mixture_run):
-  run, state = runs.trained(mixture_run)
-  labels = runs.even_labels(run, 60)
-  draws = [reverse.draw(run, state.ema[0], config.Sampling(
+  run, state = assembly.trained(mixture_run)
+  labels = assembly.even_labels(run, 60)
+  draws = [drawing.draw(run, state.ema[0], config.Sampling(
       sampler="ddim", stochasticity=1.0, steps=5, batch_size=size), paths.ve(), labels, seed=3)
       for size in (60, 25)]
   np.testing.assert_allclose(*draws, rtol=0, atol=1e-5)
   # Same noise on another path: the same samples.
-  other = reverse.draw(run, state.ema[0], config.Sampling(
+  other = drawing.draw(run, state.ema[0], config.Sampling(
       sampler="ddim", stochasticity=1.0, steps=5), paths.rectified_flow(), labels, seed=3)
   np.testing.assert_allclose(draws[0], other, rtol=0, atol=2e-4)
 
@@ -109,9 +102,9 @@ def test_likelihood_of_the_exact_model_is_the_entropy(scaling, monkeypatch):
     monkeypatch.setattr(sources.toy_data, "gaussian_mixture_2d", lambda: stretched)
   settings = config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
       "data.train_size": 2000, "data.test_size": 600, "data.scaling": scaling})
-  run = runs.prepare(settings)
-  truth = exact.mixture(run.dataset)
-  monkeypatch.setattr(reverse, "denoiser", lambda run, params, path, labels: mixtures.denoiser(
+  run = assembly.prepare(settings)
+  truth = mixture_metrics.mixture(run.dataset)
+  monkeypatch.setattr(drawing, "denoiser", lambda run, params, path, labels: mixtures.denoiser(
       truth, path))
   table, facts = likelihoods.rows(
       run, (), settings.sampling, paths.vp(), likelihoods.Settings(0, "", 32), lambda done: None)
@@ -133,9 +126,9 @@ def test_likelihood_of_the_exact_model_is_the_entropy(scaling, monkeypatch):
 
 def test_likelihood_of_grey_levels_bounds_their_probability(digits_run, monkeypatch):
   """A model that knows of digits that they are N(0, I): every bound is known, to a quadrature."""
-  run = runs.prepare(records.read_config(digits_run))
+  run = assembly.prepare(records.read_config(digits_run))
   alpha = lambda ell: jnp.sqrt(jax.nn.sigmoid(2.0 * ell))
-  monkeypatch.setattr(reverse, "denoiser", lambda run, params, path, labels: predictions.Denoiser(
+  monkeypatch.setattr(drawing, "denoiser", lambda run, params, path, labels: predictions.Denoiser(
       lambda x, ell: alpha(ell) * x, path))
   table, facts = likelihoods.rows(
       run, (), run.config.sampling, run.path, likelihoods.Settings(64, "", 64), lambda done: None)
@@ -173,7 +166,7 @@ def test_likelihood_of_grey_levels_bounds_their_probability(digits_run, monkeypa
 
 
 def test_an_exact_divergence_that_does_not_fit_is_refused(digits_run, monkeypatch):
-  run, state = runs.trained(digits_run)
+  run, state = assembly.trained(digits_run)
   monkeypatch.setattr(likelihoods.likelihood.flow, "TANGENT_LIMIT_BYTES", 1000)
   with pytest.raises(ValueError, match=r"exact divergence of x of shape .* 64 dimensions"):
     likelihoods.rows(run, state.ema[0], run.config.sampling, run.path,
@@ -221,16 +214,16 @@ def test_sample_digits_of_one_class(digits_run):
 
 def test_a_sheet_shows_all_images_in_full_rows():
   labels = np.array([2, 0, 1] * 30)
-  rows = plots.layout(np.full(16, 2), [2], 16)
+  rows = pictures.layout(np.full(16, 2), [2], 16)
   assert [len(row) for row in rows] == [8, 8] and len(np.unique(rows)) == 16
   # Real images beside them are of the class; of several classes each has its row.
-  assert all(np.all(labels[row] == 2) for row in plots.layout(labels, [2], 90))
-  by_class = plots.layout(labels, [0, 1, 2], 90)
+  assert all(np.all(labels[row] == 2) for row in pictures.layout(labels, [2], 90))
+  by_class = pictures.layout(labels, [0, 1, 2], 90)
   assert [labels[row].tolist() for row in by_class] == [[value] * 8 for value in (0, 1, 2)]
   # Without labels, and fewer than a row of a class that is not there.
-  assert [len(row) for row in plots.layout(np.zeros(0, int), [], 20)] == [8, 8, 4]
-  assert sum(map(len, plots.layout(labels, [], 90))) == 64
-  assert [len(row) for row in plots.layout(labels, [5], 90)] == [0]
+  assert [len(row) for row in pictures.layout(np.zeros(0, int), [], 20)] == [8, 8, 4]
+  assert sum(map(len, pictures.layout(labels, [], 90))) == 64
+  assert [len(row) for row in pictures.layout(labels, [5], 90)] == [0]
 
 
 @pytest.mark.parametrize(("kind", "n", "says"), [
@@ -272,10 +265,10 @@ def test_kl_by_quadrature_of_known_laws():
   truth = mixtures.Mixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.eye(2)[None])
   other = mixtures.Mixture(
       jnp.ones(1), jnp.array([[0.3, 0.0]]), jnp.diag(jnp.array([1.0, 1.5]))[None])
-  kl, mass = exact.kl_by_quadrature(
+  kl, mass = mixture_metrics.kl_by_quadrature(
       truth, mixtures.denoiser(truth, path), path, rho_min=rho, points=48)
   assert abs(kl) < 2e-3 and abs(mass - 1.0) < 2e-3
-  kl, mass = exact.kl_by_quadrature(
+  kl, mass = mixture_metrics.kl_by_quadrature(
       truth, mixtures.denoiser(other, path), path, rho_min=rho, points=48)
   closed = 0.5 * (1.0 + 1.0 / 1.5 - 2.0 + 0.09 + np.log(1.5))
   assert abs(kl - closed) < 4e-3 and abs(mass - 1.0) < 2e-3
@@ -283,16 +276,16 @@ def test_kl_by_quadrature_of_known_laws():
 
 def test_histogram_kl_of_the_law_itself_is_its_floor():
   dataset = data.load("mixture2d", train_size=1000, test_size=1000)
-  truth = exact.mixture(dataset)
+  truth = mixture_metrics.mixture(dataset)
   draw = lambda seed: np.asarray(truth.sample(jax.random.key(seed), 5000))
-  value, floor = exact.kl_to_samples(truth, draw(1), draw(2))
+  value, floor = mixture_metrics.kl_to_samples(truth, draw(1), draw(2))
   assert abs(value - floor) < 0.03 and 0.0 < floor < 0.15
-  shifted, _ = exact.kl_to_samples(truth, draw(1) + np.float32([0.3, 0.0]), draw(2))
+  shifted, _ = mixture_metrics.kl_to_samples(truth, draw(1) + np.float32([0.3, 0.0]), draw(2))
   assert shifted > value + 0.2
   # Half of the samples far outside of every bin: at least log 2.
   x = draw(1).copy()
   x[:2500] += 100.0
-  assert exact.kl_to_samples(truth, x, draw(2))[0] > value + 0.6
+  assert mixture_metrics.kl_to_samples(truth, x, draw(2))[0] > value + 0.6
 
 
 @pytest.mark.parametrize(("name", "kernel"), [("mlp", (24, 8)), ("dit", (12, 8))])
@@ -335,6 +328,6 @@ def test_every_shipped_config_builds(tmp_path):
     if settings.data.name == "array_record":
       # A config for a pod: its data are elsewhere, and its mesh is of other devices.
       one = meshes.make(config.Mesh())
-      assert runs.assemble(settings, *data.shape_of(settings.data), one).mesh.size == 1
+      assert assembly.assemble(settings, *data.shape_of(settings.data), one).mesh.size == 1
     elif file.stem != "fashion_mnist":
-      runs.prepare(settings)
+      assembly.prepare(settings)

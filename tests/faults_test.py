@@ -14,8 +14,9 @@ import pytest
 import runner
 from runner import SMALL, manifest, unclocked
 
-from experiments import averages, cli, hosts, records, runs
 from experiments import config as config_lib
+from experiments.config import cli
+from experiments.run import assembly, averages, multihost, records
 
 STEPS = ("--config.training.steps=60", "--config.training.checkpoint_every=20",
          "--config.training.ema_relative_std=0.05,0.1", "--config.training.snapshot_every=15")
@@ -294,12 +295,12 @@ def test_output_that_nobody_reads_any_longer_is_a_request_to_stop(number, monkey
   with os.fdopen(pipe[1], "w") as unread:
     monkeypatch.setattr(sys, "stdout", unread)
     try:
-      stop = hosts.stopping()
+      stop = multihost.stopping()
       assert not stop(0)
       if number:
         os.kill(os.getpid(), number)
         assert stop(0)
-      with hosts.heard():
+      with multihost.heard():
         print("what follows leads nowhere", flush=True)
     finally:
       for number, action in before.items():
@@ -340,7 +341,7 @@ def test_a_user_without_a_home(monkeypatch):
     monkeypatch.delenv(name, raising=False)
   monkeypatch.setattr(pathlib.Path, "home", unittest.mock.Mock(side_effect=RuntimeError("none")))
   with unittest.mock.patch.object(jax.config, "update") as update:
-    runs.keep_compiled()
+    assembly.keep_compiled()
   assert all(call.args[0] != "jax_compilation_cache_dir" for call in update.call_args_list)
 
 
@@ -348,7 +349,7 @@ def test_a_user_without_a_home(monkeypatch):
 def test_devices_that_are_not_there_are_one_line(error, monkeypatch):
   monkeypatch.setattr(jax, "devices", unittest.mock.Mock(side_effect=error))
   with pytest.raises(ValueError, match=r"JAX_PLATFORMS=.*: jax finds no such devices here"):
-    hosts.check_devices()
+    multihost.check_devices()
 
 
 def test_paths_of_flags_are_those_of_a_shell(monkeypatch, tmp_path):

@@ -18,7 +18,8 @@ import pytest
 import runner
 from runner import SMALL, manifest, unclocked
 
-from experiments import data, hosts, records
+from experiments import data
+from experiments.run import multihost, records
 
 STEPS = "--config.training.steps=60", "--config.training.checkpoint_every=20"
 LONG = ("--config.training.steps=20000", "--config.training.checkpoint_every=200",
@@ -119,12 +120,12 @@ def test_what_processes_compare(counts, facts, wanted, monkeypatch):
 
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   monkeypatch.setattr(jax, "devices", lambda: devices)
-  monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gathered)
+  monkeypatch.setattr(multihost.multihost_utils, "process_allgather", gathered)
   if wanted is None:
-    hosts.check_same(facts[0])
+    multihost.check_same(facts[0])
     return
   with pytest.raises(ValueError, match=wanted):
-    hosts.check_same(facts[0])
+    multihost.check_same(facts[0])
 
 
 def test_data_have_a_digest_of_all_that_is_learned_from():

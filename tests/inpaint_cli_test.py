@@ -9,7 +9,10 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from experiments import classifier, config, data, inpaint, records, reverse, runs
+from experiments import config, data
+from experiments.metrics import classifier
+from experiments.run import assembly, records
+from experiments.sampling import drawing, inpaint
 from langevin_jax import inpainting
 
 
@@ -23,7 +26,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(workdir):
-  return runs.prepare(records.read_config(workdir))
+  return assembly.prepare(records.read_config(workdir))
 
 
 def sample(workdir, out, *arguments):
@@ -125,24 +128,24 @@ def test_no_such_label(workdir):
 def test_guidance_needs_a_model_that_knows_no_label(run):
   settings = config.override(run.config, {"training.label_dropout": 0.0})
   without = run._replace(config=settings)
-  runs.check_labels(run, config.Sampling(guidance=2.0), unlabelled=True)
+  assembly.check_labels(run, config.Sampling(guidance=2.0), unlabelled=True)
   for sampling, unlabelled in ((config.Sampling(guidance=2.0), False), (config.Sampling(), True)):
     with pytest.raises(ValueError, match=r"trained with training\.label_dropout > 0"):
-      runs.check_labels(without, sampling, unlabelled=unlabelled)
+      assembly.check_labels(without, sampling, unlabelled=unlabelled)
 
 
 def test_digits_are_the_same_whatever_the_batch(workdir, run):
   """Equal after rounding, guided and inpainted, and one is not the other's label or example."""
-  state = runs.restored(run, workdir)
+  state = assembly.restored(run, workdir)
   mask = np.zeros((3, 8, 8, 1), bool)
   for i in range(3):
     mask[i, :2 + i] = True
   real = np.round(data.restore(run.dataset, run.dataset.test[:5]))
-  known = reverse.Known(run.dataset.test[:5], real, mask, inpainting.langevin(1))
-  draws = [reverse.draw(
+  known = drawing.Known(run.dataset.test[:5], real, mask, inpainting.langevin(1))
+  draws = [drawing.draw(
       run, state.ema[0], config.Sampling(sampler="ddim", stochasticity=1.0, steps=3, guidance=1.5,
                                       moments=True, batch_size=size),
-      run.path, runs.even_labels(run, 23), seed=3, known=known) for size in (23, 8)]
+      run.path, assembly.even_labels(run, 23), seed=3, known=known) for size in (23, 8)]
   # Where float32 stands at a half, rounding may go either way: at most a few of 1,472 pixels.
   assert np.mean(draws[0] != draws[1]) < 2e-3 and np.abs(draws[0] - draws[1]).max() <= 1.0
   for i in range(23):
@@ -151,7 +154,7 @@ def test_digits_are_the_same_whatever_the_batch(workdir, run):
 
 
 def test_the_benchmark_measures_what_it_says(workdir, run):
-  state = runs.restored(run, workdir)
+  state = assembly.restored(run, workdir)
   judge = classifier.train(run.dataset.train, run.dataset.train_labels, num_classes=10, seed=0,
                            steps=2)
   with runner.entry("benchmarks.inpainting") as benchmark:

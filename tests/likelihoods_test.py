@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import runner
 
-from experiments import config, likelihoods, reverse, runs
+from experiments import config
+from experiments.metrics import likelihoods
+from experiments.run import assembly
+from experiments.sampling import drawing
 from langevin_jax import likelihood, paths, predictions
 
 
@@ -41,7 +44,7 @@ SMALL = config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
 
 
 def test_a_network_in_bfloat16_has_a_likelihood_and_one_without_derivatives_says_so():
-  run = runs.prepare(config.override(SMALL, {"network.dtype": "bfloat16"}))
+  run = assembly.prepare(config.override(SMALL, {"network.dtype": "bfloat16"}))
   arguments = run.config.sampling, paths.vp(), likelihoods.Settings(4, "", 2)
   likelihoods.check_run(run, *arguments)
 
@@ -58,7 +61,7 @@ def test_a_network_in_bfloat16_has_a_likelihood_and_one_without_derivatives_says
 def test_what_a_likelihood_refuses_is_refused_before_anything_is_sampled(tmp_path, monkeypatch):
   workdir = runner.untrained(tmp_path / "run", SMALL)
   monkeypatch.setattr(likelihood.flow, "TANGENT_LIMIT_BYTES", 10)
-  monkeypatch.setattr(reverse, "draw", lambda *_, **__: pytest.fail("it has sampled"))
+  monkeypatch.setattr(drawing, "draw", lambda *_, **__: pytest.fail("it has sampled"))
   code, _, err = runner.call(
       "evaluate", f"--workdir={workdir}", "--likelihood", "--divergence=exact")
   assert code == 2 and "hutchinson" in err and len(err.splitlines()) == 1

@@ -15,7 +15,9 @@ import numpy as np
 import runner
 from jax.sharding import PartitionSpec
 
-from experiments import checkpoints, config, data, hosts, meshes, records, reverse, runs
+from experiments import config, data
+from experiments.run import assembly, checkpoints, meshes, multihost, records
+from experiments.sampling import drawing
 from langevin_jax import inpainting, likelihood, mixtures, paths, samplers
 from langevin_jax.training import shardings
 
@@ -32,17 +34,17 @@ def settings(sizes, **fields) -> config.Config:
       **{f"mesh.{name}": size for name, size in zip(shardings.AXES, sizes, strict=True)}, **fields})
 
 
-def made(dataset, settings_) -> runs.Run:
+def made(dataset, settings_) -> assembly.Run:
   sizes = settings_.mesh
   devices = jax.devices()[:sizes.data * sizes.fsdp * sizes.tensor]
   mesh = meshes.make(sizes, devices)
-  return runs.assemble(settings_, dataset.train.shape[1:], dataset.num_classes,
+  return assembly.assemble(settings_, dataset.train.shape[1:], dataset.num_classes,
                        mesh)._replace(dataset=dataset)
 
 
 def trained(run, step):
-  state, losses = runs.start(run), []
-  start = hosts.fetch(state)
+  state, losses = assembly.start(run), []
+  start = multihost.fetch(state)
   for i in range(STEPS):
     batch = data.batch(run.dataset, seed=0, step=i, batch_size=32)
     state, measured = step(state, np.uint32(1), jax.device_put(batch, shardings.batch(run.mesh)))
@@ -114,22 +116,23 @@ def main() -> None:
     run = made(dataset, settings(sizes))
     batch = jax.device_put(data.batch(dataset, seed=0, step=0, batch_size=32),
                            shardings.batch(run.mesh))
-    step = runs.train_step(run).lower(runs.abstract_state(run), np.uint32(1), batch).compile()
+    step = assembly.train_step(run).lower(
+        assembly.abstract_state(run), np.uint32(1), batch).compile()
     starts[name], state, losses = trained(run, step)
     report[name] = {
-        "losses": losses, "sha256": records.sha256(hosts.fetch(state)),
+        "losses": losses, "sha256": records.sha256(multihost.fetch(state)),
         "collectives": collectives(step.as_text()),
         "bytes_on_a_device": sum(leaf.addressable_shards[0].data.nbytes
                                  for leaf in jax.tree.leaves(state))}
     if name == "mixed":
-      report[name]["sha256 again"] = records.sha256(hosts.fetch(trained(run, step)[1]))
+      report[name]["sha256 again"] = records.sha256(multihost.fetch(trained(run, step)[1]))
     with checkpoints.manager(room / name, keep=1) as manager:
       checkpoints.save(manager, STEPS, state)
       checkpoints.finish(manager)
-    states[name] = run, records.sha256(hosts.fetch(state))
+    states[name] = run, records.sha256(multihost.fetch(state))
     if name in ("one", "data", "mixed"):
-      x = reverse.draw(run, state.params, config.Sampling(sampler="ddim", steps=4), run.path,
-                    runs.even_labels(run, 20), seed=3)
+      x = drawing.draw(run, state.params, config.Sampling(sampler="ddim", steps=4), run.path,
+                    assembly.even_labels(run, 20), seed=3)
       report[name]["samples"] = x.reshape(20, -1).tolist()
   report["starts"] = {name: records.sha256(start) for name, start in starts.items()}
   report["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(starts["one"].params))
@@ -137,11 +140,11 @@ def main() -> None:
   for source in MESHES:
     for target, (run, _) in states.items():
       with checkpoints.manager(room / source, keep=1, read_only=True) as manager:
-        state = checkpoints.restore(manager, runs.abstract_state(run))
+        state = checkpoints.restore(manager, assembly.abstract_state(run))
       report["restored"][f"{source} on {target}"] = (
-          records.sha256(hosts.fetch(state)) == states[source][1])
+          records.sha256(multihost.fetch(state)) == states[source][1])
   parts = made(dataset, settings(MESHES["mixed"], **{"training.accumulation": 4}))
-  report["accumulated"] = trained(parts, runs.train_step(parts))[2]
+  report["accumulated"] = trained(parts, assembly.train_step(parts))[2]
   report["shard_map"] = mapped()
   print(json.dumps(report))
 

@@ -13,7 +13,8 @@ import runner
 from jax.sharding import PartitionSpec
 from runner import SMALL
 
-from experiments import config, meshes
+from experiments import config
+from experiments.run import meshes
 from langevin_jax.training import shardings
 
 SPLIT = ("data", "fsdp", "tensor", "mixed")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import runner
 
-from experiments import config, records, workers
+from experiments import config
 from experiments.paper import densities, part, report
+from experiments.run import records, subprocesses
 
 pytest.importorskip("sympy")
 
@@ -71,7 +72,7 @@ def small_run(workdir: pathlib.Path) -> pathlib.Path:
 def commanded(tmp_path, monkeypatch, *arguments):
   """(code, stderr, the jobs) of a report whose parts all fail as soon as they are begun."""
   jobs = []
-  monkeypatch.setattr(workers, "run", lambda given, **_: jobs.extend(given) or {
+  monkeypatch.setattr(subprocesses, "run", lambda given, **_: jobs.extend(given) or {
       job.name: "it broke" for job in given})
   monkeypatch.chdir(tmp_path)
   code, _, err = runner.call("paper.__main__", *arguments)
@@ -100,7 +101,7 @@ def test_paths_are_those_of_the_directory_that_the_command_was_given_in(tmp_path
     assert f"--{flag}={tmp_path / path}" in job.words, job.words
   assert job.log.is_relative_to(tmp_path)
   # Within the repository they are told from its root, as a reader of the report would.
-  assert part.from_root(workers.ROOT / "runs" / "x") == "runs/x"
+  assert part.from_root(subprocesses.ROOT / "runs" / "x") == "runs/x"
 
 
 def nothing(claims=(), data=(), counted=None):
@@ -133,7 +134,7 @@ def test_a_record_stands_until_what_it_depends_on_has_changed(tmp_path, monkeypa
   mine, counted = tmp_path / "mine.json", []
   mixture = {"weights": [1.0, 1.0], "means": [[0.0], [1.0]], "covariances": [[[0.1]], [[0.2]]]}
   mine.write_text(json.dumps(mixture))
-  monkeypatch.setattr(workers, "ROOT", tmp_path / "source")
+  monkeypatch.setattr(subprocesses, "ROOT", tmp_path / "source")
   asked = part.Options(tmp_path, density=str(mine))
   one = nothing(counted=counted)
   times = lambda options: (part.run(one, options), len(counted))[1]
@@ -164,8 +165,9 @@ def test_a_record_that_was_edited_is_refused_by_its_name(tmp_path):
 def test_a_job_that_is_killed_leaves_nothing_and_old_errors_are_not_its_own(tmp_path):
   log = tmp_path / "log.txt"
   log.write_text("error: of another day\n")
-  job = workers.Job("one", ["sh", "-c", f"sleep 100 & echo $! > {tmp_path}/pid; kill -9 $$"], log)
-  errors = workers.run([job], workers=1, began=lambda _: None, ended=lambda *_: None)
+  command = f"sleep 100 & echo $! > {tmp_path}/pid; kill -9 $$"
+  job = subprocesses.Job("one", ["sh", "-c", command], log)
+  errors = subprocesses.run([job], workers=1, began=lambda _: None, ended=lambda *_: None)
   assert "ended by SIGKILL" in errors["one"]
   assert runner.gone([int((tmp_path / "pid").read_text())], 10.0)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import runner
 
-from experiments import page
 from experiments.paper import certificate, part
+from experiments.report import page
 
 pytest.importorskip("sympy")
 

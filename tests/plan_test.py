@@ -14,8 +14,9 @@ import plan_worker
 import pytest
 import runner
 
-from experiments import config, meshes, runs
+from experiments import config
 from experiments.planning import chips, compiling, costs, flops, hlo, roofline, topologies
+from experiments.run import assembly, meshes
 
 XL = {"latent_dit_xl2": (32, 32, 4), "imagenet64_dit_xl2": (64, 64, 3)}
 
@@ -530,7 +531,7 @@ def test_the_xl_configs_are_the_papers_and_divide_their_pod(name):
   settings = config.load(str(runner.CONFIGS / f"{name}.py"))
   compiling.check(settings, topology("v5e:16x16"))
   assert settings.training.batch_size >= 1024
-  run = runs.assemble(settings, settings.data.shape, settings.data.num_classes,
+  run = assembly.assemble(settings, settings.data.shape, settings.data.num_classes,
                       meshes.make(config.Mesh(), jax.devices()[:1]))
   state = jax.eval_shape(run.init, jax.random.key(0))
   # Peebles & Xie 2023, table 1: 675 M.

@@ -26,7 +26,9 @@ import jax
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import checkpoints, cli, config, records, runs
+from experiments import config
+from experiments.config import cli
+from experiments.run import assembly, checkpoints, records
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = ROOT / "experiments" / "configs"
@@ -190,7 +192,7 @@ def kept(name: str) -> pathlib.Path:
 
 def untrained(workdir: pathlib.Path, settings: config.Config) -> pathlib.Path:
   """A run of no step in `workdir`: what sampling needs of one, without a process that trains it."""
-  run = runs.prepare(settings)
+  run = assembly.prepare(settings)
   records.claim(workdir, settings)
   with checkpoints.manager(workdir, keep=1) as manager:
     checkpoints.save(manager, 1, jax.jit(run.init)(jax.random.key(settings.seed)))
@@ -205,7 +207,7 @@ def call(module: str, *arguments: str) -> tuple[int, str, str]:
   """
   out, err = io.StringIO(), io.StringIO()
   with (entry(module) as loaded, flagsaver.flagsaver(), contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err), unittest.mock.patch.object(runs, "configure_jax"),
+        contextlib.redirect_stderr(err), unittest.mock.patch.object(assembly, "configure_jax"),
         unittest.mock.patch.dict(cli._overrides, clear=True)):
     try:
       cli._parse([module, *map(str, arguments)])
@@ -235,7 +237,8 @@ def entry(module: str) -> Iterator[types.ModuleType]:
 
 def _taken() -> list[tuple[str, flags.Flag]]:
   """(module, flag) of every entry point's flags, which are taken away."""
-  shared = {f"experiments.{name}" for name in ("cli", "choice", "hosts", "inpaint", "starts")}
+  shared = {"experiments." + name for name in (
+      "config.cli", "config.sampling_flags", "run.multihost", "sampling.inpaint", "sampling.starts")}
   found = [(owner, flag) for owner, defined in flags.FLAGS.flags_by_module_dict().items()
            if owner.startswith("experiments.") and owner not in shared for flag in defined]
   for _, flag in found:

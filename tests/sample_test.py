@@ -14,7 +14,10 @@ import runner
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import choice, config, data, processes, records, reverse, runs, streams
+from experiments import config, data
+from experiments.config import sampling_flags
+from experiments.run import assembly, records
+from experiments.sampling import drawing, resumable_npy, samplers_from_config
 from langevin_jax import inpainting, paths, samplers
 
 BATCH = 100
@@ -47,17 +50,17 @@ def workdir(tmp_path_factory):
 ])
 def test_a_choice_costs_the_calls_that_its_method_says(choice, calls):
   sampling = config.Sampling(**{"steps": 7, **choice})
-  processes.check(sampling, paths.vp())
-  assert processes.network_calls(sampling, paths.vp()) == calls
-  fields = processes.resolved(sampling)
-  assert fields["steps"] == len(processes.grid(sampling)(paths.vp())) - 1
+  samplers_from_config.check(sampling, paths.vp())
+  assert samplers_from_config.network_calls(sampling, paths.vp()) == calls
+  fields = samplers_from_config.resolved(sampling)
+  assert fields["steps"] == len(samplers_from_config.grid(sampling)(paths.vp())) - 1
 
 
 def test_inpainting_costs_its_inner_iterations_at_every_level():
   one = np.ones((1, 1), np.float32)
   wrap = lambda outer: inpainting.lanpaint(5)(outer, one, one > 0.0)
   sampling = config.Sampling(sampler="ddim", steps=4)
-  assert processes.network_calls(sampling, paths.ve(), wrap) == 4 * (5 + 1)
+  assert samplers_from_config.network_calls(sampling, paths.ve(), wrap) == 4 * (5 + 1)
 
 
 def test_noise_is_taken_inside_its_interval_alone():
@@ -67,7 +70,7 @@ def test_noise_is_taken_inside_its_interval_alone():
 
   def noise(interval, eta=1.0):
     sampling = config.Sampling(sampler="ddim", stochasticity=eta, noise_interval=interval, steps=12)
-    moved, grid, _ = processes.process(sampling)
+    moved, grid, _ = samplers_from_config.process(sampling)
     return moved.plan(samplers.levels.lay(grid(path), path), path).c
 
   everywhere, nowhere = noise(()), noise((1e3, 1e4))
@@ -120,9 +123,9 @@ def test_a_flag_replaces_what_its_choice_has_no_use_for(own, arguments, wanted):
   trained = config.Config(sampling=config.Sampling(**{"sampler": "heun", **own}))
   with flagsaver.flagsaver():
     flags.FLAGS(["sample", *arguments])
-    chosen = choice.config(trained).sampling
+    chosen = sampling_flags.config(trained).sampling
   assert chosen == dataclasses.replace(trained.sampling, **wanted)
-  processes.check(chosen, paths.vp())
+  samplers_from_config.check(chosen, paths.vp())
 
 
 def test_trajectory_is_that_of_the_samples(workdir, tmp_path):
@@ -146,7 +149,7 @@ def test_trajectory_is_that_of_the_samples(workdir, tmp_path):
 
   # The first states have the law that --moments says, N(α m, α²S + σ²) in standard units: at
   # α = 1/51 that is nearly noise, and in the user's units its mean is α times the data's.
-  dataset = runs.prepare(records.read_config(workdir)).dataset
+  dataset = assembly.prepare(records.read_config(workdir)).dataset
   alpha, sigma = 1.0 / 51.0, 50.0 / 51.0
   start = (run_back[0] - alpha * dataset.mean) / dataset.scale
   spread = np.sqrt(alpha**2 * dataset.train.var(0) + sigma**2)
@@ -203,15 +206,15 @@ def test_a_killed_command_goes_on_to_the_same_samples(workdir, tmp_path):
   assert code == 0, err
   assert f"going on with {out} at sample {done} of {n}" in stdout
   assert not partial.exists() and not progress.exists() and out.read_bytes()[:len(whole)] == whole
-  run, state = runs.trained(workdir)
+  run, state = assembly.trained(workdir)
   sampling = dataclasses.replace(run.config.sampling, sampler="ddim", stochasticity=1.0)
-  x = reverse.draw(run, state.ema[0], sampling, run.path, runs.even_labels(run, n), seed=5)
+  x = drawing.draw(run, state.ema[0], sampling, run.path, assembly.even_labels(run, n), seed=5)
   np.testing.assert_array_equal(np.load(out), x)
 
 
 def test_what_is_not_finite_is_not_left_behind(workdir, tmp_path, monkeypatch):
-  whole = runs.restored
-  monkeypatch.setattr(runs, "restored", lambda *arguments, **options: whole(
+  whole = assembly.restored
+  monkeypatch.setattr(assembly, "restored", lambda *arguments, **options: whole(
       *arguments, **options)._replace(
           ema=jax.tree.map(lambda leaf: leaf * jnp.nan, whole(*arguments).ema)))
   code, _, err = runner.call("sample", f"--workdir={workdir}", f"--out={tmp_path / 'x.npy'}")
@@ -221,7 +224,7 @@ def test_what_is_not_finite_is_not_left_behind(workdir, tmp_path, monkeypatch):
 
 def test_samples_begin_and_end_where_they_are_asked_to(workdir, tmp_path):
   """Codes decode to what was encoded; SDEdit keeps what its level leaves; rises are drawn."""
-  run = runs.prepare(records.read_config(workdir))
+  run = assembly.prepare(records.read_config(workdir))
   held_out = data.restore(run.dataset, run.dataset.test)
 
   def sampled(name, *arguments):
@@ -258,30 +261,30 @@ def test_samples_begin_and_end_where_they_are_asked_to(workdir, tmp_path):
 def test_streams(tmp_path):
   """Rows count once they are whole; torn ones, lost ones and other commands are told apart."""
   file, rows = tmp_path / "deep" / "x.npy", np.arange(24.0, dtype=np.float32).reshape(8, 3)
-  stream = streams.Stream(file, rows.shape, {"seed": 0})
+  stream = resumable_npy.Stream(file, rows.shape, {"seed": 0})
   stream.write(rows[:2])
   stream.close()
   with (file.parent / "x.npy.partial").open("ab") as partial:
     partial.write(b"torn")
 
   with pytest.raises(ValueError, match=r"2 of 8 done: seed: 0 → 1 \(there → here\); finish it"):
-    streams.Stream(file, rows.shape, {"seed": 1})
+    resumable_npy.Stream(file, rows.shape, {"seed": 1})
   with pytest.raises(ValueError, match=r"shape: \[8, 3\] → \[9, 3\]"):
-    streams.Stream(file, (9, 3), {"seed": 0})
+    resumable_npy.Stream(file, (9, 3), {"seed": 0})
 
-  stream = streams.Stream(file, rows.shape, {"seed": 0})
+  stream = resumable_npy.Stream(file, rows.shape, {"seed": 0})
   assert stream.done == 2
   stream.write(rows[2:])
   stream.finish()
   np.testing.assert_array_equal(np.load(file), rows)
   # Killed before what belongs beside it was written: nothing is drawn again.
-  assert streams.Stream(file, rows.shape, {"seed": 0}).done == 8
+  assert resumable_npy.Stream(file, rows.shape, {"seed": 0}).done == 8
   stream.forget()
   assert [path.name for path in file.parent.iterdir()] == ["x.npy"]
 
   # A finished array is no part of the next command's, nor is a partial one that is too short.
   for _ in range(2):
-    stream = streams.Stream(file, rows.shape, {"seed": 0})
+    stream = resumable_npy.Stream(file, rows.shape, {"seed": 0})
     assert stream.done == 0
     stream.write(rows[:5])
     stream.close()
@@ -293,7 +296,7 @@ def test_streams(tmp_path):
 def test_memory_does_not_grow_with_what_is_written(tmp_path):
   def peak(n):
     tracemalloc.start()
-    stream = streams.Stream(tmp_path / f"{n}.npy", (n, 1000), {})
+    stream = resumable_npy.Stream(tmp_path / f"{n}.npy", (n, 1000), {})
     for _ in range(n // 100):
       stream.write(np.ones((100, 1000), np.float32))
     stream.finish()
@@ -305,7 +308,7 @@ def test_memory_does_not_grow_with_what_is_written(tmp_path):
 
 
 def test_a_disk_without_room_is_said_before_anything_is_drawn(tmp_path, monkeypatch):
-  monkeypatch.setattr(streams.shutil, "disk_usage", lambda place: type("", (), {"free": 100}))
+  monkeypatch.setattr(resumable_npy.shutil, "disk_usage", lambda place: type("", (), {"free": 100}))
   with pytest.raises(OSError, match=r"disk full: .* takes 1,200 bytes more, 100 are free"):
-    streams.Stream(tmp_path / "x.npy", (100, 3), {})
+    resumable_npy.Stream(tmp_path / "x.npy", (100, 3), {})
   assert list(tmp_path.iterdir()) == []

@@ -9,18 +9,10 @@ import numpy as np
 import pytest
 import runner
 
-from experiments import (
-  averages,
-  checkpoints,
-  config,
-  data,
-  exact,
-  hosts,
-  plots,
-  records,
-  reverse,
-  runs,
-)
+from experiments import config, data
+from experiments.metrics import mixture_metrics
+from experiments.run import assembly, averages, checkpoints, multihost, records
+from experiments.sampling import drawing, pictures
 
 STEPS, K, EVERY = 400, 20, 20
 KEPT = (0.05, 0.10)
@@ -43,10 +35,10 @@ def thinned(state, run):
 
 def train(workdir, settings):
   """The last state of a run that keeps all averages; its workdir is that of a run of SETTINGS."""
-  run = runs.prepare(config.override(settings, {
+  run = assembly.prepare(config.override(settings, {
       "training.ema_half_life_steps": LIVES, "training.ema_relative_std": (*KEPT, *OTHERS)}))
   records.claim(workdir, settings)
-  step, state, seed = runs.train_step(run, many=True), runs.start(run), np.uint32(1)
+  step, state, seed = assembly.train_step(run, many=True), assembly.start(run), np.uint32(1)
   with (averages.manager(workdir) as snapshots,
         checkpoints.manager(workdir, keep=1) as manager):
     for start in range(0, STEPS, K):
@@ -76,7 +68,7 @@ def truth(workdir):
 
 @pytest.fixture(scope="module")
 def trained(truth, workdir):
-  return runs.trained(workdir)
+  return assembly.trained(workdir)
 
 
 def flat(tree):
@@ -172,16 +164,16 @@ def test_a_snapshot_taken_again_is_left_and_a_damaged_one_left_out(trained, tmp_
 
 def test_training_takes_snapshots_and_a_resumed_run_the_same(tmp_path, monkeypatch):
   """Cut back to step 40 of 100 as a kill would leave it, with one snapshot more than that."""
-  monkeypatch.setattr(hosts, "stopping", lambda: lambda dispatch: False)
-  monkeypatch.setattr(plots, "training", lambda workdir, run: None)
+  monkeypatch.setattr(multihost, "stopping", lambda: lambda dispatch: False)
+  monkeypatch.setattr(pictures, "training", lambda workdir, run: None)
   settings = config.override(SETTINGS, {
       "training.steps": 100, "training.snapshot_every": 30, "training.checkpoint_every": 40,
       "training.ema_relative_std": KEPT, "training.keep_checkpoints": 9})
-  run = runs.prepare(settings)
+  run = assembly.prepare(settings)
 
   def snapshots(workdir):
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding),
-                        runs.start(run).params)
+                        assembly.start(run).params)
     with averages.manager(workdir, read_only=True) as stored:
       return {(step, std): flat(averages._restored(stored, step, str(std), like))
               for step in stored.all_steps() for std in KEPT}
@@ -213,7 +205,7 @@ def test_the_flag_chooses_and_the_json_says_what_was_used(trained, workdir, tmp_
   assert code == 0, err
   assert json.loads(out.with_suffix(".json").read_text())["ema"] == facts and not facts["kept"]
   assert f"residual is {facts['residual']:.2g}" in printed
-  draw = lambda params: reverse.draw(
+  draw = lambda params: drawing.draw(
       run, params, run.config.sampling, run.path, np.zeros(50, np.int32), seed=0)
   np.testing.assert_array_equal(np.load(out), draw(made))
   assert not np.array_equal(np.load(out), draw(trained[1].params))
@@ -221,7 +213,7 @@ def test_the_flag_chooses_and_the_json_says_what_was_used(trained, workdir, tmp_
 
 def test_evaluation_takes_the_flag_too(trained, workdir, tmp_path, monkeypatch):
   """What the exact mixture is compared with is seen here; the comparison itself costs seconds."""
-  monkeypatch.setattr(exact, "rows", lambda run, params, path, x: [
+  monkeypatch.setattr(mixture_metrics, "rows", lambda run, params, path, x: [
       ("norm", float(np.linalg.norm(flat(params))), None)])
   out = tmp_path / "evaluation.json"
   code, _, err = runner.call("evaluate", f"--workdir={workdir}", "--num_samples=100",
@@ -264,7 +256,7 @@ def test_without_snapshots_an_error_says_which_fields_make_them(tmp_path):
     ("snapshot_every", -1, "at least 0")])
 def test_bad_averages_in_a_config_are_refused(field, value, words):
   with pytest.raises(ValueError, match=words):
-    runs.prepare(config.override(SETTINGS, {f"training.{field}": value}))
+    assembly.prepare(config.override(SETTINGS, {f"training.{field}": value}))
 
 
 @pytest.mark.parametrize(("every", "k", "expected"), [

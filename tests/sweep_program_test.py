@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import checkpoints, config, data, meshes, runs
+from experiments import config, data
 from experiments.configs import mixture2d
+from experiments.run import assembly, checkpoints, meshes
 from experiments.sweeping import program
 from tests import runner
 
@@ -37,12 +38,12 @@ def members(labelled: bool = False):
     dataset = dataset._replace(
         num_classes=3, train_labels=np.arange(len(dataset.train), dtype=np.int32) % 3)
   one = meshes.make(config.Mesh(1, 1, 1), jax.devices()[:1])
-  made = [runs.assemble(config.override(BASE, arm), (2,), dataset.num_classes, one)._replace(
+  made = [assembly.assemble(config.override(BASE, arm), (2,), dataset.num_classes, one)._replace(
       dataset=dataset) for arm in ARMS]
   return [(run, seed) for run in made for seed in SEEDS]
 
 
-def batches(run: runs.Run, seed: int, start: int):
+def batches(run: assembly.Run, seed: int, start: int):
   parts = [data.batch(run.dataset, seed=seed, step=step, batch_size=32)
            for step in range(start, start + K)]
   return tuple(np.stack(part) for part in zip(*parts, strict=True))
@@ -65,9 +66,10 @@ def alone():
   """(first state, last state, losses) of every member by itself, as experiments.train has it."""
   found = []
   for run, _ in members(labelled=True)[::len(SEEDS)]:
-    step = runs.train_step(run, many=True)
+    step = assembly.train_step(run, many=True)
     for seed in SEEDS:
-      first = state = runs.start(run._replace(config=dataclasses.replace(run.config, seed=seed)))
+      first = state = assembly.start(
+          run._replace(config=dataclasses.replace(run.config, seed=seed)))
       first, losses = jax.device_get(first), []
       for start in range(0, STEPS, K):
         state, measured = step(state, np.uint32(seed + 1), batches(run, seed, start))

@@ -18,8 +18,10 @@ import pytest
 import runner
 import scipy.stats
 
-from experiments import config, meshes, page, records, runs, workers
+from experiments import config
 from experiments.configs import digits, mixture2d
+from experiments.report import page
+from experiments.run import assembly, meshes, records, subprocesses
 from experiments.sweeping import (
   arms,
   canonical,
@@ -486,7 +488,7 @@ def test_perfect_samples_are_as_good_as_real_data_where_these_lie_class_by_class
       train=dataset.train[~part][order], train_labels=dataset.train_labels[~part][order],
       test=dataset.test[order_test], test_labels=dataset.test_labels[order_test])
   one = meshes.make(config.Mesh(1, 1, 1), jax.devices()[:1])
-  run = runs.assemble(settings, dataset.train.shape[1:], 10, one)._replace(dataset=dataset)
+  run = assembly.assemble(settings, dataset.train.shape[1:], 10, one)._replace(dataset=dataset)
   judge = measures.Judge(run, len(fresh))
   floor, found = judge.floors(0), judge.images(fresh, fresh_labels, 0)
   assert found[measures.FID] < 1.3 * floor[measures.FID]
@@ -535,7 +537,7 @@ def test_nothing_outlives_a_sweep_that_is_ended_and_the_same_command_goes_on(tmp
   file, workdir = written(tmp_path, TWO), tmp_path / "w"
   words = (*runner.SMALL, "--config.training.steps=1000000", f"--sweep={file}",
            f"--workdir={workdir}", "--workers=2")
-  for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, workers.TERMINATED)):
+  for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, subprocesses.TERMINATED)):
     process = runner.start("sweep", *words)
     until = time.monotonic() + 120.0
     # At first while they begin; then while both train, which their locks say are not the first's.
@@ -559,7 +561,7 @@ def test_slurm_jobs_are_commands_and_their_errors_are_reported(tmp_path, monkeyp
   loaded = arms.load(str(file))
   whole = plan.make(base, loaded, arms.configs(base, loaded), [])
   words = {0: "open('done', 'w')", 1: "raise ValueError('no luck')"}
-  monkeypatch.setattr(workers, "ROOT", tmp_path)
+  monkeypatch.setattr(subprocesses, "ROOT", tmp_path)
   monkeypatch.setattr(jobs, "command", lambda workdir, index, **_: [
       sys.executable, "-S", "-c", words[index]])
   errors = jobs.slurm(tmp_path, whole, [0, 1], at_once=0, resources={"timeout_min": 1},

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import runner
 
-from experiments import records, targets
+from experiments import targets
+from experiments.run import records
 
 STEPS = [10, 20, 30, 40]
 

@@ -13,7 +13,8 @@ from runner import SMALL, manifest, unclocked
 from tensorboardX.proto import event_pb2
 
 import langevin_jax
-from experiments import config, data, records, runs
+from experiments import config, data
+from experiments.run import assembly, records
 from langevin_jax import training
 
 STEPS = "--config.training.steps=60", "--config.training.checkpoint_every=20"
@@ -174,17 +175,17 @@ def test_no_more_dispatches_are_in_flight_than_allowed(in_flight):
     assert not reporter._pending
 
 
-def tiny(**changes) -> runs.Run:
-  return runs.prepare(config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
+def tiny(**changes) -> assembly.Run:
+  return assembly.prepare(config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
       "data.train_size": 100, "data.test_size": 10, "network.width": 8, "network.depth": 1,
       **changes}))
 
 
 def test_a_state_is_donated():
   run = tiny()
-  state = runs.start(run)
+  state = assembly.start(run)
   batch = data.batch(run.dataset, seed=0, step=0, batch_size=512)
-  after, _ = runs.train_step(run)(state, np.uint32(1), batch)
+  after, _ = assembly.train_step(run)(state, np.uint32(1), batch)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
   assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
 
@@ -198,8 +199,8 @@ def test_convolutions_are_not_put_into_a_loop_on_a_cpu():
     y = run.apply(params, x, ell, labels)
     return jax.lax.conv_general_dilated(y[:, None], kernel, (1,), "SAME")[:, 0]
 
-  assert runs.steps_at_once(run) == run.config.training.steps_per_dispatch == 20
-  assert runs.steps_at_once(run._replace(apply=smoothed)) == 1
+  assert assembly.steps_at_once(run) == run.config.training.steps_per_dispatch == 20
+  assert assembly.steps_at_once(run._replace(apply=smoothed)) == 1
 
 
 def test_slow_steps_make_short_dispatches_and_the_same_files(undisturbed, tmp_path, monkeypatch):
@@ -217,7 +218,7 @@ def test_slow_steps_make_short_dispatches_and_the_same_files(undisturbed, tmp_pa
       sizes, steps = [], train._steps
       train._steps = lambda *args, steps=steps, sizes=sizes: (
           sizes.append(each[2].steps) or each for each in steps(*args))
-      state = train.train(runs.prepare(settings), workdir)
+      state = train.train(assembly.prepare(settings), workdir)
       train._steps = steps
       saved = sorted(int(file.name) for file in (workdir / "checkpoints").iterdir()
                      if file.name.isdigit())

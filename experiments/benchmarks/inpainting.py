@@ -17,21 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments import (
-  build,
-  classifier,
-  cli,
-  data,
-  inpaint,
-  plots,
-  processes,
-  progress,
-  records,
-  reverse,
-  runs,
-)
 from experiments import config as config_lib
+from experiments import data
 from experiments.benchmarks import measure
+from experiments.config import build, cli
+from experiments.metrics import classifier
+from experiments.run import assembly, progress, records
+from experiments.sampling import drawing, inpaint, pictures, samplers_from_config
 from langevin_jax import inpainting
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run on labelled images.")
@@ -72,36 +64,36 @@ class Row(NamedTuple):
 def main() -> int:
   workdir = cli.workdir(_WORKDIR.value)
   config = records.read_config(workdir)
-  runs.configure_jax(config)
+  assembly.configure_jax(config)
   build.at_least("num", _NUM.value, 0)
   build.at_least("outer_steps", _STEPS.value, 1)
   out = cli.out(_OUT.value, measure.is_report, beside=(".png",),
                 inputs=(config.data.path, config.data.labels))
-  run = runs.prepare(config)
+  run = assembly.prepare(config)
   run = run._replace(dataset=data.reduced(run.dataset))
   dataset = run.dataset
   if dataset.kind != "image" or not dataset.num_classes:
     raise ValueError(f"--workdir must be of a run on labelled images, got {config.data.name!r}")
-  runs.check_labels(run, ODE, unlabelled=True)
-  state = runs.restored(run, workdir)
+  assembly.check_labels(run, ODE, unlabelled=True)
+  state = assembly.restored(run, workdir)
   n = min(_NUM.value or len(dataset.test), len(dataset.test))
   mask = halves(dataset, n)
   judge = classifier.train(dataset.train, dataset.train_labels, num_classes=dataset.num_classes,
                            seed=config.evaluation.seed)
-  rows, pictures = [], {}
+  rows, shown = [], {}
   with progress.bar(len(METHODS), 0, "restoring") as bar:
     for name, (sampling, method) in METHODS.items():
       row, x = restore(run, state.ema[0], name, sampling, method, mask, judge,
                        steps=_STEPS.value)
       rows.append(row)
-      pictures[name] = x[:16]
+      shown[name] = x[:16]
       bar(len(rows), name)
   real = data.restore(dataset, dataset.test[:n])
   accuracy = classifier.label_agreement(judge, dataset.test[:n], dataset.test_labels[:n])
   guess = best_guess(dataset, mask, config.evaluation.seed)
   report(rows, n, accuracy, guess)
-  plots.strips(out.with_suffix(".png"), dataset,
-               {"known": real[:16], **pictures, "real": real[:16]}, ~mask[:16].all(-1))
+  pictures.strips(out.with_suffix(".png"), dataset,
+               {"known": real[:16], **shown, "real": real[:16]}, ~mask[:16].all(-1))
   records.write_text(out, json.dumps({
       "machine": measure.machine(), "step": int(state.step), "n": n, "steps": _STEPS.value,
       "classifier_on_real": accuracy, "classifier_of_halves": guess,
@@ -118,7 +110,7 @@ def halves(dataset: data.Dataset, n: int) -> np.ndarray:
 
 
 def restore(
-    run: runs.Run, params: Any, name: str, sampling: config_lib.Sampling,
+    run: assembly.Run, params: Any, name: str, sampling: config_lib.Sampling,
     method: inpainting.Inpainter | None, mask: np.ndarray, judge: classifier.Classifier, *,
     steps: int,
 ) -> tuple[Row, np.ndarray]:
@@ -129,11 +121,11 @@ def restore(
       "sampling.steps": steps, "sampling.rho_min": base.rho_min,
       "sampling.rho_max": base.rho_max, "sampling.batch_size": n}).sampling
   real, truth = data.restore(dataset, dataset.test[:n]), dataset.test_labels[:n]
-  known = None if method is None else reverse.Known(dataset.test[:n], real, mask, method)
+  known = None if method is None else drawing.Known(dataset.test[:n], real, mask, method)
   started = time.monotonic()
   restored = {}
   for what, labels in (("free", np.full(n, dataset.num_classes, np.int32)), ("given", truth)):
-    x = reverse.draw(run, params, sampling, run.path, labels, seed=0, known=known)
+    x = drawing.draw(run, params, sampling, run.path, labels, seed=0, known=known)
     restored[what] = np.where(mask, real, x)
   seconds = time.monotonic() - started
 
@@ -147,7 +139,7 @@ def restore(
   rmse = math.sqrt(square.mean())
   wrap = (lambda method: method) if method is None else inpaint.wrap(method)
   return Row(
-      name, processes.network_calls(sampling, run.path, wrap), agreement(x),
+      name, samplers_from_config.network_calls(sampling, run.path, wrap), agreement(x),
       agreement(restored["given"]), (rmse, square.std() / math.sqrt(n) / (2.0 * rmse)),
       seconds), x
 

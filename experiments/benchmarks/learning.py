@@ -20,9 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import build, cli, records, toy_data, units
 from experiments import config as config_lib
 from experiments.benchmarks import measure
+from experiments.config import build, cli
+from experiments.data import standardize, toy_data
+from experiments.run import records
 from langevin_jax import objectives, predictions, training
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -111,7 +113,7 @@ def learned(
 ) -> tuple[np.ndarray, float]:
   """(loss of each seed after so many steps, (seeds,); loss of the best linear denoiser)."""
   x = LAWS[law](np.random.default_rng(0), 20_000)
-  x = jnp.asarray(units.standardise(x, *units.statistics(x, "vector")))
+  x = jnp.asarray(standardize.standardise(x, *standardize.statistics(x, "vector")))
   train, judge = _programs(config, x.shape[1], steps)
   losses, linear = zip(*(judge(train(seed, x), x) for seed in range(seeds)), strict=True)
   return np.asarray(losses), float(linear[0])

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import records
+from experiments.run import records
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn", "torch")
 

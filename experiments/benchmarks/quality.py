@@ -15,8 +15,9 @@ import sys
 import numpy as np
 from absl import flags
 
-from experiments import cli, records
 from experiments.benchmarks import measure
+from experiments.config import cli
+from experiments.run import records
 
 _OUT = flags.DEFINE_string("out", "runs/bench/quality.json", "Where the numbers go.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "How many seeds of each.")

@@ -31,11 +31,12 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import checkpoints, cli, records, runs
 from experiments import config as config_lib
 from experiments.benchmarks import measure, scale_host, scale_worker
 from experiments.benchmarks.measure import Part, Row
+from experiments.config import cli
 from experiments.configs import digits, mixture2d
+from experiments.run import assembly, checkpoints, records
 
 _OUT = flags.DEFINE_string("out", "runs/bench/scale.json", "Where to write the numbers.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds of every comparison.")
@@ -58,7 +59,7 @@ def main() -> int:
     if name not in parts:
       raise ValueError(f"--only must be of {', '.join(parts)}, got {name!r}")
   out = cli.out(_OUT.value, measure.is_report)
-  runs.configure_jax(digits.get_config())
+  assembly.configure_jax(digits.get_config())
   report = {"machine": measure.machine(), "command": sys.argv[1:], "rows": [], "seconds": {}}
   for name in chosen:
     before = measure.load()[0]
@@ -123,7 +124,7 @@ def saved(config: config_lib.Config, *, repeats: int, seconds: float) -> Part:
   steps for about `seconds` after it, and what is left of its writing then, against as many steps
   before it or after it.
   """
-  run = runs.prepare(config)
+  run = assembly.prepare(config)
   steps = scale_worker.sharded(run)
   steps(2)
   count = max(2, round(seconds / max(_spent(lambda: steps(2))[0] / 2, 1e-9)))
@@ -211,7 +212,7 @@ def host() -> Part:
         "training.steps": 3200 if module is mixture2d else 400})
     lines = _trained(pathlib.Path(module.__file__), config.training.steps)
     share = measure.spread(scale_host.shares(lines))
-    run = runs.prepare(config)
+    run = assembly.prepare(config)
     times = _timed({"fed": scale_host.fed(run), "held": scale_worker.sharded(run)},
                    f"host, {name}")
     per_step = measure.plain(scale_host.pieces(run, count=20))

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import data, hosts, runs
+from experiments import data
 from experiments.benchmarks import measure, scale_worker
+from experiments.run import assembly, multihost
 from langevin_jax.training import shardings
 
 
@@ -21,17 +22,17 @@ def shares(lines: Sequence[dict[str, float]]) -> np.ndarray:
   return np.array([line["host_seconds_per_step"] * line["steps_per_second"] for line in lines[1:]])
 
 
-def fed(run: runs.Run) -> measure.Task:
+def fed(run: assembly.Run) -> measure.Task:
   """Dispatches whose batches are read, stacked, placed and sent as experiments.train does it."""
   feeding = _feeding(run)
   return scale_worker.under_way(
-      lambda state: feeding.send(state, feeding.place(feeding.read())), runs.start(run))
+      lambda state: feeding.send(state, feeding.place(feeding.read())), assembly.start(run))
 
 
-def pieces(run: runs.Run, *, count: int) -> dict[str, np.ndarray]:
+def pieces(run: assembly.Run, *, count: int) -> dict[str, np.ndarray]:
   """Seconds of the host a step in each of `count` dispatches, while the devices have no work."""
   feeding = _feeding(run)
-  state = runs.start(run)
+  state = assembly.start(run)
   spent: dict[str, list[float]] = {"read and stack": [], "place": [], "send": []}
 
   def timed(name, action, *arguments):
@@ -54,11 +55,11 @@ class Feeding(NamedTuple):
   send: Callable[..., tuple]
 
 
-def _feeding(run: runs.Run) -> Feeding:
+def _feeding(run: assembly.Run) -> Feeding:
   config = run.config.training
   many = config.steps_per_dispatch > 1
-  step = runs.train_step(run, many=many)
-  held = hosts.rows(shardings.batch(run.mesh), (config.batch_size,))
+  step = assembly.train_step(run, many=many)
+  held = multihost.rows(shardings.batch(run.mesh), (config.batch_size,))
   batches = data.stream(run.dataset, seed=0, start=0, stop=10**9, batch_size=config.batch_size,
                         rows=held)
 
@@ -67,7 +68,7 @@ def _feeding(run: runs.Run) -> Feeding:
     return tuple(map(np.stack, zip(*parts, strict=True))) if many else parts[0]
 
   def place(local):
-    return tuple(hosts.place(shardings.batch(run.mesh, axis=int(many)), part, held,
+    return tuple(multihost.place(shardings.batch(run.mesh, axis=int(many)), part, held,
                              config.batch_size, axis=int(many)) for part in local)
 
   return Feeding(read, place, lambda state, batch: step(state, np.uint32(1), batch))

@@ -20,8 +20,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments import config as config_lib
-from experiments import data, meshes, runs
+from experiments import data
 from experiments.benchmarks import measure
+from experiments.run import assembly, meshes
 from langevin_jax import training
 from langevin_jax.training import shardings
 
@@ -30,26 +31,26 @@ def main() -> None:
   setting = json.loads(sys.argv[1])
   config = config_lib.override(config_lib.from_json(setting["config"]),
                                {"training.cpu_devices": setting["devices"]})
-  runs.configure_jax(config)
-  task = TASKS[setting["task"]](runs.prepare(config))
+  assembly.configure_jax(config)
+  task = TASKS[setting["task"]](assembly.prepare(config))
   for line in sys.stdin:
     begun = time.process_time()
     task(int(line))
     print(time.process_time() - begun, flush=True)
 
 
-def sharded(run: runs.Run) -> measure.Task:
+def sharded(run: assembly.Run) -> measure.Task:
   """Training steps on the run's mesh, as experiments.train makes them; batches are there."""
   many = run.config.training.steps_per_dispatch > 1
-  step = runs.train_step(run, many=many)
+  step = assembly.train_step(run, many=many)
   batch = jax.device_put(stacked(run), shardings.batch(run.mesh, axis=int(many)))
-  return under_way(lambda state: step(state, np.uint32(1), batch), runs.start(run))
+  return under_way(lambda state: step(state, np.uint32(1), batch), assembly.start(run))
 
 
-def apart(run: runs.Run) -> measure.Task:
+def apart(run: assembly.Run) -> measure.Task:
   """What devices do when none hears of another: each takes its part of the batch as its whole."""
   config, mesh = run.config.training, run.mesh
-  run = runs.assemble(run.config, run.dataset.train.shape[1:], run.dataset.num_classes,
+  run = assembly.assemble(run.config, run.dataset.train.shape[1:], run.dataset.num_classes,
                       meshes.make(config_lib.Mesh(), mesh.devices.flat[:1]))._replace(
                           dataset=run.dataset)
   everyone, batches = PartitionSpec(mesh.axis_names), PartitionSpec(None, mesh.axis_names)
@@ -69,7 +70,7 @@ def apart(run: runs.Run) -> measure.Task:
   return under_way(lambda state: step(state, batch), _copies(run, mesh, lambda state: state))
 
 
-def exchange(run: runs.Run) -> measure.Task:
+def exchange(run: assembly.Run) -> measure.Task:
   """As many sums of one gradient over all devices as a dispatch has steps, and nothing else."""
   mesh = run.mesh
   everyone = PartitionSpec(mesh.axis_names)
@@ -85,11 +86,11 @@ def exchange(run: runs.Run) -> measure.Task:
                    _copies(run, mesh, lambda state: state.params))
 
 
-TASKS: dict[str, Callable[[runs.Run], measure.Task]] = {
+TASKS: dict[str, Callable[[assembly.Run], measure.Task]] = {
     "sharded": sharded, "apart": apart, "exchange": exchange}
 
 
-def stacked(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
+def stacked(run: assembly.Run) -> tuple[np.ndarray, np.ndarray]:
   """What one dispatch takes: a batch, or as many as it has steps, stacked."""
   config = run.config.training
   batches = [data.batch(run.dataset, seed=0, step=step, batch_size=config.batch_size)

@@ -14,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from experiments import classifier, data, exact, reverse, runs
+from experiments import data
+from experiments.metrics import classifier, mixture_metrics
+from experiments.run import assembly
+from experiments.sampling import drawing
 from langevin_jax import mixtures, paths, predictions, samplers
 
 RHO_MAX, RHO_MIN = 80.0, 1e-6
@@ -135,7 +138,7 @@ def three_modes() -> mixtures.Mixture:
 
 def eight_modes() -> mixtures.Mixture:
   """The law of experiments/configs/mixture2d.py in standard units."""
-  return exact.mixture(data.load("mixture2d"))
+  return mixture_metrics.mixture(data.load("mixture2d"))
 
 
 def correlated(d: int = 16, components: int = 5) -> mixtures.Mixture:
@@ -181,7 +184,7 @@ def trained(workdir: pathlib.Path, *, n: int, steps: int) -> Problem:
     ValueError: no trained run there.
   """
   with jax.enable_x64(False):
-    run, state = runs.trained(workdir)
+    run, state = assembly.trained(workdir)
     params = jax.tree.map(np.asarray, state.ema[0])
     dataset = data.reduced(run.dataset)
     index = np.random.default_rng(1).integers(0, len(dataset.train), n)
@@ -191,7 +194,7 @@ def trained(workdir: pathlib.Path, *, n: int, steps: int) -> Problem:
         dataset.train, dataset.train_labels, num_classes=dataset.num_classes, seed=0)
 
   def at(x, ell):
-    inner = reverse.denoiser(run, params, PATH, labels[:len(x)]).at
+    inner = drawing.denoiser(run, params, PATH, labels[:len(x)]).at
     return jnp.asarray(inner(jnp.asarray(x, jnp.float32), jnp.asarray(ell, jnp.float32)), x.dtype)
 
   def agreement(x_0):

@@ -21,7 +21,6 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import cli, records, runs
 from experiments.benchmarks import (
   measure,
   rivals,
@@ -32,7 +31,9 @@ from experiments.benchmarks import (
   solver_tables,
 )
 from experiments.benchmarks.solver_runs import Row
+from experiments.config import cli
 from experiments.configs import digits
+from experiments.run import assembly, records
 
 _OUT = flags.DEFINE_string("out", "runs/bench/solvers", "Directory of what is written.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/digits", "A trained run to solve, too.")
@@ -51,7 +52,7 @@ def main() -> int:
   for name in chosen:
     if name not in PARTS:
       raise ValueError(f"--only must be of {', '.join(PARTS)}, got {name!r}")
-  runs.configure_jax(digits.get_config())
+  assembly.configure_jax(digits.get_config())
   jax.config.update("jax_enable_x64", True)
   out, begun = pathlib.Path(_OUT.value), time.monotonic()
   say = lambda text: print(f"[{time.monotonic() - begun:4.0f} s] {text}", flush=True)

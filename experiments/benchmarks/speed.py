@@ -30,10 +30,12 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments import cli, data, meshes, runs
+from experiments import data
 from experiments.benchmarks import measure, speed_sampling
 from experiments.benchmarks.measure import Part, Row
+from experiments.config import cli
 from experiments.configs import digits, mixture2d
+from experiments.run import assembly, meshes
 from langevin_jax.training import shardings
 
 _OUT = flags.DEFINE_string("out", "runs/bench/speed.json", "Where to write the numbers.")
@@ -54,7 +56,7 @@ def main() -> int:
     if name not in parts:
       raise ValueError(f"--only must be of {', '.join(parts)}, got {name!r}")
   out = cli.out(_OUT.value, measure.is_report)
-  runs.configure_jax(digits.get_config())
+  assembly.configure_jax(digits.get_config())
   report = {"machine": measure.machine(), "command": sys.argv[1:], "rows": [], "seconds": {}}
   rows = []
   for name in chosen:
@@ -79,7 +81,7 @@ def train() -> Part:
   rows, seconds = [], {}
   for name, config in (("digits DiT", digits.get_config()), ("mixture2d MLP",
                                                              mixture2d.get_config())):
-    run = runs.prepare(config)
+    run = assembly.prepare(config)
     devices = jax.devices()[:config.training.cpu_devices]
     times = _timed({"train_step": _train_step(run, devices), "bare": _bare_step(run, devices)},
                    f"training, {name}")
@@ -99,7 +101,7 @@ def against_torch() -> Part:
   what = "PyTorch ÷ train_step, digits DiT"
   if importlib.util.find_spec("torch") is None:
     return Part([Row(what, None, ">= 1", "torch not installed (extra [bench])")], {})
-  run = runs.prepare(digits.get_config())
+  run = assembly.prepare(digits.get_config())
   count = run.config.training.cpu_devices
   numbers = sorted({1, count})
   with contextlib.ExitStack() as stack:
@@ -144,17 +146,17 @@ def starts() -> Part:
   ], {"first step": first, "run of one step": whole})
 
 
-def _train_step(run: runs.Run, devices: Sequence[jax.Device]) -> measure.Task:
+def _train_step(run: assembly.Run, devices: Sequence[jax.Device]) -> measure.Task:
   """Dispatches of the library's step, as experiments.train makes them."""
   many = run.config.training.steps_per_dispatch > 1
-  run = runs.assemble(run.config, run.dataset.train.shape[1:], run.dataset.num_classes,
+  run = assembly.assemble(run.config, run.dataset.train.shape[1:], run.dataset.num_classes,
                       meshes.make(run.config.mesh, devices))._replace(dataset=run.dataset)
-  step = runs.train_step(run, many=many)
+  step = assembly.train_step(run, many=many)
   batch = jax.device_put(_batches(run), shardings.batch(run.mesh, axis=int(many)))
-  return _loop(lambda state: step(state, np.uint32(1), batch), runs.start(run))
+  return _loop(lambda state: step(state, np.uint32(1), batch), assembly.start(run))
 
 
-def _bare_step(run: runs.Run, devices: Sequence[jax.Device]) -> measure.Task:
+def _bare_step(run: assembly.Run, devices: Sequence[jax.Device]) -> measure.Task:
   """The same number of steps of the network and optimizer alone, on fixed inputs and targets."""
   many = run.config.training.steps_per_dispatch > 1
 
@@ -175,7 +177,7 @@ def _bare_step(run: runs.Run, devices: Sequence[jax.Device]) -> measure.Task:
   return _loop(lambda state: step(state, batch), (start.params, start.opt_state))
 
 
-def _batches(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
+def _batches(run: assembly.Run) -> tuple[np.ndarray, np.ndarray]:
   """What one dispatch takes: a batch, or as many as it has steps, stacked."""
   config = run.config.training
   batches = [data.batch(run.dataset, seed=0, step=step, batch_size=config.batch_size)
@@ -199,7 +201,7 @@ def _loop(step: Callable[[Any], tuple[Any, Any]], state: Any) -> measure.Task:
 
 @contextlib.contextmanager
 def _torch_worker(
-    run: runs.Run, environment: Mapping[str, str]
+    run: assembly.Run, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen]:
   """torch_dit as a program, with the shapes and the optimiser of the run; ended on the way out."""
   config, shape = run.config, run.dataset.train.shape[1:]

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, reverse, runs
 from experiments.benchmarks import measure
 from experiments.benchmarks.measure import Part, Row
+from experiments.config import build
 from experiments.configs import digits, mixture2d
+from experiments.run import assembly
+from experiments.sampling import drawing
 from langevin_jax import guidance, likelihood, paths, samplers
 
 CALLS = 25  # 25 steps of one call, 13 of two, 9 of three: the last step takes one
@@ -26,7 +28,7 @@ NETWORKS = ("digits DiT", digits.get_config), ("mixture2d MLP", mixture2d.get_co
 class Network(NamedTuple):
   """A run with parameters that do something: at the start its output is zero."""
 
-  run: runs.Run
+  run: assembly.Run
   params: dict
   labels: jax.Array
   shape: tuple[int, ...]
@@ -132,14 +134,14 @@ def memory() -> Part:
 
 def _network(config) -> Network:
   """The network of a config in the shape of a training batch."""
-  run = runs.prepare(config)
+  run = assembly.prepare(config)
   n = config.training.batch_size
   leaves, tree = jax.tree.flatten(run.init(jax.random.key(0)).params)
   keys = jax.random.split(jax.random.key(1), len(leaves))
   params = jax.tree.unflatten(tree, [
       leaf + 0.02 * jax.random.normal(key, leaf.shape)
       for key, leaf in zip(keys, leaves, strict=True)])
-  return Network(run, params, jnp.asarray(runs.even_labels(run, n)),
+  return Network(run, params, jnp.asarray(assembly.even_labels(run, n)),
                  (n, *run.dataset.train.shape[1:]))
 
 
@@ -148,7 +150,7 @@ def _sampler(network: Network, method: samplers.Method, steps: int) -> Callable[
   run = network.run
 
   def draw(key, params, denoise=None):
-    denoise = denoise or reverse.denoiser(run, params, run.path, network.labels)
+    denoise = denoise or drawing.denoiser(run, params, run.path, network.labels)
     return samplers.sample(key, denoise, run.path, shape=network.shape, method=method,
                            grid=samplers.karras(steps))
 
@@ -158,7 +160,7 @@ def _sampler(network: Network, method: samplers.Method, steps: int) -> Callable[
 def _samplings(network: Network, name: str, method: samplers.Method) -> dict[str, measure.Task]:
   steps = (CALLS - 1) // _stages(name) + 1
   draw, params, key = _sampler(network, method, steps), network.params, jax.random.key(0)
-  denoise = reverse.denoiser(network.run, params, network.run.path, network.labels)
+  denoise = drawing.denoiser(network.run, params, network.run.path, network.labels)
   jitted = jax.jit(draw)
   return {f"eager {name}": measure.repeated(lambda: draw(key, params, denoise)),
           f"jitted {name}": measure.repeated(lambda: jitted(key, params))}
@@ -168,7 +170,7 @@ def _hutchinson(network: Network) -> measure.Task:
   run = network.run
   x = jax.random.normal(jax.random.key(2), network.shape)
   log_prob = jax.jit(lambda params, x: likelihood.log_prob(
-      jax.random.key(0), reverse.denoiser(run, params, run.path, network.labels), run.path, x,
+      jax.random.key(0), drawing.denoiser(run, params, run.path, network.labels), run.path, x,
       steps=STEPS, divergence="hutchinson", batch_axes=1))
   return measure.repeated(lambda: log_prob(network.params, x))
 

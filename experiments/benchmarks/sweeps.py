@@ -25,10 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import cli, data, meshes, records, runs
 from experiments import config as config_lib
+from experiments import data
 from experiments.benchmarks import measure
+from experiments.config import cli
 from experiments.configs import mixture2d
+from experiments.run import assembly, meshes, records
 from experiments.sweeping import groups, program
 
 _OUT = flags.DEFINE_string("out", "runs/bench/sweeps.json", "Where the numbers go.")
@@ -46,7 +48,7 @@ def main() -> int:
   if _RIVAL.value:
     return _be_rival(base, _RIVAL.value)
   out = cli.out(_OUT.value, measure.is_report)
-  runs.configure_jax(dataclasses.replace(base, training=dataclasses.replace(
+  assembly.configure_jax(dataclasses.replace(base, training=dataclasses.replace(
       base.training, cpu_devices=groups.devices(_SEEDS.value, 1))))
   report = {"seeds": _SEEDS.value, "steady": {}, "commands": {}}
   for batch_size in map(int, _BATCHES.value):
@@ -91,12 +93,12 @@ def _steady(base: config_lib.Config, batch_size: int) -> dict:
   return found
 
 
-def _run(base: config_lib.Config, batch_size: int) -> runs.Run:
+def _run(base: config_lib.Config, batch_size: int) -> assembly.Run:
   """The run on the first device."""
   config = config_lib.override(base, {"training.batch_size": batch_size})
   one = meshes.make(config_lib.Mesh(1, 1, 1), jax.devices()[:1])
   dataset = groups.dataset_of(config)
-  return runs.assemble(config, dataset.train.shape[1:], dataset.num_classes, one)._replace(
+  return assembly.assemble(config, dataset.train.shape[1:], dataset.num_classes, one)._replace(
       dataset=dataset)
 
 
@@ -118,10 +120,10 @@ def _rival(batch_size: int) -> Iterator[measure.Task]:
 
 
 def _be_rival(base: config_lib.Config, batch_size: int) -> int:
-  runs.configure_jax(base)
+  assembly.configure_jax(base)
   run = _run(base, batch_size)
-  step, batches = runs.train_step(run, many=True), _stacked(run, 0)
-  loop = _loop(lambda state: step(state, np.uint32(1), batches), runs.start(run))
+  step, batches = assembly.train_step(run, many=True), _stacked(run, 0)
+  loop = _loop(lambda state: step(state, np.uint32(1), batches), assembly.start(run))
   for line in sys.stdin:
     loop(int(line))
     print("done", flush=True)
@@ -137,7 +139,7 @@ def _peak() -> float:
   return 2.0 * 2048**3 / float(np.min(times["product"]))
 
 
-def _stacked(run: runs.Run, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _stacked(run: assembly.Run, seed: int) -> tuple[np.ndarray, np.ndarray]:
   config = run.config.training
   parts = [data.batch(run.dataset, seed=seed, step=step, batch_size=config.batch_size)
            for step in range(config.steps_per_dispatch)]

@@ -19,8 +19,9 @@ import sys
 import jax
 from absl import flags
 
-from experiments import cli, records, runs, workers
+from experiments.config import cli
 from experiments.paper import certificate, explorer, part, report
+from experiments.run import assembly, records, subprocesses
 
 # In the order of the paper, which is that of the report.
 NAMES = ("tables", "identity", "clouds", "steps", "trajectories", "cycle", "plane_run",
@@ -39,7 +40,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "A trained run of yours, whose dua
 
 def main() -> int:
   if flags.FLAGS.until_stdin_closes:
-    workers.end_with_stdin()
+    subprocesses.end_with_stdin()
   if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
     jax.config.update("jax_platforms", "cpu")  # it was imported before
   options = part.options()
@@ -51,11 +52,11 @@ def main() -> int:
   workdir = part.from_root(_WORKDIR.value) if _WORKDIR.value else None
   if workdir:
     # What is wrong with a run is said before an hour of others' computing.
-    runs.trained(workers.ROOT / workdir)
-    certificate.extra(workers.ROOT / workdir)
+    assembly.trained(subprocesses.ROOT / workdir)
+    certificate.extra(subprocesses.ROOT / workdir)
   parts = [certificate.part(workdir) if name == "certificate" else _part(name)
            for name in NAMES if name in names]
-  with records.locked(options.out, flag="--out"), workers.ended_in_order():
+  with records.locked(options.out, flag="--out"), subprocesses.ended_in_order():
     errors = _measured(parts, options)
     records.write_text(options.out / "explorer.html", explorer.build())
     file = report.write(options.out, parts, errors, sys.argv[1:])
@@ -73,7 +74,7 @@ def _part(name: str) -> part.Part:
 
 
 def _measured(parts, options) -> dict[str, str]:
-  jobs = [workers.Job(
+  jobs = [subprocesses.Job(
       one.name, [sys.executable, *part.command(one, options), "--until_stdin_closes"],
       _log(options.out, one.name), after=one.needs) for one in parts]
   jobs.sort(key=lambda job: _ORDER.index(job.name) if job.name in _ORDER else len(_ORDER))
@@ -85,8 +86,8 @@ def _measured(parts, options) -> dict[str, str]:
     how = "done" if code == 0 else f"failed, exit code {code}"
     print(f"{job.name}: {how} in {seconds:.0f} s; {left} left", flush=True)
 
-  return workers.run(
-      jobs, workers=min(len(workers.cores()), len(jobs)), pinned=True, ended=ended,
+  return subprocesses.run(
+      jobs, workers=min(len(subprocesses.cores()), len(jobs)), pinned=True, ended=ended,
       began=lambda job: print(f"{job.name} begins (log: {job.log})", flush=True))
 
 

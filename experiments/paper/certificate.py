@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import records
 from experiments.paper import certificate_bound, certificate_network, certificate_walks, trained
 from experiments.paper import certificate_pictures as pictures
 from experiments.paper import certificate_words as words
 from experiments.paper import part as parts
+from experiments.run import records
 
 INTERVALS = 12
 DAMAGED, FACTOR = (5, 6), 1.2  # intervals of a network that is damaged on purpose, and by how much

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import data as data_lib
-from experiments import reverse
 from experiments.paper import trained
+from experiments.sampling import drawing
 from langevin_jax import mixtures, paths, predictions
 
 PATH = paths.ve()
@@ -34,7 +34,7 @@ def of(found: trained.Model, truth: mixtures.Mixture | None) -> Model:
   """The trained network, with as much of its data as is enough."""
   def at(x, ell, labels, change):
     low, high, factor = change
-    denoised = reverse.denoiser(found.run, found.params, PATH, labels).at(x, ell)
+    denoised = drawing.denoiser(found.run, found.params, PATH, labels).at(x, ell)
     return jnp.where((low <= ell) & (ell < high), factor, 1.0) * denoised
 
   return Model(at, data_lib.reduced(found.run.dataset), truth)

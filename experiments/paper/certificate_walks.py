@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import data as data_lib
-from experiments import distances
+from experiments.metrics import distances
 from experiments.paper import certificate_network as network
 from langevin_jax import samplers
 from langevin_jax.samplers import sampling

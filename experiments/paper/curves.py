@@ -67,7 +67,7 @@ def geometry(curve: Curves) -> Geometry:
 
 
 def levels(steps: int) -> np.ndarray:
-  """The half log-SNRs ℓ (steps,) of `reverse` before the clean end."""
+  """The half log-SNRs ℓ (steps,) of `drawing` before the clean end."""
   return np.linspace(-np.log(RHO_MAX), -np.log(RHO_MIN), steps)
 
 

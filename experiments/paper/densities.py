@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import readers, toy_data
+from experiments.data import readers, toy_data
 from langevin_jax import mixtures
 
 _MOST_COMPONENTS = 1024

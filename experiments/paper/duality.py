@@ -16,9 +16,10 @@ import numpy as np
 from absl import flags
 from scipy import stats
 
-from experiments import cli, runs, workers
+from experiments.config import cli
 from experiments.paper import certificate, duality_line, duality_plane, part
 from experiments.paper import duality_pictures as pictures
+from experiments.run import assembly, subprocesses
 
 
 def measure(setting: part.Setting) -> part.Findings:
@@ -214,8 +215,8 @@ little is left when the data's mean and variance are put into the start, is the 
 
 def main() -> None:
   if flags.FLAGS.until_stdin_closes:
-    workers.end_with_stdin()
-  runs.keep_compiled()
+    subprocesses.end_with_stdin()
+  assembly.keep_compiled()
   workdir, options = flags.FLAGS.workdir, part.options()
   if workdir:
     certificate.said(part.run(certificate.part(workdir), options, extra=certificate.extra(workdir)),

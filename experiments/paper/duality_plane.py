@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import distances
+from experiments.metrics import distances
 from experiments.paper import part
 from experiments.paper.duality_line import ETAS, PATHS, grid
 from langevin_jax import samplers

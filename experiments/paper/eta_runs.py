@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import reverse
 from experiments.paper import plane, planned, trained
+from experiments.sampling import drawing
 from langevin_jax import mixtures, paths, samplers, splitting
 
 RHO_MIN, RHO_MAX = 0.01, 80.0
@@ -57,7 +57,7 @@ _SHOWN = (0.0, 0.5, 1.0, 2.0)
 def network(found: trained.Model) -> planned.At:
   def at(x, ell):
     labels = jnp.zeros((len(x),), jnp.int32)
-    return reverse.denoiser(found.run, found.params, paths.cosine(), labels).at(x, ell)
+    return drawing.denoiser(found.run, found.params, paths.cosine(), labels).at(x, ell)
 
   return at
 

@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, data, meshes, runs
 from experiments import config as config_lib
+from experiments import data
+from experiments.config import build
 from experiments.configs import mixture2d
 from experiments.paper import part, plane
 from experiments.paper.readings import HEADS
+from experiments.run import assembly, meshes
 from experiments.sweeping import program
 from langevin_jax import mixtures, objectives, paths, predictions
 
@@ -103,7 +105,7 @@ def train(setting: part.Setting, seeds: int) -> Trained:
   dataset = data.Dataset(draws, none, draws[:0], none, 0, np.zeros(2), np.ones(()), "vector", None,
                          False)
   one = meshes.make(config_lib.Mesh(1, 1, 1), jax.devices()[:1])
-  made = {arm: runs.assemble(config, (2,), 0, one)._replace(dataset=dataset)
+  made = {arm: assembly.assemble(config, (2,), 0, one)._replace(dataset=dataset)
           for arm, config in configs(fast=setting.fast).items()}
   many = program.make([(made[arm], setting.seed + i) for arm in ARMS for i in range(seeds)],
                       jax.devices()[:1])

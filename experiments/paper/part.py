@@ -22,8 +22,9 @@ import matplotlib
 import numpy as np
 from absl import flags
 
-from experiments import cli, records, runs, workers
+from experiments.config import cli
 from experiments.paper import densities, laws
+from experiments.run import assembly, records, subprocesses
 
 matplotlib.use("Agg")  # there may be no screen; must precede pyplot
 import matplotlib.pyplot as plt
@@ -191,7 +192,7 @@ def run(part: Part, options: Options, *, extra: dict[str, Any] | None = None) ->
           "density": _density(options), "settings": extra or {}, "commit": records.commit(),
           "command": command(part, options),
           "python": platform.python_version(), "jax": jax.__version__,
-          "device": jax.devices()[0].device_kind, "cores": len(workers.cores()),
+          "device": jax.devices()[0].device_kind, "cores": len(subprocesses.cores()),
           "seconds": round(time.monotonic() - begun, 2),
           "claims": [_plain(claim._asdict()) for claim in found.claims],
           "tables": [{"title": t.title, "rows": [[_cell(c) for c in r] for r in t.rows]}
@@ -247,7 +248,8 @@ def command(part: Part, options: Options) -> list[str]:
 def from_root(path: pathlib.Path | str) -> str:
   """A path as commands that run in the repository's root name it: absolute where it is outside."""
   path = pathlib.Path(path).absolute()
-  return str(path.relative_to(workers.ROOT) if path.is_relative_to(workers.ROOT) else path)
+  root = subprocesses.ROOT
+  return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _density(options: Options) -> str:
@@ -260,8 +262,8 @@ def main(part: Part) -> None:
 
   def one():
     if flags.FLAGS.until_stdin_closes:
-      workers.end_with_stdin()
-    runs.keep_compiled()
+      subprocesses.end_with_stdin()
+    assembly.keep_compiled()
     record = run(part, options())
     said(record)
 
@@ -313,7 +315,7 @@ def _identity(part, options, density, extra) -> str:
   """A digest of all that the findings depend on: the source code, the density and the settings."""
   digest = hashlib.sha256(density.name.encode())
   for folder in ("langevin_jax", "experiments"):
-    for file in sorted((workers.ROOT / folder).rglob("*.py")):
+    for file in sorted((subprocesses.ROOT / folder).rglob("*.py")):
       digest.update(file.read_bytes())
   for leaf in jax.tree.leaves((density.line, density.plane)):
     digest.update(np.asarray(leaf, np.float64).tobytes())

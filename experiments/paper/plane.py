@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import distances
+from experiments.metrics import distances
 from experiments.paper import part
 from langevin_jax import mixtures, paths, predictions
 

@@ -1,6 +1,6 @@
 """The model in the plane that the questions are asked of: trained on draws of the density."""
 
-from experiments import exact
+from experiments.metrics import mixture_metrics
 from experiments.paper import part, trained
 from langevin_jax import paths
 
@@ -9,7 +9,7 @@ def measure(setting: part.Setting) -> part.Findings:
   workdir = trained.plane(setting)
   found, facts = trained.model(workdir), trained.facts(workdir)
   truth = trained.truth(setting.density.plane, found.run)
-  kl, mass = exact.model_kl(found.run, truth, found.params, paths.ve(),
+  kl, mass = mixture_metrics.model_kl(found.run, truth, found.params, paths.ve(),
                             points=60 if setting.fast else 120)
   rows = [["what", "value"], ["command", facts["command"]],
           ["trained at commit", facts["commit"]],

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from experiments import distances
+from experiments.metrics import distances
 from experiments.paper import plane
 from langevin_jax import mixtures, paths, predictions, samplers
 from langevin_jax.samplers import levels, sampling

@@ -5,8 +5,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import page, records
 from experiments.paper import part
+from experiments.report import page
+from experiments.run import records
 
 _MARK = {True: "✓", False: "✗"}
 _TITLE = "Rethinking the Diffusion Model from a Langevin Perspective, reproduced"

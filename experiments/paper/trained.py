@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import averages, records, runs, units, workers
+from experiments.data import standardize
 from experiments.paper import part
+from experiments.run import assembly, averages, records, subprocesses
 from langevin_jax import mixtures
 
 _POINTS = 60_000  # drawn of the density, a fifth of them held out
@@ -27,7 +28,7 @@ _POINTS = 60_000  # drawn of the density, a fifth of them held out
 class Model(NamedTuple):
   """A trained run with the parameters that it is judged by: the average that sampling takes."""
 
-  run: runs.Run
+  run: assembly.Run
   params: Any
   step: int
 
@@ -64,17 +65,18 @@ def model(workdir: pathlib.Path) -> Model:
   Raises:
     ValueError: no run there, or none that has a checkpoint.
   """
-  run, state = runs.trained(workdir)
+  run, state = assembly.trained(workdir)
   choice = averages.named("", run.config.training, workdir)
   return Model(run, averages.of(run, state, workdir, choice)[0], int(state.step))
 
 
-def truth(density: mixtures.Mixture, run: runs.Run) -> mixtures.Mixture:
+def truth(density: mixtures.Mixture, run: assembly.Run) -> mixtures.Mixture:
   """The plane's density in the run's standard units."""
   mean, scale = jnp.asarray(run.dataset.mean), jnp.asarray(run.dataset.scale)
   means = density.means - mean[None]
   means = means @ jnp.linalg.inv(scale).T if scale.ndim == 2 else means / scale
-  return mixtures.Mixture(density.weights, means, units.covariances(density.covariances, scale))
+  covariances = standardize.covariances(density.covariances, scale)
+  return mixtures.Mixture(density.weights, means, covariances)
 
 
 def facts(workdir: pathlib.Path) -> dict[str, Any]:
@@ -86,8 +88,8 @@ def facts(workdir: pathlib.Path) -> dict[str, Any]:
   if not lines or not all(line.keys() >= {"loss", "seconds"} for line in lines):
     raise ValueError(f"{workdir / 'metrics.jsonl'} is damaged: it lacks losses and seconds; delete "
                      f"{workdir} to train again")
-  run = runs.prepare(records.read_config(workdir))
-  shapes = jax.tree.leaves(runs.abstract_state(run).params)
+  run = assembly.prepare(records.read_config(workdir))
+  shapes = jax.tree.leaves(assembly.abstract_state(run).params)
   return {
       "command": shlex.join(
           ["python", "-m", "experiments.train", *map(str, manifest.get("command", [])[1:])]),
@@ -113,7 +115,7 @@ def _trained(workdir: pathlib.Path, name: str, overrides: dict[str, Any]) -> pat
            *(f"--config.{field}={value}" for field, value in overrides.items())]
   if not _finished(workdir):
     print(f"training {workdir}", flush=True)
-    done = subprocess.run(words, cwd=workers.ROOT, stdout=sys.stderr, check=False)
+    done = subprocess.run(words, cwd=subprocesses.ROOT, stdout=sys.stderr, check=False)
     if done.returncode or not _finished(workdir):
       raise ValueError(f"training {workdir} did not end well (exit code {done.returncode}); try "
                        f"{shlex.join(words[1:])}")

@@ -10,8 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import classifier, data, distances, reverse, runs
+from experiments import data
+from experiments.metrics import classifier, distances
 from experiments.paper import part, trained, vae_bounds, vae_plane, vae_training
+from experiments.run import assembly
+from experiments.sampling import drawing
 from langevin_jax import likelihood, networks, paths, samplers
 
 RHO_MAX = 20.0
@@ -103,7 +106,7 @@ def _diffusion(key, size, found, clean, x, labels, rho_min) -> dict[str, Any]:
   """The network's chain by importance weights, its ELBO by number of steps, and its limits."""
   moments = data.moments(found.run.dataset)
   ends = {"batch_axes": 1, "moments": moments, "rho_min": rho_min, "rho_max": RHO_MAX}
-  network = lambda labels: reverse.denoiser(found.run, found.params, PATH, labels)
+  network = lambda labels: drawing.denoiser(found.run, found.params, PATH, labels)
   grid = lambda steps: samplers.uniform_half_log_snr(steps + 1, rho_min=rho_min, rho_max=RHO_MAX)
   key_weights, key_ladder, key_bound, key_flow = jax.random.split(key, 4)
 
@@ -156,8 +159,8 @@ def _samples(key, size, found, vae, params) -> dict[str, Any]:
     return p.mean, vae_plane.drawn(key_x, p)
 
   rows, pictures = {}, {}
-  labels = [runs.data_labels(run, n, i) for i in range(SETS)]
-  drawn = data.standardise(reverse.draw(
+  labels = [assembly.data_labels(run, n, i) for i in range(SETS)]
+  drawn = data.standardise(drawing.draw(
       run, found.params, run.config.sampling, run.path, np.concatenate(labels),
       seed=run.config.seed), dataset.mean, dataset.scale)
   for i, own in enumerate(jax.random.split(key, SETS)):

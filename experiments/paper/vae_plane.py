@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import data, distances, exact, reverse
+from experiments import data
+from experiments.metrics import distances, mixture_metrics
 from experiments.paper import part, trained, vae_bounds, vae_training
+from experiments.sampling import drawing
 from langevin_jax import likelihood, mixtures, networks, paths, predictions, samplers
 from langevin_jax.networks import vae as vae_lib
 
@@ -86,7 +88,7 @@ def measure(setting: part.Setting) -> dict[str, Any]:
   x = jnp.asarray(dataset.test[:size.points])
   x = x + RHO_MIN * jax.random.normal(key_x, x.shape)
   log_p = np.asarray(blurred.log_prob(x))
-  network = reverse.denoiser(model.run, model.params, PATH, jnp.zeros((1,), jnp.int32))
+  network = drawing.denoiser(model.run, model.params, PATH, jnp.zeros((1,), jnp.int32))
   moments = data.moments(dataset)
   found = {
       "sizes": size._asdict(), "facts": facts,
@@ -210,7 +212,7 @@ def _samples(key, size, params, network, blurred, moments) -> dict[str, Any]:
       clouds.setdefault(name, np.round(points[:2500], 3))
       found = distances.two_sample(reference, points, seed=i, max_n=size.compared)
       rows[name].append({
-          "KL by histogram": exact.kl_to_samples(blurred, points, reference)[0], **found})
+          "KL by histogram": mixture_metrics.kl_to_samples(blurred, points, reference)[0], **found})
   return {"clouds": clouds, "distances": {
       name: {metric: estimate([row[metric] for row in sets]) for metric in sets[0]}
       for name, sets in rows.items()}}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import progress
+from experiments.run import progress
 from langevin_jax import networks
 from langevin_jax.networks import vae as vae_lib
 

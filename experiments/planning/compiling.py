@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments import config as config_lib
-from experiments import meshes, runs
 from experiments.planning import costs, hlo, topologies
+from experiments.run import assembly, meshes
 from langevin_jax.training import shardings
 
 # Compilations of the search, besides the config's own batch, and how far one goes beyond the last:
@@ -47,7 +47,7 @@ def check(config: config_lib.Config, topology: topologies.Topology) -> None:
   """Raises ValueError for a mesh that is not the topology's size, or a batch it does not divide."""
   try:
     sizes = meshes.shape(config.mesh, topology.chips)
-    runs.check(config)
+    assembly.check(config)
     meshes.check_batch(config.training, jax.sharding.AbstractMesh(sizes, shardings.AXES))
   except ValueError as error:
     raise ValueError(f"{topology.name}: {error}") from error
@@ -61,11 +61,11 @@ def compile_step(job: Job, batch_size: int) -> Step:
   """
   config = dataclasses.replace(job.config, training=dataclasses.replace(
       job.config.training, batch_size=batch_size))
-  run = runs.assemble(config, job.shape, job.num_classes, job.mesh)
-  state = runs.abstract_state(run)
+  run = assembly.assemble(config, job.shape, job.num_classes, job.mesh)
+  state = assembly.abstract_state(run)
   batch = (jax.ShapeDtypeStruct((batch_size, *job.shape), jnp.float32),
            jax.ShapeDtypeStruct((batch_size,), jnp.int32))
-  lowered = runs.train_step(run).lower(state, jax.ShapeDtypeStruct((), jnp.uint32), batch)
+  lowered = assembly.train_step(run).lower(state, jax.ShapeDtypeStruct((), jnp.uint32), batch)
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from experiments import config as config_lib
-from experiments import runs
+from experiments.run import assembly
 
 
 def of_step(
     config: config_lib.Config, shape: tuple[int, ...], num_classes: int, mesh: jax.sharding.Mesh
 ) -> int:
   """Model FLOPs of one training step of all chips together."""
-  run = runs.assemble(config, shape, num_classes, mesh)
+  run = assembly.assemble(config, shape, num_classes, mesh)
   n = config.training.batch_size
   batch = (jax.ShapeDtypeStruct((n, *shape), jnp.float32), jax.ShapeDtypeStruct((n,), jnp.int32))
   examples = jax.eval_shape(run.loss.draw, jax.random.key(0), batch)

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import build, memory, processes
 from experiments import config as config_lib
+from experiments.config import build
+from experiments.run import memory
+from experiments.sampling import samplers_from_config
 from experiments.sweeping import duplicates
 from langevin_jax import paths
 
@@ -111,8 +113,8 @@ def check(config: config_lib.Config) -> None:
   build.prediction(config.objective)
   build.optimizer(config.training)
   build.averages(config.training)
-  processes.check(config.sampling, path, config.objective)
-  processes.check_whole(config.sampling)
+  samplers_from_config.check(config.sampling, path, config.objective)
+  samplers_from_config.check_whole(config.sampling)
   memory.check_state(config)
   if config.training.batch_size % config.training.accumulation:
     raise ValueError(f"config.training.batch_size: {config.training.batch_size} must be divisible "

@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, data
 from experiments import config as config_lib
+from experiments import data
+from experiments.config import build
 from experiments.sweeping import arms
 from langevin_jax import predictions
 

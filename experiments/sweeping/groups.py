@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import checkpoints, data, memory, meshes, progress, records, runs
 from experiments import config as config_lib
+from experiments import data
+from experiments.run import assembly, checkpoints, memory, meshes, progress, records
 from experiments.sweeping import arms, measures, plan, program
 from experiments.sweeping import history as history_lib
 from langevin_jax import training
@@ -30,11 +31,11 @@ class Group(NamedTuple):
 
   members: list[tuple[str, int]]
   arms_of: dict[str, list[str]]
-  runs: dict[str, runs.Run]
+  runs: dict[str, assembly.Run]
 
 
 def devices(members: int, workers: int) -> int:
-  """How many virtual CPU devices `members` make use of, where `workers` share the machine."""
+  """How many virtual CPU devices `members` make use of, where `subprocesses` share the machine."""
   return max(1, min(members, (os.cpu_count() or 1) // max(workers, 1)))
 
 
@@ -51,9 +52,9 @@ def assemble(whole: plan.Plan, index: int) -> Group:
   made = {}
   for arm in (arm for shared in arms_of.values() for arm in shared):
     config = whole.configs[arm]
-    made[arm] = runs.assemble(
+    made[arm] = assembly.assemble(
         config, dataset.train.shape[1:], dataset.num_classes, one)._replace(dataset=dataset)
-    runs.check_labels(made[arm], config.sampling)
+    assembly.check_labels(made[arm], config.sampling)
   return Group([(model, seed) for model in models for seed in whole.sweep.seeds], arms_of, made)
 
 

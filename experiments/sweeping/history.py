@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import records
+from experiments.run import records
 from langevin_jax import training
 
 

@@ -3,8 +3,8 @@
 Each is `python -m experiments.sweep --workdir=… --group=i`, and all it needs is the workdir, which
 has to be on a disk that every machine sees. What a group prints is in groups/<i>/log.txt.
 
-No local process outlives the sweep that started it, however that ends (`experiments/workers.py`):
-it would hold the lock of its group.
+No local process outlives the sweep that started it, however that ends
+(`experiments/run/subprocesses.py`): it would hold the lock of its group.
 """
 
 import pathlib
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from experiments import workers as workers_lib
+from experiments.run import subprocesses as workers_lib
 from experiments.sweeping import groups, plan
 
 

@@ -24,8 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, classifier, data, distances, exact, processes, runs
 from experiments import config as config_lib
+from experiments import data
+from experiments.config import build
+from experiments.metrics import classifier, distances, mixture_metrics
+from experiments.run import assembly
+from experiments.sampling import samplers_from_config
 from experiments.sweeping import arms
 from langevin_jax import guidance, objectives, predictions, samplers
 
@@ -55,7 +59,7 @@ class HeldOut(NamedTuple):
   width: float
 
 
-def held_out(run: runs.Run) -> HeldOut:
+def held_out(run: assembly.Run) -> HeldOut:
   """The draws of the held-out loss, over the noise levels that the run's objective names.
 
   The midpoint rule in ℓ. Levels take the held-out examples in turn, in random order: data may lie
@@ -75,7 +79,7 @@ def held_out(run: runs.Run) -> HeldOut:
   eps = rng.standard_normal(x_0.shape, np.float32)
   floor = np.zeros(example.shape)
   if config.data.name == "mixture2d":
-    floor = _exact(exact.mixture(dataset), x_0, eps, levels)
+    floor = _exact(mixture_metrics.mixture(dataset), x_0, eps, levels)
   ells = np.broadcast_to(levels[:, None], example.shape)
   return HeldOut(example, x_0, labels, ells, eps, floor, float(width))
 
@@ -112,21 +116,21 @@ def integral(draws: HeldOut, values: np.ndarray) -> tuple[float, float]:
   return float(terms.sum()), float(np.sqrt(n / max(n - 1, 1) * np.sum(apart**2)))
 
 
-def labels(run: runs.Run) -> np.ndarray:
+def labels(run: assembly.Run) -> np.ndarray:
   """Labels of the samples, as many as there are to be, the same for every arm and seed."""
   n = run.config.evaluation.num_samples or _SAMPLES
   n = min(n, _SAMPLES, len(run.dataset.test) if run.dataset.kind != "image" else _SAMPLES)
-  return runs.data_labels(run, n, run.config.evaluation.seed)
+  return assembly.data_labels(run, n, run.config.evaluation.seed)
 
 
-def sampler(run: runs.Run, n: int) -> Callable[..., jax.Array]:
+def sampler(run: assembly.Run, n: int) -> Callable[..., jax.Array]:
   """(row, seed, params, labels) → samples (n, *shape) in standard units, by the run's sampling.
 
   Of the run's config it reads `arms.sampling_fields` and evaluation.seed alone.
   """
   sampling, shape = run.config.sampling, (n, *run.dataset.train.shape[1:])
   path = arms.sampling_path(run.config)
-  method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)
+  method, grid, brownian = samplers_from_config.process(sampling, event_axes=len(shape) - 1)
   start = data.moments(run.dataset) if sampling.moments else None
 
   def sample(row, seed, params, labels):
@@ -139,7 +143,7 @@ def sampler(run: runs.Run, n: int) -> Callable[..., jax.Array]:
     else:
       denoise = guidance.classifier_free(
           network, path, labels, null_label=run.dataset.num_classes, weight=sampling.guidance,
-          prediction=row, interval=processes.guided_interval(sampling),
+          prediction=row, interval=samplers_from_config.guided_interval(sampling),
           rescale=sampling.guidance_rescale)
     return samplers.sample(keys, denoise, path, shape=shape, method=method, grid=grid,
                            brownian=brownian, moments=start)
@@ -149,7 +153,7 @@ def sampler(run: runs.Run, n: int) -> Callable[..., jax.Array]:
 
 def calls(config: config_lib.Config) -> float:
   """Network evaluations for one sample."""
-  return processes.network_calls(config.sampling, arms.sampling_path(config))
+  return samplers_from_config.network_calls(config.sampling, arms.sampling_path(config))
 
 
 class Judge:
@@ -158,7 +162,7 @@ class Judge:
   Samples come in the run's own standard units.
   """
 
-  def __init__(self, run: runs.Run, n: int):
+  def __init__(self, run: assembly.Run, n: int):
     self._own, self._dataset = run.dataset, data.judged(run.dataset)
     self._seed, self._n = run.config.evaluation.seed, n
     # As many images on every side of every FID.

@@ -11,7 +11,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from experiments import config as config_lib
-from experiments import records
+from experiments.run import records
 from experiments.sweeping import arms, canonical
 
 # Numbers of training that one program takes as arguments, arm by arm.

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import build, runs
 from experiments import config as config_lib
+from experiments.config import build
+from experiments.run import assembly
 from experiments.sweeping import plan
 from langevin_jax import objectives, predictions, training
 
@@ -66,7 +67,7 @@ class Program(NamedTuple):
 
 
 def make(
-    members: Sequence[tuple[runs.Run, int]], devices: Sequence[jax.Device], *, at_once: int = 0
+    members: Sequence[tuple[assembly.Run, int]], devices: Sequence[jax.Device], *, at_once: int = 0
 ) -> Program:
   """The program of all members.
 
@@ -185,7 +186,7 @@ def _keys(config: config_lib.Config) -> dict[str, Any]:
           "dropout": config.training.label_dropout}
 
 
-def _loss(leader: runs.Run, member: Member, chosen: _Choices) -> training.Loss:
+def _loss(leader: assembly.Run, member: Member, chosen: _Choices) -> training.Loss:
   """`training.diffusion_loss` of the member's own functions."""
   density = objectives.Density(*(
       lambda x, part=part: _choose(member.density, [d[part] for d in chosen.densities], x)
@@ -209,18 +210,18 @@ def _choose(index: jax.Array, functions: Sequence[Callable], *arguments: Any) ->
   return jax.lax.switch(index, functions, *arguments)
 
 
-def _optimizer(leader: runs.Run, member: Member):
+def _optimizer(leader: assembly.Run, member: Member):
   numbers = {name: value for name, value in member.numbers.items() if name != "label_dropout"}
   return build.adamw(dataclasses.replace(leader.config.training, **numbers))
 
 
-def _averages(leader: runs.Run, member: Member) -> tuple[training.averages.Average, ...]:
+def _averages(leader: assembly.Run, member: Member) -> tuple[training.averages.Average, ...]:
   lives = len(leader.config.training.ema_half_life_steps)
   return (*(training.averages.half_life(member.half_lives[i]) for i in range(lives)),
           *leader.averages[lives:])
 
 
-def _fills(leader: runs.Run, device: jax.Device) -> bool:
+def _fills(leader: assembly.Run, device: jax.Device) -> bool:
   """Whether one member alone keeps the device's processor busy."""
   if device.platform != "cpu":
     return False

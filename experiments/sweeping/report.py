@@ -17,8 +17,11 @@ import matplotlib
 import numpy as np
 
 from experiments import config as config_lib
-from experiments import page, records
-from experiments import plots as plots  # sets the backend, which must come before pyplot
+from experiments.report import page
+from experiments.run import records
+from experiments.sampling import (
+  pictures as plots,  # sets the backend, which must come before pyplot
+)
 from experiments.sweeping import arms, canonical, measures, plan, results
 
 import matplotlib.pyplot as plt  # isort: skip

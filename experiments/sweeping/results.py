@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.special
 
-from experiments import records, targets
+from experiments import targets
+from experiments.run import records
 from experiments.sweeping import measures, plan
 
 STEPS = "steps to the baseline's loss"

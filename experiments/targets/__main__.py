@@ -14,7 +14,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, records, targets
+from experiments import targets
+from experiments.config import cli
+from experiments.run import records
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Runs, such as runs/a,runs/b.")
 _METRIC = flags.DEFINE_string("metric", "loss", "What has a target.")

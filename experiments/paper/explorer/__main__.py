@@ -4,8 +4,9 @@ import pathlib
 
 from absl import flags
 
-from experiments import cli, records
+from experiments.config import cli
 from experiments.paper import explorer
+from experiments.run import records
 
 _OUT = flags.DEFINE_string("out", "runs/paper", "Directory for explorer.html.")
 

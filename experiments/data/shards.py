@@ -16,7 +16,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from experiments import readers, sources, units
+from experiments.data import readers, sources, standardize
 
 DTYPES = {"uint8": np.uint8, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16,
           "float32": np.float32, "float64": np.float64}
@@ -35,7 +35,7 @@ class Facts(NamedTuple):
   value_range: tuple[float, float] | None
   integers: bool
   mean: list[float] | float
-  scale: list[list[float]] | list[float] | float  # as `units` says
+  scale: list[list[float]] | list[float] | float  # as `standardize` says
   examples: tuple[int, int]
   shards: tuple[int, int]
   sha256: str  # of all records and labels, train before test
@@ -65,7 +65,7 @@ class Examples:
     self.sha256 = facts.sha256  # of the whole directory
     self._files, self._stored = files, np.dtype(DTYPES[facts.dtype])
     self._mean, self._scale = np.asarray(facts.mean), np.asarray(facts.scale)
-    self.mean = units.standardise(moments[0], self._mean, self._scale)
+    self.mean = standardize.standardise(moments[0], self._mean, self._scale)
     # What has been whitened has unit variances.
     self.var = (moments[1] / self._scale**2 if self._scale.ndim < 2 else np.ones(facts.shape))
     self._source = _opened(files, n)
@@ -89,7 +89,8 @@ class Examples:
       raise IndexError(f"examples are numbered from 0 to {len(self) - 1}; got {index.min()} to "
                        f"{index.max()}")
     x = np.frombuffer(b"".join(map(self._record, index.ravel().tolist())), self._stored)
-    return units.standardise(x.reshape(*index.shape, *self.shape[1:]), self._mean, self._scale)
+    x = x.reshape(*index.shape, *self.shape[1:])
+    return standardize.standardise(x, self._mean, self._scale)
 
   def _record(self, i: int) -> bytes:
     wanted = self._stored.itemsize * self.bytes_per_example // 4
@@ -165,7 +166,7 @@ def _facts(root: pathlib.Path) -> Facts:
         "finite means and a positive scale": np.isfinite(mean).all() and np.isfinite(scale).all()
         and mean.shape in ((features,) if facts.kind in ("vector", "sequence") else ((), features))
         and scale.shape in ((), features, 2 * features)
-        and (units.deviations(scale) > 0.0).all()
+        and (standardize.deviations(scale) > 0.0).all()
         and (scale.ndim < 2 or np.linalg.matrix_rank(scale) == len(scale)),
     }
   except (OSError, ValueError, TypeError, AttributeError, KeyError, OverflowError,

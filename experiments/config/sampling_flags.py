@@ -8,8 +8,10 @@ import pathlib
 
 from absl import flags
 
-from experiments import averages, cli, processes
 from experiments import config as config_lib
+from experiments.config import cli
+from experiments.run import averages
+from experiments.sampling import samplers_from_config
 
 _PATH = flags.DEFINE_string("path", "", "Path to sample along; the run's own if not given.")
 _EMA = flags.DEFINE_string(
@@ -44,7 +46,7 @@ _HELP = {
     "stop_level": "Last ρ: what is written then holds that much noise, α x₀ + σ ε on the path; "
                   "clean if not given.",
     "stochasticity": "η: 0 is the ODE, 1 the SDE, of " + ", ".join(
-        processes.TAKERS["stochasticity"]) + ".",
+        samplers_from_config.TAKERS["stochasticity"]) + ".",
     "largest_budget": "Of multistep, unipc and singlestep with noise: ∫η² dℓ of a step is at most "
                       "this; 0.5 keeps the law at few steps.",
     "churn": "EDM's churn, of heun.",
@@ -102,9 +104,9 @@ def config(trained: config_lib.Config) -> config_lib.Config:
       **{f"sampling.{name}": value for name, value in given.items()},
       "path.name": _PATH.value or trained.path.name})
   sampling = config.sampling
-  for name, takers in processes.GRIDS.items():
+  for name, takers in samplers_from_config.GRIDS.items():
     if name in given and sampling.grid not in takers:
-      processes.belongs_to(name, "grid", takers, sampling.grid)
+      samplers_from_config.belongs_to(name, "grid", takers, sampling.grid)
   annealed = "annealed_langevin" in (trained.sampling.sampler, sampling.sampler)
   dropped = _replaced(sampling, given, annealed and "sampler" in given) - set(given)
   sampling = dataclasses.replace(sampling, **{
@@ -131,13 +133,15 @@ def _replaced(sampling: config_lib.Sampling, given: dict, annealed: bool) -> set
   """Options of what the flags have put something else in the place of."""
   names = set()
   if "sampler" in given:
-    names |= {name for name, takers in processes.TAKERS.items() if sampling.sampler not in takers}
+    names |= {name for name, takers in samplers_from_config.TAKERS.items()
+              if sampling.sampler not in takers}
   if "grid" in given:
-    names |= {name for name in ("shift", "levels") if sampling.grid not in processes.GRIDS[name]}
+    names |= {name for name in ("shift", "levels")
+              if sampling.grid not in samplers_from_config.GRIDS[name]}
   if annealed:
-    names |= {"corrector", *processes.CORRECTOR}
+    names |= {"corrector", *samplers_from_config.CORRECTOR}
   elif "corrector" in given:
-    names |= set(processes.CORRECTOR)
+    names |= set(samplers_from_config.CORRECTOR)
   noise = {name: getattr(sampling, name) for name in ("stochasticity", "churn")}
   if given.keys() & {"sampler", *noise} and not any(
       value for name, value in noise.items() if name not in names):

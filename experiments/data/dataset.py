@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments import config as config_lib
-from experiments import memory, orders, shards, sources, units
-from experiments.toy_data import gaussian_mixture_2d as gaussian_mixture_2d
-from experiments.units import standardise as standardise
+from experiments.data import shards, shuffle, sources, standardize
+from experiments.data.standardize import standardise as standardise
+from experiments.data.toy_data import gaussian_mixture_2d as gaussian_mixture_2d
+from experiments.run import memory
 
 # As much of a data set on a disk is taken into memory to be compared with samples, or drawn.
 _TAKEN_BYTES = 2**28
@@ -26,7 +27,7 @@ _READERS = 4
 
 
 class Dataset(NamedTuple):
-  """Training and held-out examples in standard units, A⁻¹(x − mean) with A as `units` says.
+  """Training and held-out examples in standard units, A⁻¹(x − mean) with A as `standardize` says.
 
   `mean` and `scale`, which stands for A, are of the training examples and in the user's units.
   """
@@ -78,8 +79,8 @@ def load(
     train_size, test_size: points drawn by mixture2d and toy2d.
     holdout: fraction of digits, arrays and images that is held out, the same in every run.
     kind: what an array file holds: image, vector, sequence or array; see `sources.arrays`.
-    scaling: one, features or whiten, or "" for what fits the data; see `units`. Shards have theirs
-      from the writing.
+    scaling: one, features or whiten, or "" for what fits the data; see `standardize`. Shards have
+      theirs from the writing.
 
   Raises:
     ValueError: bad input, by the field's name and what is allowed.
@@ -151,7 +152,7 @@ def batch(
     raise ValueError(f"batch_size must be positive and step not negative; got {batch_size}, {step}")
   places = int(step) * int(batch_size) + np.arange(batch_size)
   places = places if rows is None else places[rows]
-  index = orders.indices(places, seed=int(seed), n=len(dataset.train))
+  index = shuffle.indices(places, seed=int(seed), n=len(dataset.train))
   labels = dataset.train_labels[index] if dataset.num_classes else np.zeros(len(index), np.int32)
   return dataset.train[index], labels
 
@@ -221,8 +222,8 @@ def reduced(dataset: Dataset, *, most: int = 20_000) -> Dataset:
 
 
 def restore(dataset: Dataset, x: np.ndarray) -> np.ndarray:
-  """Standard units back to the user's: mean + A x, any leading axes; of `units.dtype`."""
-  return units.restore(x, dataset.mean, dataset.scale)
+  """Standard units back to the user's: mean + A x, any leading axes; of `standardize.dtype`."""
+  return standardize.restore(x, dataset.mean, dataset.scale)
 
 
 def judged(dataset: Dataset) -> Dataset:
@@ -233,7 +234,7 @@ def judged(dataset: Dataset) -> Dataset:
   if np.ndim(dataset.mean) == 0:
     return dataset
   train, test = (restore(dataset, x) for x in (dataset.train, dataset.test))
-  mean, scale = units.statistics(train, dataset.kind)
+  mean, scale = standardize.statistics(train, dataset.kind)
   if np.ndim(scale) == np.ndim(dataset.scale):
     return dataset
   return dataset._replace(train=standardise(train, mean, scale),
@@ -242,11 +243,11 @@ def judged(dataset: Dataset) -> Dataset:
 
 def _in_memory(source: sources.Source, scaling: str, field: str) -> Dataset:
   """The data of a source; a ValueError that names `field` where they would not fit."""
-  units.check(scaling, source.kind)
+  standardize.check(scaling, source.kind)
   # As they come, and as float32.
   memory.require({field: (source.x.dtype.itemsize + 4.0) * math.prod(source.x.shape)}, "the data")
   x, x_test = (source.x[np.flatnonzero(part)] for part in (~source.held_out, source.held_out))
-  mean, scale = units.statistics(x, source.kind, scaling)
+  mean, scale = standardize.statistics(x, source.kind, scaling)
   labels = lambda part: (source.labels[part].astype(np.int32) if source.num_classes
                          else np.zeros((0,), np.int32))
   return Dataset(

@@ -14,7 +14,9 @@ import numpy as np
 from absl import flags
 
 from experiments import config as config_lib
-from experiments import data, inpaint, processes, records, reverse, runs
+from experiments import data
+from experiments.run import assembly, records
+from experiments.sampling import drawing, inpaint, samplers_from_config
 
 _START = flags.DEFINE_string(
     "start", "", "Examples that are noised to --start_level and sampled from there: a .npy or .png "
@@ -49,23 +51,24 @@ def kind(sampling: config_lib.Sampling, *, inpainting: bool) -> str:
                      "the examples are noised")
   if name != "start" and sampling.start_level:
     raise ValueError(f"--start_level belongs to --start; --{name} is at the grid's first level")
-  if name == "encode" and (processes.is_noisy(sampling) or sampling.corrector or sampling.stop_level
-                           or sampling.sampler == "annealed_langevin"):
+  if name == "encode" and (
+      samplers_from_config.is_noisy(sampling) or sampling.corrector or sampling.stop_level
+      or sampling.sampler == "annealed_langevin"):
     raise ValueError("--encode follows the ODE up the whole grid: leave stochasticity, churn, "
                      "corrector and stop_level out")
   return name
 
 
-def values(run: runs.Run, name: str) -> reverse.Begin | None:
+def values(run: assembly.Run, name: str) -> drawing.Begin | None:
   """The examples or codes of the flag called `name`; raises ValueError where they do not fit."""
   if not name:
     return None
   flag, dataset = _FLAGS[name], run.dataset
   if name == "decode":
     codes = inpaint.read_examples(flag.value, "--decode", dataset.train.shape[1:])
-    return reverse.Begin(name, np.asarray(codes, np.float32))
+    return drawing.Begin(name, np.asarray(codes, np.float32))
   restored = inpaint.examples(run, flag.value, f"--{name}")
-  return reverse.Begin(name, data.standardise(restored, dataset.mean, dataset.scale))
+  return drawing.Begin(name, data.standardise(restored, dataset.mean, dataset.scale))
 
 
 def is_held_out() -> bool:
@@ -73,7 +76,7 @@ def is_held_out() -> bool:
   return "held_out" in (_START.value, _ENCODE.value)
 
 
-def described(begin: reverse.Begin) -> dict[str, str]:
+def described(begin: drawing.Begin) -> dict[str, str]:
   """What samples began with, for the record."""
   return {begin.kind: _FLAGS[begin.kind].value, "sha256": records.sha256({"x": begin.values})}
 

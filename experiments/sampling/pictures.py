@@ -5,7 +5,8 @@ import pathlib
 import matplotlib
 import numpy as np
 
-from experiments import data, records
+from experiments import data
+from experiments.run import records
 from langevin_jax import training as library_training
 
 matplotlib.use("Agg")  # a run has no screen; must precede pyplot
@@ -90,7 +91,7 @@ def inpainted(
 ) -> None:
   """Known, result and, where there is one, real: a column an image, or points and their results.
 
-  Unknown pixels are blue. `known` is the run's `reverse.Known`.
+  Unknown pixels are blue. `known` is the run's `drawing.Known`.
   """
   n = min(len(x), 16)
   index = np.arange(n)

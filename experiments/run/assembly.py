@@ -10,8 +10,11 @@ import numpy as np
 import optax
 from jax.extend import core
 
-from experiments import build, checkpoints, data, memory, meshes, processes, records
 from experiments import config as config_lib
+from experiments import data
+from experiments.config import build
+from experiments.run import checkpoints, memory, meshes, records
+from experiments.sampling import samplers_from_config
 from langevin_jax import paths, training
 from langevin_jax.training import shardings
 
@@ -74,7 +77,7 @@ def check(config: config_lib.Config) -> None:
       raise ValueError(f"config.{name}: must lie in [0, 2³¹), got {seed}")
   build.at_least("evaluation.num_samples", config.evaluation.num_samples, 0)
   build.optimizer(config.training)
-  processes.check(config.sampling, build.path(config.path))
+  samplers_from_config.check(config.sampling, build.path(config.path))
 
 
 def assemble(

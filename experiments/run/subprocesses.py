@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 TERMINATED = 128 + signal.SIGTERM
 # Processes that were told to end have this long; one that compiles hears nothing until it is done.
 _GRACE_SECONDS = 10.0
@@ -35,7 +35,7 @@ def run(
     jobs: Sequence[Job], *, workers: int, began: Callable[[Job], None],
     ended: Callable[[Job, int, float], None], pinned: bool = False,
 ) -> dict[str, str]:
-  """Runs the jobs, `workers` at once, in their order where they need not wait.
+  """Runs the jobs, `subprocesses` at once, in their order where they need not wait.
 
   Args:
     began: told of a job that begins. ended: of one that has ended, its exit code and seconds.

@@ -1,7 +1,7 @@
 """From the config's `sampling` fields to a reverse process; what would do nothing is refused.
 
 A process is a method, a grid and where its noise comes from. The model, and with it guidance, is
-`reverse.denoiser`.
+`drawing.denoiser`.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build
 from experiments import config as config_lib
+from experiments.config import build
 from langevin_jax import guidance, paths, predictions, samplers
 from langevin_jax.samplers import correctors, levels, sampling
 

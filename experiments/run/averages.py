@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import checkpoints, hosts, runs
 from experiments import config as config_lib
+from experiments.run import assembly, checkpoints, multihost
 from langevin_jax import training
 from langevin_jax.training import averages
 
@@ -74,7 +74,7 @@ def named(text: str, config: config_lib.Training, workdir: pathlib.Path) -> Choi
 
 
 def of(
-    run: runs.Run, state: training.TrainState, workdir: pathlib.Path, choice: Choice
+    run: assembly.Run, state: training.TrainState, workdir: pathlib.Path, choice: Choice
 ) -> tuple[Params, dict[str, Any]]:
   """The parameters of `choice` at the step of `state`, and what a JSON says of them.
 
@@ -107,7 +107,7 @@ def of(
   facts["residual"] = residual
   facts["snapshots"] = [{"step": stored, "relative_std": std, "weight": weight}
                         for (stored, std), weight in zip(names, weights.tolist(), strict=True)]
-  if hosts.is_first():
+  if multihost.is_first():
     poor = "" if residual < _POOR else "; that is poor, and takes more snapshots or nearer profiles"
     print(f"{choice}: not kept, made of {len(names)} snapshots of {_listed(own[-len(stds):])}; the "
           f"profile's relative residual is {residual:.2g}{poor}", flush=True)

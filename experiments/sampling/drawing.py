@@ -7,8 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, data, hosts, processes, runs, units
 from experiments import config as config_lib
+from experiments import data
+from experiments.config import build
+from experiments.data import standardize
+from experiments.run import assembly, multihost
+from experiments.sampling import samplers_from_config
 from langevin_jax import guidance, inpainting, paths, predictions, samplers
 from langevin_jax.samplers import levels, noise
 from langevin_jax.samplers.grids import levels_of
@@ -19,7 +23,7 @@ _START_DRAW = 2**31 - 2
 
 
 def denoiser(
-    run: runs.Run, params: Any, path: paths.Path, labels: jax.Array,
+    run: assembly.Run, params: Any, path: paths.Path, labels: jax.Array,
     sampling: config_lib.Sampling | None = None,
 ) -> predictions.Denoiser:
   """The network as `denoise(x_t, t)` along `path`, for one batch with these labels.
@@ -32,7 +36,7 @@ def denoiser(
     return predictions.denoiser(lambda x, ell: network(x, ell, labels), path, prediction=row)
   return guidance.classifier_free(
       network, path, labels, null_label=run.dataset.num_classes, weight=sampling.guidance,
-      prediction=row, interval=processes.guided_interval(sampling),
+      prediction=row, interval=samplers_from_config.guided_interval(sampling),
       rescale=sampling.guidance_rescale)
 
 
@@ -62,7 +66,7 @@ class Known(NamedTuple):
 
 
 def batches(
-    run: runs.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
+    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
     labels: np.ndarray, *,
     seed: int, start: int = 0, known: Known | None = None, begin: Begin | None = None,
 ) -> Iterator[np.ndarray]:
@@ -105,7 +109,7 @@ def batch_size(mesh: jax.sharding.Mesh, sampling: config_lib.Sampling, n: int) -
 
 
 def draw(
-    run: runs.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
+    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
     labels: np.ndarray, *,
     seed: int, known: Known | None = None, progress: Progress = lambda done: None,
 ) -> np.ndarray:
@@ -119,7 +123,7 @@ def draw(
 
 
 def trajectory(
-    run: runs.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
+    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
     labels: np.ndarray, *,
     seed: int, known: Known | None = None,
 ) -> samplers.Trajectory:
@@ -127,7 +131,7 @@ def trajectory(
 
   In standard units and neither clipped nor rounded; on one device, where `params` must be whole.
   """
-  run, n = runs.alone(run), len(labels)
+  run, n = assembly.alone(run), len(labels)
   arguments = _arguments(None, labels, np.arange(n), seed, known)
   run_back = _drawing(run, sampling, path, (n, *run.dataset.train.shape[1:]), known,
                       samplers.trajectory)
@@ -136,14 +140,14 @@ def trajectory(
 
 def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Callable:
   """A function (params, keys, labels, values, mask) → what `sample` makes of the process."""
-  processes.check(sampling, path, run.config.objective)
-  method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)
+  samplers_from_config.check(sampling, path, run.config.objective)
+  method, grid, brownian = samplers_from_config.process(sampling, event_axes=len(shape) - 1)
   start = data.moments(run.dataset) if sampling.moments else None
 
   def solve(params, keys, labels, values, mask):
     return samplers.adaptive(
         keys, denoiser(run, params, path, labels, sampling), path, shape=shape, moments=start,
-        tolerance=processes.tolerance(sampling), rho_min=sampling.rho_min,
+        tolerance=samplers_from_config.tolerance(sampling), rho_min=sampling.rho_min,
         rho_max=sampling.rho_max).x
 
   if sampling.sampler == "adaptive":
@@ -159,7 +163,7 @@ def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Calla
 
 def _beginning(run, sampling, path, shape, kind) -> Callable:
   """As `_drawing`, from noised examples (start) or codes (decode), or up to codes (encode)."""
-  method, grid, brownian = processes.process(sampling, event_axes=len(shape) - 1)
+  method, grid, brownian = samplers_from_config.process(sampling, event_axes=len(shape) - 1)
   first = levels.pick(levels.lay(levels_of(grid, path)[:1], path), 0)
   scale, alpha, sigma = map(float, (first.scale, first.alpha, first.sigma))
 
@@ -181,7 +185,7 @@ def _last_alpha(sampling, path) -> float | None:
   """α where the grid ends on the path, or None where it ends clean."""
   if not sampling.stop_level:
     return None
-  at = levels.lay(levels_of(processes.grid(sampling), path)[-1:], path)
+  at = levels.lay(levels_of(samplers_from_config.grid(sampling), path)[-1:], path)
   return float(at.alpha[0] * at.scale[0])
 
 
@@ -194,21 +198,21 @@ def _arguments(mesh, labels, index, seed, known, begin=None) -> tuple:
   else:
     given = known.values[index % len(known.values)], known.mask[index % len(known.mask)]
   arguments = keys, labels[index], *given
-  return arguments if mesh is None else hosts.spread(shardings.batch(mesh), arguments)
+  return arguments if mesh is None else multihost.spread(shardings.batch(mesh), arguments)
 
 
 def _finished(run, first, x, n, known, sampling, begin, last_alpha) -> np.ndarray:
   """A batch in the user's units, checked; without what repeats the last sample."""
-  x = hosts.fetch(x)[:n - first]
+  x = multihost.fetch(x)[:n - first]
   noisy = last_alpha is not None
   if noisy:
-    x = units.restore(x, run.dataset.mean, run.dataset.scale, alpha=last_alpha)
+    x = standardize.restore(x, run.dataset.mean, run.dataset.scale, alpha=last_alpha)
   elif begin is None or begin.kind != "encode":
     x = data.restore(run.dataset, x)
   last = first + len(x)
   why = "" if sampling.sampler != "adaptive" else (
-      f": tolerance={processes.tolerance(sampling)} was not reached within 1024 steps (raise it, "
-      "or take a sampler of fixed steps), or the model itself is not finite")
+      f": tolerance={samplers_from_config.tolerance(sampling)} was not reached within 1024 steps "
+      "(raise it, or take a sampler of fixed steps), or the model itself is not finite")
   if bad := int(np.sum(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))):
     raise FloatingPointError(f"{bad} of samples {first}…{last - 1} are not finite{why}; nothing "
                              "was written")

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import memory, readers, toy_data
+from experiments.data import readers, toy_data
+from experiments.run import memory
 
 # Debian's package puts its files here; data.path names any other directory.
 FASHION_MNIST_DIRECTORY = "/usr/share/datasets/fashion-mnist"

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import config as config_lib
-from experiments import hosts, processes, progress, records, reverse, runs
+from experiments.run import assembly, multihost, progress, records
+from experiments.sampling import drawing, samplers_from_config
 from langevin_jax import paths, samplers
 
 # Starting states, and rounds in which every level is moved once.
@@ -24,7 +25,7 @@ _STATES, _ROUNDS, _SEED = 128, 3, 0
 
 
 def resolved(
-    run: runs.Run, params: Any, step: int, config: config_lib.Config, path: paths.Path,
+    run: assembly.Run, params: Any, step: int, config: config_lib.Config, path: paths.Path,
     workdir: pathlib.Path, *, ema: str,
 ) -> config_lib.Config:
   """`config` with levels in the place of an optimised grid; another grid is left as it is.
@@ -41,10 +42,10 @@ def resolved(
   key = json.dumps({"step": step, "ema": ema, "path": dataclasses.asdict(config.path),
                     **{name: getattr(sampling, name) for name in names}}, sort_keys=True)
   if run.mesh.size > 1:
-    run, params = runs.alone(run), hosts.fetch(params)
+    run, params = assembly.alone(run), multihost.fetch(params)
   find = lambda: _kept(
       workdir / "grids.json", key, lambda: _optimise(run, params, sampling, path))
-  levels = _told(hosts.by_first(find))
+  levels = _told(multihost.by_first(find))
   return dataclasses.replace(config, sampling=dataclasses.replace(
       sampling, grid="levels", levels=levels, steps=len(levels)))
 
@@ -87,15 +88,15 @@ def _read(file: pathlib.Path) -> dict[str, list[float]]:
 
 def _told(levels: list[float] | None) -> tuple[float, ...]:
   """Process 0's levels on every process, to the last bit; its disk may be ahead of theirs."""
-  n = int(hosts.broadcast(np.uint32(len(levels or ()))))
+  n = int(multihost.broadcast(np.uint32(len(levels or ()))))
   # As words: jax would round float64.
   words = np.asarray(levels or [0.0] * n, np.float64).view(np.uint32)
-  return tuple(np.ascontiguousarray(hosts.broadcast(words)).view(np.float64).tolist())
+  return tuple(np.ascontiguousarray(multihost.broadcast(words)).view(np.float64).tolist())
 
 
 def _optimise(run, params, sampling, path) -> list[float]:
   shape = (_STATES, *run.dataset.train.shape[1:])
-  labels = jnp.asarray(runs.even_labels(run, _STATES))
+  labels = jnp.asarray(assembly.even_labels(run, _STATES))
   total = _ROUNDS + 1
   with progress.bar(total, 0, f"optimising {sampling.steps} levels") as bar:
     done = 0
@@ -106,7 +107,7 @@ def _optimise(run, params, sampling, path) -> list[float]:
       bar(done, f"error {error:.4g} after {solves} solves")
 
     grid = samplers.optimised(
-        jax.random.key(_SEED), reverse.denoiser(run, params, path, labels, sampling), path,
-        n=sampling.steps, shape=shape, method=processes.method(sampling), rho_max=sampling.rho_max,
-        rounds=_ROUNDS, progress=report)
+        jax.random.key(_SEED), drawing.denoiser(run, params, path, labels, sampling), path,
+        n=sampling.steps, shape=shape, method=samplers_from_config.method(sampling),
+        rho_max=sampling.rho_max, rounds=_ROUNDS, progress=report)
   return [float(rho) for rho in grid(path)[:-1]]

@@ -265,7 +265,7 @@ def commit() -> str:
 
   What `git archive` has packed, for machines without the repository, says its own (commit.txt).
   """
-  here = pathlib.Path(__file__).parent
+  here = pathlib.Path(__file__).parent.parent
   git = lambda *words: subprocess.run(
       ["git", "-C", here.parent, *words], capture_output=True, text=True, check=True).stdout.strip()
   file = here / "commit.txt"

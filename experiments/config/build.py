@@ -1,6 +1,6 @@
 """From a config's names to the library's objects: one dict literal for each choice.
 
-What belongs to sampling is in `processes`.
+What belongs to sampling is in `samplers_from_config`.
 """
 
 import math

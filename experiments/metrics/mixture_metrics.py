@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import data, reverse, runs, units
+from experiments import data
+from experiments.data import standardize
+from experiments.run import assembly
+from experiments.sampling import drawing
 from langevin_jax import likelihood, mixtures, paths
 
 _LEVELS = np.linspace(-4.0, 4.0, 33)  # half log-SNR, for the score error
@@ -15,11 +18,11 @@ def mixture(dataset: data.Dataset) -> mixtures.Mixture:
   weights, means, covariances = data.gaussian_mixture_2d()
   return mixtures.Mixture(
       jnp.asarray(weights, jnp.float32),
-      jnp.asarray(units.standardise(means, dataset.mean, dataset.scale)),
-      jnp.asarray(units.covariances(covariances, dataset.scale), jnp.float32))
+      jnp.asarray(standardize.standardise(means, dataset.mean, dataset.scale)),
+      jnp.asarray(standardize.covariances(covariances, dataset.scale), jnp.float32))
 
 
-def rows(run: runs.Run, params, path: paths.Path, x: np.ndarray) -> list:
+def rows(run: assembly.Run, params, path: paths.Path, x: np.ndarray) -> list:
   """KL(data‖model) of the probability-flow ODE by quadrature, and ∫E‖ε̂ − ε̂*‖² dℓ."""
   truth = mixture(run.dataset)
   kl, mass = model_kl(run, truth, params, path)
@@ -32,10 +35,10 @@ def rows(run: runs.Run, params, path: paths.Path, x: np.ndarray) -> list:
 
 
 def model_kl(
-    run: runs.Run, truth: mixtures.Mixture, params, path: paths.Path, *, points: int = 160
+    run: assembly.Run, truth: mixtures.Mixture, params, path: paths.Path, *, points: int = 160
 ) -> tuple[float, float]:
   """`kl_by_quadrature` of a run's network, from the ρ_min that it is sampled to."""
-  batch = reverse.denoiser(run, params, path, jnp.zeros((1,), jnp.int32))
+  batch = drawing.denoiser(run, params, path, jnp.zeros((1,), jnp.int32))
   denoise = lambda x_t, t: batch(x_t[None], t)[0]
   return kl_by_quadrature(
       truth, denoise, path, rho_min=run.config.sampling.rho_min, points=points)
@@ -103,10 +106,10 @@ def kl_to_samples(
 
 
 def score_error(
-    run: runs.Run, truth: mixtures.Mixture, params, path: paths.Path, *, n: int = 4000
+    run: assembly.Run, truth: mixtures.Mixture, params, path: paths.Path, *, n: int = 4000
 ) -> float:
   """∫ E‖ε̂ − ε̂*‖² dℓ over ℓ in [−4, 4]: what the model's score adds to KL(data‖model) (eq. 17)."""
-  denoise = reverse.denoiser(run, params, path, jnp.zeros((n,), jnp.int32))
+  denoise = drawing.denoiser(run, params, path, jnp.zeros((n,), jnp.int32))
 
   def error(key, ell):
     key_x, key_eps = jax.random.split(key)

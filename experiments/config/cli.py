@@ -14,7 +14,7 @@ import jax
 from absl import app, flags, logging
 
 from experiments import config as config_lib
-from experiments import records
+from experiments.run import records
 
 _CONFIG = flags.DEFINE_string(
     "config", "", "Python file with get_config(), such as experiments/configs/digits.py. Its "

@@ -14,8 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, data, exact, hosts, reverse, runs, units
 from experiments import config as config_lib
+from experiments import data
+from experiments.config import build
+from experiments.data import standardize
+from experiments.metrics import mixture_metrics
+from experiments.run import assembly, multihost
+from experiments.sampling import drawing
 from langevin_jax import likelihood, paths
 from langevin_jax.training import shardings
 
@@ -58,25 +63,25 @@ class _Pass(NamedTuple):
 
 
 def check_run(
-    run: runs.Run, sampling: config_lib.Sampling, path: paths.Path, settings: Settings
+    run: assembly.Run, sampling: config_lib.Sampling, path: paths.Path, settings: Settings
 ) -> None:
   """Raises, as `rows` would, before anything is computed: traces what `rows` computes.
 
   Raises:
     ValueError: what the likelihood or the network's derivatives refuse.
   """
-  params = runs.abstract_state(run).params
+  params = assembly.abstract_state(run).params
   for each in _passes(run, sampling, path, settings)[0]:
     index, _ = next(_groups(count(run, settings), each.size, shardings.batch_shards(run.mesh)))
     try:
       jax.eval_shape(each.nats, params, *(a[index] for a in each.arguments))
     except TypeError as error:  # jax's answer for a network without a forward-mode derivative
       raise ValueError(f"--likelihood: the network cannot be differentiated: "
-                       f"{hosts.first_line(error)}") from error
+                       f"{multihost.first_line(error)}") from error
 
 
 def rows(
-    run: runs.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
+    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
     settings: Settings, progress: Callable[[int], None],
 ) -> tuple[list, dict[str, Any]]:
   """Rows of the evaluation's table, and the facts with their standard errors.
@@ -90,7 +95,7 @@ def rows(
   x, d = dataset.test[:n], math.prod(dataset.test.shape[1:])
   passes, facts = _passes(run, sampling, path, settings)
   # From a density in standard units to one in the data's own.
-  nats = units.log_det(dataset.scale, dataset.test.shape[1:])
+  nats = standardize.log_det(dataset.scale, dataset.test.shape[1:])
   values = {}
   for i, each in enumerate(passes):
     values[each.name] = nats * each.is_density + _batches(
@@ -99,8 +104,8 @@ def rows(
 
   floor, table = None, []
   if run.config.data.name == "mixture2d":
-    truth = exact.mixture(dataset)
-    floor = exact.entropy(truth) + nats
+    truth = mixture_metrics.mixture(dataset)
+    floor = mixture_metrics.entropy(truth) + nats
     # The same points by the same blur: what is left is the model's.
     gap = values["−log q (ODE)"] - nats + np.asarray(
         truth.log_prob(jnp.asarray(x), 1.0, sampling.rho_min))
@@ -116,7 +121,7 @@ def rows(
 
 
 def _passes(
-    run: runs.Run, sampling: config_lib.Sampling, path: paths.Path, settings: Settings
+    run: assembly.Run, sampling: config_lib.Sampling, path: paths.Path, settings: Settings
 ) -> tuple[list[_Pass], dict[str, Any]]:
   """What is computed of every example, in order, and the facts of it."""
   dataset = run.dataset
@@ -138,7 +143,7 @@ def _passes(
 
   def flow(params, keys, x, labels, rho_min):
     return -likelihood.log_prob(
-        keys, reverse.denoiser(run, params, path, labels), path, x, steps=settings.steps,
+        keys, drawing.denoiser(run, params, path, labels), path, x, steps=settings.steps,
         divergence=divergence, rho_min=rho_min, **ends)
 
   def density(params, keys, x, labels):
@@ -155,10 +160,10 @@ def _passes(
     return flow(params, keys[:, 0], z, labels, rho_min) - given + log_normal
 
   def bound(params, keys, x, labels):
-    return likelihood.bound(keys[0], reverse.denoiser(run, params, path, labels), path, x,
+    return likelihood.bound(keys[0], drawing.denoiser(run, params, path, labels), path, x,
                             decode=decode, rho_min=rho_min, **ends)
 
-  size = reverse.batch_size(run.mesh, sampling, n)
+  size = drawing.batch_size(run.mesh, sampling, n)
   if divergence == "exact":
     # The tangents of a batch must fit; a single example that does not is refused by the library.
     largest = likelihood.flow.TANGENT_LIMIT_BYTES // (4 * d * d)
@@ -186,12 +191,12 @@ def _part(n: int) -> int:
   return -(-n // min(_PARTS, n))
 
 
-def count(run: runs.Run, settings: Settings) -> int:
+def count(run: assembly.Run, settings: Settings) -> int:
   """How many held-out examples are judged: all (of shards, `data.taken`), or the first so many."""
   return min(settings.samples or data.count_taken(run.dataset.test), len(run.dataset.test))
 
 
-def work(run: runs.Run, settings: Settings) -> int:
+def work(run: assembly.Run, settings: Settings) -> int:
   """How much `rows` tells of: examples, as often as they are gone through."""
   return count(run, settings) * (3 if run.dataset.integers else 2)
 
@@ -217,8 +222,8 @@ def _batches(mesh, params, function, arguments, size, progress) -> np.ndarray:
   compiled = jax.jit(function)
   parts = []
   for index, count in _groups(n, size, shardings.batch_shards(mesh)):
-    batch = hosts.spread(shardings.batch(mesh), tuple(a[index] for a in arguments))
-    parts.append(hosts.fetch(compiled(params, *batch)).astype(np.float64)[:count])
+    batch = multihost.spread(shardings.batch(mesh), tuple(a[index] for a in arguments))
+    parts.append(multihost.fetch(compiled(params, *batch)).astype(np.float64)[:count])
     progress(min(int(index[0]) + size, n))
   return np.concatenate(parts)
 

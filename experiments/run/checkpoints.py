@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from experiments import hosts
+from experiments.run import multihost
 
 State = Any
 Result = TypeVar("Result")
@@ -53,7 +53,7 @@ class Manager(ocp.CheckpointManager):
       super().close()
 
   def reached_preemption(self, step: int) -> bool:
-    # `hosts.stopping` asks jax at every dispatch, and jax has all processes stop at the highest
+    # `multihost.stopping` asks jax at every dispatch, and jax has all processes stop at the highest
     # number that one of them has asked with. Orbax would ask with steps, which are many more: the
     # stop after a SIGTERM would be as many dispatches late.
     return False
@@ -121,7 +121,7 @@ def restore(manager: Manager, target: State, *, discard_damaged: bool = False) -
             file=sys.stderr)
       continue
     if damaged and discard_damaged:
-      hosts.by_first(lambda: _discard(manager, damaged))
+      multihost.by_first(lambda: _discard(manager, damaged))
       manager.reload()
     return restored
   if steps:
@@ -165,9 +165,9 @@ def _together(action: Callable[[], Result]) -> Result:
   except (PermissionError, MemoryError):
     raise
   except Exception as error:
-    failure = f"{type(error).__name__}: {hosts.first_line(error)[:200]}"
+    failure = f"{type(error).__name__}: {multihost.first_line(error)[:200]}"
     _quieten()
-  if not hosts.everywhere(failure is None):
+  if not multihost.everywhere(failure is None):
     raise Damaged(failure or "another process cannot read it")
   return result
 
@@ -202,7 +202,7 @@ def _checksums(tree: State) -> dict[str, int]:
 
   Orbax guards the index of what it writes and not the numbers themselves.
   """
-  return dict(zip(_named(tree), hosts.fetch(_sums(tree)).tolist(), strict=True))
+  return dict(zip(_named(tree), multihost.fetch(_sums(tree)).tolist(), strict=True))
 
 
 @jax.jit
@@ -284,4 +284,4 @@ def _reported(manager: Manager, action: Callable[[], None]) -> None:
     # Orbax wraps what the file system said, or passes it on; some of its own errors are neither.
     manager.abandon()
     raise OSError("checkpoint could not be written, earlier ones are complete: "
-                  f"{hosts.first_line(error)}") from error
+                  f"{multihost.first_line(error)}") from error

@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import build, data, processes, readers, records, reverse, runs, units
 from experiments import config as config_lib
+from experiments import data
+from experiments.config import build
+from experiments.data import readers, standardize
+from experiments.run import assembly, records
+from experiments.sampling import drawing, samplers_from_config
 from langevin_jax import inpainting
 
 _MASK = flags.DEFINE_string(
@@ -69,7 +73,7 @@ def method(sampling: config_lib.Sampling) -> tuple[dict[str, Any], inpainting.In
     if name in _NAMES and name not in takers:
       raise ValueError(f"--{option} belongs to --inpainting={' or '.join(takers)}; {name!r} has "
                        "none")
-  if name == "repaint" and not processes.is_noisy(sampling):
+  if name == "repaint" and not samplers_from_config.is_noisy(sampling):
     raise ValueError("--inpainting=repaint resamples by noise, and this sampler takes none: add "
                      "--sampler=ddim --stochasticity=1")
   options = {option: given.get(option, value) for option, value in _NAMES.get(name, {}).items()}
@@ -106,7 +110,7 @@ def _make(name: str, options: dict[str, Any]) -> inpainting.Inpainter:
     raise ValueError(f"--inpainting={name}: {error}") from error
 
 
-def known(run: runs.Run, method: inpainting.Inpainter) -> reverse.Known:
+def known(run: assembly.Run, method: inpainting.Inpainter) -> drawing.Known:
   """What the flags say is known, checked against the run's data.
 
   Raises:
@@ -134,12 +138,12 @@ def known(run: runs.Run, method: inpainting.Inpainter) -> reverse.Known:
     inpainting.checked(restored, chosen, (count, *shape), value_range=dataset.value_range)
   except ValueError as error:
     raise ValueError(f"--known: {error}") from error
-  restored = np.where(chosen, restored, 0.0).astype(units.dtype(dataset.mean, dataset.scale))
-  return reverse.Known(
+  restored = np.where(chosen, restored, 0.0).astype(standardize.dtype(dataset.mean, dataset.scale))
+  return drawing.Known(
       data.standardise(restored, dataset.mean, dataset.scale), restored, mask, method)
 
 
-def examples(run: runs.Run, value: str, flag: str) -> np.ndarray:
+def examples(run: assembly.Run, value: str, flag: str) -> np.ndarray:
   """The examples (k, *shape) that a flag names, in the user's units: a file, or held_out.
 
   Raises:
@@ -158,7 +162,7 @@ def read_examples(value: str, flag: str, shape: tuple[int, ...]) -> np.ndarray:
   return _examples(_read(value, flag, shape), shape, flag)
 
 
-def held_out_labels(run: runs.Run, n: int) -> np.ndarray | None:
+def held_out_labels(run: assembly.Run, n: int) -> np.ndarray | None:
   """The labels of n samples made of the held-out examples in turn; None where there are none."""
   if not run.dataset.num_classes:
     return None
@@ -239,12 +243,12 @@ def _other(array: np.ndarray, on: int) -> Any:
 
 
 def wrap(method: inpainting.Inpainter):
-  """For `processes.network_calls`: the method with one number known."""
+  """For `samplers_from_config.network_calls`: the method with one number known."""
   one = np.zeros((1, 1), np.float32)
   return lambda outer: method(outer, one, one == 0.0)
 
 
-def described(known: reverse.Known) -> dict[str, Any]:
+def described(known: drawing.Known) -> dict[str, Any]:
   """What was known, for the record; the digest tells two files of one name apart."""
   digest = records.sha256({"known": np.where(known.mask, known.restored, 0.0), "mask": known.mask})
   return {"mask": _MASK.value, "known": _KNOWN.value, "sha256": digest}

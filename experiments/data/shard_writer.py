@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments import shards, sources, units
+from experiments.data import shards, sources, standardize
 
 # Records of a shard are found by index, each by itself; images and latents hardly compress.
 _OPTIONS = "group_size:1,uncompressed"
@@ -39,7 +39,7 @@ def write(
   if not 1 <= num_shards <= examples[0]:
     raise ValueError(f"--shards must be from 1 to the {examples[0]} training examples; got "
                      f"{num_shards}")
-  units.check(scaling, source.kind, "--scaling")
+  standardize.check(scaling, source.kind, "--scaling")
   dtype = _stored_as(source, dtype)
   counts = (num_shards, max(1, min(held, round(num_shards * held / examples[0]))))
   partial = out.with_name(out.name + ".partial")
@@ -68,7 +68,7 @@ def _fill(
   from array_record.python import array_record_module
   shape, kind = source.x.shape[1:], source.kind
   rows = max(1, _BLOCK_BYTES // (8 * math.prod(shape)))
-  seen = units.Moments(0, np.zeros(shape), np.zeros(shape))
+  seen = standardize.Moments(0, np.zeros(shape), np.zeros(shape))
   lost = np.zeros(shape)
   digest, whole, low, high, done = hashlib.sha256(), True, np.inf, -np.inf, 0
   for split, count in zip(shards.SPLITS, counts, strict=True):
@@ -85,7 +85,7 @@ def _fill(
           writer.write(record)
           digest.update(record)
         if split == "train":
-          seen = units.merged(seen, units.moments(block))
+          seen = standardize.merged(seen, standardize.moments(block))
           if block.dtype != given.dtype:
             lost += np.square(np.subtract(block, given, dtype=np.float64)).sum(0)
           whole = whole and (dtype == "uint8" or np.array_equal(block, np.rint(block)))
@@ -98,7 +98,7 @@ def _fill(
       np.save(directory / f"{split}_labels.npy", labels)
       digest.update(labels.tobytes())
   np.save(directory / "moments.npy", np.stack([seen.mean, seen.squares / seen.count]))
-  mean, scale = units.of_moments(
+  mean, scale = standardize.of_moments(
       seen, kind, scaling, _covariance(source, dtype, seen, rows) if scaling == "whiten" else None)
   _check_loss(lost / seen.count, seen.squares / seen.count, dtype)
   ends = np.asarray(source.value_range or (low, high)).astype(shards.DTYPES[dtype])
@@ -136,12 +136,14 @@ def _stored_as(source: sources.Source, dtype: str) -> str:
   return "uint8" if own.kind in "biu" and 0.0 <= low <= high <= 255.0 else "float32"
 
 
-def _covariance(source: sources.Source, dtype: str, seen: units.Moments, rows: int) -> np.ndarray:
+def _covariance(
+    source: sources.Source, dtype: str, seen: standardize.Moments, rows: int
+) -> np.ndarray:
   """Of the training vectors as they are stored, by a second pass about their mean."""
   train = np.flatnonzero(~source.held_out)
   blocks = (_cast(source.x[train[first:first + rows]], dtype)
             for first in range(0, len(train), rows))
-  return sum(units.scatter(block, seen.mean) for block in blocks) / seen.count
+  return sum(standardize.scatter(block, seen.mean) for block in blocks) / seen.count
 
 
 def _check_loss(lost: np.ndarray, var: np.ndarray, dtype: str) -> None:

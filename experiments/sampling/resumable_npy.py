@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import records
+from experiments.run import records
 
 
 class Stream:

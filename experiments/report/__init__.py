@@ -1,0 +1,1 @@
+"""Rendering of results: `page` makes HTML and Markdown."""
