@@ -1,6 +1,9 @@
 """Diffusion, score and flow-matching models as splits of one Langevin step.
 
-Rooms in the paper's order; each imports only those before it.
+Reading order, in which a module imports only those before it: `paths`, `predictions`, `langevin`,
+`splitting`, `mixtures`, `objectives`, `samplers`, `likelihood`, `guidance`, `inpainting`,
+`networks`, `training`. Public names are those in `__all__`; modules and names that begin with an
+underscore are internal.
 """
 
 from langevin_jax import (

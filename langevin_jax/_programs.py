@@ -1,15 +1,16 @@
-"""How the library's functions meet JAX: eager calls compiled once, values that may be traced.
+"""Compilation of eager calls, and helpers for values that may be traced.
 
 **What is compiled in, and what is an argument.** `call` traces its function at every eager call, as
-`jax.jit` would at its first one. So nothing is remembered of the call before: a parameter that was
-rebound, or changed in place inside an NNX module, is found. Arrays are arguments of the program,
-wherever the trace meets them: given, closed over, or held by a module (parameters, labels, known
-values, noise levels, a method's numbers). What remains is the structure: operations, shapes, types,
-and Python numbers in the caller's own functions. Calls of one structure share one compiled program,
-which holds none of their arrays.
+`jax.jit` does at the first one. So no result depends on an earlier call: a parameter that was
+rebound, or changed in place inside an NNX module, is seen. Every array that the trace meets is an
+argument of the program: given, closed over, or held by a module (parameters, labels, known values,
+noise levels, the numbers of a method). The rest is the structure: operations, shapes, dtypes, and
+Python numbers in the caller's functions. Calls of one structure share one compiled program, which
+holds none of their arrays.
 
-An array that a function under the caller's own `jax.jit` closes over, deeper than the denoiser
-itself, belongs to that function, as everywhere in JAX: another such function is another program.
+Exception: an array that a function under the caller's own `jax.jit` closes over, other than the
+denoiser itself, belongs to that function, as everywhere in JAX. Another such function is another
+program.
 """
 
 import collections
@@ -19,37 +20,39 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 
 _MOST_PROGRAMS = 64
-# Constants of a nested program are told apart by value up to this size, then by identity.
+# Constants of a nested program are compared by value up to this size, larger ones by identity.
 _SMALL_BYTES = 4096
-# Rules for derivatives, new at every trace; a program is only ever evaluated.
+# Rules for derivatives are new objects at every trace. They are left out: a program is evaluated,
+# never differentiated.
 _RULES = frozenset({"jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "out_trees"})
 
 _JITTED = type(jax.jit(lambda: None))
 
-_programs: collections.OrderedDict[Hashable, Callable] = collections.OrderedDict()
+_programs: collections.OrderedDict[Hashable, tuple[Callable, list]] = collections.OrderedDict()
 
 
 def call(function: Callable, *arguments: Any) -> Any:
-  """`function(*arguments)`; eagerly, as one compiled program; see the module.
+  """`function(*arguments)`; eagerly, as one compiled program (see the module).
 
-  A call with traced arguments, or of a function that closes over traced values, is part of the
+  With traced arguments, or where the function closes over traced values, it becomes part of the
   program that is being traced.
 
   Args:
-    function: pure, of pytrees of arrays; called, and so traced, at every call.
+    function: pure, of pytrees of arrays. It is traced at every call.
   """
   if is_traced(arguments):
     return function(*arguments)
   closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
   if is_traced(closed.consts):
     return jax.jit(function)(*arguments)
-  kept = []
-  key = _signature(closed.jaxpr, kept)
-  # `kept` is what the key knows by identity alone: as long as the key lives, so must it.
-  entry = _programs.pop(key, None) or (_compiled(closed.jaxpr), kept)
+  identified = []
+  key = _signature(closed.jaxpr, identified)
+  # Objects that the key contains by id must live as long as the key does.
+  entry = _programs.pop(key, None) or (_compiled(closed.jaxpr), identified)
   _programs[key] = entry
   while len(_programs) > _MOST_PROGRAMS:
     _programs.popitem(last=False)
@@ -58,54 +61,56 @@ def call(function: Callable, *arguments: Any) -> Any:
 
 
 def unjitted(function: Callable) -> Callable:
-  """A function under `jax.jit` as the function itself, whose arrays `call` can find."""
-  return function.__wrapped__ if isinstance(function, _JITTED) else function
+  """The function inside `jax.jit`, whose arrays `call` can see; any other function unchanged."""
+  return getattr(function, "__wrapped__", function) if isinstance(function, _JITTED) else function
 
 
 def lifted(function: Callable, *arguments: Any) -> tuple[Callable, list]:
-  """(g, arrays) with g(arrays, *arguments) = function(*arguments), one array.
+  """(g, arrays) with g(arrays, *arguments) = function(*arguments), where g closes over no array.
 
-  `call` finds what a function closes over, but not within a rule for derivatives of another library
-  (custom_vjp), where it would be a constant of the program.
+  A rule for derivatives (`jax.custom_vjp`) needs what its function closes over as an argument.
 
   Args:
-    arguments: arrays, or `jax.ShapeDtypeStruct`s of them.
+    arguments: pytrees of arrays, as those that g will get: of the same shapes, dtypes and, inside
+      `jax.shard_map`, axes over which they vary.
   """
-  closed = jax.make_jaxpr(function)(*arguments)
-  program = _opened(closed.jaxpr)
-  return lambda arrays, *arguments: program(*arrays, *arguments)[0], closed.consts
+  closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+  program, structure = _opened(closed.jaxpr), jax.tree.structure(shape)
+  return (lambda arrays, *arguments: jax.tree.unflatten(
+      structure, program(*arrays, *jax.tree.leaves(arguments)))), closed.consts
 
 
 def is_traced(tree: Any) -> bool:
   """Whether any leaf of a tree is a tracer."""
-  return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+  return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def concrete(value: Any) -> np.ndarray | None:
-  """`value` for a check on the host, or None where it is traced.
+  """`value` as a NumPy array for a check on the host, or None where it is traced.
 
-  By numpy: an operation of `jax.numpy` on a concrete array is traced inside `jax.jit`.
+  Inside `jax.jit` an operation of `jax.numpy` is traced even on a concrete array.
   """
-  return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+  return None if isinstance(value, Tracer) else np.asarray(value)
 
 
 def scan(body: Callable, carry: Any, xs: Any, length: int | None = None) -> tuple[Any, Any]:
   """`jax.lax.scan`, also inside `jax.shard_map`.
 
-  There a carry that starts as a constant, the same on every device, becomes one that varies. JAX
-  wants it to be marked as varying from the start.
+  There a carry may start as a constant, equal on all devices, and vary after a step. JAX requires
+  that it is marked as varying from the start.
   """
   first = jax.tree.map(lambda leaf: leaf[0], xs)
-  # Twice: what one leaf varies over may reach another in the next step.
+  # Twice: in the second step one leaf may take the axes of another.
   for _ in range(2):
     carry = varying_as(carry, lambda carry: body(carry, first)[0])
   return jax.lax.scan(body, carry, xs, length)
 
 
 def varying_as(tree: Any, function: Callable[[Any], Any]) -> Any:
-  """`tree`, marked as varying over the mesh axes over which `function(tree)`, alike, does.
+  """`tree`, marked as varying over the mesh axes over which `function(tree)` varies.
 
-  Only inside `jax.shard_map`; elsewhere nothing varies and `function` is not called.
+  `function` returns a tree of the same structure. Outside `jax.shard_map` nothing varies, and it is
+  not called.
   """
   if not jax.sharding.get_abstract_mesh().manual_axes:
     return tree
@@ -116,7 +121,7 @@ def varying_as(tree: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def varying_like(value: jax.Array, x: jax.Array) -> jax.Array:
-  """`value`, marked as varying over the mesh axes over which x does."""
+  """`value`, marked as varying over the mesh axes over which x varies."""
   return _varying(value, jax.typeof(x))
 
 
@@ -139,8 +144,11 @@ def _opened(jaxpr: core.Jaxpr) -> Callable:
       jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars]), []))
 
 
-def _signature(jaxpr: core.Jaxpr, kept: list) -> Hashable:
-  """A value that is equal for two jaxprs if they are the same program."""
+def _signature(jaxpr: core.Jaxpr, identified: list) -> Hashable:
+  """A value that is equal for two jaxprs if they are the same program.
+
+  Objects that it contains by id are appended to `identified`.
+  """
   numbers: dict[Any, int] = {}
 
   def named(var):
@@ -158,34 +166,35 @@ def _signature(jaxpr: core.Jaxpr, kept: list) -> Hashable:
 
   body = tuple(
       (eqn.primitive, context(eqn), tuple(map(named, eqn.invars)), declared(eqn.outvars),
-       tuple((name, _parameter(value, kept)) for name, value in sorted(eqn.params.items())
+       tuple((name, _parameter(value, identified)) for name, value in sorted(eqn.params.items())
              if name not in _RULES))
       for eqn in jaxpr.eqns)
   return head, body, tuple(map(named, jaxpr.outvars))
 
 
-def _parameter(value: Any, kept: list) -> Hashable:
+def _parameter(value: Any, identified: list) -> Hashable:
   """A parameter of an operation as part of a signature."""
   if isinstance(value, core.ClosedJaxpr):
-    return _signature(value.jaxpr, kept), tuple(_constant(c, kept) for c in value.consts)
+    constants = tuple(_constant(c, identified) for c in value.consts)
+    return _signature(value.jaxpr, identified), constants
   if isinstance(value, core.Jaxpr):
-    return _signature(value, kept)
+    return _signature(value, identified)
   if isinstance(value, (tuple, list)):
-    return type(value), tuple(_parameter(item, kept) for item in value)
+    return type(value), tuple(_parameter(item, identified) for item in value)
   if isinstance(value, dict):
-    return tuple((name, _parameter(item, kept)) for name, item in value.items())
+    return tuple((name, _parameter(item, identified)) for name, item in value.items())
   try:
     hash(value)
   except TypeError:
-    kept.append(value)
+    identified.append(value)
     return id(value)
   return type(value), value
 
 
-def _constant(value: Any, kept: list) -> Hashable:
+def _constant(value: Any, identified: list) -> Hashable:
   """A constant of a nested program as part of a signature."""
   if getattr(value, "nbytes", _SMALL_BYTES + 1) <= _SMALL_BYTES and not jnp.issubdtype(
       value.dtype, jax.dtypes.extended):
     return value.dtype, np.shape(value), np.asarray(value).tobytes()
-  kept.append(value)
+  identified.append(value)
   return id(value)

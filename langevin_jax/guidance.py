@@ -1,24 +1,26 @@
-"""Guidance: denoisers made of denoisers, for samplers, likelihood and inpainting alike.
+"""Guidance: a denoiser from two denoisers (theory.md#conditional-sampling).
 
-Everything is said of the denoised estimate D at unit scale (α² + σ² = 1) and the level ℓ, so a
-guided model knows no path either. Scores, ε and D are linear in each other at a fixed state, so
+Guided models are functions of the state at unit scale (α² + σ² = 1) and the level ℓ, so they work
+along every path. At a fixed state, score, ε and D are linear in each other, so
 
-  D = D₁ + (w − 1)(D₁ − D₀) = D₀ + w (D₁ − D₀)   is the score of   p₀(x)^{1−w} p₁(x)^w
+  D = D₀ + w (D₁ − D₀)   is the denoiser of the score of   p₀(x)^{1−w} p₁(x)^w
 
-at every level, up to normalisation: w = 0 is p₀, w = 1 is p₁, w > 1 goes beyond p₁. The powers of
-diffused densities are not the diffusion of a power: for w ∉ {0, 1} samples follow no simple law.
+at each level, up to normalisation. w = 0 gives p₀, w = 1 gives p₁, and w > 1 extrapolates.
+Powers of diffused densities are not the diffusion of a power. So for w ∉ {0, 1} samples follow no
+simple law.
 
-| | D₁ | D₀ |
-|---|---|---|
-| `classifier_free` (Ho & Salimans 2022; their w is w − 1 here) | given the label | not given it |
-| `autoguidance` (Karras et al. 2024) | the model | a weaker one |
-| `classifier` (Dhariwal & Nichol 2021) | D₀ + (σ²/α) ∇ log p(y | x) | the model |
+| | D₁ | D₀ | outside `interval` |
+|---|---|---|---|
+| `classifier_free` (Ho & Salimans 2022; their w is w − 1 here) | with the label | without it | D₁ |
+| `autoguidance` (Karras et al. 2024) | the model | a weaker model | D₁ |
+| `classifier` (Dhariwal & Nichol 2021) | D₀ + (σ²/α) ∇ log p(y given x) | the model | D₀ |
 
-Outside `interval` = (ρ_lo, ρ_hi], noise-to-signal ratios (Kynkäänniemi et al. 2024), D₁ is called
-alone for the first two, and D₀ for the third: nothing is computed that is not used.
+`interval` = (ρ_lo, ρ_hi] is a range of noise-to-signal ratios (Kynkäänniemi et al. 2024). Outside
+of it only the model in the last column is called.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +29,13 @@ import numpy as np
 from langevin_jax import _programs, predictions
 from langevin_jax.paths import Path
 
+__all__ = ["EVERYWHERE", "Weight", "autoguidance", "classifier", "classifier_free"]
+
 Weight = float | jax.Array | Callable[[jax.Array], jax.Array | float]
-Level = Callable[[jax.Array, jax.Array], jax.Array]  # (x, ell) → D or a row's value
+# (x, ell) → D, or the value of a row.
+_Level = Callable[[jax.Array, jax.Array], jax.Array]
+# (x, ell, w) → the same, guided with weight w.
+_Guided = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 EVERYWHERE = (0.0, np.inf)
 
@@ -39,77 +46,99 @@ def classifier_free(
     prediction: str | predictions.Row = "x0", interval: tuple[float, float] = EVERYWHERE,
     rescale: float = 0.0,
 ) -> predictions.Denoiser:
-  """Classifier-free guidance y₀ + w (y₁ − y₀), one call at double batch inside the interval.
+  """Classifier-free guidance y₀ + w (y₁ − y₀), y₁ with the labels and y₀ with the null label.
 
-  The two halves ride as neighbours, (x₁, x₁, x₂, x₂, …), so that a batch that is sharded over
-  devices stays where it is. Outside the interval, and everywhere if `weight` is the number 1 (or 0,
-  without rescale), one half is called, at single batch: the plain model, bit for bit.
+  Inside the interval the network is called once, at twice the batch size. The two halves alternate,
+  (x₁, x₁, x₂, x₂, …), so that a batch that is sharded over devices is not moved. Outside the
+  interval, or if `weight` is the number 1 (or 0, without rescale), it is called at the batch size,
+  with bitwise the result of the plain model.
 
   Args:
-    network: (x, ell, labels) → row value, whole batches, ell a scalar.
-    path: the path along which `t` runs.
-    labels: of any shape that leads x's, () included; what remains of x is one example. The network
-      is given x as it is with these labels, or twice as many along the first axis.
-    null_label: what stands for no label, `num_classes` for the library's networks; an array of
-      the labels' shape gives each example another class to move away from.
+    network: (x, ell, labels) → row value, for whole batches, ell a scalar.
+    path: defines the time t.
+    labels: of any shape that leads the shape of x, () included. The remaining axes are those of one
+      example. The network is called with x and these labels, or with twice as many along the first
+      axis.
+    null_label: the label that means "no label", `num_classes` for the library's networks. An array
+      in the shape of `labels` gives each example its own label to move away from.
     weight: w, a number, a traced scalar, or a function of ℓ.
     prediction: the row that the network was trained to predict.
     interval: (ρ_lo, ρ_hi], outside of which w = 1.
-    rescale: φ ∈ [0, 1] of Lin et al. 2024, §3.4: y ← φ y std(y₁)/std(y) + (1 − φ) y, the
-      standard deviations over the axes of one example, y the network's own row.
+    rescale: φ ∈ [0, 1] of Lin et al. 2024, §3.4: y ← φ y std(y₁)/std(y) + (1 − φ) y, with standard
+      deviations over the axes of one example, and y the network's own row.
 
   Raises:
     ValueError: a weight that is not finite, an empty interval, rescale outside [0, 1]; at the
-      first call, labels that do not lead x's shape.
+      first call, labels that do not lead the shape of x.
   """
   if not 0.0 <= rescale <= 1.0:
     raise ValueError(f"rescale must lie in [0, 1], got {rescale}")
-  row, network = predictions.named(prediction), _programs.unjitted(network)
+  row = predictions.named(prediction)
   labels = jnp.asarray(labels)
   null = jnp.broadcast_to(jnp.asarray(null_label, labels.dtype), labels.shape)
-  batch = labels.shape if labels.ndim else (1,)
-
-  def leads(x):
-    if labels.shape != x.shape[:labels.ndim]:
-      raise ValueError(f"labels of shape {labels.shape} must lead the shape {x.shape} of x")
-
-  def alone(labels):
-    def value(x, ell):
-      leads(x)
-      return network(x, ell, labels)
-
-    return value
+  labelled = _Labelled(_programs.unjitted(network), labels, null)
 
   def both(x, ell, w):
-    leads(x)
-    x_b = x.reshape(*batch, *x.shape[labels.ndim:])
-    pairs = jnp.stack([labels, null], min(labels.ndim, 1)).reshape(-1, *batch[1:])
-    value = network(jnp.repeat(x_b, 2, axis=0), ell, pairs).reshape(-1, 2, *x_b.shape[1:])
-    given, free = value[:, 0].reshape(x.shape), value[:, 1].reshape(x.shape)
+    given, free = labelled.both(x, ell)
     guided = given + (w - 1.0) * (given - free)
     if rescale > 0.0:
       guided = _rescaled(guided, given, rescale, tuple(range(labels.ndim, x.ndim)))
     return guided
 
-  given = alone(labels)
-  limits = {1.0: given} if rescale > 0.0 else {0.0: alone(null), 1.0: given}
+  given = labelled.given
+  limits = {1.0: given} if rescale > 0.0 else {0.0: labelled.free, 1.0: given}
   value = _guided(both, given, weight, interval, limits=limits)
   return predictions.denoiser(value, path, prediction=row)
+
+
+class _Labelled(NamedTuple):
+  """A network with the labels of a batch, and the null label in the same shape."""
+
+  network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+  labels: jax.Array
+  null: jax.Array
+
+  def given(self, x, ell):
+    """The network's output with the labels."""
+    self._check(x)
+    return self.network(x, ell, self.labels)
+
+  def free(self, x, ell):
+    """The network's output with the null label."""
+    self._check(x)
+    return self.network(x, ell, self.null)
+
+  def both(self, x, ell):
+    """(given, free) from one call at twice the batch size."""
+    self._check(x)
+    ndim = self.labels.ndim
+    batch = self.labels.shape if ndim else (1,)
+    x_b = x.reshape(*batch, *x.shape[ndim:])
+    pairs = jnp.stack([self.labels, self.null], min(ndim, 1)).reshape(-1, *batch[1:])
+    value = self.network(jnp.repeat(x_b, 2, axis=0), ell, pairs).reshape(-1, 2, *x_b.shape[1:])
+    return value[:, 0].reshape(x.shape), value[:, 1].reshape(x.shape)
+
+  def _check(self, x):
+    if self.labels.shape != x.shape[:self.labels.ndim]:
+      raise ValueError(
+          f"labels of shape {self.labels.shape} must lead the shape {x.shape} of x")
 
 
 def autoguidance(
     denoise: predictions.Denoise, weak: predictions.Denoise, path: Path, *, weight: Weight,
     interval: tuple[float, float] = EVERYWHERE,
 ) -> predictions.Denoiser:
-  """D_weak + w (D − D_weak): away from a weaker model's errors, or from any other model.
+  """Guidance away from a weaker model: D_weak + w (D − D_weak).
 
   Args:
-    denoise, weak: models along `path`; the weak one is smaller, trained for less time, or corrupted
-      in the same way as the other. Each is called once, and `denoise` alone outside the interval.
-    weight, interval: as in `classifier_free`; the number 1 never calls `weak`, and 0 only `weak`.
+    denoise: the model along `path`.
+    weak: a smaller, less trained or similarly corrupted model. Each is called once per step.
+    path: defines the time t.
+    weight: as in `classifier_free`. The number 1 never calls `weak`; 0 calls `weak` alone.
+    interval: (ρ_lo, ρ_hi], outside of which `denoise` alone is called.
 
   Raises:
-    ValueError: a weight that is not finite, an empty interval.
+    ValueError: a weight that is not finite, or an empty interval.
   """
   good, bad = predictions.at_level(denoise, path), predictions.at_level(weak, path)
 
@@ -125,19 +154,21 @@ def classifier(
     denoise: predictions.Denoise, log_prob: Callable[[jax.Array, jax.Array], jax.Array],
     path: Path, *, weight: Weight = 1.0, interval: tuple[float, float] = EVERYWHERE,
 ) -> predictions.Denoiser:
-  """D + w (σ²/α) ∇ₓ log p(y | x), at unit scale: w = 1 is the conditional model, by Bayes' rule.
+  """Classifier guidance D + w (σ²/α) ∇ₓ log p(y | x) at unit scale.
 
-  At α = 0 the state says nothing of y and the term, 0/0 there, is left out.
+  w = 1 is the conditional model, by Bayes' rule. At α = 0, where the state is independent of y and
+  the term would be 0/0, it is left out.
 
   Args:
     denoise: the unconditional model along `path`.
-    log_prob: (x, ell) → log p(y | x) of noisy states at unit scale, of any shape: entries of one
-      example must depend on that example alone, since the gradient is of their sum.
+    log_prob: (x, ell) → log p(y | x) of noisy states at unit scale, an array of any shape. The
+      gradient of its sum is taken, so an entry must depend on one example alone.
+    path: defines the time t.
     weight: w, a number, a traced scalar, or a function of ℓ.
-    interval: (ρ_lo, ρ_hi], outside of which w = 0 and no gradient is taken.
+    interval: (ρ_lo, ρ_hi], outside of which w = 0 and no gradient is computed.
 
   Raises:
-    ValueError: a weight that is not finite, an empty interval.
+    ValueError: a weight that is not finite, or an empty interval.
   """
   free = predictions.at_level(denoise, path)
 
@@ -152,42 +183,58 @@ def classifier(
 
 
 def _guided(
-    both: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], outside: Level, weight: Weight,
-    interval: tuple[float, float], *, limits: dict[float, Level],
-) -> Level:
-  """`both(x, ell, w)` inside the interval, `outside` elsewhere.
+    both: _Guided, outside: _Level, weight: Weight, interval: tuple[float, float], *,
+    limits: dict[float, _Level],
+) -> _Level:
+  """The guided model inside the interval of ρ, `outside` elsewhere.
 
-  `limits` are what `both` is where the weight is that very number, without its second call.
+  Args:
+    both: the guided model. outside: the model that is called outside the interval.
+    limits: for some weights, a cheaper model that equals `both` with that weight.
   """
   low, high = interval
   if not 0.0 <= low < high:
     raise ValueError(f"interval must satisfy 0 <= rho_lo < rho_hi, got {interval}")
-  inside = lambda x, ell: both(
-      x, ell, jnp.asarray(weight(ell) if callable(weight) else weight, x.dtype))
-  known = None if callable(weight) else _programs.concrete(weight)
-  if known is not None and (known.ndim or not np.isfinite(known)):
-    raise ValueError(f"weight must be a finite number or a function of ell, got {weight}")
-  if isinstance(weight, (int, float)) and float(weight) in limits:
-    inside = limits[float(weight)]
-  elif known is not None:
-    # An array, so that another weight is another argument of the same program.
-    weight = jnp.asarray(known, jnp.result_type(float))
+  inside = _weighted(both, weight, limits)
   if inside is outside or (low, high) == EVERYWHERE:
     return inside
   with np.errstate(divide="ignore"):
     ell_high, ell_low = -np.log(np.float64(low)), -np.log(np.float64(high))
 
   def at(x, ell):
-    # A branch, not a choice between two results: what is not guided must not pay for it.
+    # `cond`, not `where`, so that the model that is not needed is not evaluated.
     return jax.lax.cond((ell >= ell_low) & (ell < ell_high), inside, outside, x, ell)
 
   return at
 
 
-def _rescaled(guided, given, phi, axes):
+def _weighted(both: _Guided, weight: Weight, limits: dict[float, _Level]) -> _Level:
+  """`both` with its weight filled in.
+
+  | weight | model |
+  |---|---|
+  | a Python number in `limits` | limits[weight] |
+  | another number, or an array | both(x, ell, weight), the weight an argument of the program |
+  | a function of ℓ | both(x, ell, weight(ell)) |
+  """
+  if callable(weight):
+    return lambda x, ell: both(x, ell, jnp.asarray(weight(ell), x.dtype))
+  known = _programs.concrete(weight)
+  if known is not None and (known.ndim or not np.isfinite(known)):
+    raise ValueError(f"weight must be a finite number or a function of ell, got {weight}")
+  if isinstance(weight, (int, float)) and float(weight) in limits:
+    return limits[float(weight)]
+  # An array, so that calls with other weights share one compiled program.
+  w = weight if known is None else jnp.asarray(known, jnp.result_type(float))
+  return lambda x, ell: both(x, ell, jnp.asarray(w, x.dtype))
+
+
+def _rescaled(
+    guided: jax.Array, given: jax.Array, phi: float, axes: tuple[int, ...]
+) -> jax.Array:
   """φ y std(y₁)/std(y) + (1 − φ) y over `axes`; y itself where y or y₁ is constant."""
   var = lambda y: jnp.var(y, axis=axes, keepdims=True)
   flat = (var(guided) == 0.0) | (var(given) == 0.0)
-  # The root of 0 has no derivative: where either is constant there is nothing to rescale.
+  # Variances of 0 are replaced, because √ has no derivative there.
   ratio = jnp.sqrt(jnp.where(flat, 1.0, var(given)) / jnp.where(flat, 1.0, var(guided)))
   return guided * jnp.where(flat, 1.0, phi * ratio + (1.0 - phi))

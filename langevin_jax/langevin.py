@@ -1,20 +1,21 @@
-"""§2, A.1: Langevin dynamics as the identity on a distribution (theory.md#langevin-dynamics).
+"""Langevin dynamics, the identity on a distribution (paper, §2, A.1; theory.md#langevin-dynamics).
 
-  dx = s(x) dτ + √2 dW,   s = ∇ log p     (eq. 1, in the time that makes the clock 1)
+  dx = s(x) dτ + √2 dW,   s = ∇ log p     (paper, eq. 1, with the clock g = 1)
 
-leaves p unchanged. At finite steps it is discretised; five ways are given here, as numbers of one
-update of a state x. The first and third know a noise level σ (any σ > 0 is allowed; that of a
-diffused density is the good choice, its score being nearly −(x − αD)/σ² with D constant):
+leaves p unchanged. A finite step keeps p approximately. The five discretisations are:
 
-  exact(σ, Λ)     Ornstein–Uhlenbeck with D frozen: bounded for every Λ, first order
-  euler(δ)        x + δ s + √(2δ) ξ: first order, unstable for δ ≥ 2 min Var
-  midpoint(σ, Λ)  an OU step with D at its middle, which a half step with the D before finds:
-                  second order, one score per step
-  baoab(h, γ)     with a momentum: second order, and no bias in x where p is Gaussian
-  mala(log p, δ)  euler's move, accepted or refused so that p is left exactly as it is
+| | update of a state x | error of the law |
+|---|---|---|
+| `exact(σ, Λ)` | Ornstein–Uhlenbeck (OU) with D frozen | O(Λ), bounded for every Λ |
+| `euler(δ)` | x + δ s + √(2δ) ξ | O(δ), unstable for δ ≥ 2 min Var |
+| `midpoint(σ, Λ)` | OU with the D of the middle of the step | O(Λ²) |
+| `baoab(h, γ)` | underdamped, with a momentum | O(h²), none in x if p is Gaussian |
+| `mala(log p, δ)` | the move of `euler` with a Metropolis test | none |
 
-Λ is Langevin time in units of σ², δ is Langevin time itself, h the time of the momentum's motion.
-Between scores all are elementwise: a state may have any leading axes.
+Every one takes one score per step. δ is Langevin time, Λ is Langevin time in units of σ², h is the
+time step of the momentum. `exact` and `midpoint` need a noise level σ > 0. That of a diffused
+density is a good choice, because its score is near (αD − x)/σ² with D nearly constant. All
+operations besides the score are elementwise, so a state may have any leading axes.
 """
 
 from collections.abc import Callable
@@ -26,16 +27,22 @@ import numpy as np
 
 from langevin_jax import _programs
 
+__all__ = [
+    "Discretisation", "Draw", "Metropolis", "Score", "baoab", "chain", "euler", "exact", "mala",
+    "midpoint", "ornstein_uhlenbeck", "run", "unadjusted",
+]
+
 Score = Callable[[jax.Array], jax.Array]
-# draw(i) is the i-th standard normal ξ of a step, in the state's shape; the same i, the same ξ.
+# draw(i) is the i-th standard normal noise of a step, in the shape of the state.
 Draw = Callable[[int], jax.Array]
 
 
 class Discretisation(NamedTuple):
-  """One step of Langevin dynamics; pure functions, the noise given by `draw`.
+  """One step of Langevin dynamics, as pure functions.
 
-  init(draw, x, score) → what a step carries besides the state.
-  step(draw, x, carry, score) → (x, carry).
+  Attributes:
+    init: (draw, x, score) → carry, the values that a step passes to the next besides the state.
+    step: (draw, x, carry, score) → (x, carry).
   """
 
   init: Callable[[Draw, jax.Array, Score], Any]
@@ -43,7 +50,7 @@ class Discretisation(NamedTuple):
 
 
 class Metropolis(NamedTuple):
-  """What `mala` carries: log p and s of the state, and how many of its moves were accepted."""
+  """The carry of `mala`: log p and s at the state, and the number of accepted moves."""
 
   log_prob: jax.Array
   score: jax.Array
@@ -54,13 +61,17 @@ def ornstein_uhlenbeck(
     noise: jax.Array, x: jax.Array, score: jax.Array, sigma: jax.Array | float,
     budget: jax.Array | float,
 ) -> jax.Array:
-  """The identity step in exact OU form: STEP(0, Λ) written with the score (theory.md#step).
+  """A Langevin step (paper, eq. 1) in exact OU form: STEP(0, Λ) (theory.md#step).
 
     x′ = x + (1 − e^{−Λ}) σ² s + σ √(1 − e^{−2Λ}) ξ
 
   Args:
     noise, x, score: ξ, the state and s(x), of one shape.
-    sigma: the noise level, scalar. budget: Λ ≥ 0, scalar; Λ → ∞ draws afresh around αD = x + σ²s.
+    sigma: the noise level, scalar.
+    budget: Λ ≥ 0, scalar. Λ → ∞ gives an independent draw around αD = x + σ²s.
+
+  Returns:
+    x′, in the shape of x.
   """
   return (x - jnp.expm1(-budget) * sigma**2 * score
           + sigma * jnp.sqrt(-jnp.expm1(-2.0 * budget)) * noise)
@@ -69,13 +80,22 @@ def ornstein_uhlenbeck(
 def unadjusted(
     noise: jax.Array, x: jax.Array, score: jax.Array, time_step: jax.Array | float
 ) -> jax.Array:
-  """x′ = x + δ s + √(2δ) ξ, Euler–Maruyama of eqs. 1, 2; ξ, x, s of one shape, δ = `time_step`."""
+  """The Euler–Maruyama step x′ = x + δ s + √(2δ) ξ (paper, eqs. 1, 2).
+
+  Args:
+    noise, x, score: ξ, the state and s(x), of one shape.
+    time_step: δ ≥ 0, scalar.
+  """
   return x + time_step * score + jnp.sqrt(2.0 * time_step) * noise
 
 
 def exact(sigma: jax.Array | float, budget: jax.Array | float) -> Discretisation:
-  """`ornstein_uhlenbeck` as a discretisation; one score per step, variance bias O(Λ)."""
-  _positive(sigma=sigma, budget=budget)
+  """The step of `ornstein_uhlenbeck`; error of the variance O(Λ), bounded for every Λ.
+
+  Args:
+    sigma: the noise level σ > 0. budget: Λ > 0.
+  """
+  _check_positive(sigma=sigma, budget=budget)
 
   def step(draw, x, carry, score):
     return ornstein_uhlenbeck(draw(0), x, score(x), sigma, budget), carry
@@ -84,8 +104,12 @@ def exact(sigma: jax.Array | float, budget: jax.Array | float) -> Discretisation
 
 
 def euler(time_step: jax.Array | float) -> Discretisation:
-  """`unadjusted` as a discretisation; one score per step, variance bias O(δ)."""
-  _positive(time_step=time_step)
+  """The step of `unadjusted`; error of the variance O(δ).
+
+  Args:
+    time_step: δ > 0.
+  """
+  _check_positive(time_step=time_step)
 
   def step(draw, x, carry, score):
     return unadjusted(draw(0), x, score(x), time_step), carry
@@ -94,71 +118,76 @@ def euler(time_step: jax.Array | float) -> Discretisation:
 
 
 def midpoint(sigma: jax.Array | float, budget: jax.Array | float) -> Discretisation:
-  """An OU step whose αD is that of its middle; αD is carried over, so one call per step.
+  """An OU step that uses the αD of its middle; error of the variance O(Λ²).
 
-  Half a step with the old αD, the new αD there, and the first half again with the new one (its
-  noise kept) before the second. Two half steps with the αD at hand would join into `exact`.
+  1. Half a step with the αD of the step before.
+  2. The new αD at the state reached.
+  3. The first half again with the new αD and the same noise, then the second half.
+
+  Args:
+    sigma: the noise level σ > 0. budget: Λ > 0.
   """
-  _positive(sigma=sigma, budget=budget)
+  _check_positive(sigma=sigma, budget=budget)
 
   def step(draw, x, old, score):
     half = 0.5 * budget
-    # The frozen quantity is αD = x + σ²s, not s: it is what the exact OU step holds fixed.
+    # The exact OU step freezes αD = x + σ²s, not s.
     middle = ornstein_uhlenbeck(draw(0), x, (old - x) / sigma**2, sigma, half)
-    fresh = middle + sigma**2 * score(middle)
-    middle = middle - jnp.expm1(-half) * (fresh - old)
-    return ornstein_uhlenbeck(draw(1), middle, (fresh - middle) / sigma**2, sigma, half), fresh
+    new = middle + sigma**2 * score(middle)
+    middle = middle - jnp.expm1(-half) * (new - old)
+    return ornstein_uhlenbeck(draw(1), middle, (new - middle) / sigma**2, sigma, half), new
 
   return Discretisation(lambda draw, x, score: x + sigma**2 * score(x), step)
 
 
 def baoab(time_step: jax.Array | float, friction: jax.Array | float) -> Discretisation:
-  """Underdamped Langevin with unit mass, split as B A O A B (Leimkuhler & Matthews 2013).
+  """Underdamped Langevin dynamics with unit mass (Leimkuhler & Matthews 2013).
 
     dx = q dτ,   dq = s dτ − γ q dτ + √(2γ) dW
 
     B: q += ½h s(x)   A: x += ½h q   O: q = e^{−γh} q + √(1 − e^{−2γh}) ξ
 
-  One score per step, none at the start: a step's last B and the next one's first are at one x, and
-  are done together. Where p is Gaussian x has its exact law for every stable h < 2 min √Var;
-  elsewhere the bias is O(h²). At γ = ∞ a step is Langevin time δ = h²/2, and the bias O(δ²).
+  A step is B A O A B. The last B of a step and the first B of the next one use the same score, so
+  they are applied together: one score per step. If p is Gaussian, x has its exact law for every
+  stable h < 2 min √Var; otherwise the error is O(h²). At γ = ∞ a step is Langevin time δ = h²/2.
 
   Args:
-    time_step: h > 0. friction: γ > 0 per unit of time, ∞ allowed.
+    time_step: h > 0.
+    friction: γ > 0 per unit of time, ∞ allowed.
   """
-  _positive(time_step=time_step, friction=friction)
+  _check_positive(time_step=time_step, friction=friction)
 
   def step(draw, x, carry, score):
-    momentum, owed = carry
-    momentum = momentum + 0.5 * time_step * (1.0 + owed) * score(x)
+    # `pending` is 1 if the last B of the step before is still to be applied, else 0.
+    momentum, pending = carry
+    momentum = momentum + 0.5 * time_step * (1.0 + pending) * score(x)
     middle = x + 0.5 * time_step * momentum
     momentum = (jnp.exp(-friction * time_step) * momentum
                 + jnp.sqrt(-jnp.expm1(-2.0 * friction * time_step)) * draw(0))
-    return middle + 0.5 * time_step * momentum, (momentum, jnp.ones_like(owed))
+    return middle + 0.5 * time_step * momentum, (momentum, jnp.ones_like(pending))
 
-  # No B is owed by the fresh momentum of the first step.
   return Discretisation(lambda draw, x, score: (draw(0), jnp.zeros((), x.dtype)), step)
 
 
 def mala(log_prob: Score, time_step: jax.Array | float) -> Discretisation:
-  """Metropolis-adjusted Langevin: `unadjusted` moves, kept with probability min(1, e^a).
+  """Metropolis-adjusted Langevin: moves of `unadjusted`, accepted with probability min(1, e^a).
 
     a = log p(x′) − log p(x) − ¼ (s + s′)·(2√(2δ) ξ + δ (s + s′))
 
-  which is the logarithm of p(x′) q(x | x′)/(p(x) q(x′ | x)) with nothing cancelling. p stays as it
-  is to rounding, whatever `score` the chain is given: a poor one is refused more often. log p must
-  be exact: a trapezoid of the score in its place is worse than no refusal at all
+  a is the logarithm of p(x′) q(x | x′)/(p(x) q(x′ | x)), written without cancellation. p is
+  invariant to rounding for any `score`; an inexact score is rejected more often. log p must be
+  exact: a trapezoid of the score instead makes the law worse than no test
   (theory.md#langevin-dynamics).
 
   Args:
-    log_prob: x → log p(x) up to a constant; one number for each example. Its shape says which axes
-      of x lead, and each example there is accepted on its own.
-    time_step: δ > 0. Best near an acceptance of 0.57 in many dimensions.
+    log_prob: x → log p(x) up to a constant, one number per example. Its shape defines the leading
+      axes of x; each example is accepted separately.
+    time_step: δ > 0. In many dimensions an acceptance near 0.57 is best.
 
   Raises:
-    ValueError: log_prob(x) does not have the leading axes of x.
+    ValueError: the shape of log_prob(x) is not a leading part of the shape of x.
   """
-  _positive(time_step=time_step)
+  _check_positive(time_step=time_step)
 
   def init(draw, x, score):
     value = log_prob(x)
@@ -173,11 +202,11 @@ def mala(log_prob: Score, time_step: jax.Array | float) -> Discretisation:
     there = Metropolis(log_prob(proposal), score(proposal), here.accepted + 1)
     leading = here.log_prob.ndim
     both = here.score + there.score
-    gain = 0.25 * jnp.sum(both * (2.0 * jnp.sqrt(2.0 * time_step) * noise + time_step * both),
+    loss = 0.25 * jnp.sum(both * (2.0 * jnp.sqrt(2.0 * time_step) * noise + time_step * both),
                           axis=tuple(range(leading, x.ndim)))
-    # Φ of one more normal of the example is its uniform number. NaN compares as a refusal.
-    uniform = draw(1)[(..., *(0,) * (x.ndim - leading))]
-    accept = jax.scipy.special.log_ndtr(uniform) < there.log_prob - here.log_prob - gain
+    # Φ of a standard normal is uniform. A comparison with NaN rejects the move.
+    normal = draw(1)[(..., *(0,) * (x.ndim - leading))]
+    accept = jax.scipy.special.log_ndtr(normal) < there.log_prob - here.log_prob - loss
     pick = lambda new, old: jnp.where(
         accept.reshape(*accept.shape, *(1,) * (new.ndim - leading)), new, old)
     return pick(proposal, x), jax.tree.map(pick, there, here)
@@ -189,17 +218,20 @@ def run(
     key: jax.Array, x: jax.Array, score: Score, discretisation: Discretisation, *, steps: int,
     carry: Any = None, trajectory: bool = False,
 ) -> tuple[jax.Array, Any]:
-  """`steps` Langevin steps from x by `jax.lax.scan`, and what the last of them carried.
+  """Runs a number of Langevin steps, which leave p unchanged (paper, §2, A.1).
 
   Args:
-    key: consumed. x: the first state, any shape that `score` accepts.
-    score: x → ∇ log p(x), of x's shape.
-    carry: of an earlier run that ended at x, to go on from it; made anew where it is not given.
-    trajectory: return all states, shape (steps, *x.shape), rather than the last.
+    key: consumed.
+    x: the first state, any shape that `score` accepts.
+    score: x → ∇ log p(x), in the shape of x.
+    discretisation: one of this module.
+    steps: number of steps.
+    carry: the carry of an earlier run that ended at x, to continue it. None starts anew.
+    trajectory: whether to return all states instead of the last one.
 
   Returns:
-    (x or all states, carry). After `mala`, carry.accepted/steps is the acceptance of each example
-    where the carry was made anew.
+    (state, carry), or (states, carry) with states of shape (steps, *x.shape). After `mala`,
+    carry.accepted/steps is the acceptance of each example, if the run started anew.
 
   Raises:
     ValueError: steps < 1.
@@ -212,8 +244,8 @@ def run(
     carry = discretisation.init(draws(key_start), x, score)
 
   def body(state, key):
-    state = discretisation.step(draws(key), *state, score)
-    return state, state[0] if trajectory else None
+    x, carry = discretisation.step(draws(key), state[0], state[1], score)
+    return (x, carry), x if trajectory else None
 
   (last, carry), states = _programs.scan(body, (x, carry), jax.random.split(key_steps, steps))
   return states if trajectory else last, carry
@@ -223,11 +255,11 @@ def chain(
     key: jax.Array, x: jax.Array, score: Score, discretisation: Discretisation, *, steps: int,
     trajectory: bool = False,
 ) -> jax.Array:
-  """The states of `run` alone: the last, or all of shape (steps, *x.shape)."""
+  """`run` without the carry: the last state, or all states, (steps, *x.shape)."""
   return run(key, x, score, discretisation, steps=steps, trajectory=trajectory)[0]
 
 
-def _positive(**values: jax.Array | float) -> None:
+def _check_positive(**values: jax.Array | float) -> None:
   for name, value in values.items():
     known = _programs.concrete(value)
     if known is not None and not np.all(known > 0.0):

@@ -1,11 +1,13 @@
-"""Exact models: a Gaussian mixture, and a data set, diffused to any noise level in closed form.
+"""Exact models in closed form: a Gaussian mixture and a data set (theory.md#exact-models).
 
-Both have log_prob, score, denoise, posterior and sample at a level (α, σ), for states x with the
-data's own shape or any leading axes; α and σ are scalars. They serve as ground truth for every
-sampler, loss and likelihood. With weights w, means m and covariances S,
+Both have log_prob, score, denoise, posterior and sample at a noise level (α, σ), two scalars.
+States x have the shape of one example, or any leading axes before it. With weights w_k, means m_k
+and covariances S_k,
 
   p(x) = Σ w_k N(x; α m_k, V_k),   V_k = α²S_k + σ²I,   r_k ∝ w_k N(x; α m_k, V_k)
   s = −Σ r_k V_k⁻¹(x − α m_k),     D = Σ r_k [m_k + α S_k V_k⁻¹(x − α m_k)]
+
+They are the ground truth for samplers, losses and likelihoods.
 """
 
 from collections.abc import Callable
@@ -18,15 +20,21 @@ import numpy as np
 from langevin_jax import predictions
 from langevin_jax.paths import Path
 
+__all__ = ["Empirical", "Mixture", "denoiser"]
+
 Scalar = jax.Array | float
 
 
 class Mixture(NamedTuple):
-  """A mixture of K Gaussians in d dimensions; a pytree, and exact in float32 to ~1e-6.
+  """A mixture of K Gaussians in d dimensions; a pytree, exact in float32 to about 1e-6.
 
-  weights: (K,), positive, of any sum. means: (K, d). covariances: (K, d, d), symmetric; zero
-  matrices are allowed (then σ must be positive). Gradients in x, α and σ are exact; those in the
-  covariances go through `eigh` and need distinct eigenvalues.
+  Gradients in x, α and σ are exact. Those in the covariances go through `eigh` and need distinct
+  eigenvalues.
+
+  Attributes:
+    weights: (K,), positive, of any sum.
+    means: (K, d).
+    covariances: (K, d, d), symmetric. Zero matrices are allowed; then σ must be positive.
   """
 
   weights: jax.Array
@@ -34,16 +42,16 @@ class Mixture(NamedTuple):
   covariances: jax.Array
 
   def _modes(self):
-    """Variances (K, d) and axes (K, d, d) of each component: S_k = U diag(λ) Uᵀ.
+    """Eigenvalues (K, d) and eigenvectors (K, d, d) of the covariances: S_k = U diag(λ) Uᵀ.
 
-    In these axes V_k is diagonal at every level, so the only factorisation is of the S_k themselves
-    and none is batched over states (batched LAPACK calls can deadlock XLA's CPU thread pool).
+    U diagonalises V_k at every level. So only the S_k are factorised, and no factorisation is
+    batched over states (batched LAPACK calls can deadlock XLA's CPU thread pool).
     """
     var, axes = jnp.linalg.eigh(self.covariances)
     return jnp.maximum(var, 0.0), axes
 
   def _whitened(self, x, alpha, sigma):
-    """Of one x (d,): log(w_k N) (K,), V_k⁻¹(x − αm_k) (K, d) and α S_k V_k⁻¹(x − αm_k) (K, d)."""
+    """For one x (d,): log(w_k N) (K,), V_k⁻¹(x − αm_k) (K, d), α S_k V_k⁻¹(x − αm_k) (K, d)."""
     spread, axes = self._modes()
     var = alpha**2 * spread + sigma**2
     offset = jnp.einsum("kij,ki->kj", axes, x[None] - alpha * self.means)
@@ -53,12 +61,12 @@ class Mixture(NamedTuple):
     return log_weights + log_normal, back(offset / var), back(alpha * spread / var * offset)
 
   def log_prob(self, x: jax.Array, alpha: Scalar = 1.0, sigma: Scalar = 0.0) -> jax.Array:
-    """log p(x) of the level (α, σ) in nats; x (..., d) → (...). (1, 0) is the data itself."""
+    """log p(x) at the level (α, σ), in nats; x (..., d) → (...). (1, 0) is the data density."""
     one = lambda x: jax.nn.logsumexp(self._whitened(x, alpha, sigma)[0])
     return jnp.vectorize(one, signature="(d)->()")(x)
 
   def score(self, x: jax.Array, alpha: Scalar = 1.0, sigma: Scalar = 0.0) -> jax.Array:
-    """∇ₓ log p(x) at the level (α, σ), eq. 9; x (..., d) → (..., d)."""
+    """∇ₓ log p(x) at the level (α, σ) (paper, eq. 9); x (..., d) → (..., d)."""
     def one(x):
       log_parts, whitened, _ = self._whitened(x, alpha, sigma)
       return -jax.nn.softmax(log_parts) @ whitened
@@ -66,19 +74,20 @@ class Mixture(NamedTuple):
     return jnp.vectorize(one, signature="(d)->(d)")(x)
 
   def posterior(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> "Mixture":
-    """p(x₀ | x) for one x (d,), again a mixture.
+    """p(x₀ | x) for one x (d,), which is a mixture.
 
-    Weights r_k, means m_k + α S_k V_k⁻¹(x − α m_k), covariances S_k − α² S_k V_k⁻¹ S_k.
+    Its weights are r_k, its means m_k + α S_k V_k⁻¹(x − α m_k), and its covariances
+    S_k − α² S_k V_k⁻¹ S_k.
     """
     log_parts, _, shift = self._whitened(x, alpha, sigma)
     spread, axes = self._modes()
-    # λ − α²λ²/(α²λ + σ²) without the difference of nearly equal numbers.
+    # λ − α²λ²/(α²λ + σ²), written without cancellation.
     left = sigma**2 * spread / (alpha**2 * spread + sigma**2)
     covariances = jnp.einsum("kij,kj,klj->kil", axes, left, axes)
     return Mixture(jax.nn.softmax(log_parts), self.means + shift, covariances)
 
   def denoise(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> jax.Array:
-    """D(x) = E[x₀ | x] at the level (α, σ); x (..., d) → (..., d). Level (0, σ) gives the mean."""
+    """D(x) = E[x₀ | x] at the level (α, σ); x (..., d) → (..., d). At α = 0 it is the mean."""
     def one(x):
       log_parts, _, shift = self._whitened(x, alpha, sigma)
       return jax.nn.softmax(log_parts) @ (self.means + shift)
@@ -86,7 +95,7 @@ class Mixture(NamedTuple):
     return jnp.vectorize(one, signature="(d)->(d)")(x)
 
   def sample(self, key: jax.Array, n: int) -> jax.Array:
-    """n draws of the data, shape (n, d). Consumes `key`."""
+    """n samples of the data, (n, d). Consumes `key`."""
     key_k, key_x = jax.random.split(key)
     k = jax.random.choice(key_k, len(self.weights), (n,), p=self.weights / self.weights.sum())
     spread, axes = self._modes()
@@ -95,17 +104,17 @@ class Mixture(NamedTuple):
     return self.means[k] + jnp.einsum("nij,nj->ni", root[k], noise)
 
   def condition(self, mask: np.ndarray, value: jax.Array) -> "Mixture":
-    """The law of the unknown coordinates given the known ones: again a mixture.
+    """The law of the unknown coordinates given the known ones, which is a mixture.
 
     Args:
       mask: (d,) concrete booleans, True where known.
       value: (d,), read where `mask` is True.
 
     Returns:
-      A mixture over the d − Σmask unknown coordinates, in their order.
+      A mixture over the d − Σ mask unknown coordinates, in their order.
 
     Raises:
-      ValueError: a mask of another shape, or one that leaves nothing unknown.
+      ValueError: a mask of another shape, or a mask that is True everywhere.
     """
     mask = np.asarray(mask, bool)
     if mask.shape != (self.means.shape[-1],) or mask.all():
@@ -122,9 +131,12 @@ class Mixture(NamedTuple):
 
 
 class Empirical(NamedTuple):
-  """A data set as a model: S = 0 and w = 1/n, so the law at (α, σ) is Σ N(x; α x_i, σ²I)/n.
+  """A data set as a model: S = 0 and w = 1/n, so p(x) = Σ N(x; α x_i, σ²I)/n at (α, σ > 0).
 
-  points: (n, *shape). Costs n·prod(shape) for each state; σ must be positive.
+  One evaluation costs n·prod(shape) operations per state.
+
+  Attributes:
+    points: (n, *shape).
   """
 
   points: jax.Array
@@ -139,32 +151,32 @@ class Empirical(NamedTuple):
     return flat.reshape(*batch, *flat.shape[1:])
 
   def log_prob(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> jax.Array:
-    """log p(x) at the level (α, σ > 0) in nats; x (..., *shape) → (...)."""
+    """log p(x) at the level (α, σ > 0), in nats; x (..., *shape) → (...)."""
     d = self.points[0].size
     constant = d * (jnp.log(sigma) + 0.5 * jnp.log(2.0 * jnp.pi)) + jnp.log(len(self.points))
     return self._vectorize(
         lambda x: jax.nn.logsumexp(self._log_parts(x, alpha, sigma)) - constant, x)
 
   def score(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> jax.Array:
-    """(αD − x)/σ²; x (..., *shape) → the same."""
+    """∇ₓ log p(x) = (αD − x)/σ² at the level (α, σ > 0); x (..., *shape) → (..., *shape)."""
     return (alpha * self.denoise(x, alpha, sigma) - x) / sigma**2
 
   def posterior(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> jax.Array:
-    """P(x₀ = x_i | x) for one x, shape (n,)."""
+    """P(x₀ = x_i | x) for one x (*shape), (n,)."""
     return jax.nn.softmax(self._log_parts(x, alpha, sigma))
 
   def denoise(self, x: jax.Array, alpha: Scalar, sigma: Scalar) -> jax.Array:
-    """D(x) = Σ P(x_i | x) x_i; x (..., *shape) → the same."""
+    """D(x) = Σ P(x_i | x) x_i at the level (α, σ > 0); x (..., *shape) → (..., *shape)."""
     return self._vectorize(
         lambda x: jnp.tensordot(self.posterior(x, alpha, sigma), self.points, 1), x)
 
   def sample(self, key: jax.Array, n: int) -> jax.Array:
-    """n points drawn with replacement, (n, *shape). Consumes `key`."""
+    """n of the points, drawn with replacement, (n, *shape). Consumes `key`."""
     return jax.random.choice(key, self.points, (n,))
 
 
 def denoiser(model: Mixture | Empirical, path: Path) -> predictions.Denoiser:
-  """The exact model as `denoise(x_t, t)` along a path, the interface of every sampler."""
+  """The exact model as `denoise(x_t, t)` along a path, as samplers take it."""
   def at(x, ell):
     frame = predictions.unit_frame(ell)
     return model.denoise(x, frame.alpha, frame.sigma)

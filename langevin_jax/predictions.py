@@ -1,10 +1,11 @@
-"""§3.3, eq. 9, Table 5 and beyond: what a network predicts is one linear map.
+"""What a network predicts, as a linear form of (x₀, ε) (paper, §3.3, eq. 9, Table 5).
 
-Each prediction is a row (a, b) of coefficients, y = a x₀ + b ε. With the state x = α x₀ + σ ε it
-makes a 2×2 system, so one solve turns any prediction into any other (averages over the posterior
-obey the same equations, the map being linear):
+Each prediction is a row (a, b) of coefficients, y = a x₀ + b ε. Together with the state
+x = α x₀ + σ ε it is a 2×2 linear system, and one solve converts any prediction into any other:
 
   x₀ = (b x − σ y)/(α b − σ a),   ε = (α y − a x)/(α b − σ a).
+
+The same holds for posterior means, because the map is linear.
 
 | name | a | b |
 |---|---|---|
@@ -15,10 +16,11 @@ obey the same equations, the map being linear):
 | v (Salimans & Ho 2022) | −σ | α |
 | edm(σ_d) (Karras et al. 2022, Table 1) | σ/(σ_d r) | −α σ_d/r, r = √(σ² + α²σ_d²) |
 
-Add one by writing a row; nothing else needs to know of it.
+A new prediction is one more row; no other code changes.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,9 +30,14 @@ import jax.numpy as jnp
 from langevin_jax import _programs
 from langevin_jax.paths import Path, check_path
 
+__all__ = [
+    "ROWS", "Denoise", "Denoiser", "Frame", "Row", "at_level", "convert", "denoiser", "edm",
+    "frame", "named", "solve", "unit_frame",
+]
+
 
 class Frame(NamedTuple):
-  """The coefficients of a state x = α x₀ + σ ε and of its velocity, at one time; all scalars."""
+  """Coefficients of a state x = α x₀ + σ ε and of its velocity α̇ x₀ + σ̇ ε; all scalars."""
 
   alpha: jax.Array
   sigma: jax.Array
@@ -39,13 +46,20 @@ class Frame(NamedTuple):
 
 
 Row = Callable[[Frame], tuple[jax.Array, jax.Array]]
+Denoise = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def edm(sigma_data: float = 1.0) -> Row:
-  """EDM's F, with D = c_skip x + c_out F (Karras et al. 2022, eq. 7); `sigma_data` in data units.
+  """The row of EDM's F, defined by D = c_skip x + c_out F (Karras et al. 2022, eq. 7).
 
-  c_skip = α σ_d²/r², c_out = σ σ_d/r, r² = σ² + α²σ_d²: unit variance in, unit variance out.
+    c_skip = α σ_d²/r²,   c_out = σ σ_d/r,   r² = σ² + α²σ_d²
+
+  Args:
+    sigma_data: σ_d, the standard deviation of the data.
   """
+  if not 0.0 < sigma_data < math.inf:
+    raise ValueError(f"sigma_data must be positive and finite, got {sigma_data}")
+
   def row(frame):
     r = jnp.hypot(frame.sigma, frame.alpha * sigma_data)
     return frame.sigma / (sigma_data * r), -frame.alpha * sigma_data / r
@@ -64,10 +78,10 @@ ROWS: dict[str, Row] = {
 
 
 def named(prediction: str | Row) -> Row:
-  """The row called `prediction`, or `prediction` itself where it is a row already.
+  """The row with a given name. A row is returned as it is.
 
   Raises:
-    ValueError: a name that `ROWS` does not have.
+    ValueError: a name that is not in `ROWS`.
   """
   if prediction is edm:
     raise ValueError('prediction must be a name or a row: call edm, as in predictions.edm(1.0)')
@@ -79,15 +93,20 @@ def named(prediction: str | Row) -> Row:
 
 
 def frame(path: Path, t: jax.Array | float) -> Frame:
-  """The path's own frame at time t."""
+  """The frame of a path at time t."""
   return Frame(path.alpha(t), path.sigma(t), path.alpha_dot(t), path.sigma_dot(t))
 
 
 def unit_frame(ell: jax.Array | float) -> Frame:
-  """The frame in which every network works: α² + σ² = 1 at half log-SNR `ell`, ±∞ included.
+  """The frame at unit scale, α² + σ² = 1, in which every network works.
 
-  α² = sigmoid(2ℓ), σ² = sigmoid(−2ℓ). Its velocity row is rectified flow's ε − x₀, whatever the
-  path: a network's output must not depend on a path's clock.
+    α² = sigmoid(2ℓ),   σ² = sigmoid(−2ℓ),   velocity ε − x₀
+
+  The velocity is that of rectified flow for every path, because the output of a network must not
+  depend on the clock of a path.
+
+  Args:
+    ell: half log-SNR, a scalar or an array; ±∞ allowed.
   """
   alpha, sigma = jnp.sqrt(jax.nn.sigmoid(2.0 * ell)), jnp.sqrt(jax.nn.sigmoid(-2.0 * ell))
   return Frame(alpha, sigma, -jnp.ones_like(alpha), jnp.ones_like(alpha))
@@ -96,10 +115,17 @@ def unit_frame(ell: jax.Array | float) -> Frame:
 def solve(
     value: jax.Array, x_t: jax.Array, frame: Frame, row: Row
 ) -> tuple[jax.Array, jax.Array]:
-  """(x₀, ε) of a state and of the prediction `value` = a x₀ + b ε; see the module's equation.
+  """(x₀, ε) of a state and a prediction `value` = a x₀ + b ε, by the equation of the module.
 
-  At σ = 0 the state itself says x₀ = x/α, whatever the row. What is not determined is not finite:
-  ε from x₀ at σ = 0, x₀ from ε or score at α = 0.
+  At σ = 0 the state determines x₀ = x/α for every row. Quantities that are not determined are not
+  finite: ε from x₀ at σ = 0, x₀ from ε or the score at α = 0.
+
+  Args:
+    value, x_t: the prediction and the state, of one shape.
+    frame: the coefficients of the state. row: the coefficients of the prediction.
+
+  Returns:
+    x₀ and ε, each in the shape of x_t.
   """
   a, b = row(frame)
   determinant = frame.alpha * b - frame.sigma * a
@@ -111,10 +137,11 @@ def solve(
 
 
 def like_state(value: jax.Array, x: jax.Array, name: str) -> jax.Array:
-  """What a model says of the state x, in the dtype of x: a half-precision output is no error.
+  """The output of a model, checked against its input x and cast to the dtype of x.
 
   Args:
-    value: the output of the model that the message calls `name`.
+    value: the output. x: the input.
+    name: of the model, for the message.
 
   Raises:
     ValueError: another shape than that of x, or a dtype that is not floating.
@@ -123,7 +150,7 @@ def like_state(value: jax.Array, x: jax.Array, name: str) -> jax.Array:
   if shape != jnp.shape(x) or not jnp.issubdtype(dtype, jnp.floating):
     raise ValueError(f"{name} must return floats in the shape {jnp.shape(x)} of the state, got "
                      f"{dtype} of shape {shape}")
-  # Times may be of another precision than a state of plain numbers.
+  # A state of integers keeps the dtype of the output.
   return jnp.asarray(value, jnp.result_type(x)) if jnp.issubdtype(
       jnp.result_type(x), jnp.floating) else value
 
@@ -132,14 +159,16 @@ def convert(
     value: jax.Array, x_t: jax.Array, t: jax.Array | float, path: Path, *,
     source: str | Row, target: str | Row,
 ) -> jax.Array:
-  """Table 5: the prediction `target` that says the same as the prediction `source` = `value`.
+  """Converts one prediction into another (paper, Table 5).
 
   Args:
-    value: the given prediction for one example, shape of `x_t`.
+    value: the prediction `source` of one example, in the shape of `x_t`.
     x_t: the state on `path` at scalar time `t`.
-    source, target: names in `ROWS`, or rows of your own.
+    source, target: names in `ROWS`, or rows.
 
-  A prediction that the state does not determine is not finite: see `solve`.
+  Returns:
+    The prediction `target`, in the shape of `x_t`; not finite where the state and `value` do not
+    determine it, as in `solve`.
 
   Raises:
     ValueError: an unknown name, or a value in another shape than the state's.
@@ -159,15 +188,16 @@ def convert(
 
 @dataclasses.dataclass(frozen=True)
 class Denoiser:
-  """A model that knows no path, made to run along one: `denoise(x_t, t)` = E[x₀ | xₜ].
+  """A denoiser that is defined by noise level, as a function `denoise(x_t, t)` = E[x₀ | xₜ].
 
-  at: (x, ell) → D for states at unit scale, x = xₜ/√(α² + σ²) with any leading axes, and the scalar
-    half log-SNR `ell`; everything that the model is.
-  path: only says what `t` means and how large xₜ is.
+  Samplers, guidance and inpainting call `at` with the levels of their grid. Samples are then
+  bitwise the same along every path on one grid. A plain function `denoise(x_t, t)` works
+  everywhere too; its samples agree between paths to rounding.
 
-  Samplers, guidance and inpainting call `at` with the levels of their grid, so that a model of this
-  kind makes the same samples, bit for bit, along every path on the same grid. Any function
-  `denoise(x_t, t)` will do in its place, to rounding.
+  Attributes:
+    at: (x, ell) → D for states at unit scale, x = xₜ/√(α² + σ²), with any leading axes, and the
+      scalar half log-SNR `ell`. It must not depend on the path.
+    path: defines the time t and the scale of xₜ.
   """
 
   at: Callable[[jax.Array, jax.Array], jax.Array]
@@ -178,19 +208,17 @@ class Denoiser:
     return self.at(x_t / scale, self.path.half_log_snr(t))
 
 
-Denoise = Callable[[jax.Array, jax.Array], jax.Array]
-
-
 def at_level(denoise: Denoise, path: Path) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Any `denoise(x_t, t)` along `path` as a function (x, ell) of unit-scale states and levels.
+  """A denoiser along `path` as a function (x, ell) → D of unit-scale states and half log-SNRs.
 
   Raises:
-    ValueError: `path` is no path; when called, what `like_state` refuses.
+    ValueError: `path` is not a path or `denoise` not a function; at a call, an output that is not
+      floats in the shape of x.
   """
   check_path(path)
   if isinstance(denoise, Denoiser):
-    given = _programs.unjitted(denoise.at)
-    return lambda x, ell: like_state(given(x, ell), x, "denoise")
+    at_unit_scale = _programs.unjitted(denoise.at)
+    return lambda x, ell: like_state(at_unit_scale(x, ell), x, "denoise")
   if not callable(denoise):
     raise ValueError(f"denoise must be a function (x_t, t) of states and times, got {denoise!r}")
 
@@ -206,20 +234,19 @@ def at_level(denoise: Denoise, path: Path) -> Callable[[jax.Array, jax.Array], j
 def denoiser(
     network: Callable[[jax.Array, jax.Array], jax.Array], path: Path, *, prediction: str | Row
 ) -> Denoiser:
-  """A network as `denoise(x_t, t)` = E[x₀ | xₜ] on any path.
+  """A network as `denoise(x_t, t)` = E[x₀ | xₜ] along a path.
 
-  The network sees its input at unit scale, x/√(α² + σ²), and the noise level as ℓ, a scalar here;
-  its output is read as the row `prediction` in `unit_frame`. Nothing in it depends on the path, so
-  one trained network samples along every path.
+  The network is called with x/√(α² + σ²) and the scalar ℓ. Its output is the row `prediction` in
+  `unit_frame`. Neither depends on the path, so one trained network samples along every path.
 
   Args:
-    network: (x, ell) → row value, whole batches, x with any leading axes.
-    path: the path along which `t` runs.
+    network: (x, ell) → prediction, for whole batches, x with any leading axes.
+    path: defines the time t.
     prediction: the row that the network was trained to predict.
 
   Raises:
-    ValueError: an unknown name, no path or no function; when called, a network whose output is not
-      floats in the shape of x. Half-precision outputs are cast to the state's dtype.
+    ValueError: an unknown name, no path or no function; at a call, a network output that is not
+      floats in the shape of x. Half-precision outputs are cast to the dtype of the state.
   """
   row = named(prediction)
   check_path(path)

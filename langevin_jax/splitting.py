@@ -1,39 +1,58 @@
-"""§3.2, eqs. 4–8, Tables 3–4: Langevin dynamics split into a forward and a reverse process.
+"""Langevin dynamics as a forward plus a reverse process (paper, §3.2, eqs. 4–8, Tables 3–4).
 
-In continuous time, with a Langevin clock H(t) and the forward SDE dx = f x dt + g dW,
+In continuous time, with a Langevin clock H(t) and the forward SDE dx = f x dt + g dW
+(theory.md#split),
 
   Langevin  dx = H s dτ + √(2H) dW          = forward  dx = f x dτ + g dW
-                                            + reverse  dx = (−f x + H s) dτ + √(2H − g²) dW
+                                            + reverse  dx = (−f x + H s) dτ + √(2H − g²) dW,
 
-which needs 2H ≥ g². With H = (1 + η²)/2·g² the reverse noise is η g: η = 0 is the probability-flow
-ODE, η = 1 Anderson's SDE, and every η ≥ 0 has the same marginals.
+which needs 2H ≥ g². With H = (1 + η²)/2·g² the reverse noise is η g. η = 0 is the probability-flow
+ODE and η = 1 Anderson's SDE. All η ≥ 0 have the same marginals.
 
-At finite size (theory.md#step), from (α, σ) to (α′, σ′), h = ℓ′ − ℓ, with a budget Λ and D fixed,
+At finite size (theory.md#step), from (α, σ) to (α′, σ′), h = ℓ′ − ℓ, with a budget Λ ≥ 0 and D
+held fixed,
 
   STEP(h, Λ):  x′ = α′ D + σ′ e^{−Λ} ε̂ + σ′ √(1 − e^{−2Λ}) ξ,   ε̂ = (x − α D)/σ
 
-is the forward kernel (h < 0, Λ = −h), the identity (0, Λ), DDIM (h, 0), DDPM (h, h) and any η
-(h, η²h); with one D, STEP(h₁, Λ₁) then STEP(h₂, Λ₂) is STEP(h₁ + h₂, Λ₁ + Λ₂) exactly.
+| h, Λ | |
+|---|---|
+| h < 0, Λ = −h | the forward kernel |
+| h = 0, Λ > 0 | a Langevin step |
+| h > 0, Λ = 0 | DDIM |
+| h > 0, Λ = h | DDPM |
+| h > 0, Λ = η²h | every other η |
+
+With one D, STEP(h₁, Λ₁) followed by STEP(h₂, Λ₂) is STEP(h₁ + h₂, Λ₁ + Λ₂) exactly.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax.paths import Path, check_path, is_traced, on_host
+from langevin_jax import _programs
+from langevin_jax.paths import Path, check_path, on_host
+
+__all__ = [
+    "SDE", "Split", "Stochasticity", "amplitude", "checked", "is_zero", "namespace", "split",
+    "step", "weights",
+]
 
 Stochasticity = float | jax.Array | Callable[[jax.Array], jax.Array]
 
 
 class SDE(NamedTuple):
-  """dx = drift(x, t, score) dτ + diffusion(t) dW for one example x at scalar path time t.
+  """dx = drift(x, t, score) dτ + diffusion(t) dW for one example x at the scalar path time t.
 
-  `score` is the value s(x, t) of ∇ log pₜ at x, in the shape of x. τ runs forward for every one
-  of the three processes; the reverse one moves x along while t falls by dτ (eq. 6).
+  τ increases for all three processes of a split. The reverse process lowers the path time by as
+  much, dt = −dτ (paper, eq. 6).
+
+  Attributes:
+    drift: (x, t, score) → array of x's shape, where `score` is the value of ∇ log pₜ at x.
+    diffusion: t → scalar.
   """
 
   drift: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -41,7 +60,7 @@ class SDE(NamedTuple):
 
 
 class Split(NamedTuple):
-  """langevin = forward + reverse: drifts add up, and so do noise variances."""
+  """langevin = forward + reverse: the drifts add up, and the noise variances do."""
 
   langevin: SDE
   forward: SDE
@@ -52,65 +71,72 @@ def split(
     path: Path, stochasticity: Stochasticity = 0.0, *,
     clock: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Split:
-  """Splits the Langevin dynamics whose reverse part has stochasticity η (Tables 3 and 4).
+  """Splits Langevin dynamics into forward and reverse (paper, eqs. 4, 5, A.2, Tables 3–4).
 
   Args:
     path: the forward process.
-    stochasticity: η ≥ 0, or a callable η(ℓ) of the half log-SNR. 0 is the ODE row, 1 the SDE row.
-    clock: the Langevin clock H(t) itself, instead of a stochasticity: η² = 2H/g² − 1.
-      Both may be traced, or close over traced values; then their range is not checked.
+    stochasticity: η ≥ 0 of the reverse process, or a function η(ℓ) of the half log-SNR. In Table 4
+      0 is the ODE and 1 the SDE.
+    clock: the Langevin clock H(t), instead of a stochasticity: η² = 2H/g² − 1.
+
+  Both may be traced or close over traced values; then their range is not checked.
+
+  Returns:
+    The three processes.
 
   Raises:
-    ValueError: η < 0, or a clock below g²/2 anywhere: such dynamics inject less noise than the
-      forward process does, and no reverse process could make up for it.
+    ValueError: η < 0, or a clock below g²/2: the reverse noise variance 2H − g² would be negative.
   """
   check_path(path)
   if clock is None:
     eta = checked(stochasticity, path)
-
-    def excess(t):
-      """η g, the reverse noise amplitude."""
-      return eta(path.half_log_snr(t)) * path.diffusion(t)
-
-    clock = lambda t: 0.5 * (path.diffusion(t) ** 2 + excess(t) ** 2)
+    noise = lambda t: eta(path.half_log_snr(t)) * path.diffusion(t)
+    h = lambda t: 0.5 * (path.diffusion(t) ** 2 + noise(t) ** 2)
   else:
     if not is_zero(stochasticity):
       raise ValueError("give split either a stochasticity or a clock: each determines the other")
-    inner = path.t_min + (path.t_max - path.t_min) * (np.arange(256) + 0.5) / 256
-    given, least = on_host(
-        jax.vmap(lambda t: (jnp.asarray(clock(t), float), 0.5 * path.diffusion(t) ** 2)), inner)
-    # A clock of exactly g²/2 (the ODE) may round to either side.
-    low = given < least * (1.0 - 1e-6)
-    if not is_traced(low) and low.any():
-      i = int(low.argmax())
-      raise ValueError(
-          f"clock must be at least g²/2 = {least[i]:.4g} at t = {inner[i]:.4g}, got "
-          f"{given[i]:.4g}: the reverse noise variance 2·clock − g² would be negative")
-    excess = lambda t: jnp.sqrt(jnp.maximum(2.0 * clock(t) - path.diffusion(t) ** 2, 0.0))
+    _check_clock(clock, path)
+    h = clock
+    noise = lambda t: jnp.sqrt(jnp.maximum(2.0 * h(t) - path.diffusion(t) ** 2, 0.0))
 
   return Split(
-      langevin=SDE(lambda x, t, score: clock(t) * score, lambda t: jnp.sqrt(2.0 * clock(t))),
+      langevin=SDE(lambda x, t, score: h(t) * score, lambda t: jnp.sqrt(2.0 * h(t))),
       forward=SDE(lambda x, t, score: path.drift(t) * x, path.diffusion),
-      reverse=SDE(lambda x, t, score: -path.drift(t) * x + clock(t) * score, excess))
+      reverse=SDE(lambda x, t, score: -path.drift(t) * x + h(t) * score, noise))
+
+
+def _check_clock(clock: Callable[[jax.Array], jax.Array], path: Path) -> None:
+  """ValueError if the clock H lies below g²/2 at one of 256 times inside the path's range."""
+  times = path.t_min + (path.t_max - path.t_min) * (np.arange(256) + 0.5) / 256
+  given, least = on_host(
+      jax.vmap(lambda t: (jnp.asarray(clock(t), float), 0.5 * path.diffusion(t) ** 2)), times)
+  # The margin allows for the rounding of a clock that is exactly g²/2 (the ODE).
+  low = given < least * (1.0 - 1e-6)
+  if not _programs.is_traced(low) and low.any():
+    i = int(low.argmax())
+    raise ValueError(
+        f"clock must be at least g²/2 = {least[i]:.4g} at t = {times[i]:.4g}, got "
+        f"{given[i]:.4g}: the reverse noise variance 2·clock − g² would be negative")
 
 
 def checked(stochasticity: Stochasticity, path: Path) -> Callable[[jax.Array], jax.Array]:
-  """η as a function of ℓ, after a check that it is nowhere negative.
+  """η as a function of ℓ, checked to be non-negative. Traced values are not checked.
 
-  What is traced, or closes over traced values, is taken as it is.
+  Args:
+    stochasticity: a number, a scalar array, or a function of ℓ.
+    path: a function η(ℓ) is checked at 256 levels of this path within |ℓ| ≤ 12.
 
   Raises:
-    ValueError: a negative number, a callable that is negative within the path's range, or neither
-      a scalar nor a callable.
+    ValueError: a negative number, a function that is negative at a level of the path, or neither
+      a scalar nor a function.
   """
   check_path(path)
   if callable(stochasticity):
     ends = on_host(jax.vmap(path.half_log_snr), np.array([path.t_max, path.t_min]))
-    # Of a traced path the usual levels.
-    ends = (-12.0, 12.0) if is_traced(ends) else ends
+    ends = (-12.0, 12.0) if _programs.is_traced(ends) else ends
     ells = np.linspace(max(ends[0], -12.0), min(ends[1], 12.0), 256)
     etas = on_host(jax.vmap(lambda ell: jnp.asarray(stochasticity(ell), float)), ells)
-    if not is_traced(etas) and not np.all(etas >= 0.0):
+    if not _programs.is_traced(etas) and not np.all(etas >= 0.0):
       i = int(np.argmin(etas >= 0.0))
       raise ValueError(
           f"stochasticity must be >= 0, got {etas[i]:.4g} at half log-SNR {ells[i]:.4g}")
@@ -118,23 +144,31 @@ def checked(stochasticity: Stochasticity, path: Path) -> Callable[[jax.Array], j
   if isinstance(stochasticity, (str, bytes)) or np.ndim(stochasticity):
     raise ValueError(
         f"stochasticity must be a number or a function of the half log-SNR, got {stochasticity!r}")
-  if not isinstance(stochasticity, jax.core.Tracer) and not np.asarray(stochasticity) >= 0.0:
+  known = _programs.concrete(stochasticity)
+  if known is not None and not known >= 0.0:
     raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
   return lambda ell: jnp.asarray(stochasticity)
 
 
 def is_zero(stochasticity: Stochasticity) -> bool:
-  """Whether η is the number 0, known before anything is traced: then no noise need be drawn."""
+  """Whether η is the Python number 0, so that a sampler draws no noise at all."""
   return isinstance(stochasticity, (int, float)) and stochasticity == 0
 
 
 def weights(alpha_t, sigma_t, alpha_s, sigma_s, budget, root=None):
-  """STEP as three numbers: x′ = a x + b D + c ξ, finite at both ends.
+  """STEP as three coefficients, x′ = a x + b D + c ξ, finite at both ends of a path.
 
     a = e^{−Λ} σ′/σ,   b = α′ − a α,   c = σ′ √(1 − e^{−2Λ})
 
-  From σ = 0 the state is αD and a = 0; to σ′ = 0 the step returns α′D; from α = 0 no case arises.
-  `root`, √Λ, is as in `amplitude`.
+  At σ = 0 the state is αD and a = 0. At σ′ = 0 the step returns α′D. α = 0 needs no case.
+
+  Args:
+    alpha_t, sigma_t: (α, σ) at the start. alpha_s, sigma_s: (α′, σ′) at the end.
+    budget: Λ ≥ 0. root: √Λ, as in `amplitude`.
+      All are scalars or arrays of one shape, of NumPy or JAX.
+
+  Returns:
+    (a, b, c), NumPy arrays if all arguments are.
   """
   xp = namespace(alpha_t, sigma_t, alpha_s, sigma_s, budget, root)
   noisy = sigma_t > 0.0
@@ -143,10 +177,10 @@ def weights(alpha_t, sigma_t, alpha_s, sigma_s, budget, root=None):
 
 
 def amplitude(budget, root=None):
-  """√(1 − e^{−2Λ}), the noise of STEP in units of σ′.
+  """√(1 − e^{−2Λ}), the standard deviation of STEP's noise in units of σ′.
 
-  It rises as √(2Λ) and has no derivative in Λ at 0, but it has one in η, for √Λ = η √h. Where
-  `root` = √Λ is given, it is evaluated as √Λ √((1 − e^{−2Λ})/Λ), whose second factor is smooth.
+  It has no derivative in Λ at 0, where it grows as √(2Λ). It has one in η, because √Λ = η √h. Given
+  `root` = √Λ, it is computed as √Λ √((1 − e^{−2Λ})/Λ), whose second factor is smooth.
   """
   xp = namespace(budget, root)
   if root is None:
@@ -156,9 +190,8 @@ def amplitude(budget, root=None):
   return root * xp.sqrt(xp.where(small, 2.0 - 2.0 * budget, -xp.expm1(-2.0 * away) / away))
 
 
-def namespace(*values):
-  """`numpy` where no value is a jax array, else `jax.numpy`: plans are made on the host unless an
-  option of theirs is traced."""
+def namespace(*values: Any) -> Any:
+  """`jax.numpy` if a value is a JAX array, else `numpy`, so that plans are computed on the host."""
   return jnp if any(isinstance(v, jax.Array) for v in jax.tree.leaves(values)) else np
 
 
@@ -167,23 +200,25 @@ def step(
     alpha_t: jax.Array | float, sigma_t: jax.Array | float,
     alpha_s: jax.Array | float, sigma_s: jax.Array | float, budget: jax.Array | float,
 ) -> jax.Array:
-  """STEP(h, Λ) of one example from (α, σ) to (α′, σ′); see the module's equation.
+  """STEP(h, Λ) of one example from (α, σ) to (α′, σ′); the equation is that of the module.
 
   Args:
     key: consumed.
-    x_t: the state at (alpha_t, sigma_t), any shape; denoised: D(x_t), of that shape.
+    x_t: the state at (alpha_t, sigma_t), any shape.
+    denoised: D(x_t), in the shape of x_t.
     alpha_t, sigma_t, alpha_s, sigma_s: scalars. Either σ or either α may be 0.
-    budget: Λ ≥ 0, ∞ allowed: a fresh draw around α′D.
+    budget: Λ ≥ 0. ∞ gives an independent draw around α′D.
 
   Returns:
-    The state at (alpha_s, sigma_s).
+    The state at (alpha_s, sigma_s), in the shape of x_t.
 
   Raises:
     ValueError: a negative budget.
     AssertionError: x_t and denoised differ in shape.
   """
   chex.assert_equal_shape([x_t, denoised])
-  if not isinstance(budget, jax.core.Tracer) and not np.all(np.asarray(budget) >= 0.0):
+  known = _programs.concrete(budget)
+  if known is not None and not np.all(known >= 0.0):
     raise ValueError(f"budget must be >= 0, got {budget}: noise can be added, not taken away")
   numbers = (jnp.asarray(v, x_t.dtype) for v in (alpha_t, sigma_t, alpha_s, sigma_s, budget))
   a, b, c = weights(*numbers)

@@ -1,15 +1,17 @@
 """Correctors and annealed Langevin: laws kept, calls counted, histories valid, their own source."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
-from scipy import stats
+from oracles import MEANS, STDS, WEIGHTS, cdf
 
 from langevin_jax import paths, predictions, samplers
 from langevin_jax.samplers import corrected, correctors, levels
 
-WEIGHTS, MEANS, STDS = np.array([[0.35, 0.45, 0.2], [-1.2, 0.4, 1.6], [0.35, 0.25, 0.15]])
 MEAN = WEIGHTS @ MEANS
 MOMENTS = np.array([MEAN]), np.array([WEIGHTS @ (MEANS**2 + STDS**2) - MEAN**2])
 GRID = samplers.karras(20, rho_min=0.05, rho_max=20.0)
@@ -18,28 +20,9 @@ CORRECTORS = {
     "midpoint": correctors.midpoint(0.4), "baoab": correctors.baoab(0.4)}
 
 
-def line(x, ell):
-  """The one-dimensional mixture of theory.md#exact-models in elementwise arithmetic."""
-  alpha, sigma = predictions.unit_frame(ell)[:2]
-  var = [alpha**2 * s**2 + sigma**2 for s in STDS]
-  offset = [x - alpha * m for m in MEANS]
-  r = jax.nn.softmax(jnp.stack([
-      jnp.log(w) - 0.5 * jnp.log(v) - 0.5 * o**2 / v
-      for w, v, o in zip(WEIGHTS, var, offset, strict=True)]), axis=0)
-  return sum(r[k] * (MEANS[k] + alpha * STDS[k] ** 2 / var[k] * offset[k]) for k in range(3))
-
-
-def gaussian(x, ell, var=0.3):
-  alpha, sigma = predictions.unit_frame(ell)[:2]
-  return alpha * var / (alpha**2 * var + sigma**2) * x
-
-
+gaussian = functools.partial(oracles.gaussian, mean=0.0)
 VP = paths.vp()
-LINE, GAUSSIAN = predictions.Denoiser(line, VP), predictions.Denoiser(gaussian, VP)
-
-
-def cdf(x):
-  return sum(w * stats.norm.cdf(x, m, s) for w, m, s in zip(WEIGHTS, MEANS, STDS, strict=True))
+LINE, GAUSSIAN = predictions.Denoiser(oracles.line, VP), predictions.Denoiser(gaussian, VP)
 
 
 def draws(methods, n, grids=None, denoise=LINE):
@@ -174,7 +157,7 @@ def test_a_correction_costs_one_call():
 def test_no_draw_is_used_twice(name):
   """The predictor keeps the 0th, the reverse process's own; the corrector's are odd."""
   method = corrected.predictor_corrector(samplers.ddim(1.0), CORRECTORS[name], 3)
-  level = levels.lay(samplers.karras(5)(VP), VP)
+  level = levels.place_levels(samplers.karras(5)(VP), VP)
   numbers = jax.tree.map(lambda v: jnp.asarray(v[1]), method.plan(level, VP))
   used = []
 
@@ -248,7 +231,7 @@ def test_annealed_langevin_is_song_and_ermon_s_algorithm(x64):
 
   method = corrected.annealed_langevin(correctors.euler(eps / (2 * sigmas[-1] ** 2)), steps)
   path = paths.ve()
-  level = levels.lay(np.append(sigmas, 0.0), path)
+  level = levels.place_levels(np.append(sigmas, 0.0), path)
   plan = method.plan(level, path)
   state = jnp.asarray(start * level.alpha[0])
   carry = method.init(state)
@@ -276,18 +259,16 @@ def test_annealed_langevin_finds_the_law():
   assert abs(np.var(x) / 0.3 - 1.0) < 0.15
 
 
-def test_bad_input_is_named():
-  for make in (correctors.exact, correctors.euler, correctors.midpoint, correctors.baoab):
-    for budget in (0.0, -1.0, float("nan")):
-      with pytest.raises(ValueError, match="budget must be positive"):
-        make(budget)
-  with pytest.raises(ValueError, match="friction must be positive"):
-    correctors.baoab(0.1, friction=0.0)
-  with pytest.raises(ValueError, match="ratio must be positive"):
-    correctors.snr(0.0, event_axes=1)
-  with pytest.raises(ValueError, match="event_axes must be at least 1"):
-    correctors.snr(event_axes=0)
-  for make in (lambda k: corrected.predictor_corrector(samplers.ddim(), correctors.exact(), k),
-               lambda k: corrected.annealed_langevin(corrections=k)):
-    with pytest.raises(ValueError, match="corrections must be at least 1"):
-      make(0)
+@pytest.mark.parametrize(("call", "message"), [
+    *((lambda make=make, budget=budget: make(budget), "budget must be positive")
+      for make in (correctors.exact, correctors.euler, correctors.midpoint, correctors.baoab)
+      for budget in (0.0, -1.0, float("nan"))),
+    (lambda: correctors.baoab(0.1, friction=0.0), "friction must be positive"),
+    (lambda: correctors.snr(0.0, event_axes=1), "ratio must be positive"),
+    (lambda: correctors.snr(event_axes=0), "event_axes must be at least 1"),
+    (lambda: corrected.predictor_corrector(samplers.ddim(), correctors.exact(), 0),
+     "corrections must be at least 1"),
+    (lambda: corrected.annealed_langevin(corrections=0), "corrections must be at least 1")])
+def test_bad_input_is_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import round_mixture, round_parts
 
-from langevin_jax import guidance, mixtures, paths, predictions, samplers
+from langevin_jax import guidance, paths, predictions, samplers
 
 # Five round Gaussians in the plane; two classes, and 2 stands for none.
 WEIGHTS = np.array([0.15, 0.3, 0.2, 0.25, 0.1])
@@ -22,14 +23,9 @@ LABELS = np.arange(N) % 2
 
 
 def parts(x, ell):
-  """log(w_k N(x; α m_k, V_k)), offsets and α, λ, V of every component; x (..., 2)."""
+  """`round_parts` of the five Gaussians at unit scale."""
   alpha, sigma, *_ = predictions.unit_frame(ell)
-  means, var, weights = (jnp.asarray(v, x.dtype) for v in (MEANS, STDS**2, WEIGHTS))
-  total = alpha**2 * var + sigma**2
-  offset = x[..., None, :] - (alpha * means).reshape((1,) * (x.ndim - 1) + MEANS.shape)
-  wide = lambda v: v.reshape((1,) * (x.ndim - 1) + v.shape)
-  log_parts = wide(jnp.log(weights / total)) - 0.5 * jnp.sum(offset**2, -1) * wide(1.0 / total)
-  return log_parts, wide(means) + wide(alpha * var / total)[..., None] * offset
+  return round_parts((WEIGHTS, MEANS, STDS), x, alpha, sigma)
 
 
 def network(x, ell, labels, *, prediction="x0"):
@@ -80,9 +76,7 @@ def at_levels(*models, dtype=np.float64):
 
 def exact_scores():
   """Scores of p(x) and of p(x | y) of each label by `mixtures`, (levels, n, 2)."""
-  def model(k):
-    return mixtures.Mixture(*(jnp.asarray(v[MEMBERS[k]]) for v in (
-        WEIGHTS, MEANS, STDS[:, None, None] ** 2 * np.eye(2)[None])))
+  model = lambda k: round_mixture((WEIGHTS[MEMBERS[k]], MEANS[MEMBERS[k]], STDS[MEMBERS[k]]))
 
   @jax.jit
   def run(x, ells):

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import gaussian_kl, gaussian_mean, round_denoiser, round_mixture
 from scipy import linalg, stats
 
-from langevin_jax import inpainting, mixtures, paths, predictions, samplers
-from langevin_jax.inpainting import dynamics
-from langevin_jax.samplers.levels import lay
+from langevin_jax import inpainting, paths, predictions, samplers
+from langevin_jax.inpainting import _dynamics as dynamics
+from langevin_jax.samplers.levels import Level, place_levels
 
 CORRELATED, Y_0 = np.array([[1.0, 0.8], [0.8, 1.0]]), 1.2
 MEAN, VAR = 0.8 * Y_0, 1.0 - 0.8**2  # of the unknown coordinate given the known one, Y_0
@@ -19,18 +20,11 @@ GRID = samplers.karras(20, rho_min=0.05, rho_max=20.0)
 
 
 def kl(mean, var, mean_1=MEAN, var_1=VAR):
-  """KL(N(mean, var) ‖ N(mean_1, var_1))."""
-  return 0.5 * (var / var_1 + (mean - mean_1) ** 2 / var_1 - 1.0 - np.log(var / var_1))
+  return gaussian_kl(mean, var, mean_1, var_1)
 
 
-def gaussian(x, alpha, sigma, covariance=CORRELATED):
-  """D of N(0, covariance) data for x (..., d), by an explicit inverse: no solver to compile."""
-  var = alpha**2 * covariance + sigma**2 * np.eye(len(covariance))
-  if len(covariance) == 1:
-    return alpha * covariance[0, 0] / var[0, 0] * x
-  determinant = var[0, 0] * var[1, 1] - var[0, 1] ** 2
-  inverse = jnp.array([[var[1, 1], -var[0, 1]], [-var[0, 1], var[0, 0]]]) / determinant
-  return x @ (alpha * inverse @ covariance)
+def gaussian(x, alpha, sigma):
+  return gaussian_mean(np.zeros(2), CORRELATED, x, alpha, sigma)
 
 
 # The frozen dynamics and their inner iterations.
@@ -91,6 +85,16 @@ def law(ends):
   return ends[0], columns.T @ columns
 
 
+def iterated(start, alpha, sigma, n, guidance, step_size, friction):
+  """Rows, as in `unit_draws`, after n iterations at one level from `start` (2,)."""
+  rows, draw = unit_draws((2 if friction is None else 4) * n + 2, 2)
+  full = lambda v: jnp.broadcast_to(jnp.asarray(v), (rows, 2))
+  return dynamics.iterate(
+      functools.partial(draw, 0), full(start), lambda x: gaussian(x, alpha, sigma),
+      Level(None, None, alpha, sigma, 1.0), dynamics.KnownPart(full([Y_0, 0.0]), full(MASK)),
+      dynamics.plan(n, guidance, step_size, friction))
+
+
 @pytest.mark.parametrize(("friction", "first"), [(None, 16), (4.0, 128), (1.0, 16)])
 def test_iterations_are_of_second_order(friction, first, x64):
   """Law of the state after Langevin time 1.6 σ² at ᾱ = .5, against the exact law of the linear SDE.
@@ -118,17 +122,9 @@ def test_iterations_are_of_second_order(friction, first, x64):
   settled = linalg.solve_continuous_lyapunov(drift, -noise)
   covariance = (settled + flow @ (initial - settled) @ flow.T)[:2, :2]
 
-  @functools.partial(jax.jit, static_argnums=0)
-  def ends(n):
-    rows, draw = unit_draws(4 * n + 2, 2)
-    full = lambda v: jnp.broadcast_to(jnp.asarray(v), (rows, 2))
-    return dynamics.iterate(
-        functools.partial(draw, 0), full(start), lambda x: gaussian(x, alpha, sigma), alpha, sigma,
-        full([Y_0, 0.0]), full(MASK), guidance, friction,
-        dynamics.inner_numbers(n, guidance, total / n, friction))
-
   def error(n):
-    there = law(ends(n))
+    there = law(jax.jit(
+        lambda: iterated(start, alpha, sigma, n, guidance, total / n, friction))())
     return np.hypot(np.linalg.norm(there[0] - mean), np.linalg.norm(there[1] - covariance))
 
   errors = np.array([error(n) for n in (first, 2 * first, 4 * first)])
@@ -144,12 +140,7 @@ def test_the_dropped_term_biases_the_law_at_high_noise(guidance, bias, x64):
   come within 2 % of it.
   """
   alpha, sigma = np.sqrt(0.9), np.sqrt(0.1)
-  rows, draw = unit_draws(2002, 2)
-  full = lambda v: jnp.broadcast_to(jnp.asarray(v), (rows, 2))
-  ends = jax.jit(lambda: dynamics.iterate(
-      functools.partial(draw, 0), full([0.0, 0.0]), lambda x: gaussian(x, alpha, sigma), alpha,
-      sigma, full([Y_0, 0.0]), full(MASK), guidance, None,
-      dynamics.inner_numbers(1000, guidance, 0.05, None)))()
+  ends = jax.jit(lambda: iterated(np.zeros(2), alpha, sigma, 1000, guidance, 0.05, None))()
   mean, covariance = law(ends)
   found = kl(mean[1], covariance[1, 1], alpha * MEAN, alpha**2 * VAR + sigma**2)
   np.testing.assert_allclose(found, bias, rtol=0.02)
@@ -161,7 +152,7 @@ def test_the_dropped_term_biases_the_law_at_high_noise(guidance, bias, x64):
 def end_law(inpainter, outer, draws):
   """Mean and covariance of a method's samples on Gaussian data, exactly: every map is affine."""
   d, path, levels = 2, paths.vp(), 20
-  laid = lay(GRID(path), path)
+  laid = place_levels(GRID(path), path)
 
   @jax.jit
   def ends():
@@ -206,7 +197,7 @@ def test_kl_of_every_method_on_the_gaussian(name, x64):
 
 def test_inner_iterations_repair_the_outer_steps(x64):
   """DDIM with the exact conditional denoiser is left with a KL of .0088 that LanPaint-10 is not."""
-  levels = lay(GRID(paths.vp()), paths.vp())
+  levels = place_levels(GRID(paths.vp()), paths.vp())
   mean, var = 0.0, levels.sigma[0] ** 2
   for alpha, sigma, alpha_s, sigma_s in zip(levels.alpha, levels.sigma, levels.alpha[1:],
                                             levels.sigma[1:], strict=False):
@@ -239,27 +230,9 @@ def test_any_outer_method_ends_at_the_conditional_law(name, x64):
 # Mixtures: the oracle is the exact conditional.
 
 
-def round_mixture(means, std, path):
-  """Denoiser of equal round Gaussians in elementwise arithmetic, along a path."""
-  def at(x, ell):
-    alpha, sigma, *_ = predictions.unit_frame(ell)
-    var = alpha**2 * std**2 + sigma**2
-    means_b = [jnp.broadcast_to(jnp.asarray(m, x.dtype), x.shape) for m in means]
-    offset = [x - alpha * m for m in means_b]
-    r = jax.nn.softmax(jnp.stack([
-        -0.5 * jnp.sum(o**2, -1, keepdims=True) / var for o in offset]), axis=0)
-    return sum(r[k] * (m + alpha * std**2 / var * offset[k]) for k, m in enumerate(means_b))
-
-  return predictions.Denoiser(at, path)
-
-
-def oracle(means, std, mask, known):
-  """The mixture of the unknown coordinates."""
-  means = np.asarray(means, np.float64)
-  n, d = means.shape
-  covariances = np.broadcast_to(std**2 * np.eye(d), (n, d, d))
-  return mixtures.Mixture(*map(jnp.asarray, (np.ones(n), means, covariances))).condition(
-      mask, jnp.asarray(known))
+def equal(means, std):
+  """Equal round Gaussians, as the functions of `oracles` take them."""
+  return np.ones(len(means)), np.asarray(means), np.full(len(means), std)
 
 
 def cdf(model, x, axis=0):
@@ -279,7 +252,7 @@ def histogram_kl(samples, model):
 
 # Given y₀ = .5 the modes at (.4, 2) and (1.2, −.8) have weights .935 and .065, of which a state
 # learns only at noise levels where it can no longer cross between them.
-FOUR, FOUR_STD, FOUR_KNOWN = ((-1.1, 1.1), (-1.6, 0.5), (0.4, 2.0), (1.2, -0.8)), 0.3, 0.5
+FOUR, FOUR_KNOWN = equal([(-1.1, 1.1), (-1.6, 0.5), (0.4, 2.0), (1.2, -0.8)], 0.3), 0.5
 # Inpainting method, η of DDIM outside, an estimate for four other modes, ours at n = 40,000.
 FOUR_KL = {
     "replacement": (inpainting.replacement(), 0.0, 0.70, 0.878),
@@ -293,11 +266,12 @@ FOUR_KL = {
 def four_kl(n, name):
   inpainter, eta, *_ = FOUR_KL[name]
   samples = np.asarray(inpainting.sample(
-      jax.random.key(0), round_mixture(FOUR, FOUR_STD, paths.vp()), paths.vp(),
+      jax.random.key(0), round_denoiser(FOUR, paths.vp()), paths.vp(),
       known=np.array([FOUR_KNOWN, np.nan]), mask=MASK, shape=(n, 2), method=inpainter,
       grid=GRID, outer=samplers.ddim(eta)))
   assert np.all(samples[:, 0] == np.float32(FOUR_KNOWN))
-  return histogram_kl(samples[:, 1], oracle(FOUR, FOUR_STD, MASK, [FOUR_KNOWN, 0.0]))
+  return histogram_kl(samples[:, 1], round_mixture(FOUR).condition(
+      MASK, jnp.array([FOUR_KNOWN, 0.0])))
 
 
 @pytest.mark.parametrize("name", FOUR_KL)
@@ -309,7 +283,7 @@ def test_separated_modes(name):
   np.testing.assert_allclose(found, published, rtol=0.27)
 
 
-CORNERS, CORNER_STD = np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * 0.8, 0.7
+CORNERS = equal(np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * 0.8, 0.7)
 MASKS = np.array([[True, False, False], [False, True, False], [True, True, False]])
 VALUES = np.array([[0.5, 0, 0], [0, -0.3, 0], [-0.6, 0.4, 0]])
 
@@ -318,7 +292,7 @@ def corners(path, n, method):
   """n samples for each of the three masks, from one call; (3, n, 3)."""
   masks, known = (np.repeat(v, n, 0) for v in (MASKS, VALUES))
   samples = np.asarray(inpainting.sample(
-      jax.random.key(1), round_mixture(CORNERS, CORNER_STD, path), path, known=known, mask=masks,
+      jax.random.key(1), round_denoiser(CORNERS, path), path, known=known, mask=masks,
       method=method, grid=GRID))
   np.testing.assert_array_equal(samples[masks], known.astype(np.float32)[masks])
   return samples.reshape(3, n, 3)
@@ -333,7 +307,7 @@ def test_a_batch_of_masks_in_three_dimensions():
   def distances(method):
     samples = corners(paths.vp(), 1500, method)
     return [stats.kstest(samples[i, :, axis], functools.partial(
-        cdf, oracle(CORNERS, CORNER_STD, mask, value), axis=j)).statistic
+        cdf, round_mixture(CORNERS).condition(mask, jnp.asarray(value)), axis=j)).statistic
             for i, (mask, value) in enumerate(zip(MASKS, VALUES, strict=True))
             for j, axis in enumerate(np.flatnonzero(~mask))]
 
@@ -392,30 +366,30 @@ def test_a_sample_has_its_own_key_and_no_path():
 # Refusals.
 
 
-def test_what_does_not_fit_is_refused():
+CHECKED = np.zeros((3, 2), np.float32), np.array([True, False])
+
+
+def test_a_known_part_that_fits_is_broadcast():
+  """Values where the mask is False are ignored: they may be infinite, or outside the range."""
   check = inpainting.checked
-  known, mask = np.zeros((3, 2), np.float32), np.array([True, False])
-  result = check(known, mask, (3, 2))
-  assert result[0].shape == result[1].shape == (3, 2)
-  with pytest.raises(ValueError, match="mask must have the shape"):
-    check(known, np.array([True, False, False]), (3, 2))
-  with pytest.raises(ValueError, match="known must have the shape"):
-    check(known[:2], mask, (3, 2))
-  with pytest.raises(ValueError, match="known must have the shape"):
-    check(known[None], mask, (3, 2))
-  with pytest.raises(ValueError, match="mask must be boolean"):
-    check(known, mask.astype(int), (3, 2))
-  with pytest.raises(ValueError, match="nothing unknown"):
-    check(known, np.ones(2, bool), (3, 2))
-  with pytest.raises(ValueError, match="nothing is known"):
-    check(known, np.zeros(2, bool), (3, 2))
-  for bad in (np.nan, np.inf):
-    with pytest.raises(ValueError, match="finite where mask is True"):
-      check(np.array([bad, 0.0]), mask, (3, 2))
-    check(np.array([0.0, bad]), mask, (3, 2))
-  check(np.array([16.0, 99.0]), mask, (3, 2), value_range=(0.0, 16.0))
-  with pytest.raises(ValueError, match=r"range \[0, 16\]"):
-    check(np.array([16.5, 0.0]), mask, (3, 2), value_range=(0.0, 16.0))
+  assert [v.shape for v in check(*CHECKED, (3, 2))] == [(3, 2), (3, 2)]
+  check(np.array([0.0, np.inf]), CHECKED[1], (3, 2))
+  check(np.array([16.0, 99.0]), CHECKED[1], (3, 2), value_range=(0.0, 16.0))
+
+
+@pytest.mark.parametrize(("known", "mask", "match"), [
+    (CHECKED[0], np.array([True, False, False]), "mask must have the shape"),
+    (CHECKED[0][:2], CHECKED[1], "known must have the shape"),
+    (CHECKED[0][None], CHECKED[1], "known must have the shape"),
+    (CHECKED[0], CHECKED[1].astype(int), "mask must be boolean"),
+    (CHECKED[0], np.ones(2, bool), "nothing unknown"),
+    (CHECKED[0], np.zeros(2, bool), "nothing is known"),
+    (np.array([np.nan, 0.0]), CHECKED[1], "finite where mask is True"),
+    (np.array([np.inf, 0.0]), CHECKED[1], "finite where mask is True"),
+    (np.array([16.5, 0.0]), CHECKED[1], r"range \[0, 16\]")])
+def test_what_does_not_fit_is_refused(known, mask, match):
+  with pytest.raises(ValueError, match=match):
+    inpainting.checked(known, mask, (3, 2), value_range=(0.0, 16.0))
 
 
 @pytest.mark.parametrize(("call", "match"), [

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import gaussian_kl, gaussian_mean
 
 from langevin_jax import mixtures, paths, predictions, samplers
 from langevin_jax.inpainting import inverse
@@ -29,14 +30,10 @@ def posterior(noise_std, alpha=1.0, sigma=0.0, x=None):
 
 
 def gaussian(path):
-  """The exact denoiser; its gain S(α²S + σ²)⁻¹ in the axes of S."""
-  var, axes = np.linalg.eigh(COVARIANCE)
-
+  """The exact denoiser."""
   def at(x, ell):
-    alpha, sigma, *_ = predictions.unit_frame(ell)
-    u, mean = jnp.asarray(axes, x.dtype), jnp.broadcast_to(jnp.asarray(MEAN, x.dtype), x.shape)
-    gain = alpha * jnp.asarray(var, x.dtype) / (alpha**2 * jnp.asarray(var, x.dtype) + sigma**2)
-    return mean + (((x - alpha * mean) @ u) * jnp.broadcast_to(gain, x.shape)) @ u.T
+    frame = predictions.unit_frame(ell)
+    return gaussian_mean(MEAN, COVARIANCE, x, frame.alpha, frame.sigma)
 
   return predictions.Denoiser(at, path)
 
@@ -57,13 +54,6 @@ def test_moment_matching_is_the_posterior_mean_at_every_level(noise_std, x64):
     frame = predictions.unit_frame(ell)
     expected, _ = posterior(noise_std, float(frame.alpha), float(frame.sigma), x.reshape(8, 3))
     np.testing.assert_allclose(there.reshape(8, 3), expected, atol=1e-7)
-
-
-def kl(mean, covariance, mean_1, covariance_1):
-  """KL(N ‖ N₁)."""
-  inverse_1, offset = np.linalg.inv(covariance_1), mean_1 - mean
-  return 0.5 * (np.trace(inverse_1 @ covariance) + offset @ inverse_1 @ offset - len(mean)
-                + np.linalg.slogdet(covariance_1)[1] - np.linalg.slogdet(covariance)[1])
 
 
 def test_order_of_the_methods_on_gaussian_data(x64):
@@ -87,7 +77,7 @@ def test_order_of_the_methods_on_gaussian_data(x64):
     found = []
     for end in map(np.asarray, results):
       columns = (end[1:] - end[:1]).T
-      found.append(kl(end[0], columns @ columns.T, *posterior(noise_std)))
+      found.append(gaussian_kl(end[0], columns @ columns.T, *posterior(noise_std)))
     assert found[0] > 20 * found[1] > 400 * found[2]
     assert found[2] < 1e-3
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from blackjax import diagnostics
+from oracles import LINE, round_law
 from scipy import stats
 
 from langevin_jax import langevin
@@ -88,12 +89,7 @@ def test_chains_from_far_apart_agree_on_a_mixture():
   Eight chains of MALA from a ring of radius 4 around a two-dimensional mixture.
   """
   w, m, v = np.array([0.4, 0.6]), np.array([[-0.8, 0.3], [0.7, -0.5]]), np.array([0.35, 0.45])
-
-  def log_prob(x):
-    square = lambda m: (x[..., 0] - m[0]) ** 2 + (x[..., 1] - m[1]) ** 2
-    return jnp.logaddexp(*(np.log(w / v) - 0.5 * square(m) / v for w, m, v in zip(
-        w, m, v, strict=True)))
-
+  log_prob = lambda x: round_law((w, m, np.sqrt(v)), x, 1.0, 0.0)[0]
   angle = 2.0 * jnp.pi * jnp.arange(CHAINS) / CHAINS
   start = 4.0 * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)
 
@@ -117,16 +113,13 @@ def test_chains_from_far_apart_agree_on_a_mixture():
   assert np.all(diagnosed(jax.random.key(5), 1e-5)[1] > 1.5)
 
 
-# The line of the samplers' tests at noise .5, and the moment that its chains should keep.
+# The mixture of theory.md#exact-models at noise .5: its chains should keep E x².
 LEVEL = 0.5
-WEIGHTS, MEANS, VARS = np.array([0.35, 0.45, 0.2]), np.array([-1.2, 0.4, 1.6]), np.array(
-    [0.35, 0.25, 0.15]) ** 2 + LEVEL**2
+WEIGHTS, MEANS, VARS = LINE[0], LINE[1][:, 0], LINE[2] ** 2 + LEVEL**2
 
 
 def line_log_prob(x):
-  parts = [np.log(w) - 0.5 * np.log(v) - 0.5 * (x - m) ** 2 / v
-           for w, m, v in zip(WEIGHTS, MEANS, VARS, strict=True)]
-  return jax.nn.logsumexp(jnp.stack(parts), axis=0)
+  return round_law(LINE, x[..., None], 1.0, LEVEL)[0]
 
 
 @pytest.fixture(scope="module")

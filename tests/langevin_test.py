@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import round_law
 from scipy import stats
 
 from langevin_jax import langevin, splitting
@@ -60,19 +61,6 @@ def test_bias_of_the_stationary_variance(method, order, ratio, x64):
   slopes = np.diff(np.log(np.abs(bias))) / np.diff(np.log(steps))
   # ±.15 over the last halvings (theory.md#numerics).
   np.testing.assert_allclose(slopes, np.full(3, float(order)), atol=0.15)
-
-
-def test_closed_form_of_the_exact_step(x64):
-  """x′ = (1 − (1 − e^{−Λ})σ²/v) x + σ√(1 − e^{−2Λ}) ξ, hence its stationary variance."""
-  var, budget = 0.5, 0.7
-  lost = -np.expm1(-budget) * SIGMA**2 / var
-  noise_var = -SIGMA**2 * np.expm1(-2 * budget)
-  m, n = linear_map(langevin.exact(SIGMA, budget), var)
-  np.testing.assert_allclose(m[0, 0], 1.0 - lost, rtol=1e-12)
-  np.testing.assert_allclose(n[0] @ n[0], noise_var, rtol=1e-12)
-  np.testing.assert_allclose(
-      stationary_variance(langevin.exact(SIGMA, budget), var),
-      noise_var / (1.0 - (1.0 - lost) ** 2), rtol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["exact", "midpoint"])
@@ -177,15 +165,13 @@ def test_the_exact_step_is_step_0_budget():
         splitting.step(key, x, denoised, alpha, sigma, alpha, sigma, budget), rtol=2e-6, atol=2e-7)
 
 
-# A mixture at a noise level of its own, in elementwise arithmetic: isotropic, α and σ included.
+# A mixture at a noise level of its own: isotropic, α and σ included.
 WEIGHTS, MEANS, VARS = np.array([0.4, 0.6]), np.array([[-0.8, 0.3], [0.7, -0.5]]), (0.35, 0.5)
 LEVEL = 0.45
 
 
 def mixture_log_prob(x):
-  parts = [np.log(w / v) - 0.5 * ((x[..., 0] - m[0]) ** 2 + (x[..., 1] - m[1]) ** 2) / v
-           for w, m, v in zip(WEIGHTS, MEANS, VARS, strict=True)]
-  return jnp.logaddexp(*parts)
+  return round_law((WEIGHTS, MEANS, np.sqrt(VARS)), x, 1.0, 0.0)[0]
 
 
 def mixture_score(x):
@@ -297,13 +283,10 @@ def test_bad_numbers_are_value_errors(make, name):
     make()
 
 
-@pytest.mark.parametrize("steps", [0, -3])
-def test_a_chain_needs_a_step(steps):
-  with pytest.raises(ValueError, match="steps must be at least 1"):
-    langevin.chain(jax.random.key(0), jnp.ones(2), lambda x: -x, langevin.euler(0.1), steps=steps)
-
-
-def test_a_log_prob_of_another_shape_is_named():
+def test_a_chain_needs_steps_and_a_log_prob_that_fits():
+  for steps in (0, -3):
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+      langevin.chain(jax.random.key(0), jnp.ones(2), lambda x: -x, langevin.euler(0.1), steps=steps)
   with pytest.raises(ValueError, match=r"leading axes of .* \(3, 2\), got \(2,\)"):
     langevin.chain(jax.random.key(0), jnp.ones((3, 2)), lambda x: -x,
                    langevin.mala(lambda x: -jnp.sum(x**2, 0), 0.1), steps=1)

@@ -7,32 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import LINE, round_law, round_mixture
 
 from langevin_jax import likelihood, mixtures, objectives, paths, predictions, samplers
 
 # The mixture of theory.md#exact-models, and another law whose diffused score is a wrong model.
-P = np.array([0.35, 0.45, 0.2]), np.array([-1.2, 0.4, 1.6]), np.array([0.35, 0.25, 0.15])
+P = LINE
 # (Its third component is nothing: the two have one shape, and what is compiled serves both.)
-Q = np.array([0.5, 0.5, 1e-30]), np.array([-0.8, 1.0, 0.0]), np.array([0.5, 0.6, 1.0])
-MOMENTS = {name: (w @ m, w @ (s**2 + m**2) - (w @ m) ** 2)
+Q = (np.array([0.5, 0.5, 1e-30]), np.array([[-0.8], [1.0], [0.0]]), np.array([0.5, 0.6, 1.0]))
+MOMENTS = {name: (w @ m[:, 0], w @ (s**2 + m[:, 0] ** 2) - (w @ m[:, 0]) ** 2)
            for name, (w, m, s) in (("p", P), ("q", Q))}
 RHO_MIN, RHO_MAX = 0.05, 20.0
 DEVIATIONS = 4.5  # Student's t with 15 degrees of freedom: once in 2500 runs
 
 
-def parts(law, z, rho, xp=np):
+def parts(law, z, rho):
   """log p and D in the VE frame, elementwise in z."""
-  weights, means, stds = (xp.asarray(v, z.dtype) for v in law)
-  z = z[..., None]
-  var = (stds**2 + rho**2).reshape((1,) * (z.ndim - 1) + (-1,))
-  across = lambda v: v.reshape(var.shape)
-  offset = z - across(means)
-  log_parts = (xp.log(across(weights)) - 0.5 * xp.log(2 * np.pi * var) - 0.5 * offset**2 / var)
-  top = log_parts.max(-1, keepdims=True)
-  r = xp.exp(log_parts - top)
-  total = r.sum(-1, keepdims=True)
-  denoised = across(means) + across(stds**2) / var * offset
-  return (top + xp.log(total))[..., 0], (r / total * denoised).sum(-1)
+  log_prob, denoised = round_law(law, z[..., None], 1.0, rho)
+  return log_prob, denoised[..., 0]
 
 
 def model(law, bend=0.0) -> predictions.Denoiser:
@@ -40,20 +32,15 @@ def model(law, bend=0.0) -> predictions.Denoiser:
   def at(x, ell):
     rho = jnp.exp(-ell)
     z = x / predictions.unit_frame(ell).alpha
-    return parts(law, z, rho, jnp)[1] + bend * jnp.sin(2.0 * x)
+    return parts(law, z, rho)[1] + bend * jnp.sin(2.0 * x)
 
   return predictions.Denoiser(at, paths.vp())
-
-
-def truth(dtype=np.float32) -> mixtures.Mixture:
-  weights, means, stds = (jnp.asarray(v, dtype) for v in P)
-  return mixtures.Mixture(weights, means[:, None], (stds**2)[:, None, None])
 
 
 def data(n: int, dtype=np.float32) -> np.ndarray:
   rng = np.random.default_rng(0)
   k = rng.choice(3, n, p=P[0])
-  return (P[1][k] + P[2][k] * rng.standard_normal(n))[:, None].astype(dtype)
+  return (P[1][k, 0] + P[2][k] * rng.standard_normal(n))[:, None].astype(dtype)
 
 
 def expectation(values, rho):
@@ -88,7 +75,7 @@ def score_error(ell, law=Q):
 
 def mmse(ell):
   """E‖x₀ − D*‖² = E‖x₀‖² − E‖D*‖²."""
-  second = P[0] @ (P[2] ** 2 + P[1] ** 2)
+  second = P[0] @ (P[2] ** 2 + P[1][:, 0] ** 2)
   return second - expectation(lambda z: parts(P, z, np.exp(-ell))[1] ** 2, np.exp(-ell))
 
 
@@ -117,8 +104,8 @@ def test_the_sum_is_the_kl_to_six_digits():
 def compiled(steps, exact):
   grid = None if steps is None else samplers.karras(steps + 1, rho_min=RHO_MIN, rho_max=RHO_MAX)
   return jax.jit(lambda key, x, law, bend, moments: likelihood.ledger(
-      key, model(law, bend), paths.vp(), x, exact=truth() if exact else None, grid=grid, bins=16,
-      moments=moments, rho_min=RHO_MIN, rho_max=RHO_MAX))
+      key, model(law, bend), paths.vp(), x, grid=grid, bins=16, moments=moments,
+      exact=round_mixture(P, np.float32) if exact else None, rho_min=RHO_MIN, rho_max=RHO_MAX))
 
 
 def run_ledger(name, *, steps=None, exact=True, bend=0.0, n=16384):
@@ -150,7 +137,7 @@ def test_of_the_ode_it_says_as_much_as_it_claims(x64):
   def rippled(x, ell):
     rho = jnp.exp(-ell)
     z = x / predictions.unit_frame(ell).alpha
-    return parts(P, z, rho, jnp)[1] + 0.3 * rho * jnp.sin(2.0 * z / rho)
+    return parts(P, z, rho)[1] + 0.3 * rho * jnp.sin(2.0 * z / rho)
 
   z = np.linspace(-4.5, 4.5, 1201)
 
@@ -286,7 +273,7 @@ def test_the_bound_of_discrete_data_is_the_entropy():
   distance, changes nothing in the sixth digit.
   """
   levels, chance = np.array([-1.2, 0.0, 1.0], np.float32), np.array([0.2, 0.5, 0.3], np.float32)
-  law = chance, levels, np.zeros(3, np.float32)
+  law = chance, levels[:, None], np.zeros(3, np.float32)
   moments = chance @ levels, chance @ levels**2 - (chance @ levels) ** 2
   x = np.tile(levels[:, None], (1, 1024))[..., None]
   run = jax.jit(lambda key: likelihood.bound(

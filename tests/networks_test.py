@@ -9,7 +9,9 @@ import optax
 import pytest
 
 from langevin_jax import likelihood, objectives, paths, predictions, samplers, training
-from langevin_jax.networks import MLP, DiT, dit, embeddings, products
+from langevin_jax.networks import MLP, DiT, dit
+from langevin_jax.networks import _embeddings as embeddings
+from langevin_jax.networks import _products as products
 from langevin_jax.networks.dit import attention
 
 IMAGE, VECTOR, CLASSES = (3, 4, 6, 2), (3, 5), 3

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import MEANS, STDS, WEIGHTS
 
 from langevin_jax import paths, predictions, samplers
 from langevin_jax.samplers import levels, noise
@@ -19,13 +20,10 @@ def bimodal(x, ell):
   return mean + 0.1 * frame.alpha / var * (x - frame.alpha * mean)
 
 
-@pytest.mark.parametrize("make", [lambda eta: samplers.ddim(eta),
-                                  lambda eta: samplers.multistep(2, eta),
-                                  lambda eta: samplers.singlestep(2, eta)],
-                         ids=["ddim", "multistep(2)", "singlestep(2)"])
-@pytest.mark.parametrize("eta", [1.0, lambda ell: 1.5 * jnp.exp(-0.1 * ell**2)],
-                         ids=["η = 1", "η(ℓ)"])
-def test_a_key_at_n_and_2n_steps_converges_path_by_path(make, eta):
+@pytest.mark.parametrize("method", [
+    samplers.ddim(lambda ell: 1.5 * jnp.exp(-0.1 * ell**2)), samplers.multistep(2, 1.0),
+    samplers.singlestep(2, 1.0)], ids=["ddim(η(ℓ))", "multistep(2, 1)", "singlestep(2, 1)"])
+def test_a_key_at_n_and_2n_steps_converges_path_by_path(method):
   """The root mean square distance of successive refinements falls with strong order 1.
 
   The noise of the equation is additive. Independent draws stay as far apart as two samples.
@@ -35,7 +33,7 @@ def test_a_key_at_n_and_2n_steps_converges_path_by_path(make, eta):
 
   @jax.jit
   def runs(key):
-    draw = lambda n, how: samplers.sample(key, denoise, VE, shape=shape, method=make(eta),
+    draw = lambda n, how: samplers.sample(key, denoise, VE, shape=shape, method=method,
                                           grid=grid(n), brownian=how)
     return [draw(n, samplers.brownian()) for n in (32, 64, 256, 512)], [
         draw(n, None) for n in (32, 64)]
@@ -50,6 +48,24 @@ def test_a_key_at_n_and_2n_steps_converges_path_by_path(make, eta):
   x = np.asarray(coupled[-1])
   assert abs(np.mean(x)) < 5 / np.sqrt(len(x))
   assert abs(np.mean(x**2) - 1.1) < 5 * np.std(x**2) / np.sqrt(len(x)) + 0.01
+
+
+def test_the_adaptive_sde_converges_path_by_path_whatever_steps_it_rejects():
+  """To the samples of the same Brownian path on a fine grid, as the tolerance falls."""
+  denoise, key, shape, eta = predictions.Denoiser(bimodal, VE), jax.random.key(1), (500,), 1.5
+  ends = {"rho_min": 0.05, "rho_max": 5.0}
+  fine = samplers.sample(key, denoise, VE, shape=shape, method=samplers.multistep(2, eta),
+                         grid=samplers.uniform_half_log_snr(1500, **ends),
+                         brownian=samplers.brownian())
+  runs = [samplers.adaptive_sde(key, denoise, VE, shape=shape, stochasticity=eta,
+                                tolerance=tolerance, **ends) for tolerance in (0.2, 0.02, 0.002)]
+  # Of the half that is nearest: flows between the modes separate what is close.
+  apart = [np.sqrt(np.mean(np.sort((run.x - fine) ** 2)[:375])) for run in runs]
+  calls = [int(run.calls) for run in runs]
+  assert apart[1] < 0.4 * apart[0] and apart[2] < 0.4 * apart[1] and apart[2] < 0.005, apart
+  assert calls[0] < calls[1] < calls[2] < 3000, calls
+  with pytest.raises(ValueError, match="was not reached within max_steps=20"):
+    samplers.adaptive_sde(key, denoise, VE, shape=shape, tolerance=1e-3, max_steps=20)
 
 
 def test_values_of_the_path_are_a_stationary_ornstein_uhlenbeck_process(x64):
@@ -71,7 +87,7 @@ def test_values_of_the_path_are_a_stationary_ornstein_uhlenbeck_process(x64):
 def test_the_noise_of_every_step_is_standard_normal_and_independent():
   """Read off a model that says 0: x is then a sum of the draws alone."""
   grid, eta, n = samplers.karras(6, rho_min=0.1, rho_max=20.0), 1.0, 20_000
-  nodes = levels.lay(grid(VE), VE)
+  nodes = levels.place_levels(grid(VE), VE)
   numbers = samplers.ddim(eta).plan(nodes, VE)
   denoise = predictions.Denoiser(lambda x, ell: jnp.zeros_like(x), VE)
   run = samplers.trajectory(jax.random.key(2), denoise, VE, shape=(n,), method=samplers.ddim(eta),
@@ -109,14 +125,14 @@ def test_moments_make_the_first_state_s_law_exact(x64, covariance):
 
 def test_moments_cut_the_error_of_the_prior(x64):
   """KL(law at ρ = 20 ‖ first state), by quadrature: 1e-5 → 2.5e-11 (theory.md#initial-noise)."""
-  w, m, s = np.array([[.35, .45, .2], [-1.2, .4, 1.6], [.35, .25, .15]])
+  w, m, s = WEIGHTS, MEANS, STDS
   rho, z = 20.0, np.linspace(-240, 240, 40_001)
   normal = lambda mean, var: np.exp(-0.5 * (z - mean) ** 2 / var) / np.sqrt(2 * np.pi * var)
   p = sum(w * normal(m, s**2 + rho**2) for w, m, s in zip(w, m, s, strict=True))
   mean = w @ m
   var = w @ (s**2 + m**2) - mean**2
   # What the sampler draws: read off its own first state at two unit draws.
-  level = levels.pick(levels.lay(np.array([rho]), VE), 0)
+  level = levels.pick(levels.place_levels(np.array([rho]), VE), 0)
   at = lambda xi, moments: float(noise.start(lambda: jnp.full((), xi), level, moments)
                                  / level.alpha)
   kl = {}
@@ -128,17 +144,22 @@ def test_moments_cut_the_error_of_the_prior(x64):
   np.testing.assert_allclose(kl["moments"], 2.5e-11, rtol=0.1)
 
 
-def test_bad_input_is_named():
-  denoise, key = predictions.Denoiser(bimodal, VE), jax.random.key(0)
-  draw = lambda **options: samplers.sample(key, denoise, VE, shape=(4, 2), **options)
-  for depth in (0, 31):
-    with pytest.raises(ValueError, match="depth must lie in"):
-      samplers.brownian(depth=depth)
-  with pytest.raises(ValueError, match="not both"):
-    draw(initial=jnp.zeros((4, 2)), moments=(jnp.zeros(2), jnp.ones(2)))
-  for moments in ((jnp.zeros(3), jnp.ones(3)), (jnp.zeros(2), jnp.ones(3)),
-                  (jnp.zeros(2), jnp.ones((3, 3)))):
-    with pytest.raises(ValueError, match="moments must be a mean and variances"):
-      draw(moments=moments)
-  with pytest.raises(ValueError, match="a number or a callable"):
-    draw(method=samplers.ddim(jnp.asarray(1.0)), brownian=samplers.brownian())
+def draw(**options):
+  return samplers.sample(jax.random.key(0), predictions.Denoiser(bimodal, VE), VE, shape=(4, 2),
+                         **options)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: samplers.brownian(depth=0), "depth must lie in"),
+    (lambda: samplers.brownian(depth=31), "depth must lie in"),
+    (lambda: draw(initial=jnp.zeros((4, 2)), moments=(jnp.zeros(2), jnp.ones(2))), "not both"),
+    *((lambda moments=moments: draw(moments=moments), "moments must be a mean and variances")
+      for moments in ((jnp.zeros(3), jnp.ones(3)), (jnp.zeros(2), jnp.ones(3)),
+                      (jnp.zeros(2), jnp.ones((3, 3))))),
+    (lambda: draw(method=samplers.ddim(jnp.asarray(1.0)), brownian=samplers.brownian()),
+     "a number or a callable"),
+    (lambda: samplers.adaptive_sde(jax.random.key(0), predictions.Denoiser(bimodal, VE), VE,
+                                   shape=(2,), stochasticity=0.0), "or take adaptive")])
+def test_bad_input_is_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()

@@ -1,25 +1,17 @@
 """One loss: Table 6 and the published weights as values, noise-level densities, A.3 and A.4."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import LINE, NAMED_PATHS, round_law, round_mixture
 from scipy import stats
 
 from langevin_jax import mixtures, objectives, paths, predictions
 
-NAMED_PATHS = {
-    "vp": paths.vp, "linear_vp": paths.linear_vp, "cosine": paths.cosine, "ve": paths.ve,
-    "geometric_ve": paths.geometric_ve, "sub_vp": paths.sub_vp,
-    "rectified_flow": paths.rectified_flow}
 ELLS = np.linspace(-2.0, 2.5, 7)
-
-
-def line() -> mixtures.Mixture:
-  """The one-dimensional mixture of theory.md#exact-models."""
-  return mixtures.Mixture(
-      jnp.array([0.35, 0.45, 0.2]), jnp.array([[-1.2], [0.4], [1.6]]),
-      jnp.array([0.35, 0.25, 0.15])[:, None, None] ** 2)
 
 
 def coefficient(row, weight, ell):
@@ -39,7 +31,7 @@ def coefficient(row, weight, ell):
 @pytest.mark.parametrize("name", NAMED_PATHS)
 def test_table_6_is_one_weight_in_every_prediction(x64, name):
   """Maximum likelihood with t uniform in the path's own time: Table 6 and theory.md#loss."""
-  path = NAMED_PATHS[name]()
+  path = NAMED_PATHS[name]
   weight = objectives.likelihood(objectives.uniform_time(path, rho_min=0.02, rho_max=70.0))
 
   @jax.jit
@@ -92,23 +84,19 @@ def test_published_weights_in_their_own_predictions(x64):
     np.testing.assert_allclose(value, published, rtol=1e-11, err_msg=name)
 
 
-def densities() -> dict[str, tuple[objectives.Density, float, float]]:
-  """Every density with the ends of its range in ℓ."""
-  low, high = -np.log(60.0), -np.log(0.02)
-  made = {
-      "uniform_half_log_snr": objectives.uniform_half_log_snr(rho_min=0.02, rho_max=60.0),
-      "normal": objectives.normal_half_log_snr(0.5, 1.5, rho_min=0.02, rho_max=60.0),
-      "log_normal_rho": objectives.log_normal_rho(rho_min=0.02, rho_max=60.0),
-      "logit_normal_s": objectives.logit_normal_s(0.3, 1.2, rho_min=0.02, rho_max=60.0),
-      **{name: objectives.uniform_time(make(), rho_min=0.02, rho_max=60.0)
-         for name, make in NAMED_PATHS.items()}}
-  return {name: (density, low, high) for name, density in made.items()}
+DENSITIES = {
+    "uniform_half_log_snr": objectives.uniform_half_log_snr,
+    "normal": functools.partial(objectives.normal_half_log_snr, 0.5, 1.5),
+    "log_normal_rho": objectives.log_normal_rho,
+    "logit_normal_s": functools.partial(objectives.logit_normal_s, 0.3, 1.2),
+    **{name: functools.partial(objectives.uniform_time, path)
+       for name, path in NAMED_PATHS.items()}}
 
 
-@pytest.mark.parametrize("name", ["uniform_half_log_snr", "normal", "log_normal_rho",
-                                  "logit_normal_s", *NAMED_PATHS])
+@pytest.mark.parametrize("name", DENSITIES)
 def test_a_density_is_the_derivative_of_its_quantile(x64, name):
-  density, low, high = densities()[name]
+  density = DENSITIES[name](rho_min=0.02, rho_max=60.0)
+  low, high = -np.log(60.0), -np.log(0.02)
   u = jnp.linspace(0.001, 0.999, 101)
 
   @jax.jit
@@ -165,21 +153,18 @@ def test_stratified_and_learned_levels_are_the_estimates_with_less_variance():
   Learned iid levels reach the least that any density can: (∫√E[e²] dℓ)² − (∫E[e] dℓ)², over B.
   """
   ends, n, repeats = {"rho_min": 0.02, "rho_max": 80.0}, 64, 3000
-  weights, means, stds = (jnp.array(v)[None] for v in (
-      [0.35, 0.45, 0.2], [-1.2, 0.4, 1.6], [0.35, 0.25, 0.15]))
 
-  def network(x, ells):
-    frame = predictions.unit_frame(ells[:, None])
-    var = frame.alpha**2 * stds**2 + frame.sigma**2
-    offset = x - frame.alpha * means
-    r = jax.nn.softmax(jnp.log(weights) - 0.5 * jnp.log(var) - 0.5 * offset**2 / var)
-    denoised = jnp.sum(r * (means + frame.alpha * stds**2 / var * offset), 1, keepdims=True)
+  @jax.vmap
+  def network(x, ell):
+    frame = predictions.unit_frame(ell)
+    denoised = round_law(LINE, x, frame.alpha, frame.sigma)[1]
     return (x - frame.alpha * denoised) / frame.sigma
 
   def batch(key, density, n):
     key_k, key_x, key_loss = jax.random.split(key, 3)
-    k = jax.random.choice(key_k, 3, (n,), p=weights[0])
-    x_0 = means[0, k] + stds[0, k] * jax.random.normal(key_x, (n,))
+    weights, means, stds = (jnp.asarray(v, jnp.float32) for v in LINE)
+    k = jax.random.choice(key_k, 3, (n,), p=weights)
+    x_0 = means[k, 0] + stds[k] * jax.random.normal(key_x, (n,))
     return objectives.loss(key_loss, network, x_0[:, None], density=density,
                            weight=objectives.likelihood(density), prediction="eps")
 
@@ -254,14 +239,15 @@ def test_a_learned_density_whatever_it_was_taught(x64):
 
 def perturbed(theta, x, alpha, sigma):
   """A wrong denoiser with one parameter, the same function whatever the row."""
-  return line().denoise(x, alpha, sigma) + theta * jnp.sin(2.0 * x / jnp.hypot(alpha, sigma))
+  denoised = round_mixture(LINE).denoise(x, alpha, sigma)
+  return denoised + theta * jnp.sin(2.0 * x / jnp.hypot(alpha, sigma))
 
 
 def test_what_the_network_predicts_changes_neither_loss_nor_gradient(x64):
   """The same function through every row: one number, and one gradient (only conditioning differs).
   """
   density = objectives.uniform_half_log_snr(rho_min=0.05, rho_max=20.0)
-  x_0 = line().sample(jax.random.key(0), 256)
+  x_0 = round_mixture(LINE).sample(jax.random.key(0), 256)
 
   def value(theta, row):
     def one(x, ell):
@@ -300,7 +286,7 @@ def test_loss_is_the_weighted_mean_of_what_it_reports(x64):
 
 def test_denoising_score_matching_is_score_matching_and_a_constant(x64):
   """DSM − SM = C for any network (A.4): in ε-units C = mmse/ρ²; as z-scores d/ρ² − E‖s‖²."""
-  model, theta, n = line(), 0.3, 20_000
+  model, theta, n = round_mixture(LINE), 0.3, 20_000
 
   @jax.jit
   def integrals(rho, x_0, eps, z):
@@ -345,7 +331,7 @@ def test_denoising_score_matching_is_score_matching_and_a_constant(x64):
 
 def test_kl_falls_at_the_rate_of_the_loss(x64):
   """A.3: d KL(p‖q)/dℓ = ρ² E‖s_p − s_q‖² in z, and −g²/2 E‖s_p − s_q‖² in the path's own time."""
-  p = line()
+  p = round_mixture(LINE)
   q = mixtures.Mixture(jnp.array([0.5, 0.5]), jnp.array([[-0.8], [1.0]]),
                        jnp.array([0.5, 0.6])[:, None, None] ** 2)
 
@@ -377,11 +363,7 @@ def test_kl_falls_at_the_rate_of_the_loss(x64):
 
 
 def test_bad_input_is_named():
-  path = paths.rectified_flow()
-  makers = (objectives.uniform_half_log_snr, objectives.log_normal_rho, objectives.logit_normal_s,
-            lambda **ends: objectives.uniform_time(path, **ends),
-            lambda **ends: objectives.normal_half_log_snr(0.0, 1.0, **ends))
-  for make in makers:
+  for make in DENSITIES.values():
     for ends in ({"rho_min": 2.0, "rho_max": 1.0}, {"rho_min": 0.0, "rho_max": 1.0},
                  {"rho_min": 1.0, "rho_max": 1.0}):
       with pytest.raises(ValueError, match="rho_min"):
@@ -389,10 +371,6 @@ def test_bad_input_is_named():
   for std in (0.0, -1.0):
     with pytest.raises(ValueError, match="std"):
       objectives.normal_half_log_snr(0.0, std)
-  density = objectives.uniform_half_log_snr()
-  with pytest.raises(ValueError, match="prediction must be one of"):
-    objectives.loss(jax.random.key(0), lambda x, ells: x, jnp.zeros((2, 1)), density=density,
-                    weight=objectives.simple(density), prediction="noise")
   for bins in (0, -2):
     with pytest.raises(ValueError, match="bins"):
       objectives.histogram(bins)
@@ -470,6 +448,7 @@ NET_MESSAGE = r"network must return floats in the shape \(4, 2\) of the state, g
     ({"density": 2.0}, "density must be.*got 2.0"),
     ({"prediction": predictions.edm}, "call edm"),
     ({"prediction": 3}, "prediction must be one of"),
+    ({"prediction": "noise"}, "prediction must be one of"),
 ])
 def test_what_a_loss_is_given_is_checked(options, message):
   density = objectives.uniform_half_log_snr()

@@ -6,25 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import BATCHED, LINE, PATHS, round_law
 
-from langevin_jax import mixtures, paths, predictions
+from langevin_jax import paths, predictions
 
-PATHS = {
-    "vp": paths.vp(), "linear_vp": paths.linear_vp(), "cosine": paths.cosine(), "ve": paths.ve(),
-    "geometric_ve": paths.geometric_ve(), "sub_vp": paths.sub_vp(),
-    "rectified_flow": paths.rectified_flow(),
-    "own_coefficients": paths.from_coefficients(
-        lambda t: jnp.exp(-t), lambda t: t**1.5, t_min=0.0, t_max=3.0),
-    "own_sde": paths.from_sde(
-        lambda t: -1.0 - t, lambda t: 1.0 + jnp.sin(t) ** 2, t_min=0.0, t_max=2.0),
-}
-# Functions of vectors of times: all formulas here are elementwise, so that one call does for all.
-BATCHED = {
-    name: path._replace(**{
-        field: jax.jit(jax.vmap(getattr(path, field))) for field in path._fields
-        if callable(getattr(path, field))})
-    for name, path in PATHS.items()
-}
 ROWS = tuple(predictions.ROWS)
 SIGMA_DATA = 1.0
 
@@ -118,18 +103,12 @@ def test_unit_frame_has_unit_scale_up_to_the_ends():
   np.testing.assert_array_equal(ends.sigma, [1.0, 0.0])
 
 
-MIXTURE = (np.array([0.35, 0.45, 0.2]), np.array([[-1.2], [0.4], [1.6]]),
-           np.array([[[0.35**2]], [[0.25**2]], [[0.15**2]]]))
-
-
 @jax.jit
 def exact(x, alpha, sigma):
   """(D, ε̂) of the mixture for vectors of states and levels; ε̂ = −σ s is finite at both ends."""
-  model = mixtures.Mixture(*(jnp.asarray(v, x.dtype) for v in MIXTURE))
-
   def one(x, alpha, sigma):
-    x = x[None]
-    return model.denoise(x, alpha, sigma)[0], -sigma * model.score(x, alpha, sigma)[0]
+    log_prob = lambda x: round_law(LINE, x[None], alpha, sigma)[0]
+    return round_law(LINE, x[None], alpha, sigma)[1][0], -sigma * jax.grad(log_prob)(x)
 
   return jax.vmap(one)(x, alpha, sigma)
 
@@ -156,6 +135,10 @@ def test_every_prediction_gives_the_same_denoiser(name, x64):
     denoised = predictions.denoiser(network_of(prediction), path, prediction=prediction)(x_t, t)
     # ε and score amplify float64 rounding 50 times, and the level's own by its condition.
     np.testing.assert_allclose(denoised, wanted, rtol=1e-11, atol=1e-11, err_msg=str(prediction))
+  # A plain function of states and times, by level: the rounding of t(ℓ).
+  at = predictions.at_level(lambda x_t, t: exact(x_t, path.alpha(t), path.sigma(t))[0], path)
+  found = at(x_t / jnp.hypot(alpha, sigma), path.half_log_snr(t))
+  np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("prediction", ["x0", "velocity", "v", "edm"])
@@ -165,14 +148,10 @@ def test_denoiser_at_both_ends(name, prediction):
   path = BATCHED[name]
   t, x = jnp.asarray([path.t_max, path.t_min]), jnp.asarray([0.7, 0.7])
   denoised = predictions.denoiser(network_of(prediction), path, prediction=prediction)(x, t)
-  mean = np.sum(MIXTURE[0] * MIXTURE[1][:, 0])
+  mean = LINE[0] @ LINE[1][:, 0]
   np.testing.assert_allclose(denoised, [mean, 0.7], rtol=2e-6)
-
-
-def test_eps_denoises_at_the_clean_end():
-  path = BATCHED["rectified_flow"]
-  denoise = predictions.denoiser(network_of("eps"), path, prediction="eps")
-  np.testing.assert_allclose(denoise(jnp.asarray([0.7]), jnp.asarray([0.0])), [0.7], rtol=1e-6)
+  by_eps = predictions.denoiser(network_of("eps"), path, prediction="eps")(x[1:], t[1:])
+  np.testing.assert_allclose(by_eps, [0.7], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["rectified_flow", "cosine"])
@@ -229,17 +208,6 @@ def test_a_row_of_your_own():
   assert predictions.named(row) is row
 
 
-def test_unknown_names_are_value_errors():
-  path, x = paths.vp(), jnp.ones(2)
-  for call in (
-      lambda: predictions.convert(x, x, 0.5, path, source="noise", target="eps"),
-      lambda: predictions.convert(x, x, 0.5, path, source="eps", target="noise"),
-      lambda: predictions.denoiser(lambda x, ell: x, path, prediction="noise"),
-  ):
-    with pytest.raises(ValueError, match="x0, eps, score, velocity, v, edm, got 'noise'"):
-      call()
-
-
 @pytest.mark.parametrize(("wrong", "got"), [
     (lambda x: x[..., :1], r"float32 of shape \(3, 1\)"), (lambda x: 0.0, r"of shape \(\)"),
     (lambda x: x.astype(int), r"int32 of shape \(3, 2\)"), (lambda x: x + 0j, "complex64")])
@@ -265,12 +233,19 @@ def test_a_half_precision_model_denoises_in_the_states_precision():
     assert call(x, 0.5).dtype == jnp.float32
 
 
-def test_what_is_no_path_and_no_model_is_named():
-  for call, message in (
-      (lambda: predictions.denoiser(lambda x, ell: x, paths.vp, prediction="v"), "vp: call it"),
-      (lambda: predictions.denoiser(1.0, paths.vp(), prediction="v"), "network must be a function"),
-      (lambda: predictions.at_level("model", paths.vp()), "denoise must be a function"),
-      (lambda: predictions.convert(jnp.ones(1), jnp.ones(1), 0.5, "vp", source="v", target="eps"),
-       "path must be a Path")):
-    with pytest.raises(ValueError, match=message):
-      call()
+PLAIN = lambda x, ell: x
+NAMES = "x0, eps, score, velocity, v, edm, got 'noise'"
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda x: predictions.convert(x, x, 0.5, paths.vp(), source="noise", target="eps"), NAMES),
+    (lambda x: predictions.convert(x, x, 0.5, paths.vp(), source="eps", target="noise"), NAMES),
+    (lambda x: predictions.denoiser(PLAIN, paths.vp(), prediction="noise"), NAMES),
+    (lambda x: predictions.denoiser(PLAIN, paths.vp, prediction="v"), "vp: call it"),
+    (lambda x: predictions.denoiser(1.0, paths.vp(), prediction="v"), "network must be a function"),
+    (lambda x: predictions.at_level("model", paths.vp()), "denoise must be a function"),
+    (lambda x: predictions.convert(x, x, 0.5, "vp", source="v", target="eps"),
+     "path must be a Path")])
+def test_bad_input_is_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call(jnp.ones(2))

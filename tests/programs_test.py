@@ -137,6 +137,8 @@ def numbers_alone():
           KEY, denoise(i), VP, known=x + i, mask=np.arange(4).reshape(2, 2) % 3 == i % 2,
           grid=GRID, method=inpainting.lanpaint(2)),
       "log_prob": lambda i: likelihood.log_prob(KEY, denoise(i), VP, x + i, steps=2, batch_axes=1),
+      "log_prob to a tolerance": lambda i: likelihood.log_prob(
+          KEY, denoise(i), VP, x + i, tolerance=0.1 / (i + 1), batch_axes=1),
       "bound": lambda i: likelihood.bound(KEY, denoise(i), VP, x + i, draws=2, batch_axes=1),
       "adaptive": lambda i: samplers.adaptive(
           KEY, denoise(i), VP, shape=(3, 2), tolerance=0.1 / (i + 1), rho_max=5.0 + i)}
@@ -205,53 +207,65 @@ def test_a_half_precision_model_is_sampled_in_float32():
     assert x.dtype == np.float32 and np.all(np.isfinite(x)), name
 
 
-@pytest.mark.parametrize(("output", "message"), [
-    (lambda x: x[..., :1], r"floats in the shape \(3, 2\) of the state, got .* shape \(3, 1\)"),
-    (lambda x: 0.5, r"of shape \(\)"), (lambda x: x.astype(int), "got int32"),
-    (lambda x: x + 1j, "got complex64")])
-def test_what_a_denoiser_returns_is_checked(output, message):
-  denoise = lambda x, t: output(x)
+MODEL = scaled(0.1)
+
+
+def paint(denoise=MODEL, **options):
+  options = {"known": jnp.zeros((3, 2)), "mask": np.array([True, False]), "grid": GRID, **options}
+  return inpainting.sample(KEY, denoise, VP, **options)
+
+
+def sample(key=KEY, denoise=MODEL, path=VP, **options):
+  return samplers.sample(key, denoise, path, shape=(3, 2), **options)
+
+
+SHAPE = r"denoise must return floats .* of shape \(3, 1\)"
+REFUSED = [
+    # What a denoiser returns, at every door.
+    *((lambda call=call: call(lambda x, t: x[..., :1]), SHAPE) for call in (
+        draw, paint, lambda denoise: draw(predictions.Denoiser(denoise, VP)),
+        lambda denoise: samplers.adaptive(KEY, denoise, VP, shape=(3, 2)),
+        lambda denoise: samplers.encode(denoise, VP, jnp.zeros((3, 2)), grid=GRID))),
+    (lambda: draw(lambda x, t: 0.5), r"in the shape \(3, 2\) of the state, got .* of shape \(\)"),
+    (lambda: draw(lambda x, t: x.astype(int)), "got int32"),
+    (lambda: draw(lambda x, t: x + 1j), "got complex64"),
+    # Arguments of another kind.
+    (lambda: sample(method="heun"), "sampling method, such as samplers.heun"),
+    (lambda: sample(method=samplers.heun), "called"),
+    (lambda: sample(grid=20), "samplers.karras"), (lambda: sample(path=paths.vp), "paths.vp"),
+    (lambda: sample(denoise=3.0), "denoise must be a function"),
+    (lambda: sample(key=3), "key must be a jax.random.key"),
+    (lambda: sample(initial=jnp.zeros((3, 2)) + 1j), "real"),
+    *((lambda rho=rho: sample(grid=lambda path: np.array(rho)), message) for rho, message in (
+        ([3.0, 3.0, 0.0], "another level"), ([3.0, np.nan, 0.0], "rho >= 0"),
+        ([1.0, 3.0], "fall strictly at the end"), ([1.0], "two or more levels"))),
+    (lambda: paint(method=samplers.heun()), "inpainter"),
+    (lambda: paint(method="lanpaint"), "inpainter"),
+    (lambda: paint(outer=samplers.heun), "outer must be a sampling method"),
+    (lambda: samplers.predictor_corrector(samplers.ddim, correctors.exact()),
+     "a method and a corrector"),
+    # Grids and parts of grids.
+    *((lambda options=options: samplers.within(GRID, **options)(VP), message)
+      for options, message in (({"start": 1.0, "stop": 2.0}, "stop >= 0"),
+                               ({"stop": 100.0}, "below the grid's first level"))),
+    *((lambda rho=rho: samplers.explicit(rho), "fall before it rises")
+      for rho in ((1.0, 20.0, 1.0), (80.0, 5.0, 1.0, 5.0, 20.0, 1.0))),
+    (lambda: samplers.ancestral(GRID, -1.0), "stochasticity"),
+    *((lambda method=method: samplers.encode(scaled(0.1), VP, jnp.zeros(2), method=method),
+       "no churn and no corrector") for method in (
+           samplers.ddim(1.0), samplers.heun(5.0),
+           samplers.predictor_corrector(samplers.ddim(), correctors.exact()))),
+    (lambda: paint(grid=samplers.within(GRID, stop=1.0)), "ends at rho = 0"),
+    (lambda: sample(grid=samplers.explicit((2.0, 1.0, 2.0, 1.0)), method=samplers.ddim(1.0),
+                    brownian=samplers.brownian()), "fresh noise"),
+    (lambda: samplers.ddpm("huge"), "variance must be one of"),
+    (lambda: draw(scaled(0.1), method=samplers.ddpm("learned")), r"returns \(D, v\)")]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED)
+def test_what_cannot_be_right_is_named(call, message):
   with pytest.raises(ValueError, match=message):
-    draw(denoise)
-
-
-@pytest.mark.parametrize("call", [
-    lambda denoise: draw(predictions.Denoiser(denoise, VP)),
-    lambda denoise: inpainting.sample(KEY, denoise, VP, known=jnp.zeros((3, 2)), grid=GRID,
-                                      mask=np.array([True, False])),
-    lambda denoise: samplers.adaptive(KEY, denoise, VP, shape=(3, 2)),
-    lambda denoise: samplers.encode(denoise, VP, jnp.zeros((3, 2)), grid=GRID)])
-def test_it_is_checked_at_every_door(call):
-  with pytest.raises(ValueError, match=r"denoise must return floats .* of shape \(3, 1\)"):
-    call(lambda x, t: x[..., :1])
-
-
-@pytest.mark.parametrize(("options", "message"), [
-    ({"method": "heun"}, "sampling method, such as samplers.heun"),
-    ({"method": samplers.heun}, "called"), ({"grid": 20}, "samplers.karras"),
-    ({"path": paths.vp}, "paths.vp"), ({"denoise": 3.0}, "denoise must be a function"),
-    ({"key": 3}, "key must be a jax.random.key"), ({"initial": jnp.zeros((3, 2)) + 1j}, "real"),
-    ({"grid": lambda path: np.array([3.0, 3.0, 0.0])}, "another level"),
-    ({"grid": lambda path: np.array([3.0, np.nan, 0.0])}, "rho >= 0"),
-    ({"grid": lambda path: np.array([1.0, 3.0])}, "fall strictly at the end"),
-    ({"grid": lambda path: np.array([1.0])}, "two or more levels")])
-def test_arguments_of_another_kind_are_named(options, message):
-  options = {"key": KEY, "denoise": scaled(0.1), "path": VP, **options}
-  key, denoise, path = (options.pop(name) for name in ("key", "denoise", "path"))
-  with pytest.raises(ValueError, match=message):
-    samplers.sample(key, denoise, path, shape=(3, 2), **options)
-
-
-def test_other_arguments_of_another_kind_are_named():
-  known, mask = jnp.zeros(2), np.array([True, False])
-  for method in (samplers.heun(), inpainting.lanpaint, "lanpaint"):
-    if method is not inpainting.lanpaint:
-      with pytest.raises(ValueError, match="inpainter"):
-        inpainting.sample(KEY, scaled(0.1), VP, known=known, mask=mask, method=method)
-  with pytest.raises(ValueError, match="outer must be a sampling method"):
-    inpainting.sample(KEY, scaled(0.1), VP, known=known, mask=mask, outer=samplers.heun)
-  with pytest.raises(ValueError, match="a method and a corrector"):
-    samplers.predictor_corrector(samplers.ddim, correctors.exact())
+    call()
 
 
 def test_concrete_arrays_inside_jit_are_checked_on_the_host():
@@ -381,27 +395,10 @@ class TestSequencesOfLevels:
         rest, samplers.sample(KEY, denoise, VP, grid=whole, **options), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(
         samplers.within(samplers.karras(10), start=3.0, stop=0.5)(VP)[[0, -1]], [3.0, 0.5])
-    with pytest.raises(ValueError, match="stop >= 0"):
-      samplers.within(whole, start=1.0, stop=2.0)
-    with pytest.raises(ValueError, match="below the grid's first level"):
-      samplers.within(whole, stop=100.0)(VP)
-    for method in (samplers.ddim(1.0), samplers.heun(5.0),
-                   samplers.predictor_corrector(samplers.ddim(), correctors.exact())):
-      with pytest.raises(ValueError, match="no churn and no corrector"):
-        samplers.encode(denoise, VP, jnp.zeros(2), method=method)
-    for rho in ((1.0, 20.0, 1.0), (80.0, 5.0, 1.0, 5.0, 20.0, 1.0)):
-      with pytest.raises(ValueError, match="fall before it rises"):
-        samplers.explicit(rho)
-    with pytest.raises(ValueError, match="ends at rho = 0"):
-      inpainting.sample(KEY, denoise, VP, known=jnp.zeros(2), mask=np.array([True, False]),
-                        grid=samplers.within(samplers.karras(5), stop=1.0))
     flow = paths.rectified_flow()
     z = samplers.encode(scaled(0.1), flow, jnp.ones(2), grid=samplers.uniform_time(8),
                         method=samplers.multistep(2, variable="angle"))
     assert np.all(np.isfinite(z))
-    with pytest.raises(ValueError, match="fresh noise"):
-      samplers.sample(KEY, denoise, VP, grid=samplers.explicit((2.0, 1.0, 2.0, 1.0)), shape=(2,),
-                      method=samplers.ddim(1.0), brownian=samplers.brownian())
 
   def test_an_ancestral_grid_is_the_posterior_s_noise(self):
     """A fall by the ODE and a rise by the kernel, in which D drops out: STEP(h, h) exactly."""
@@ -415,13 +412,11 @@ class TestSequencesOfLevels:
     np.testing.assert_allclose(m * falls.b[:-1, 0], whole.b[:-1, 0], rtol=1e-9)
     np.testing.assert_allclose(c, whole.c[:-1], rtol=1e-9)
     np.testing.assert_array_equal(samplers.ancestral(grid, 0.0)(VP), grid(VP))
-    with pytest.raises(ValueError, match="stochasticity"):
-      samplers.ancestral(grid, -1.0)
 
   def test_ancestral_variances(self):
     """Small is the posterior's, large the kernel's β = 1 − (α_t/α_s)², a learned one between."""
     grid = samplers.karras(5, rho_max=20.0)
-    nodes = samplers.levels.lay(grid(VP), VP)
+    nodes = samplers.levels.place_levels(grid(VP), VP)
     beta = 1.0 - (nodes.alpha[:-2] / nodes.alpha[1:-1]) ** 2
     large = samplers.ddpm("large").plan(nodes, VP)
     np.testing.assert_allclose((large.step.c * large.ratio)[:-1] ** 2, beta, rtol=1e-9)
@@ -436,16 +431,12 @@ class TestSequencesOfLevels:
     # Any other method takes D alone.
     pair = lambda x, t: (0.1 * x, jnp.zeros_like(x))
     np.testing.assert_array_equal(draw(pair), draw(scaled(0.1)))
-    with pytest.raises(ValueError, match="variance must be one of"):
-      samplers.ddpm("huge")
-    with pytest.raises(ValueError, match=r"returns \(D, v\)"):
-      draw(scaled(0.1), method=samplers.ddpm("learned"))
 
   def test_a_grid_that_falls_has_no_kernel(self):
     planned = samplers.sampling.plan(VP, samplers.ddim(), samplers.karras(5))
     assert planned.kernel is None
     # STEP with Λ = −h is the kernel: from the clean end too.
-    nodes = samplers.levels.lay(np.array([0.0, 2.0]), VP)
+    nodes = samplers.levels.place_levels(np.array([0.0, 2.0]), VP)
     kernel = samplers.sampling._kernel(
         *(samplers.levels.pick(nodes, slice(i, i + 1)) for i in (0, 1)), np.array([True]))
     np.testing.assert_allclose([kernel.m[0], kernel.c[0]],

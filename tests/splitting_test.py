@@ -7,25 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import PATHS
 
 from langevin_jax import mixtures, paths, splitting
 
-PATHS = {
-    "vp": paths.vp(), "linear_vp": paths.linear_vp(), "cosine": paths.cosine(), "ve": paths.ve(),
-    "geometric_ve": paths.geometric_ve(), "sub_vp": paths.sub_vp(),
-    "rectified_flow": paths.rectified_flow(),
-    "own_coefficients": paths.from_coefficients(
-        lambda t: jnp.exp(-t), lambda t: t**1.5, t_min=0.0, t_max=3.0),
-    "own_sde": paths.from_sde(
-        lambda t: -1.0 - t, lambda t: 1.0 + jnp.sin(t) ** 2, t_min=0.0, t_max=2.0),
-}
-# Each function compiled once, for all tests below.
-PATHS = {
-    name: path._replace(**{
-        field: jax.jit(getattr(path, field)) for field in path._fields
-        if callable(getattr(path, field))})
-    for name, path in PATHS.items()
-}
 ETAS = {"0": 0.0, "0.5": 0.5, "1": 1.0, "2": 2.0, "callable": lambda ell: 1.0 + jnp.tanh(ell)}
 
 
@@ -74,68 +59,76 @@ def density_table(name):
   return t, x, *(np.asarray(v) for v in table)
 
 
-def fokker_planck(sde, t, x, score, hessian):
-  """[−∇·(drift p) + ½ noise² ∇²p]/p of an SDE, and the size of its terms.
+def divergences(sde, t, x, score, hessian):
+  """∇·drift, drift and noise of an SDE at n states.
 
   The drift is differentiated in x along the score's own derivative, which it takes as a value.
   """
-  def divergence(x, t, score, hessian):
+  def one(t, x, score, hessian):
     columns = jax.vmap(lambda e, h: jax.jvp(
         lambda x, s: sde.drift(x, t, s), (x, score), (e, h))[1])(jnp.eye(2), hessian)
     return jnp.trace(columns), sde.drift(x, t, score), sde.diffusion(t)
 
-  div, drift, noise = jax.vmap(divergence)(x, t, score, hessian)
+  return jax.vmap(one)(t, x, score, hessian)
+
+
+@functools.cache
+def processes(name):
+  """By η: `divergences` of the three processes at `density_table`'s states, and η; and g²."""
+  def all_of(table):
+    return {key: ([divergences(part, *table) for part in splitting.split(path, eta)], jax.vmap(
+        lambda t, eta=eta: jnp.asarray(eta(path.half_log_snr(t)) if callable(eta) else eta))(
+            table[0])) for key, eta in ETAS.items()}, jax.vmap(path.diffusion)(table[0]) ** 2
+
+  path = PATHS[name]
+  with jax.enable_x64(True):
+    return jax.tree.map(np.asarray, jax.jit(all_of)(density_table(name)[:4]))
+
+
+def fokker_planck(part, score, hessian):
+  """[−∇·(drift p) + ½ noise² ∇²p]/p of a process, and the size of its terms."""
+  div, drift, noise = part
   laplacian = np.trace(hessian, axis1=1, axis2=2) + np.sum(score**2, 1)
-  transport = np.sum(np.asarray(drift) * score, 1)
-  spread = 0.5 * np.asarray(noise) ** 2 * laplacian
-  size = np.abs(div) + np.abs(transport) + 0.5 * np.asarray(noise) ** 2 * (
+  transport = np.sum(drift * score, 1)
+  size = np.abs(div) + np.abs(transport) + 0.5 * noise**2 * (
       np.sum(np.abs(hessian), (1, 2)) + np.sum(score**2, 1))
-  return -np.asarray(div) - transport + spread, size
+  return -div - transport + 0.5 * noise**2 * laplacian, size
 
 
 @pytest.mark.parametrize("eta", ETAS)
 @pytest.mark.parametrize("name", PATHS)
-def test_fokker_planck(name, eta, x64):
+def test_fokker_planck(name, eta):
   """Forward moves pₜ by dt, reverse in its own clock by −dt, Langevin not at all: ≤ 1e-8.
 
   Each process alone must move the density of the exact mixture as claimed:
   ∂p/∂τ = −∇·(drift p) + ½ noise² ∇²p with ∂p/∂τ = ±∂p/∂t or 0, divided by p.
   """
-  t, x, score, hessian, rate = density_table(name)
-  parts = splitting.split(PATHS[name], ETAS[eta])
-  for part, direction in ((parts.forward, 1.0), (parts.reverse, -1.0), (parts.langevin, 0.0)):
-    moved, size = fokker_planck(part, t, x, score, hessian)
+  _, _, score, hessian, rate = density_table(name)
+  for part, direction in zip(processes(name)[0][eta][0], (0.0, 1.0, -1.0), strict=True):
+    moved, size = fokker_planck(part, score, hessian)
     residual = np.abs(moved - direction * rate) / (size + np.abs(rate))
     assert np.max(residual) <= 1e-8
 
 
-def test_the_residual_can_fail(x64):
-  """A noise 1 % too large, or the printed τ/(1 + τ), shows."""
-  t, x, score, hessian, rate = density_table("rectified_flow")
-  parts = splitting.split(PATHS["rectified_flow"], 1.0)
-  loud = parts.reverse._replace(diffusion=lambda t: 1.01 * parts.reverse.diffusion(t))
-  moved, size = fokker_planck(loud, t, x, score, hessian)
+def test_the_residual_can_fail():
+  """A noise 1 % too large shows."""
+  _, _, score, hessian, rate = density_table("rectified_flow")
+  div, drift, noise = processes("rectified_flow")[0]["1"][0][2]
+  moved, size = fokker_planck((div, drift, 1.01 * noise), score, hessian)
   assert np.max(np.abs(moved + rate) / (size + np.abs(rate))) > 1e-3
 
 
-@pytest.mark.parametrize("eta", ETAS)
+@pytest.mark.parametrize("key", ETAS)
 @pytest.mark.parametrize("name", PATHS)
-def test_the_split_adds_up(name, eta, x64):
+def test_the_split_adds_up(name, key):
   """Drifts add up and noise variances add up; H = (1 + η²)/2 g²."""
-  path, stochasticity = PATHS[name], ETAS[eta]
-  parts = splitting.split(path, stochasticity)
-  x, score = jnp.asarray([0.4, -1.3]), jnp.asarray([1.1, 0.2])
-
-  def numbers(t):
-    of_ell = stochasticity(path.half_log_snr(t)) if callable(stochasticity) else stochasticity
-    return ([p.drift(x, t, score) for p in parts], [p.diffusion(t) ** 2 for p in parts],
-            path.diffusion(t) ** 2, jnp.asarray(of_ell))
-
-  drifts, variances, g_squared, eta = jax.vmap(numbers)(levels(path))
-  np.testing.assert_allclose(drifts[1] + drifts[2], drifts[0], rtol=1e-12, atol=1e-12)
-  np.testing.assert_allclose(variances[1] + variances[2], variances[0], rtol=1e-12)
-  np.testing.assert_allclose(variances[0], (1 + eta**2) * g_squared, rtol=1e-12)
-  np.testing.assert_allclose(variances[2], eta**2 * g_squared, rtol=1e-12, atol=1e-12)
+  by_eta, g_squared = processes(name)
+  parts, eta = by_eta[key]
+  (_, langevin, noise), (_, forward, noise_f), (_, reverse, noise_r) = parts
+  np.testing.assert_allclose(forward + reverse, langevin, rtol=1e-12, atol=1e-12)
+  np.testing.assert_allclose(noise_f**2 + noise_r**2, noise**2, rtol=1e-12)
+  np.testing.assert_allclose(noise**2, (1 + eta**2) * g_squared, rtol=1e-12)
+  np.testing.assert_allclose(noise_r**2, eta**2 * g_squared, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 2.0])
@@ -306,22 +299,8 @@ def test_the_ode_step_is_ddim_and_euler_in_rho(dtype):
     assert np.max(np.abs(a * z + b * denoised - ddim) / size) <= 8 * np.finfo(dtype).eps
 
 
-def test_the_sde_step_is_the_ddpm_posterior(x64):
-  """Λ = h: mean and variance of q(x_{t−1} | x_t, x₀) (Ho et al. 2020, eqs. 6–7)."""
-  betas = np.linspace(1e-4, 0.02, 1000)
-  alpha_bars = np.cumprod(1.0 - betas)
-  t = np.arange(1, 1000)
-  beta, bar, bar_s = betas[t], alpha_bars[t], alpha_bars[t - 1]
-  h = 0.5 * (np.log(bar_s) - np.log1p(-bar_s) - np.log(bar) + np.log1p(-bar))
-  a, b, c = splitting.weights(
-      np.sqrt(bar), np.sqrt(1 - bar), np.sqrt(bar_s), np.sqrt(1 - bar_s), h)
-  np.testing.assert_allclose(a, np.sqrt(1 - beta) * (1 - bar_s) / (1 - bar), rtol=1e-10)
-  np.testing.assert_allclose(b, np.sqrt(bar_s) * beta / (1 - bar), rtol=1e-9)
-  np.testing.assert_allclose(c**2, (1 - bar_s) / (1 - bar) * beta, rtol=1e-9)
-
-
-def test_posterior_of_the_forward_kernel(x64):
-  """The same on any path: the η = 1 step is q(x_s | x_t, x₀ = D), by Gaussian conditioning."""
+def test_the_sde_step_is_the_posterior_of_the_forward_kernel(x64):
+  """Λ = h is q(x_s | x_t, x₀ = D) by Gaussian conditioning, on any path; on VP, DDPM's own form."""
   (start, end), rng = random_levels(200, 5, places=2)
   (alpha, sigma), alpha_s = start, end[0]
   h = rng.uniform(0.01, 3.0, 200)
@@ -333,6 +312,13 @@ def test_posterior_of_the_forward_kernel(x64):
   np.testing.assert_allclose(a, gain, rtol=1e-11)
   np.testing.assert_allclose(b, alpha_s - gain * alpha, rtol=1e-11, atol=1e-12)
   np.testing.assert_allclose(c**2, sigma_s**2 * (1 - gain * k), rtol=1e-11, atol=1e-13)
+  # Ho et al. 2020, eqs. 6–7, at β = .01 and ᾱ = .4.
+  beta, bar, bar_s = 0.01, 0.4 * 0.99, 0.4
+  h = 0.5 * (np.log(bar_s) - np.log1p(-bar_s) - np.log(bar) + np.log1p(-bar))
+  numbers = splitting.weights(*np.sqrt([bar, 1 - bar, bar_s, 1 - bar_s]), h)
+  np.testing.assert_allclose(numbers, [
+      np.sqrt(1 - beta) * (1 - bar_s) / (1 - bar), np.sqrt(bar_s) * beta / (1 - bar),
+      np.sqrt((1 - bar_s) / (1 - bar) * beta)], rtol=1e-11)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])

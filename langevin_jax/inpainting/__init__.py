@@ -1,4 +1,8 @@
-"""Conditional sampling: inpainting by LanPaint and its baselines, and linear inverse problems."""
+"""Conditional sampling: inpainting and linear inverse problems (theory.md#conditional-sampling).
+
+Reading order: `methods` (LanPaint and its baselines), `_dynamics` (LanPaint's inner iterations),
+`sampling` (the complete call), `inverse` (denoisers of linear inverse problems).
+"""
 
 from langevin_jax.inpainting import inverse
 from langevin_jax.inpainting.methods import (

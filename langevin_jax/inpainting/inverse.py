@@ -1,23 +1,23 @@
-"""Linear inverse problems y = A x₀ + σ_y n: a denoiser that knows y, for any sampler.
+"""Linear inverse problems y = A x₀ + σ_y n, solved by a denoiser that depends on y.
 
-By Bayes' rule the denoiser given y is D plus the gradient of log p(y | x) (at unit scale)
+By Bayes' rule the denoiser given y is D plus the gradient of log p(y | x). At unit scale
 
-  D_y = D + (σ²/α) ∇ₓ log p(y | x),   p(y | x) ≈ N(y; A D, σ_y² I + A V Aᵀ),
+  D_y = D + (σ²/α) ∇ₓ log p(y | x),   p(y | x) ≈ N(y; A D, σ_y² I + A V Aᵀ).
 
-and with J = ∂D/∂x, of which (σ²/α) J = Cov(x₀ | x), every method is a guess V of that covariance:
+With J = ∂D/∂x, for which (σ²/α) J = Cov(x₀ | x), a method is a choice of the covariance V:
 
   D_y = D + (σ²/α) Jᵀ Aᵀ (σ_y² I + A V Aᵀ)⁻¹ (y − A D)
 
-| | V | costs, beside D |
+| | V | vector–Jacobian products besides D |
 |---|---|---|
-| `dps` (Chung et al. 2023) | 0 | one vector–Jacobian product |
-| `pi_gdm` (Song et al. 2023) | σ² I, the posterior of N(0, I) data | one |
-| `mmps` (Rozet et al. 2024) | (σ²/α) Jᵀ, the posterior's own | n + 1 |
+| `dps` (Chung et al. 2023) | 0 | 1 |
+| `pi_gdm` (Song et al. 2023) | σ² I, the posterior of N(0, I) data | 1 |
+| `mmps` (Rozet et al. 2024) | (σ²/α) Jᵀ, the covariance of the posterior | n + 1 |
 
-The last is exact where the posterior of x₀ is Gaussian with a covariance that x does not change, as
-for Gaussian data; the others are so for no σ_y, or for white data. The inverse is n iterations of
-conjugate gradients, which solve m observations exactly in n = m. All are `predictions.Denoiser`s:
-they know no path, and any method, grid or inpainting runs them.
+`mmps` is exact if the posterior of x₀ is Gaussian with a covariance that does not depend on x, as
+for Gaussian data. `pi_gdm` is exact for white data, `dps` never. The inverse is computed by n
+iterations of conjugate gradients, which are exact for n observations or fewer. All methods return a
+`predictions.Denoiser`, which works along every path and with every sampler.
 """
 
 from collections.abc import Callable
@@ -30,92 +30,108 @@ import numpy as np
 from langevin_jax import _programs, predictions
 from langevin_jax.paths import Path
 
+__all__ = ["Operator", "dps", "mmps", "pi_gdm"]
+
 Operator = Callable[[jax.Array], jax.Array]
 
-# At α = 0 a state says nothing and (σ²/α) J is 0/0: no level is taken to be noisier than ρ = 1000.
-_NOISIEST = np.log(1e-3)
+# Levels noisier than ρ = 1000 are treated as ρ = 1000, because (σ²/α) J is 0/0 at α = 0.
+_MIN_HALF_LOG_SNR = np.log(1e-3)
 
 
 def dps(
     denoise: predictions.Denoise, path: Path, *, observed: jax.Array, operator: Operator,
     noise_std: float, shape: tuple[int, ...], weight: float = 1.0,
 ) -> predictions.Denoiser:
-  """Diffusion posterior sampling: as if D were x₀ itself (V = 0), times `weight`.
+  """Diffusion posterior sampling, V = 0 (Chung et al. 2023).
 
-  Overconfident, the more so the smaller `noise_std` is beside the posterior's spread: at weight 1
-  the correction overshoots by 1 + V/σ_y². Arguments, and what raises, as in `mmps`.
+  The correction at weight 1 is too large by the factor 1 + A V Aᵀ/σ_y², V the posterior's
+  covariance.
+
+  Args:
+    weight: factor of the correction. The others, and what is raised, are as in `mmps`.
   """
-  _check(noise_std, positive=True)
+  _check_noise_std(noise_std, positive=True)
 
-  def solve(residual, at, sigma, spread):
+  def solve(linear, residual, sigma):
     return (weight / noise_std**2) * residual
 
-  return _denoiser(denoise, path, observed, operator, noise_std, shape, solve)
+  return _denoiser(denoise, path, observed, operator, shape, solve)
 
 
 def pi_gdm(
     denoise: predictions.Denoise, path: Path, *, observed: jax.Array, operator: Operator,
     noise_std: float, shape: tuple[int, ...], iterations: int = 5,
 ) -> predictions.Denoiser:
-  """Pseudoinverse guidance: V = σ² I at unit scale, σ² = ρ²/(1 + ρ²). Arguments as in `mmps`."""
-  _check(noise_std)
+  """Pseudoinverse guidance, V = σ² I at unit scale (Song et al. 2023).
+
+  Arguments, and what is raised, are as in `mmps`.
+  """
+  _check_noise_std(noise_std)
   _check_iterations(iterations)
 
-  def solve(residual, at, sigma, spread):
-    product = lambda v: noise_std**2 * v + sigma**2 * at.forward(at.transpose(v))
-    return _conjugate_gradients(product, residual, iterations, at.axes)
+  def solve(linear, residual, sigma):
+    product = lambda v: noise_std**2 * v + sigma**2 * linear.forward(linear.transpose(v))
+    return _conjugate_gradients(product, residual, iterations, linear.axes)
 
-  return _denoiser(denoise, path, observed, operator, noise_std, shape, solve)
+  return _denoiser(denoise, path, observed, operator, shape, solve)
 
 
 def mmps(
     denoise: predictions.Denoise, path: Path, *, observed: jax.Array, operator: Operator,
     noise_std: float, shape: tuple[int, ...], iterations: int = 5,
 ) -> predictions.Denoiser:
-  """Moment matching: the posterior's own mean and covariance, the latter from D's Jacobian.
+  """Moment matching, V = (σ²/α) Jᵀ = Cov(x₀ | x) (Rozet et al. 2024).
 
   Args:
-    denoise: (x_t, t) → E[x₀ | xₜ] along `path`, whole batches, differentiable.
-    observed: y, of the shape that `operator` returns, or with leading axes of the samples.
-    operator: A, a linear function of one example; its transpose is `jax.linear_transpose`'s.
+    denoise: (x_t, t) → E[x₀ | xₜ] along `path`, for whole batches, differentiable.
+    path: defines the time t.
+    observed: y, in the shape that `operator` returns, or with leading axes of the samples.
+    operator: A, a linear function of one example. Its transpose is by `jax.linear_transpose`.
     noise_std: σ_y ≥ 0 (> 0 for `dps`).
     shape: of one example, the last axes of the state.
-    iterations: n, of conjugate gradients: one vector–Jacobian product of the model each.
+    iterations: n, steps of conjugate gradients, one vector–Jacobian product of the model each.
 
   Raises:
-    ValueError: a noise_std that is negative (for `dps`, not positive), iterations < 1, an
-      `observed` of another shape or not finite.
+    ValueError: a negative noise_std (for `dps`, not positive), iterations < 1, or an `observed` of
+      another shape or not finite.
   """
-  _check(noise_std)
+  _check_noise_std(noise_std)
   _check_iterations(iterations)
 
-  def solve(residual, at, sigma, spread):
-    product = lambda v: noise_std**2 * v + at.forward(spread(at.transpose(v)))
-    return _conjugate_gradients(product, residual, iterations, at.axes)
+  def solve(linear, residual, sigma):
+    product = lambda v: noise_std**2 * v + linear.forward(linear.covariance(linear.transpose(v)))
+    return _conjugate_gradients(product, residual, iterations, linear.axes)
 
-  return _denoiser(denoise, path, observed, operator, noise_std, shape, solve)
+  return _denoiser(denoise, path, observed, operator, shape, solve)
 
 
-class _At(NamedTuple):
-  """A and Aᵀ on the batch of states at hand, and the axes of one example's observation."""
+class _Linear(NamedTuple):
+  """The linear maps at a batch of states.
+
+  Attributes:
+    forward, transpose: A and Aᵀ.
+    covariance: v → (σ²/α) Jᵀ v.
+    axes: the axes of one example's observation.
+  """
 
   forward: Operator
   transpose: Operator
+  covariance: Operator
   axes: tuple[int, ...]
 
 
-def _denoiser(denoise, path, observed, operator, noise_std, shape, solve):
-  """D_y, `solve(residual, at, sigma, spread)` being (σ_y² + A V Aᵀ)⁻¹ (y − A D)."""
+# (linear, residual y − A D, σ) → (σ_y² I + A V Aᵀ)⁻¹ (y − A D).
+_Solve = Callable[[_Linear, jax.Array, jax.Array], jax.Array]
+
+
+def _denoiser(
+    denoise: predictions.Denoise, path: Path, observed: jax.Array, operator: Operator,
+    shape: tuple[int, ...], solve: _Solve,
+) -> predictions.Denoiser:
+  """D_y of the module's equation."""
   shape = tuple(shape)
-  one = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
-  out = jax.eval_shape(operator, one)
-  if jnp.shape(observed)[max(0, jnp.ndim(observed) - out.ndim):] != out.shape:
-    raise ValueError(f"observed must have the shape {out.shape} that operator returns, or leading "
-                     f"axes before it, got {jnp.shape(observed)}")
-  given = _programs.concrete(observed)
-  if given is not None and not np.all(np.isfinite(given)):
-    raise ValueError(f"observed must be finite, got {np.sum(~np.isfinite(given))} entries that "
-                     "are not: leave them out of the operator")
+  out = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, jnp.result_type(float)))
+  _check_observed(observed, out.shape)
   free = predictions.at_level(denoise, path)
 
   def at(x, ell):
@@ -126,26 +142,31 @@ def _denoiser(denoise, path, observed, operator, noise_std, shape, solve):
     if given.shape[:given.ndim - out.ndim] not in ((), batch):
       raise ValueError(f"observed of shape {given.shape} must lead with the samples' {batch}")
     given = jnp.broadcast_to(given, (*batch, *out.shape))
-    ell = jnp.maximum(ell, _NOISIEST)
+    ell = jnp.maximum(ell, _MIN_HALF_LOG_SNR)
     alpha, sigma, *_ = predictions.unit_frame(ell)
-    lifted = jax.linear_transpose(operator, jax.ShapeDtypeStruct(shape, x.dtype))
-    forward, transpose = operator, lambda y: lifted(y)[0]
+    transpose_one = jax.linear_transpose(operator, jax.ShapeDtypeStruct(shape, x.dtype))
+    forward, transpose = operator, lambda y: transpose_one(y)[0]
     for _ in batch:
       forward, transpose = jax.vmap(forward), jax.vmap(transpose)
     denoised, pull = jax.vjp(lambda x: free(x, ell), x)
-    # σ²/α is ρ σ, which has no small number under it.
-    spread = lambda v: (sigma**2 / alpha) * pull(v)[0]
+    covariance = lambda v: (sigma**2 / alpha) * pull(v)[0]
     axes = tuple(range(len(batch), len(batch) + out.ndim))
-    solved = solve(given - forward(denoised), _At(forward, transpose, axes), sigma, spread)
-    return denoised + spread(transpose(solved))
+    linear = _Linear(forward, transpose, covariance, axes)
+    solved = solve(linear, given - forward(denoised), sigma)
+    return denoised + covariance(transpose(solved))
 
   return predictions.Denoiser(at, path)
 
 
-def _conjugate_gradients(product, residual, iterations, axes):
-  """`iterations` steps towards product⁻¹ residual, each example (over `axes`) on its own.
+def _conjugate_gradients(
+    product: Operator, residual: jax.Array, iterations: int, axes: tuple[int, ...]
+) -> jax.Array:
+  """`iterations` steps of conjugate gradients for product⁻¹ residual, separately for each example.
 
-  An example that is solved stays as it is: its residual divides nothing.
+  An example whose residual is zero stays as it is.
+
+  Args:
+    product: the symmetric positive definite map. axes: of one example.
   """
   dot = lambda a, b: jnp.sum(a * b, axis=axes, keepdims=True)
   ratio = lambda a, b: jnp.where(b > 0.0, a / jnp.where(b > 0.0, b, 1.0), 0.0)
@@ -155,15 +176,26 @@ def _conjugate_gradients(product, residual, iterations, axes):
     mapped = product(direction)
     step = jnp.broadcast_to(ratio(size, dot(direction, mapped)), left.shape)
     solution, left = solution + step * direction, left - step * mapped
-    fresh = dot(left, left)
-    direction = left + jnp.broadcast_to(ratio(fresh, size), left.shape) * direction
-    return (solution, left, direction, fresh), None
+    new_size = dot(left, left)
+    direction = left + jnp.broadcast_to(ratio(new_size, size), left.shape) * direction
+    return (solution, left, direction, new_size), None
 
   start = jnp.zeros_like(residual), residual, residual, dot(residual, residual)
   return _programs.scan(body, start, None, length=iterations)[0][0]
 
 
-def _check(noise_std: float, *, positive: bool = False) -> None:
+def _check_observed(observed: jax.Array, shape: tuple[int, ...]) -> None:
+  """ValueError unless `observed` is finite and ends in `shape`, the operator's output."""
+  if jnp.shape(observed)[max(0, jnp.ndim(observed) - len(shape)):] != shape:
+    raise ValueError(f"observed must have the shape {shape} that operator returns, or leading "
+                     f"axes before it, got {jnp.shape(observed)}")
+  known = _programs.concrete(observed)
+  if known is not None and not np.all(np.isfinite(known)):
+    raise ValueError(f"observed must be finite, got {np.sum(~np.isfinite(known))} entries that "
+                     "are not: leave them out of the operator")
+
+
+def _check_noise_std(noise_std: float, *, positive: bool = False) -> None:
   if not (noise_std > 0.0 if positive else noise_std >= 0.0):
     raise ValueError(f"noise_std must be {'> 0' if positive else '>= 0'}, got {noise_std}")
 

@@ -1,4 +1,4 @@
-"""Inpainting from end to end: what is given is checked, and one sampler call does the rest."""
+"""Inpainting as one call: checks of the known part and the mask, then a sampler."""
 
 import jax
 import jax.numpy as jnp
@@ -10,38 +10,43 @@ from langevin_jax.paths import Path
 from langevin_jax.samplers import sampling
 from langevin_jax.samplers.grids import levels_of
 
+__all__ = ["checked", "sample"]
+
 
 def sample(
     key: jax.Array, denoise: predictions.Denoise, path: Path, *, known: jax.Array,
     mask: jax.Array, method: methods.Inpainter | None = None, grid: samplers.Grid | None = None,
     outer: samplers.Method | None = None, shape: tuple[int, ...] | None = None,
 ) -> jax.Array:
-  """Draws the unknown part given the known one; the known part of the result is `known` itself.
+  """Samples the unknown part given the known part.
+
+  It works in jit, vmap and shard_map. Like `samplers.sample` it is compiled once for all `known`,
+  `mask` and parameters of one shape.
 
   Args:
-    key: consumed. One key, or an array of keys whose shape leads `shape`: one for each sample.
-    denoise: (x_t, t) → E[x₀ | xₜ] along `path`, whole batches.
-    known: of shape `shape`, or of its last axes and then the same for all samples; read where
-      `mask` is True only. mask: booleans, True where known, of either shape; axes of length 1 are
-      repeated, and one without the last axis (h, w) holds for all channels.
-    method: defaults to `lanpaint()`. outer: the method that moves between levels, any of
-      `samplers`, by default `ddim()`; its calls come on top of those within a level.
-    grid: defaults to `karras(20)`. shape: of the result; by default that of `known`.
+    key: consumed. One key, or an array of keys whose shape leads `shape`, one for each sample.
+    denoise: (x_t, t) → E[x₀ | xₜ] along `path`, for whole batches.
+    path: defines the time t.
+    known: the known values, of shape `shape`, or of its last axes and then the same for all
+      samples. Values where `mask` is False are ignored.
+    mask: booleans, True where known, of either shape. Axes of length 1 are repeated. A mask without
+      the last axis, (h, w), applies to all channels.
+    method: the inpainting method; None is `lanpaint()`.
+    grid: the noise levels, ending at ρ = 0; None is `karras(20)`.
+    outer: the method of `samplers` that steps between levels; None is `ddim()`.
+    shape: of the result; None is the shape of `known`.
 
   Returns:
-    x₀ of shape `shape`.
-
-  Jit-, vmap- and shard_map-able, and compiled as `samplers.sample` is: once for all `known`, `mask`
-  and parameters of one shape.
+    x₀ of shape `shape`, bitwise equal to `known` where `mask` is True.
 
   Raises:
-    ValueError: as `checked` does, for what is not traced; or as `samplers.sample` does.
+    ValueError: as `checked` does, for arguments that are not traced; or as `samplers.sample` does.
   """
   shape = tuple(jnp.shape(known) if shape is None else shape)
   known, mask = checked(known, mask, shape)
   method = methods.lanpaint() if method is None else method
-  outer = samplers.ddim() if outer is None else outer
-  sampling.check_kinds(denoise, path, method=outer, name="outer")
+  between = samplers.ddim() if outer is None else outer
+  sampling.check_kinds(denoise, path, method=between, name="outer")
   if isinstance(method, samplers.Method) or not callable(method):
     raise ValueError("method must be an inpainter, such as inpainting.lanpaint() (called), got "
                      f"{method!r}; the method between levels is `outer`")
@@ -49,26 +54,26 @@ def sample(
   if callable(grid) and levels_of(grid, path)[-1] > 0.0:
     raise ValueError("inpainting needs a grid that ends at rho = 0, where the known part is known")
   return samplers.sample(
-      key, denoise, path, shape=shape, method=method(outer, known, mask), grid=grid)
+      key, denoise, path, shape=shape, method=method(between, known, mask), grid=grid)
 
 
 def checked(
     known: jax.Array, mask: jax.Array, shape: tuple[int, ...], *,
     value_range: tuple[float, float] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """(known, mask) in the samples' shape, after every check that their values allow.
+  """Checks a known part and its mask, and broadcasts them to the shape of the samples.
 
   Args:
-    known, mask: of shape `shape` or of its last axes, mask also as `sample` says. Where they are
-      traced, only what their types say is checked.
-    value_range: the least and greatest value of the data, in the units of `known`.
+    known, mask: as in `sample`. If traced, only shapes and dtypes are checked.
+    shape: of the samples.
+    value_range: the smallest and largest value of the data, in the units of `known`.
 
   Returns:
-    known with 0 where nothing is known, in a floating type, and mask; both of shape `shape`.
+    (known, mask), both of shape `shape`; known is floating, and 0 where `mask` is False.
 
   Raises:
-    ValueError: shapes that do not fit; a mask that is not boolean, or that leaves nothing unknown,
-      or nothing known; known values that are not finite, or outside `value_range`.
+    ValueError: shapes that do not fit; a mask that is not boolean, or True or False everywhere;
+      known values that are not finite, or outside `value_range`.
   """
   shape = tuple(shape)
   if shape[len(shape) - np.ndim(known):] != np.shape(known):
@@ -77,31 +82,37 @@ def checked(
   if not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
     raise ValueError(
         f"mask must be boolean, True where known, got {jnp.result_type(mask)}: compare it first")
-  mask = _over_channels(mask, shape)
-  where, what = _programs.concrete(mask), _programs.concrete(known)
-  if where is not None and np.all(where):
-    raise ValueError("mask is True everywhere: it leaves nothing unknown to sample")
-  if where is not None and not np.any(where):
-    raise ValueError("mask is False everywhere: nothing is known, use samplers.sample")
-  if where is not None and what is not None:
-    values = np.broadcast_to(what, shape)[np.broadcast_to(where, shape)]
-    if not np.all(np.isfinite(values)):
-      bad = values[~np.isfinite(values)]
-      raise ValueError(
-          f"known must be finite where mask is True, got {bad[0]} in {bad.size} of {values.size}")
-    if value_range is not None:
-      low, high = value_range
-      if values.min() < low or values.max() > high:
-        raise ValueError(
-            f"known values must lie in the data's range [{low:g}, {high:g}], got "
-            f"[{values.min():g}, {values.max():g}]")
+  mask = _with_channels(mask, shape)
+  concrete_mask, concrete_known = _programs.concrete(mask), _programs.concrete(known)
+  if concrete_mask is not None:
+    if np.all(concrete_mask):
+      raise ValueError("mask is True everywhere: it leaves nothing unknown to sample")
+    if not np.any(concrete_mask):
+      raise ValueError("mask is False everywhere: nothing is known, use samplers.sample")
+    if concrete_known is not None:
+      values = np.broadcast_to(concrete_known, shape)[np.broadcast_to(concrete_mask, shape)]
+      _check_values(values, value_range)
   mask = jnp.broadcast_to(jnp.asarray(mask), shape)
   known = jnp.broadcast_to(jnp.asarray(known, jnp.result_type(known, float)), shape)
   return jnp.where(mask, known, 0.0), mask
 
 
-def _over_channels(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """A mask with the axes that let it broadcast to `shape`; ValueError where it cannot."""
+def _check_values(values: np.ndarray, value_range: tuple[float, float] | None) -> None:
+  """ValueError if a known value is not finite or outside the range."""
+  if not np.all(np.isfinite(values)):
+    bad = values[~np.isfinite(values)]
+    raise ValueError(
+        f"known must be finite where mask is True, got {bad[0]} in {bad.size} of {values.size}")
+  if value_range is not None:
+    low, high = value_range
+    if values.min() < low or values.max() > high:
+      raise ValueError(
+          f"known values must lie in the data's range [{low:g}, {high:g}], got "
+          f"[{values.min():g}, {values.max():g}]")
+
+
+def _with_channels(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """The mask, with an axis of channels if it has none; ValueError if it does not fit `shape`."""
   given = np.shape(mask)
   fits = lambda axes: len(axes) <= len(shape) and all(
       a in (1, b) for a, b in zip(axes[::-1], shape[::-1], strict=False))

@@ -1,33 +1,40 @@
-"""Discrete data: grey levels as densities, and nats as bits per dimension.
+"""Discrete data, such as grey levels: dequantisation and bits per dimension.
 
-Data on a lattice of spacing Δ (1 for grey levels 0 … 255) have no density. Spread evenly over their
-cells, y = (x + Δ(u − ½) − mean)/scale with u ~ U[0, 1)^d, they do, and by Jensen's inequality
+Data on a lattice of spacing Δ (1 for grey levels 0 … 255) have no density. Uniform noise over the
+cells gives them one: y = (x + Δ(u − ½) − mean)/scale with u ~ U[0, 1)^d. A density q of y defines
+the discrete law P, its integral over each cell. By Jensen's inequality (Theis et al. 2016, §3.1)
 
-  log P(x) = log E_u[q(y)] + d log(Δ/scale) ≥ E_u[log q(y)] + d log(Δ/scale)
-
-for the discrete law P that a density q of y integrates to over the cells (Theis et al. 2016, §3.1).
+  log P(x) = log E_u[q(y)] + d log(Δ/scale) ≥ E_u[log q(y)] + d log(Δ/scale).
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from langevin_jax import _programs
+
+__all__ = ["bits_per_dim", "decoder", "dequantise", "log_mean_exp"]
 
 
 def dequantise(
     key: jax.Array, x: jax.Array, *, step: float = 1.0, mean: jax.Array | float = 0.0,
     scale: jax.Array | float = 1.0,
 ) -> jax.Array:
-  """y = (x + Δ(u − ½) − mean)/scale: discrete data, spread over their cells, in standard units.
+  """Discrete data with uniform noise over their cells, standardised: y of the module's equation.
 
-  The cells are centred on the data, so mean and scale are those that standardise them. Consumes
-  `key`.
+  The cells are centred on the data, so the noise does not change their mean.
 
   Args:
-    x: whole multiples of `step` up to a constant, any shape; integers become the default float.
-    step: Δ, the spacing of the levels in x's units. mean, scale: numbers, or arrays that broadcast
-      to x by its last axes.
+    key: consumed.
+    x: multiples of `step` up to a constant, any shape. Integers become the default float.
+    step: Δ, the spacing of the levels, in the units of x.
+    mean, scale: numbers, or arrays that broadcast to x by its last axes, in the units of x.
+
+  Returns:
+    y, in the shape of x.
 
   Raises:
     ValueError: step or scale ≤ 0.
@@ -42,15 +49,18 @@ def dequantise(
 def bits_per_dim(
     log_prob: jax.Array, dims: int, *, step: float = 1.0, scale: jax.Array | float = 1.0
 ) -> jax.Array:
-  """−(log q + d log(Δ/scale))/(d ln 2): bits per dimension of dequantised data.
+  """Bits per dimension of dequantised data, −(log q + d log(Δ/scale))/(d ln 2).
 
   Args:
-    log_prob: log q(y) in nats, in standard units, any shape. A log-probability of the discrete data
-      themselves, such as −`bound(…, decode=…)`, has no units to change: leave step and scale at 1.
-    dims: d, entries of one example.
-    step: Δ, the spacing of the levels, in the units in which `scale` is given.
-    scale: of the standardisation, a number or one for each of the last axes' entries (for which its
-      mean logarithm counts).
+    log_prob: log q(y) in nats, in standard units, any shape. For a log-probability of the discrete
+      data, such as −`bound(…, decode=…)`, leave step and scale at 1.
+    dims: d, the number of entries of one example.
+    step: Δ, the spacing of the levels.
+    scale: of the standardisation, in the units of `step`: a number, or an array with one value per
+      entry, whose mean logarithm is used.
+
+  Returns:
+    Bits per dimension, in the shape of `log_prob`.
 
   Raises:
     ValueError: dims < 1, or step or scale ≤ 0.
@@ -63,23 +73,33 @@ def bits_per_dim(
 
 
 def log_mean_exp(log_probs: jax.Array, *, axis: int = 0) -> jax.Array:
-  """log (1/K) Σ_k q(y_k) over K dequantisations of the same data, along `axis`.
+  """log (1/K) Σ_k q(y_k) over K dequantisations of the same data.
 
-  In expectation a lower bound on log P(x) that rises with K to log P(x) itself; K = 1 is the bound
-  of the module (Burda et al. 2016, Theorem 1). `log_prob` must be exact: a Hutchinson probe's
-  noise would be exponentiated too.
+  Its mean is a lower bound on log P(x) that increases with K to log P(x) (Burda et al. 2016,
+  Theorem 1). K = 1 is the bound of the module. The values must be exact, because the noise of a
+  Hutchinson probe would be exponentiated too.
+
+  Args:
+    log_probs: log q(y_k) in nats, with K values along `axis`.
+
+  Returns:
+    Nats, without `axis`.
   """
   return jax.nn.logsumexp(log_probs, axis) - math.log(log_probs.shape[axis])
 
 
-def decoder(levels: jax.Array):
-  """`decode` of `bound` for data on known levels: P(x | z) ∝ N(z; x, ρ²) over the levels.
+def decoder(levels: jax.Array) -> Callable[[jax.Array, jax.Array, float], jax.Array]:
+  """The argument `decode` of `bound` for data on known levels: P(x | z) ∝ N(z; x, ρ²).
 
-  log P(x | z) = −(z − x)²/2ρ² − log Σ_k exp(−(z − v_k)²/2ρ²), of each entry (Kingma et al. 2021,
-  eq. 9).
+    log P(x | z) = −(z − x)²/2ρ² − log Σ_k exp(−(z − v_k)²/2ρ²)
+
+  for each entry (Kingma et al. 2021, eq. 9).
 
   Args:
     levels: (K,), the values v_k that an entry may have, in standard units.
+
+  Returns:
+    (z, x, ρ) → log P(x | z) in nats, in the shape of x.
 
   Raises:
     ValueError: levels not of shape (K,).
@@ -89,7 +109,7 @@ def decoder(levels: jax.Array):
     raise ValueError(f"levels must have shape (K,), got {levels.shape}")
 
   def decode(z, x, rho):
-    # One pass over the levels for each: K arrays of the data's size need not exist at once.
+    # A scan, so that K arrays of the data's size need not exist at once.
     precision = 0.5 / rho**2
     total, _ = jax.lax.scan(
         lambda total, v: (jnp.logaddexp(total, -precision * (z - v) ** 2), None),
@@ -101,5 +121,6 @@ def decoder(levels: jax.Array):
 
 def _check(step, scale) -> None:
   for name, value in (("step", step), ("scale", scale)):
-    if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0.0):
+    known = _programs.concrete(value)
+    if known is not None and not np.all(known > 0.0):
       raise ValueError(f"{name} must be positive, got {value}")

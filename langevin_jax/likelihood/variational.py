@@ -1,11 +1,11 @@
-"""§5: the variational bound on −log q of the η = 1 model.
+"""The variational bound on −log q of the reverse SDE, η = 1 (paper, §5; theory.md#likelihood).
 
-For any score, trained to the end or not (Song et al. 2021b, Theorem 3; Kingma et al. 2021, eq. 11),
+For any score (Song et al. 2021b, Theorem 3; Kingma et al. 2021, eq. 11)
 
   E[−log q(z_min)] ≤ E[−log prior(z_max)] + ∫ (E‖ε − ε_θ‖² − d) dℓ,   z_min = x + ρ_min ε.
 
-The two sides are equal where s_θ is the score of a diffused density; the gap is the KL between the
-two processes given their clean ends. It says nothing of the probability-flow ODE (η = 0).
+Both sides are equal if s_θ is the score of a diffused density. The gap is the KL between data and
+model processes given their clean ends. There is no such bound for the ODE, η = 0.
 """
 
 import math
@@ -18,6 +18,8 @@ from langevin_jax import _programs, objectives, predictions
 from langevin_jax.likelihood import prior
 from langevin_jax.paths import Path
 
+__all__ = ["Decode", "bound", "control_variate"]
+
 Decode = Callable[[jax.Array, jax.Array, float], jax.Array]
 
 
@@ -26,33 +28,36 @@ def bound(
     density: objectives.Density | None = None, decode: Decode | None = None, batch_axes: int = 0,
     moments: prior.Moments | None = None, rho_min: float = 0.002, rho_max: float = 80.0,
 ) -> jax.Array:
-  """An unbiased estimate, in nats, of the upper bound on −log q of each example.
+  """An unbiased estimate of the upper bound on −log q of each example, in nats.
 
-  Without `decode` it bounds E[−log q(x + ρ_min ε)], and so −log of q blurred by ρ_min at x. With
-  it, it bounds −log P(x) of discrete x under P(x | z_min):
+  | `decode` | what is bounded from above |
+  |---|---|
+  | None | E[−log q(x + ρ_min ε)], the density of the data blurred by ρ_min |
+  | given | −log P(x) of discrete x: adds E[−log P(x given z_min)] − d/2 log(2πe ρ_min²) |
 
-    bound + E[−log P(x | z_min)] − d/2 log(2πe ρ_min²)      (Kingma et al. 2021, eq. 11).
+  The second is that of Kingma et al. 2021, eq. 11.
 
   Args:
-    key: consumed, for levels and noise. The batch shares its levels, one call of the model each.
-    denoise, path, batch_axes, moments, rho_min, rho_max: as in `log_prob`. x: clean data.
-    draws: noise levels, stratified.
-    density: π(ℓ) of the levels; its range must be that of ρ. None is uniform in ℓ;
-      `objectives.by_error` has less variance.
-    decode: (z_min, x, ρ_min) → log P(x | z_min) of each entry, such as `discrete.decoder(…)`.
+    key: consumed, for levels and noise.
+    denoise, path, batch_axes, moments, rho_min, rho_max: as in `log_prob`.
+    x: clean data, one example after `batch_axes` leading axes.
+    draws: number of noise levels, stratified. The batch shares them; each costs one model call.
+    density: π(ℓ) of the levels, on the range of ρ. None is uniform in ℓ; `objectives.by_error` has
+      less variance.
+    decode: (z_min, x, ρ_min) → log P(x | z_min) of each entry, such as `likelihood.decoder(…)`.
 
   Returns:
     Nats, of shape x.shape[:batch_axes].
 
   Raises:
-    ValueError: draws < 1, a reversed range, moments or batch_axes that do not fit x, a density
-      that is none, or a `denoise` that returns another shape.
+    ValueError: draws < 1, a reversed range, moments or batch_axes that do not fit x, no density,
+      or a `denoise` that returns another shape.
   """
   if draws < 1:
     raise ValueError(f"draws must be at least 1, got {draws}")
   x = jnp.asarray(x, jnp.result_type(x, float))
   axes, d = prior.data_axes(x, batch_axes), math.prod(x.shape[batch_axes:])
-  rho_min, rho_max = prior.reach(path, rho_min, rho_max)
+  rho_min, rho_max = prior.range_on_path(path, rho_min, rho_max)
   if density is None:
     density = objectives.uniform_half_log_snr(rho_min=rho_min, rho_max=rho_max)
   at = predictions.at_level(denoise, path)
@@ -67,7 +72,7 @@ def bound(
       denoised = at(frame.alpha * x + frame.sigma * eps, ell)
       # ‖ε − ε_θ‖² = ‖x − D‖²/ρ²
       error = jnp.exp(2.0 * ell) * jnp.sum((x - denoised) ** 2, axes)
-      gain = error - d - surplus(eps, ell, axes)
+      gain = error - d - control_variate(eps, ell, axes)
       return total + gain / (draws * density.density(ell)).astype(x.dtype), None
 
     ells = objectives.stratified(key_ell, draws, density).astype(x.dtype)
@@ -83,10 +88,13 @@ def bound(
   return _programs.call(nats, x, key)
 
 
-def surplus(eps, ell, axes) -> jax.Array:
-  """A control variate of ‖ε − ε_θ‖², of mean 0: at little noise, where ε_θ ≈ 0, it is ‖ε‖² − d.
+def control_variate(eps: jax.Array, ell: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+  """α²(‖ε‖² − d), of mean 0, with α² = 1/(1 + ρ²): a control variate of ‖ε − ε_θ‖².
 
-  α²(‖ε‖² − d), α² = 1/(1 + ρ²): the share of ε that data at unit scale hide.
+  At small noise ε_θ ≈ 0 and it equals ‖ε‖² − d. At large noise ε_θ ≈ ε and it vanishes.
+
+  Args:
+    eps: ε. ell: ℓ, scalar. axes: of one example, over which the norm sums.
   """
   alpha = predictions.unit_frame(ell).alpha
   return alpha**2 * jnp.sum(eps**2 - 1.0, axes)

@@ -1,9 +1,18 @@
-"""Flax modules, and nothing else of this library: `apply({"params": p}, x, ell, labels)` → as x.
+"""Flax networks. They do not depend on the rest of the library.
 
-x is (batch, *shape) at unit scale, x/√(α² + σ²); ell = log(α/σ), a scalar or (batch,), ±∞ allowed;
-labels (batch,) are 0 … num_classes − 1, and num_classes for "no label". The output is float32 of
-x's shape, whatever the dtype of the products. `VAE` is another model altogether, to compare with:
-an encoder and a decoder, without a noise level.
+Diffusion networks are called as `apply({"params": p}, x, ell, labels)`:
+
+| argument | shape | |
+|---|---|---|
+| x | (batch, *shape) | the state at unit scale, x/√(α² + σ²) |
+| ell | () or (batch,) | ℓ = log(α/σ), ±∞ allowed |
+| labels | (batch,) | 0 … num_classes − 1, or num_classes for "no label" |
+| output | (batch, *shape) | float32, for every dtype of the products |
+
+`VAE` is an encoder and a decoder without a noise level, for comparison.
+
+Reading order: `mlp`, `dit`, `vae`, `_embeddings` (noise level and label), `_products` (dense layers
+in bfloat16).
 """
 
 from langevin_jax.networks.dit import DiT

@@ -6,24 +6,24 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from langevin_jax.networks.embeddings import Conditioning
-from langevin_jax.networks.products import Dense
+from langevin_jax.networks._embeddings import Conditioning
+from langevin_jax.networks._products import Dense
 
 
 class MLP(nn.Module):
   """Residual MLP whose hidden layers are scaled and shifted by noise level and label.
 
-    h ← h + W₂ silu((1 + scale) ⊙ W₁ silu(h) + shift),   (scale, shift) linear in the conditioning,
+    h ← h + W₂ silu((1 + scale) ⊙ W₁ silu(h) + shift),   (scale, shift) linear in the conditioning
 
-  FiLM (Perez et al. 2018) in a pre-activation residual block. There is no normalisation: inputs
-  are at unit scale already, and a density in few dimensions is told by its input's length too. The
-  output layer starts at zero.
+  This is FiLM (Perez et al. 2018) in a pre-activation residual block. There is no normalisation,
+  because inputs are at unit scale, and in few dimensions the length of the input carries
+  information. The output layer starts at zero.
 
   Attributes:
     width: hidden units, > 0.
     depth: residual blocks, ≥ 0.
-    num_classes: labels are 0 … num_classes − 1, and num_classes for none; 0 ignores them.
-    dtype: "float32" or "bfloat16", of the products; parameters and output are float32.
+    num_classes: labels are 0 … num_classes − 1, and num_classes for none. 0 ignores labels.
+    dtype: "float32" or "bfloat16", of the products. Parameters and output are float32.
     constrain: applied to the activations (batch, width) between blocks, as in `DiT`.
   """
 
@@ -35,7 +35,15 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, half_log_snr: jax.Array, labels: jax.Array) -> jax.Array:
-    """x (batch, *shape) at unit scale, ell a scalar or (batch,), labels (batch,) → as x, float32.
+    """The prediction for a batch.
+
+    Args:
+      x: (batch, *shape), states at unit scale.
+      half_log_snr: ℓ, a scalar or (batch,).
+      labels: (batch,).
+
+    Returns:
+      (batch, *shape), float32.
 
     Raises:
       ValueError: x without a batch axis, or an unknown dtype.

@@ -2,8 +2,8 @@
 
   z ~ N(0, I),   x | z ~ N(μ(z), diag s²),   q(z | x) = N(m(x), diag v(x))
 
-(Kingma & Welling 2014, §3 and appendix C). One network decodes in one step; a diffusion model is
-the same construction with a latent at each of many noise levels, and an encoder that is known.
+(Kingma & Welling 2014, §3 and appendix C). A diffusion model is the same construction with one
+latent per noise level and a fixed encoder.
 """
 
 import math
@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from langevin_jax.networks.products import Dense
+from langevin_jax.networks._products import Dense
+
+__all__ = ["VAE", "MLPBody", "Normal"]
 
 
 class Normal(NamedTuple):
@@ -24,17 +26,17 @@ class Normal(NamedTuple):
 
 
 class VAE(nn.Module):
-  """Encoder and decoder; `apply({"params": p}, x, labels, method="encode")`, and so "decode".
+  """Encoder and decoder, called as `apply({"params": p}, x, labels, method="encode")`, or "decode".
 
-  The decoder's deviation s is learned, one number for each dimension of x, the same for all z. The
-  encoder's is a function of x. Labels, where there are some, are told to both.
+  The standard deviation s of the decoder is learned, one number per dimension of x, the same for
+  all z. That of the encoder is a function of x. Both networks see the labels.
 
   Attributes:
     shape: of one example, any number of axes.
     latent: dimensions of z, ≥ 1.
-    width: hidden units of either network, > 0.
-    depth: residual blocks of either network, ≥ 0.
-    num_classes: labels are 0 … num_classes − 1; 0 ignores them.
+    width: hidden units of each network, > 0.
+    depth: residual blocks of each network, ≥ 0.
+    num_classes: labels are 0 … num_classes − 1. 0 ignores labels.
   """
 
   shape: tuple[int, ...]
@@ -46,18 +48,17 @@ class VAE(nn.Module):
   def setup(self):
     if self.latent < 1:
       raise ValueError(f"latent must be at least 1, got {self.latent}")
-    options = {"width": self.width, "depth": self.depth, "num_classes": self.num_classes}
-    self.encoder = MLPBody(features=2 * self.latent, **options)
-    self.decoder = MLPBody(features=math.prod(self.shape), **options)
-    # From a wide decoder a VAE is slow to find that a latent is worth anything.
+    body = lambda features: MLPBody(features, self.width, self.depth, self.num_classes)
+    self.encoder, self.decoder = body(2 * self.latent), body(math.prod(self.shape))
+    # With a large s at the start, training is slow to use the latent at all.
     self.log_std = self.param("log_std", nn.initializers.constant(-2.0), self.shape,
                               jnp.float32)
 
   def encode(self, x: jax.Array, labels: jax.Array) -> Normal:
-    """x (batch, *shape), labels (batch,) → q(z | x), arrays (batch, latent).
+    """q(z | x) of x (batch, *shape) and labels (batch,): arrays (batch, latent).
 
     Raises:
-      ValueError: x not of (batch, *shape).
+      ValueError: x of another shape than (batch, *shape).
     """
     if x.ndim < 1 or x.shape[1:] != tuple(self.shape):
       raise ValueError(f"x must be (batch, *shape) with shape {self.shape}, got {x.shape}")
@@ -65,10 +66,10 @@ class VAE(nn.Module):
     return Normal(out[:, :self.latent], out[:, self.latent:])
 
   def decode(self, z: jax.Array, labels: jax.Array) -> Normal:
-    """z (batch, latent), labels (batch,) → p(x | z), arrays (batch, *shape).
+    """p(x | z) of z (batch, latent) and labels (batch,): arrays (batch, *shape).
 
     Raises:
-      ValueError: z not of (batch, latent).
+      ValueError: z of another shape than (batch, latent).
     """
     if z.ndim != 2 or z.shape[1] != self.latent:
       raise ValueError(f"z must be (batch, latent={self.latent}), got {z.shape}")
@@ -76,14 +77,15 @@ class VAE(nn.Module):
     return Normal(mean, jnp.broadcast_to(self.log_std[None], mean.shape))
 
   def __call__(self, x: jax.Array, labels: jax.Array) -> Normal:
-    """p(x | z) at the encoder's mean: what `init` is called with."""
+    """p(x | z) at the mean of the encoder. `init` calls this."""
     return self.decode(self.encode(x, labels).mean, labels)
 
 
 class MLPBody(nn.Module):
-  """Rows (batch, a) → (batch, features): h ← h + W₂ silu(W₁ silu(h)), told the label at the start.
+  """Residual MLP on rows, (batch, a) → (batch, features), with blocks h ← h + W₂ silu(W₁ silu(h)).
 
-  The residual MLP that `MLP` is without a noise level. Attributes as in `VAE`.
+  It is `MLP` without a noise level; the label is added to the input layer. The attributes are those
+  of `VAE`, and `features`, the width of the output.
   """
 
   features: int
@@ -95,7 +97,7 @@ class MLPBody(nn.Module):
   def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
     h = Dense(self.width, coordinates=True, name="input")(x)
     if self.num_classes:
-      # A product rather than a gather: its gradient is bitwise reproducible.
+      # A product, not a gather: its gradient is bitwise reproducible.
       h = h + nn.Dense(self.width, use_bias=False, name="label")(
           jax.nn.one_hot(labels, self.num_classes))
     for i in range(self.depth):

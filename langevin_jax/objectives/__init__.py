@@ -1,11 +1,15 @@
-"""§5, Tables 6–7: one loss, and two functions of the noise level that make every named one.
+"""Training losses: one loss with a density and a weight of the noise level (paper, §5, Tables 6–7).
 
-All three losses of Table 6 are L dt = E‖ε − ε̂‖² |dℓ|, the rate at which KL(data‖model) falls. So a
-training loss is a density π(ℓ) of the noise levels drawn and a weight w(ℓ) on them,
+The three losses of Table 6 are L dt = E‖ε − ε̂‖² |dℓ|, the rate at which KL(data‖model) falls
+(paper, eqs. 15, 17, 19; theory.md#loss). A training loss draws noise levels from a density π(ℓ) and
+weighs them by w(ℓ):
 
-  loss = E_{ℓ ~ π} w(ℓ) E‖ε − ε̂‖²;
+  loss = E_{ℓ ~ π} w(ℓ) E‖ε − ε̂‖².
 
-the product π w says what is optimised, the rest is variance. Maximum likelihood is w = 1/π.
+The product π w determines the optimum, π alone the variance. Maximum likelihood is w = 1/π.
+
+Reading order: `densities`, `weights`, `losses`, `learned` (a density learned from the errors),
+`linear` (the loss of the best linear denoiser).
 """
 
 from langevin_jax.objectives.densities import (

@@ -1,6 +1,6 @@
-"""§5: how often each noise level is drawn, as a density π(ℓ) with its quantile function.
+"""Densities π(ℓ) of the noise levels that a training loss draws (theory.md#densities-and-weights).
 
-What π is changes the variance of a loss and not, with a weight to match, what it optimises.
+With a weight that keeps π w, another π changes the variance of a loss, but not its optimum.
 """
 
 from collections.abc import Callable
@@ -10,21 +10,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax.paths import Path, check_path, is_traced
+from langevin_jax._programs import is_traced
+from langevin_jax.paths import Path, check_path
+
+__all__ = [
+    "Density", "log_normal_rho", "logit_normal_s", "noise_range", "normal_half_log_snr",
+    "stratified", "uniform_half_log_snr", "uniform_time",
+]
 
 
 class Density(NamedTuple):
-  """A density of noise levels: `quantile(u)` is ℓ at u ∈ (0, 1), `density(ℓ)` is π(ℓ); scalars."""
+  """A density of half log-SNRs.
+
+  Attributes:
+    quantile: u ∈ (0, 1) → ℓ, scalars.
+    density: ℓ → π(ℓ), scalars.
+  """
 
   quantile: Callable[[jax.Array], jax.Array]
   density: Callable[[jax.Array], jax.Array]
 
 
 def uniform_half_log_snr(*, rho_min: float = 0.002, rho_max: float = 80.0) -> Density:
-  """ℓ uniform between −log ρ_max and −log ρ_min.
+  """ℓ uniform on [−log ρ_max, −log ρ_min].
 
   Raises:
-    ValueError: not 0 < rho_min < rho_max (also for the others below), or an infinite rho_max.
+    ValueError: not 0 < rho_min < rho_max < ∞.
   """
   low, width = noise_range(rho_min, rho_max)
   if not is_traced(width) and not np.isfinite(width):
@@ -33,10 +44,16 @@ def uniform_half_log_snr(*, rho_min: float = 0.002, rho_max: float = 80.0) -> De
 
 
 def uniform_time(path: Path, *, rho_min: float = 0.002, rho_max: float = 80.0) -> Density:
-  """t uniform in the path's own time, over the part of it between the two noise levels.
+  """The path's own time t uniform between two noise levels: π(ℓ) = |dt/dℓ|/(t₁ − t₀).
 
-  π(ℓ) = |dt/dℓ| / (t₁ − t₀): DDPM's density for `linear_vp`, flow matching's for `rectified_flow`.
-  `rho_max` may be infinite: the path's own noisy end.
+  This is DDPM's density for `linear_vp`, and that of flow matching for `rectified_flow`.
+
+  Args:
+    path: the path.
+    rho_min, rho_max: the levels, within the path's range. ρ_max = ∞ is the path's noisy end.
+
+  Raises:
+    ValueError: not 0 < rho_min < rho_max, or no path.
   """
   check_path(path)
   low, high = _ends(rho_min, rho_max)
@@ -53,13 +70,13 @@ def uniform_time(path: Path, *, rho_min: float = 0.002, rho_max: float = 80.0) -
 def normal_half_log_snr(
     mean: float, std: float, *, rho_min: float = 1e-4, rho_max: float = 1e4
 ) -> Density:
-  """ℓ ~ N(mean, std²), cut off at the two noise levels.
+  """ℓ ~ N(mean, std²), truncated to [−log ρ_max, −log ρ_min].
 
-  EDM's log-normal ρ and SD3's logit-normal s are this one density, since ℓ = −log ρ = −logit(s):
-  see `log_normal_rho` and `logit_normal_s`.
+  EDM's log-normal ρ (`log_normal_rho`) and SD3's logit-normal s (`logit_normal_s`) are the same
+  density, because ℓ = −log ρ = −logit s.
 
   Raises:
-    ValueError: std ≤ 0 or a reversed range.
+    ValueError: std ≤ 0, or not 0 < rho_min < rho_max.
   """
   if not is_traced(std) and not np.asarray(std) > 0.0:
     raise ValueError(f"std of the noise levels must be positive, got {std}")
@@ -85,12 +102,16 @@ def log_normal_rho(
 def logit_normal_s(
     mean: float = 0.0, std: float = 1.0, *, rho_min: float = 1e-4, rho_max: float = 1e4
 ) -> Density:
-  """logit s ~ N(mean, std²) of the flow time s (Esser et al. 2024, §3.1)."""
+  """logit s ~ N(mean, std²), s the time of rectified flow (Esser et al. 2024, §3.1)."""
   return normal_half_log_snr(-mean, std, rho_min=rho_min, rho_max=rho_max)
 
 
 def noise_range(rho_min: float, rho_max: float) -> tuple[jax.Array, jax.Array]:
-  """(ℓ at ρ_max, the width down to ρ_min); ValueError unless 0 < rho_min < rho_max, if known."""
+  """(ℓ at ρ_max, the width of the range of ℓ).
+
+  Raises:
+    ValueError: not 0 < rho_min < rho_max, unless traced.
+  """
   if not is_traced((rho_min, rho_max)) and not 0.0 < np.asarray(rho_min) < np.asarray(rho_max):
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
@@ -99,29 +120,38 @@ def noise_range(rho_min: float, rho_max: float) -> tuple[jax.Array, jax.Array]:
 
 
 def _ends(rho_min: float, rho_max: float) -> tuple[jax.Array, jax.Array]:
-  """(ℓ at ρ_max, which may be −∞, and ℓ at ρ_min)."""
+  """(ℓ at ρ_max, ℓ at ρ_min). The first may be −∞."""
   low, width = noise_range(rho_min, rho_max)
   return low, jnp.where(jnp.isinf(low), -jnp.log(jnp.asarray(rho_min, float)), low + width)
 
 
 def stratified(key: jax.Array, n: int, density: Density) -> jax.Array:
-  """n noise levels, shape (n,), at u_i = (i + jitter_i)/n: one draw in each n-th of the law.
+  """n noise levels, one in each of n strata of equal probability.
 
-  The strata are randomly rotated, so that each ℓ_i alone is a draw of π whatever example it meets;
-  neighbours in the batch get neighbouring levels. Consumes `key`.
+    ℓ_i = quantile(u_i),   u_i = ((i + shift) mod n + jitter_i)/n
+
+  The random shift gives each ℓ_i alone the law π. Neighbours in the batch get neighbouring levels.
+
+  Args:
+    key: consumed.
+    n: number of levels.
+    density: π.
+
+  Returns:
+    The half log-SNRs, (n,).
 
   Raises:
-    ValueError: a density that is none.
+    ValueError: `density` is not a `Density`.
   """
   if not isinstance(density, Density):
     raise ValueError("density must be an objectives.Density such as "
                      f"objectives.uniform_half_log_snr(), got {_described(density)}")
   key_u, key_turn = jax.random.split(key)
   dtype = jnp.result_type(float)
-  # A rotation rather than a permutation, whose sort costs as much as a small network's layer.
+  # A shift, because the sort of a permutation costs as much as a layer of a small network.
   stratum = (jnp.arange(n) + jax.random.randint(key_turn, (), 0, n)) % n
   u = (stratum.astype(dtype) + jax.random.uniform(key_u, (n,), dtype)) / n
-  # Kept inside (0, 1): the quantile of an end may be infinite.
+  # Inside (0, 1), because the quantile of an end may be infinite.
   tiny = jnp.finfo(dtype).eps
   return density.quantile(jnp.clip(u, tiny, 1.0 - tiny))
 

@@ -1,12 +1,12 @@
-"""§5: the density of noise levels that makes a loss least noisy, learned from its own errors.
+"""The density of noise levels of least variance, learned from the errors of the model.
 
-A loss E_{ℓ ~ π}[w(ℓ) e], e = ‖ε − ε̂‖² of one example, is the integral of g(ℓ) E[e | ℓ] dℓ with
-g = π w, whatever π. One draw of the estimate g e/π varies least for
+Let e = ‖ε − ε̂‖² be the error of one example. A loss E_{ℓ ~ π}[w(ℓ) e] is the integral of
+g(ℓ) E[e | ℓ] over ℓ, with g = π w. A single draw g e/π has least variance for
 
   π(ℓ) ∝ g(ℓ) √E[e² | ℓ]
 
-(Cauchy–Schwarz), so a running mean of (g e)² in bins of ℓ says where to draw. The state is a pure
-pytree: it goes through jit and scan, and into a checkpoint, as any other.
+by the Cauchy–Schwarz inequality. A histogram in ℓ keeps a running mean of (g e)². It is a pytree,
+so it works in jit and scan and can be stored in a checkpoint.
 """
 
 from typing import NamedTuple
@@ -16,12 +16,16 @@ import jax.numpy as jnp
 
 from langevin_jax.objectives.densities import Density, noise_range
 
+__all__ = ["Histogram", "by_error", "histogram", "observe"]
+
 
 class Histogram(NamedTuple):
-  """Running sums in equal bins of ℓ: low, width scalars; mass and squares (bins,).
+  """Running sums in equal bins of ℓ.
 
-  `mass` is how many errors a bin has seen, old ones counting less; `squares` the sum of their
-  squares by the same count.
+  Attributes:
+    low, width: the range [low, low + width] of ℓ, scalars.
+    mass: (bins,), the discounted number of errors in each bin.
+    squares: (bins,), the discounted sum of their squares.
   """
 
   low: jax.Array
@@ -31,7 +35,7 @@ class Histogram(NamedTuple):
 
 
 def histogram(bins: int = 64, *, rho_min: float = 0.002, rho_max: float = 80.0) -> Histogram:
-  """An empty histogram over the ℓ of a range of noise levels.
+  """An empty histogram over ℓ ∈ [−log ρ_max, −log ρ_min].
 
   Raises:
     ValueError: bins < 1, or not 0 < rho_min < rho_max.
@@ -45,15 +49,17 @@ def histogram(bins: int = 64, *, rho_min: float = 0.002, rho_max: float = 80.0) 
 def observe(
     state: Histogram, ells: jax.Array, errors: jax.Array, *, memory: float = 200.0
 ) -> Histogram:
-  """The histogram after a batch of levels and errors, both (n,).
-
-  A sum over the past in which each batch counts e^{−1/memory} of the one after it. Errors that are
-  not finite are left out.
+  """Adds a batch of errors; earlier batches are discounted by e^{−1/memory}.
 
   Args:
-    errors: what the loss integrates against dℓ: `eps_error` for maximum likelihood, g · `eps_error`
-      for another product g = π w.
-    memory: how many batches are remembered.
+    state: the histogram.
+    ells: the half log-SNRs, (n,).
+    errors: (n,), the integrand against dℓ: `eps_error` for maximum likelihood, g · `eps_error` for
+      another product g = π w. Errors that are not finite are ignored.
+    memory: the time constant of the discount, in batches.
+
+  Returns:
+    The new histogram.
 
   Raises:
     ValueError: memory ≤ 0.
@@ -63,7 +69,7 @@ def observe(
   bins = len(state.mass)
   place = jnp.clip(_bin(state, ells), 0, bins - 1)
   squared = errors.astype(state.squares.dtype) ** 2
-  # An overflow would stay for good; a bin is better off without it.
+  # An overflow to ∞ would never be forgotten.
   known = jnp.isfinite(squared)
   add = lambda old, new: jnp.exp(-1.0 / memory) * old + jnp.zeros_like(old).at[place].add(new)
   return state._replace(
@@ -74,12 +80,15 @@ def observe(
 def by_error(state: Histogram, *, floor: float = 0.1) -> Density:
   """π(ℓ) ∝ √E[e² | ℓ], constant in each bin, mixed with the uniform density.
 
-  An estimate that divides by this π is unbiased whatever the histogram holds; bins that have seen
-  nothing take the mean of those that have, and an empty histogram is uniform.
+  An estimate that divides by π is unbiased for any contents of the histogram. A bin without data
+  takes the mean of the others; an empty histogram gives the uniform density.
 
   Args:
-    floor: weight of the uniform density, which bounds 1/π by width/floor when errors change faster
-      than the histogram remembers.
+    state: the histogram.
+    floor: weight of the uniform density in the mixture. It bounds 1/π by width/floor.
+
+  Returns:
+    The density, without a gradient to the histogram.
 
   Raises:
     ValueError: floor outside (0, 1].
@@ -92,7 +101,7 @@ def by_error(state: Histogram, *, floor: float = 0.1) -> Density:
   mean = jnp.sum(root) / jnp.maximum(jnp.sum(seen.astype(root.dtype)), 1.0)
   root = jnp.where(seen, root, mean)
   total = jnp.sum(root)
-  # Errors of exactly zero everywhere say as little as none.
+  # Uniform if all errors are exactly zero.
   share = jnp.where(total > 0.0, root / jnp.where(total > 0.0, total, 1.0), 1.0 / bins)
   share = jax.lax.stop_gradient((1.0 - floor) * share + floor / bins)
   below = jnp.concatenate([jnp.zeros(1, share.dtype), jnp.cumsum(share)])
@@ -112,4 +121,5 @@ def by_error(state: Histogram, *, floor: float = 0.1) -> Density:
 
 
 def _bin(state: Histogram, ell: jax.Array) -> jax.Array:
+  """The index of the bin of ℓ, outside 0 … bins − 1 for ℓ outside the range."""
   return jnp.floor((ell - state.low) / state.width * len(state.mass)).astype(int)

@@ -1,8 +1,8 @@
-"""The loss of the best linear denoiser: what a network that has learned only moments attains.
+"""The loss of the best linear denoiser, the baseline for a trained network.
 
-Of data with covariance C and x = α x₀ + σ ε, the best linear estimate of ε − E[ε] errs in an
-eigendirection of C, of variance λ, by λ/(λ + ρ²): all there is to know of Gaussian data. A network
-that starts at zero learns this first. Data that are not Gaussian allow less.
+Let x = α x₀ + σ ε and let λ be the eigenvalues of the covariance of x₀. The best linear estimate of
+ε has the squared error λ/(λ + ρ²) in each eigendirection. For Gaussian data it is the best estimate
+of all; other data allow a smaller error.
 """
 
 import jax
@@ -11,20 +11,22 @@ import jax.numpy as jnp
 from langevin_jax.objectives.densities import Density
 from langevin_jax.objectives.weights import Weight
 
+__all__ = ["linear_loss"]
+
 
 def linear_loss(
     variances: jax.Array, *, density: Density, weight: Weight, levels: int = 4096
 ) -> jax.Array:
-  """E_{ℓ ~ π} w(ℓ) (1/d) Σᵢ λᵢ/(λᵢ + ρ²), ρ = e^{−ℓ}: `loss` of the best linear denoiser.
+  """`loss` of the best linear denoiser, E_{ℓ ~ π} w(ℓ) (1/d) Σᵢ λᵢ/(λᵢ + ρ²), ρ = e^{−ℓ}.
 
   Args:
-    variances: λ, the eigenvalues of the data's covariance at unit scale, (d,), ≥ 0. Variances of
-      the coordinates alone, their order or covariance unknown, give an upper bound of it.
+    variances: λ, (d,), ≥ 0, the eigenvalues of the covariance of the data at unit scale. The
+      variances of the coordinates give an upper bound instead.
     density: π(ℓ). weight: w(ℓ).
-    levels: quantiles of π, in the middle of equal shares, that the integral over ℓ is a mean of.
+    levels: number of nodes of the midpoint rule in the quantile of π.
 
   Returns:
-    A scalar.
+    The loss, a scalar, per dimension of the data.
 
   Raises:
     ValueError: variances not (d,), or levels < 1.
@@ -37,8 +39,8 @@ def linear_loss(
 
   def level(u):
     ell = density.quantile(u)
-    # λ/(λ + ρ²) = 1/(1 + ρ²/λ), of which neither end overflows: λ = 0 gives 0.
-    known = jax.nn.sigmoid(2.0 * ell + jnp.log(variances))
-    return weight(ell) * jnp.mean(known)
+    # λ/(λ + ρ²) = sigmoid(2ℓ + log λ), which is finite at both ends and 0 at λ = 0.
+    error = jax.nn.sigmoid(2.0 * ell + jnp.log(variances))
+    return weight(ell) * jnp.mean(error)
 
   return jnp.mean(jax.vmap(level)((jnp.arange(levels) + 0.5) / levels))

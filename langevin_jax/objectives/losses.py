@@ -1,7 +1,7 @@
-"""§5, eqs. 18, 19, A.4: the loss of a batch, on the row of Table 5 that the network predicts.
+"""The training loss of a batch (paper, §5, eqs. 18, 19, A.4; theory.md#loss).
 
-The error of a row (a, b) is δy = a δx₀ + b δε = (b − a σ/α) δε, and the loss is computed on the row
-itself, where both ends are finite.
+The error of a row (a, b) of Table 5 is δy = a δx₀ + b δε = (b − a σ/α) δε. The loss is computed on
+the row that the network predicts, where it is finite at both ends.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,24 @@ from langevin_jax import predictions
 from langevin_jax.objectives.densities import Density, stratified
 from langevin_jax.objectives.weights import Weight
 
+__all__ = ["Corruption", "corrupted_loss", "corruption", "loss"]
+
 
 class Corruption(NamedTuple):
-  """What is drawn for a batch: ℓ, (n,), and ε, (n, *shape)."""
+  """The random numbers of a batch: half log-SNRs ℓ, (n,), and noise ε, (n, *shape)."""
 
   half_log_snr: jax.Array
   eps: jax.Array
 
 
 def corruption(key: jax.Array, x_0: jax.Array, density: Density) -> Corruption:
-  """Levels from π(ℓ), stratified over the batch, and standard normal noise; consumes `key`."""
+  """Draws levels from π(ℓ), stratified over the batch, and standard normal noise.
+
+  Args:
+    key: consumed.
+    x_0: the batch, (n, *shape).
+    density: π(ℓ).
+  """
   key_ell, key_eps = jax.random.split(key)
   ells = stratified(key_ell, len(x_0), density).astype(x_0.dtype)
   return Corruption(ells, jax.random.normal(key_eps, x_0.shape, x_0.dtype))
@@ -33,20 +41,25 @@ def loss(
     key: jax.Array, network: Callable[[jax.Array, jax.Array], jax.Array], x_0: jax.Array, *,
     density: Density, weight: Weight, prediction: str | predictions.Row,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The one loss on a batch: corrupted by vmap, one call of the network, weighed by vmap.
+  """The training loss of a batch, with one call of the network (paper, eq. 19, Table 6).
 
-  Per example, with the row (a, b) of `prediction` in the unit-scale frame and y = a x₀ + b ε,
+  Per example, with the row (a, b) of `prediction` at unit scale and y = a x₀ + b ε,
 
-    w(ℓ) ‖y − ŷ‖²/(b − a σ/α)² = w(ℓ) ‖ε − ε̂‖²,   averaged over the data's dimensions.
+    w(ℓ) ‖y − ŷ‖²/(b − a σ/α)² = w(ℓ) ‖ε − ε̂‖²,
+
+  averaged over the dimensions of the data. Eq. 19 is w = 1/π.
 
   Args:
     key: consumed, for levels and noise.
     network: (x (n, *shape), ell (n,)) → row values (n, *shape).
     x_0: clean data at unit scale, (n, *shape).
-    density: π(ℓ), stratified over the batch. weight: w(ℓ). prediction: row or name.
+    density: π(ℓ), stratified over the batch.
+    weight: w(ℓ).
+    prediction: the row that the network predicts, or its name.
 
   Returns:
-    The mean loss, and per-example `half_log_snr` and `eps_error` (mean squared, unweighted), (n,).
+    The mean loss, and a dict of per-example `half_log_snr` and `eps_error` (mean of (ε − ε̂)² over
+    the dimensions, unweighted), each (n,).
 
   Raises:
     ValueError: an unknown prediction, no density or weight, or a network whose output is not floats
@@ -60,7 +73,10 @@ def corrupted_loss(
     network: Callable[[jax.Array, jax.Array], jax.Array], x_0: jax.Array, drawn: Corruption, *,
     weight: Weight, prediction: str | predictions.Row,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """`loss` where levels and noise are drawn already, so that a batch may be taken in parts."""
+  """`loss` with given levels and noise, so that a batch can be processed in parts.
+
+  It is denoising score matching: its minimiser is that of the score error (paper, eq. 18, A.4).
+  """
   row = predictions.named(prediction)
   if not callable(weight):
     raise ValueError("weight must be a function of the half log-SNR such as "

@@ -1,8 +1,8 @@
 """Methods with identity steps at a level: predictor–corrector, and annealed Langevin dynamics.
 
-A Langevin step at a level brings a state whose law is off nearer to the law of that level. Between
-the steps of any method it makes a predictor–corrector; alone, with z = x/α held from one level to
-the next, the annealed Langevin dynamics with which score models began.
+A Langevin step at a level brings the law of a state closer to the law of that level. Between the
+steps of any method it makes a predictor–corrector. Alone, with z = x/α unchanged from one level to
+the next, it is the annealed Langevin dynamics of the first score models.
 """
 
 from typing import Any, NamedTuple
@@ -14,14 +14,19 @@ import numpy as np
 from langevin_jax import _programs
 from langevin_jax.paths import Path
 from langevin_jax.samplers.correctors import Corrector, euler
-from langevin_jax.samplers.levels import Draw, Level, Method, Model, memoised, pick
+from langevin_jax.samplers.levels import Draw, Level, Method, Model, memoised, steps_of
 
-# Draws set apart for one identity step.
+__all__ = ["annealed_langevin", "predictor_corrector"]
+
+# Draws reserved for one identity step.
 _DRAWS = 4
 
 
-class _Corrected(NamedTuple):
-  """The levels where a step begins, which are `due` and `first` to be corrected, and the rest."""
+class _Numbers(NamedTuple):
+  """Of n steps: where they begin, α where they end, and the numbers of the predictor.
+
+  due: whether a step begins with corrections. first: whether they are the first of the run.
+  """
 
   level: Level
   alpha_s: Any
@@ -31,7 +36,12 @@ class _Corrected(NamedTuple):
 
 
 class _Carry(NamedTuple):
-  """The predictor's history, the last D, what the corrector keeps, and the data's move S."""
+  """Between two steps.
+
+  history: of the predictor. denoised: the last D.
+  kept: the corrector's carry, () where it begins anew at each level.
+  shift: S, the sum of the jumps of D by corrections, () for a predictor without history.
+  """
 
   history: Any
   denoised: Any
@@ -43,81 +53,95 @@ class _Carry(NamedTuple):
 def predictor_corrector(
     predictor: Method, corrector: Corrector, corrections: int = 1
 ) -> Method:
-  """`corrections` identity steps at each level that the predictor comes to (Song et al. 2021).
+  """`corrections` identity steps at each level before the predictor's step (Song et al. 2021).
 
-  One call of the network each, before the predictor's own at that level: n − 1 levels of n steps
-  are corrected. The first holds pure noise, and at the clean end no noise is left to make a step.
+  Each costs one call of the network. Of n levels n − 1 are corrected: the first holds pure noise.
+  There is nothing to correct at the clean end.
 
-  With an exact score, more steps of a second-order predictor buy more at equal calls. First-order
-  ones (DDIM, DDPM) are overtaken from about 40 calls on by `baoab`, never by `exact`.
+  With an exact score, more steps of a second-order predictor gain more than corrections at equal
+  calls. A first-order predictor (DDIM, DDPM) gains more from `baoab` from about 40 calls on, never
+  from `exact`.
 
-  A predictor with a history is shown states and D from which the jumps of D by the corrector, S in
-  all, are taken away: x − αS and D − S, as if the data had been moved. Differences of a D that
-  jumps would be no derivatives, and multistep(2) of order 1.
+  A predictor with history sees x − αS and D − S, where S is the sum of the jumps of D by the
+  corrections, as if the data had been moved by −S. Otherwise its differences of D would contain the
+  jumps, and multistep(2) would be of order 1.
 
   Args:
-    predictor: any method that goes on from the state it is given.
-    corrector: `exact`, `euler`, `midpoint`, `baoab`, or a `Corrector` of your own.
-    corrections: how many at a level, ≥ 1.
+    predictor: any method that continues from the state it is given.
+    corrector: `exact`, `euler`, `midpoint`, `baoab`, or your own `Corrector`.
+    corrections: identity steps at each level, ≥ 1.
 
   Raises:
-    ValueError: corrections < 1.
+    ValueError: corrections < 1, or an argument of the wrong kind.
   """
   _check(corrections)
   if not isinstance(predictor, Method) or not isinstance(corrector, Corrector):
     raise ValueError("predictor_corrector takes a method and a corrector, such as samplers.ddim() "
                      f"and samplers.correctors.exact() (called), got {predictor!r} and "
                      f"{corrector!r}")
+  keeps = corrector.settle is not None
 
-  def plan(levels: Level, path: Path) -> _Corrected:
+  def plan(levels: Level, path: Path) -> _Numbers:
     inner = predictor.plan(levels, path)
-    count = np.arange(len(levels.t) - 1)
-    return _Corrected(pick(levels, slice(-1)), levels.alpha[1:], count > 0, count == 1, inner)
+    here, after = steps_of(levels)
+    index = np.arange(len(levels.t) - 1)
+    return _Numbers(here, after.alpha, index > 0, index == 1, inner)
 
   def init(x):
     zero, history = jnp.zeros_like(x), predictor.init(x)
-    kept = () if corrector.settle is None else jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _carry_of(corrector, x))
+    kept = _empty_carry(corrector, x) if keeps else ()
     return _Carry(history, zero, kept, zero if jax.tree.leaves(history) else ())
 
-  def step(draw, x, carry, model, n):
-    history, denoised, kept, shift = carry
+  def correct(draw, x, carry: _Carry, model, n: _Numbers):
+    """(x, the first D, what is kept) after the corrections at a level."""
+    start = _begin(draw, x, carry.denoised, n.level, corrector)
+    if keeps:
+      start = jax.tree.map(lambda new, old: jnp.where(n.first, new, old), start, carry.kept)
+    end = _identity_steps(draw, x, start, model, n.level, corrector, corrections)
+    return end.x, end.first, end.carry if keeps else ()
 
-    def correct(x, kept):
-      made = _begin(draw, x, denoised, n.level, corrector)
-      if corrector.settle is not None:
-        made = jax.tree.map(lambda made, kept: jnp.where(n.first, made, kept), made, kept)
-      x, made, before, _ = _identity(draw, x, made, model, n.level, corrector, corrections)
-      return x, before, () if corrector.settle is None else made
-
-    start = _programs.varying_as((x, denoised, kept), lambda start: correct(start[0], start[2]))
-    x, before, kept = jax.lax.cond(
-        n.due, lambda x, _, kept: correct(x, kept), lambda *start: start, *start)
-    corrected = x
-    # The predictor keeps the even draws, its 0th among them; the odd ones are the corrector's.
-    own = lambda i: draw(2 * i)
-    if jax.tree.leaves(history):
-      known = [model(x, n.level)]
-      shift = shift + jnp.where(n.due, known[0] - before, 0.0)
-      # Its first call is the one made here.
-      moved = lambda x, level: (
-          known.pop() if known else model(x + level.alpha * shift, level)) - shift
-      x, denoised, history = predictor.step(
-          own, x - n.level.alpha * shift, history, moved, n.inner)
-      x, denoised = x + n.alpha_s * shift, denoised + shift
+  def step(draw, x, carry: _Carry, model, n: _Numbers):
+    corrected = lambda x, denoised, kept: correct(
+        draw, x, carry._replace(denoised=denoised, kept=kept), model, n)
+    start = _programs.varying_as(
+        (x, carry.denoised, carry.kept), lambda start: corrected(*start))
+    x, before, kept = jax.lax.cond(n.due, corrected, lambda *start: start, *start)
+    # Even draws are the predictor's, the 0th among them; odd ones are the corrector's.
+    even = lambda i: draw(2 * i)
+    if jax.tree.leaves(carry.history):
+      here = model(x, n.level)
+      shift = carry.shift + jnp.where(n.due, here - before, 0.0)
+      x_s, denoised, history = predictor.step(
+          even, x - n.level.alpha * shift, carry.history, _ShiftedModel(model, shift, here),
+          n.inner)
+      x_s, denoised = x_s + n.alpha_s * shift, denoised + shift
     else:
-      x, denoised, history = predictor.step(own, x, history, model, n.inner)
+      shift = carry.shift
+      x_s, denoised, history = predictor.step(even, x, carry.history, model, n.inner)
     if corrector.settle is not None:
-      kept = corrector.settle(n.level, kept, _score(denoised, corrected, n.level))
-    return x, denoised, _Carry(history, denoised, kept, shift)
+      kept = corrector.settle(n.level, kept, _score(denoised, x, n.level))
+    return x_s, denoised, _Carry(history, denoised, kept, shift)
 
-  plain = predictor.without_history
-  return Method(plan, init, step, predictor.stochasticity,
-                plain and predictor_corrector(plain, corrector, corrections), draws=True)
+  again = lambda method: predictor_corrector(method, corrector, corrections)
+  plain, for_run = predictor.without_history, predictor.for_run
+  return Method(plan, init, step, predictor.stochasticity, plain and again(plain), draws=True,
+                for_run=for_run and (lambda n: again(for_run(n))))
+
+
+class _ShiftedModel:
+  """The model of data moved by −S: D(x + αS) − S. Its first call is known and costs nothing."""
+
+  def __init__(self, model: Model, shift: jax.Array, first: jax.Array):
+    self._model, self._shift, self._first = model, shift, first
+
+  def __call__(self, x: jax.Array, level: Level) -> jax.Array:
+    first, self._first = self._first, None
+    denoised = self._model(x + level.alpha * self._shift, level) if first is None else first
+    return denoised - self._shift
 
 
 class _Held(NamedTuple):
-  """The level of a step, x′ = a x after it, and whether it is the last, which returns D."""
+  """Of n steps: their level, x′ = a x after it, and whether it is the last, which returns D."""
 
   level: Level
   a: Any
@@ -126,81 +150,100 @@ class _Held(NamedTuple):
 
 @memoised
 def annealed_langevin(corrector: Corrector | None = None, corrections: int = 100) -> Method:
-  """Annealed Langevin dynamics (Song & Ermon 2019, algorithm 1): no predictor, Langevin alone.
+  """Annealed Langevin dynamics (Song & Ermon 2019, algorithm 1): Langevin steps, no predictor.
 
-  `corrections` identity steps at every level, from which z = x/α goes to the next unchanged; after
-  the last, D. Their step α_i = ε σ_i²/σ_L², of x + ½α_i s + √α_i ξ, is `euler(ε/2σ_L²)` at every
-  level; theirs are 100 steps of ε = 2e-5 at σ_L = .01, Λ = .1, at ten levels from σ = 1. They end
-  without D. Calls: n · corrections + 1.
+    for each level σ_i:
+      repeat `corrections` times:  x ← x + ½ α_i s(x) + √α_i ξ,   α_i = ε σ_i²/σ_L²
+
+  and z = x/α is unchanged from one level to the next. That step is `euler(ε/(2 σ_L²))`: the same Λ
+  at every level. Song & Ermon take 100 steps with ε = 2e-5 and σ_L = .01, so Λ = .1, at ten levels
+  from σ = 1. They end there; here the last level is followed by D. Calls: n · corrections + 1.
 
   Args:
-    corrector: defaults to `euler(0.1)`. corrections: how many at each level, ≥ 1.
+    corrector: defaults to `euler(0.1)`. corrections: identity steps at each level, ≥ 1.
 
   Raises:
     ValueError: corrections < 1.
   """
   _check(corrections)
-  corrector = euler(0.1) if corrector is None else corrector
+  langevin_step = euler(0.1) if corrector is None else corrector
 
   def plan(levels: Level, path: Path) -> _Held:
-    alpha, sigma = levels.alpha, levels.sigma
-    # Pure noise, α = 0, has no z to keep: its noise is.
-    noise = alpha[:-1] == 0.0
-    a = np.where(noise, sigma[1:] / sigma[:-1], alpha[1:] / np.where(noise, 1.0, alpha[:-1]))
-    return _Held(pick(levels, slice(-1)), a, np.arange(len(a)) == len(a) - 1)
+    here, after = steps_of(levels)
+    # At α = 0 there is no z: the noise is kept instead.
+    pure = here.alpha == 0.0
+    a = np.where(pure, after.sigma / here.sigma, after.alpha / np.where(pure, 1.0, here.alpha))
+    return _Held(here, a, np.arange(len(a)) == len(a) - 1)
 
-  def step(draw, x, denoised, model, n):
-    made = _begin(draw, x, denoised, n.level, corrector)
-    x, _, _, denoised = _identity(draw, x, made, model, n.level, corrector, corrections)
+  def step(draw, x, denoised, model, n: _Held):
+    start = _begin(draw, x, denoised, n.level, langevin_step)
+    end = _identity_steps(draw, x, start, model, n.level, langevin_step, corrections)
     x, denoised = jax.lax.cond(
-        n.last, lambda x, old: 2 * (model(x, n.level),), lambda x, old: (n.a * x, old), x, denoised)
+        n.last, lambda x, last: 2 * (model(x, n.level),), lambda x, last: (n.a * x, last),
+        end.x, end.last)
     return x, denoised, denoised
 
   return Method(plan, jnp.zeros_like, step, draws=True)
+
+
+class _Identity(NamedTuple):
+  """State and carry after identity steps at a level, and the first and the last D on the way."""
+
+  x: jax.Array
+  carry: Any
+  first: jax.Array
+  last: jax.Array
+
+
+class _RecordedScore:
+  """x → s(x) at a level; `denoised` is the D of the latest call."""
+
+  def __init__(self, model: Model, level: Level, denoised: jax.Array):
+    self._model, self._level, self.denoised = model, level, denoised
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    self.denoised = self._model(x, self._level)
+    return _score(self.denoised, x, self._level)
+
+
+def _identity_steps(
+    draw: Draw, x: jax.Array, carry: Any, model: Model, level: Level, corrector: Corrector,
+    corrections: int,
+) -> _Identity:
+  """`corrections` identity steps at a level."""
+  discretisation = corrector.at(level)
+
+  def body(state: _Identity, k):
+    score = _RecordedScore(model, level, state.last)
+    x, carry = discretisation.step(_step_draws(draw, k), state.x, state.carry, score)
+    first = jnp.where(k == 1, score.denoised, state.first)
+    return _Identity(x, carry, first, score.denoised), None
+
+  return _programs.scan(body, _Identity(x, carry, x, x), jnp.arange(1, corrections + 1))[0]
 
 
 def _score(denoised: jax.Array, x: jax.Array, level: Level) -> jax.Array:
   return (level.alpha * denoised - x) / level.sigma**2
 
 
-def _draws(draw: Draw, step: jax.Array | int) -> Draw:
-  """The odd draws that belong to an identity step, 0 being what is drawn before the first."""
+def _step_draws(draw: Draw, step: jax.Array | int) -> Draw:
+  """The odd draws of an identity step, from 1 on; step 0 is what a carry begins with."""
   return lambda i: draw(2 * (_DRAWS * step + i) + 1)
 
 
 def _begin(
     draw: Draw, x: jax.Array, denoised: jax.Array, level: Level, corrector: Corrector
 ) -> Any:
-  """A carry at this level. A D found before stands in for its own: no call is spent."""
-  return corrector.at(level).init(_draws(draw, 0), x, lambda x: _score(denoised, x, level))
+  """The corrector's carry at a level. The last D stands for that of this level: no call is made."""
+  return corrector.at(level).init(_step_draws(draw, 0), x, lambda x: _score(denoised, x, level))
 
 
-def _carry_of(corrector: Corrector, x: jax.Array) -> Any:
-  """The shapes and types of what a corrector carries."""
-  level = Level(*[jax.ShapeDtypeStruct((), x.dtype)] * 5)
-  return jax.eval_shape(lambda x, level: _begin(lambda i: x, x, x, level, corrector), x, level)
-
-
-def _identity(
-    draw: Draw, x: jax.Array, carry: Any, model: Model, level: Level, corrector: Corrector,
-    corrections: int,
-) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
-  """`corrections` steps at a level: the state, the carry, and the first and the last D found."""
-  discretisation = corrector.at(level)
-
-  def body(state, k):
-    x, carry, first, _ = state
-    found = []
-
-    def score(x):
-      found.append(model(x, level))
-      return _score(found[-1], x, level)
-
-    x, carry = discretisation.step(_draws(draw, k), x, carry, score)
-    return (x, carry, jnp.where(k == 1, found[0], first), found[-1]), None
-
-  start = x, carry, x, x
-  return _programs.scan(body, start, jnp.arange(1, corrections + 1))[0]
+def _empty_carry(corrector: Corrector, x: jax.Array) -> Any:
+  """Zeros in the shapes and types of what a corrector carries."""
+  scalar = jax.ShapeDtypeStruct((), x.dtype)
+  shapes = jax.eval_shape(lambda x, level: _begin(lambda i: x, x, x, level, corrector),
+                          x, Level(scalar, scalar, scalar, scalar, scalar))
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def _check(corrections: int) -> None:

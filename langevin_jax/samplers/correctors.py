@@ -1,8 +1,8 @@
 """Correctors: which Langevin step is taken at a level, and how long it is.
 
-A Langevin step leaves pₜ as it is (§2), so any number of them may be taken at a level. At unit
-scale the score there is s = (α D − x)/σ², and a corrector is one of the steps of `langevin` for
-each level. Its size is Λ, Langevin time in units of σ²; the same Λ is the same step on every path.
+A Langevin step leaves pₜ unchanged (§2), so any number of them can be taken at a level. At unit
+scale the score is s = (α D − x)/σ². A corrector is one of the steps of `langevin` for each level.
+Its size is Λ, Langevin time in units of σ²; equal Λ is the same step on every path.
 """
 
 import math
@@ -15,16 +15,18 @@ import jax.numpy as jnp
 from langevin_jax import _programs, langevin
 from langevin_jax.samplers.levels import Level, memoised
 
-# (ξ, σs) → Λ, one number or one for each sample, with its axes kept.
+__all__ = ["Corrector", "Rule", "baoab", "euler", "exact", "midpoint", "snr"]
+
 Rule = Callable[[jax.Array, jax.Array], jax.Array]
+"""(ξ, σs) → Λ: one number, or one for each sample with its axes kept as length 1."""
 
 
 class Corrector(NamedTuple):
-  """A Langevin step for each level; make one of your own by giving `at`.
+  """A Langevin step for each level; your own needs `at` alone.
 
   at(level) → the discretisation, for states at unit scale.
-  settle(level, carry, score) → what is carried on to the next level, `score` being that of the
-    state which the last step here led to; None where every level begins with a new carry.
+  settle(level, carry, score) → the carry for the next level, given the score of the state after the
+    last step at this one. None where every level begins with a new carry.
   """
 
   at: Callable[[Level], langevin.Discretisation]
@@ -36,7 +38,7 @@ def exact(budget: float | Rule = 0.1) -> Corrector:
   """STEP(0, Λ), `langevin.exact`: bounded for every Λ, variance bias O(Λ).
 
   Args:
-    budget: Λ > 0, or a rule for it such as `snr`.
+    budget: Λ > 0, or a rule such as `snr`.
 
   Raises:
     ValueError: a budget that is not positive.
@@ -52,7 +54,7 @@ def euler(budget: float | Rule = 0.1) -> Corrector:
   """Unadjusted Langevin with δ = Λσ², `langevin.euler`: bias O(Λ), unstable from Λ = 2 on.
 
   Args:
-    budget: Λ > 0, or a rule for it: score_sde's corrector is `euler(snr(0.16, event_axes=…))`.
+    budget: Λ > 0, or a rule: the corrector of score_sde is `euler(snr(0.16, event_axes=…))`.
 
   Raises:
     ValueError: a budget that is not positive.
@@ -66,7 +68,10 @@ def euler(budget: float | Rule = 0.1) -> Corrector:
 
 @memoised
 def midpoint(budget: float = 0.2) -> Corrector:
-  """`langevin.midpoint`: bias O(Λ²), one call a step; the D before finds the first middle.
+  """`langevin.midpoint`: bias O(Λ²), one call per step. The first middle uses the last D.
+
+  Args:
+    budget: Λ > 0.
 
   Raises:
     ValueError: a budget that is not positive.
@@ -77,11 +82,14 @@ def midpoint(budget: float = 0.2) -> Corrector:
 
 @memoised
 def baoab(budget: float = 0.2, *, friction: float = 1.0) -> Corrector:
-  """`langevin.baoab` with h = σ√(2Λ) and γ = friction/σ; the momentum goes on from level to level.
+  """`langevin.baoab` with h = σ√(2Λ) and γ = friction/σ; the momentum is kept between levels.
 
-  Between two levels the half kick that a step owes is given with the D that the predictor finds
-  there anyway. No bias in x where pₜ is Gaussian, O(Λ) elsewhere (Λ² at friction = ∞, where a step
-  is the Langevin time Λσ²; with less, several steps in a row go further). Unstable from Λ = 2 on.
+  The half kick that the last step of a level owes uses the D that the predictor computes there. No
+  bias in x where pₜ is Gaussian, O(Λ) elsewhere. At friction = ∞ a step is Langevin time Λσ², with
+  bias O(Λ²); with less friction several steps move further. Unstable from Λ = 2 on.
+
+  Args:
+    budget: Λ > 0. friction: > 0, ∞ allowed.
 
   Raises:
     ValueError: a budget or a friction that is not positive.
@@ -99,19 +107,19 @@ def baoab(budget: float = 0.2, *, friction: float = 1.0) -> Corrector:
 
 @memoised
 def snr(ratio: float = 0.16, *, event_axes: int) -> Rule:
-  """score_sde's step size d = 2 (r‖ξ‖/‖s‖)² (Song et al. 2021, algorithms 4 and 5), as Λ = d/σ².
+  """The step size of score_sde, d = 2 (r‖ξ‖/‖s‖)² (Song et al. 2021, algorithms 4, 5), as Λ = d/σ².
 
-  Norms are each sample's own, so that a sample does not depend on its batch; score_sde takes their
-  mean over the batch. Its factor α², 1 − β_i of the discretised VP process, is within 2 % of 1
-  and belongs to that path's time steps: left out. E‖σs‖² is near E‖ξ‖² while noise dominates, so
-  Λ is 2r² there, and more where the data's spread does.
+  Norms are those of each sample, so that a sample does not depend on its batch; score_sde uses
+  their mean over the batch. Its factor α² = 1 − β_i belongs to the time steps of discretised VP, is
+  within 2 % of 1, and is left out. Where noise dominates E‖σs‖² is near E‖ξ‖² and Λ near 2r²; near
+  the data Λ is larger.
 
-  The step depends on the state and its noise, so the law is not quite kept: the fewer numbers a
-  sample has, the less. For vectors of a few a fixed Λ is better; there a score may nearly vanish,
-  and `euler` has no bound for its step.
+  The step depends on the state and its noise, so the law is kept only approximately: the worse, the
+  fewer numbers a sample has. For vectors of a few numbers use a fixed Λ: their score may nearly
+  vanish, and `euler` does not bound its step.
 
   Args:
-    ratio: r > 0. event_axes: how many trailing axes are one sample's: 1 for vectors, 3 for images.
+    ratio: r > 0. event_axes: number of trailing axes of one sample: 1 for vectors, 3 for images.
 
   Raises:
     ValueError: a ratio that is not positive, or event_axes < 1.
@@ -128,6 +136,7 @@ def snr(ratio: float = 0.16, *, event_axes: int) -> Rule:
 
 
 def _ruled(rule: Rule, move: Callable) -> Corrector:
+  """The corrector move(ξ, x, s, σ, Λ) with Λ by a rule."""
   def at(level):
     def step(draw, x, carry, score):
       noise, here = draw(0), score(x)
@@ -139,7 +148,7 @@ def _ruled(rule: Rule, move: Callable) -> Corrector:
 
 
 def check_positive(**values: float) -> None:
-  """Raises ValueError naming the first that is not positive, of those that are not traced."""
+  """Raises ValueError that names the first value that is known and not positive."""
   for name, value in values.items():
     known = _programs.concrete(value)
     if known is not None and not known > 0.0:

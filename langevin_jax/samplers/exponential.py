@@ -1,14 +1,14 @@
-"""The one routine behind every exponential integrator: weights of D at nodes, exact in the noise.
+"""Exponential integrators: the weights of D at the nodes of a step (theory.md#solvers).
 
 In the VE frame the reverse process of stochasticity η is dz = −(z − D) du + noise, in the clock
-u = ℓ + ∫η² dℓ. Over a step of size w in u, with D a polynomial through its values D_i at the nodes
-θ_i (in units of the step, from its beginning),
+u = ℓ + ∫η² dℓ. Let D be a polynomial through its values D_i at nodes θ_i, in units of the step from
+its beginning. A step of length w in u is then
 
   z′ = e^{−w} z + Σ c_i D_i + noise,
   Σ c_i θ_i^j = M_j = ∫₀¹ w e^{−w(1−θ)} θ^j dθ = w j! φ_{j+1}(−w)
 
-for j below the number of nodes. M_j/w → 1/(j + 1) as w → 0, the moments of Adams–Bashforth. So the
-nodes are the whole difference between the methods (theory.md#solvers):
+for every j below the number of nodes. M_j/w → 1/(j + 1) as w → 0: the moments of Adams–Bashforth.
+The methods differ only in their nodes:
 
 | nodes | method |
 |---|---|
@@ -17,10 +17,10 @@ nodes are the whole difference between the methods (theory.md#solvers):
 | {0, r} | singlestep: DPM-Solver++(2S), (3S); of ε, DPM-Solver |
 | {1, 0, −, …} | corrector: UniPC |
 
-Of the ODE, ε and the flow velocity ε − x₀ can take the place of D = x₀, each in the frame in which
-it alone moves the state (`frame_moments`), and the polynomial may be one in α or in the angle
-atan ρ, in which also infinite steps are finite: all are exact on a point mass, where the three are
-constant, and differ in what else they are good at.
+For the ODE, ε or the velocity ε − x₀ can take the place of x₀ = D, each in the frame in which it
+alone moves the state (`frame_moments`). The polynomial may be one in α or in the angle atan ρ,
+which are finite also at infinite ℓ. All of these are exact for data that are one point, where x₀, ε
+and ε − x₀ are constant.
 """
 
 from collections.abc import Sequence
@@ -32,6 +32,11 @@ import numpy as np
 from langevin_jax import splitting
 from langevin_jax.samplers.levels import Level
 
+__all__ = [
+    "Prediction", "Variable", "check_options", "frame_moments", "frame_size", "moments", "value",
+    "weights",
+]
+
 Array = np.ndarray | jax.Array
 Prediction = Literal["x0", "eps", "velocity"]
 Variable = Literal["half_log_snr", "alpha", "angle"]
@@ -41,7 +46,7 @@ _SERIES_TERMS = 24  # of Σ (−w)^m/(m + j + 1)! at w < 2, to float64
 
 
 def check_options(prediction: str, variable: str, largest_budget: float) -> None:
-  """Raises ValueError for a name that is none, or a budget that is not positive."""
+  """Raises ValueError for an unknown prediction or variable, or a budget that is not positive."""
   for field, value, known in (("prediction", prediction, get_args(Prediction)),
                               ("variable", variable, get_args(Variable))):
     if value not in known:
@@ -51,10 +56,10 @@ def check_options(prediction: str, variable: str, largest_budget: float) -> None
 
 
 def moments(w: Array, count: int) -> list[Array]:
-  """M_0 … M_{count−1} at w ≥ 0 (∞ allowed), of the shape of w.
+  """M_0 … M_{count−1} at w ≥ 0 (∞ allowed), each of the shape of w.
 
-  By the recursion M_j = 1 − (j/w) M_{j−1} where it is stable, by its series where w < 2: there the
-  recursion subtracts nearly equal numbers.
+  For w ≥ 2 by the recursion M_j = 1 − (j/w) M_{j−1}. For w < 2 the recursion subtracts nearly equal
+  numbers; there by the series of M_j.
   """
   xp = splitting.namespace(w)
   small, large = xp.minimum(w, 2.0), xp.maximum(w, 2.0)
@@ -73,14 +78,22 @@ def moments(w: Array, count: int) -> list[Array]:
 def frame_moments(
     prediction: Prediction, variable: Variable, here: Level, after: Level, kappa: Array, count: int
 ) -> list[Array]:
-  """M_j = ∫ ϑ^j dc over each step, ϑ from 0 to 1 in `variable`; by Gauss–Legendre.
+  """M_j = ∫ ϑ^j dc of each step, j < count, ϑ from 0 to 1 in `variable`; by Gauss–Legendre.
 
-  The frames in which a prediction y is all that moves, y = x₀, ε or ε − x₀, and their clocks c:
+  The frame in which a prediction y alone moves the state, and its clock c:
 
     d(x/σ) = x₀ d(1/ρ)      d(x/α) = ε dρ      d(x/(α + σ)) = (ε − x₀) d(ρ/(1 + ρ))
 
-  That of x₀ is scaled by ρ at its end and damped by the noise: ∫ κ e^{−κ(ℓ₁ − ℓ)} dℓ, κ = w/h.
-  A pure-noise start is a node unless `variable` is ℓ; so is the clean end.
+  The moments of x₀ are scaled by ρ at the end of the step and damped by the noise:
+  ∫ κ e^{−κ(ℓ′ − ℓ)} ϑ^j dℓ, κ = w/h = 1 + Λ/h.
+
+  Args:
+    here, after: where the n steps begin and end. Pure noise and the clean end are allowed unless
+      `variable` is ℓ.
+    kappa: κ (n,), used for x₀ alone.
+
+  Returns:
+    M_0 … M_{count−1}, (n,) each.
   """
   xp = splitting.namespace(here.half_log_snr)
   nodes, gauss = np.polynomial.legendre.leggauss(_QUADRATURE)
@@ -88,7 +101,7 @@ def frame_moments(
   ell, ell_s = here.half_log_snr[:, None], after.half_log_snr[:, None]
   rho, rho_s = xp.exp(-ell), xp.exp(-ell_s)
   if prediction == "x0":
-    # ρ = ρ₁/s, s from e^{−h} to 1, where the measure is κ s^{κ−1} ds.
+    # ρ = ρ′/s with s from e^{−h} to 1, in which the measure is κ s^{κ−1} ds.
     first = xp.exp(ell - ell_s)
     s = first + (1.0 - first) * u
     between = rho_s / s
@@ -104,8 +117,13 @@ def frame_moments(
   return [measure.sum(1), *((measure * theta**j).sum(1) for j in range(1, count))]
 
 
+def frame_size(prediction: Prediction, level: Level) -> Array:
+  """k of the frame x/k of a prediction: α for ε, α + σ for the velocity; x₀ is scaled by α."""
+  return level.alpha + level.sigma if prediction == "velocity" else level.alpha
+
+
 def value(variable: Variable, ell: Array) -> Array:
-  """ℓ itself, α = 1/√(1 + ρ²), or the angle atan ρ between data and noise, at ρ = e^{−ℓ}."""
+  """The variable of the polynomial at ℓ: ℓ itself, α = 1/√(1 + ρ²), or the angle atan ρ."""
   xp = splitting.namespace(ell)
   if variable == "half_log_snr":
     return ell
@@ -119,12 +137,15 @@ def weights(values: Sequence[Array], nodes: Sequence[Array]) -> list[Array]:
   Args:
     values: M_j, at least as many as there are nodes; arrays of one shape.
     nodes: θ_i, distinct, of that shape.
+
+  Returns:
+    c_i in the order of the nodes, of that shape.
   """
   result = []
   for i, here in enumerate(nodes):
     polynomial, scale = [1.0], 1.0
     for other in (*nodes[:i], *nodes[i + 1:]):
-      # Times (θ − other): coefficients from the constant up.
+      # Multiply by (θ − other); coefficients from the constant term up.
       raised, lowered = [0.0, *polynomial], [*(-other * c for c in polynomial), 0.0]
       polynomial = [a + b for a, b in zip(raised, lowered, strict=True)]
       scale = scale * (here - other)

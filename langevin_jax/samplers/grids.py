@@ -1,19 +1,25 @@
 """Grids of noise levels, from noise to clean data.
 
-A grid is a function path → ρ, the n + 1 noise-to-signal ratios ρ = σ/α = e^{−ℓ} that the sampler
-visits, in float64 on the host. It is stated in ρ, in which all paths agree: the same grid makes the
-same samples along every path. The named grids fall from `rho_max`, or from the path's own noisy end
-where that is less, to exactly 0; `explicit` also rises, and `within` cuts a part out of any grid.
+A grid is a function path → ρ: the n + 1 noise-to-signal ratios ρ = σ/α = e^{−ℓ} that the sampler
+visits, in float64 on the host. All paths agree in ρ, so one grid gives the same samples along every
+path. The named grids fall to exactly 0, from `rho_max` or from the noisy end of the path where that
+is less. An `explicit` grid may rise; `within` takes a part of a grid.
 """
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from langevin_jax import _programs
 from langevin_jax.paths import Path, on_host
+
+__all__ = [
+    "Grid", "ancestral", "cosine", "explicit", "karras", "levels_of", "shifted",
+    "uniform_half_log_snr", "uniform_time", "within",
+]
 
 Grid = Callable[[Path], np.ndarray]
 
@@ -22,11 +28,13 @@ Grid = Callable[[Path], np.ndarray]
 def karras(
     n: int, *, rho_min: float = 0.002, rho_max: float = 80.0, curvature: float = 7.0
 ) -> Grid:
-  """ρ_i = (ρ_max^{1/c} + i/(n−1) (ρ_min^{1/c} − ρ_max^{1/c}))^c, then 0 (Karras et al., eq. 5).
+  """ρ_i = (ρ_max^{1/c} + i/(n−1) (ρ_min^{1/c} − ρ_max^{1/c}))^c, then 0.
+
+  Reference: Karras et al. 2022, eq. 5.
 
   Args:
-    n: number of steps. rho_min, rho_max: the last and first positive noise-to-signal ratios.
-    curvature: c; 1 is uniform in ρ, ∞ uniform in ℓ, 7 the authors' choice.
+    n: number of steps. rho_min, rho_max: the last positive and the first noise-to-signal ratio.
+    curvature: c; 1 is uniform in ρ, ∞ uniform in ℓ; the authors use 7.
 
   Raises:
     ValueError: n < 1, a reversed range, or curvature ≤ 0.
@@ -45,7 +53,7 @@ def karras(
 
 @functools.lru_cache
 def uniform_half_log_snr(n: int, *, rho_min: float = 0.002, rho_max: float = 80.0) -> Grid:
-  """ℓ uniform from −log ρ_max to −log ρ_min, then clean. Raises ValueError as `karras` does."""
+  """ℓ uniform from −log ρ_max to −log ρ_min, then the clean end; errors are those of `karras`."""
   _check(n)
   _check_range(rho_min, rho_max)
   return lambda path: _closed(np.geomspace(_top(path, rho_max, rho_min), rho_min, n))
@@ -53,14 +61,17 @@ def uniform_half_log_snr(n: int, *, rho_min: float = 0.002, rho_max: float = 80.
 
 @functools.lru_cache
 def uniform_time(n: int) -> Grid:
-  """Uniform in the path's own time from t_max to t_min (eq. 7), ends included, then clean.
+  """Uniform in the path's own time from t_max to t_min (eq. 7), ends included, then the clean end.
 
-  Where σ(t_min) = 0 the last time is the clean end itself. Raises ValueError for n < 1.
+  Where σ(t_min) = 0 the last time is the clean end.
+
+  Raises:
+    ValueError: n < 1; when sampling, a path that is traced (learned): its levels are not known.
   """
   _check(n)
 
   def grid(path):
-    rho = lambda times: np.exp(-on_host(jax.vmap(path.half_log_snr), times))
+    rho = lambda times: np.exp(-_known(on_host(jax.vmap(path.half_log_snr), times)))
     if rho(np.array([path.t_min]))[0] > 0.0:
       return _closed(rho(np.linspace(path.t_max, path.t_min, n)))
     return _closed(rho(np.linspace(path.t_max, path.t_min, n + 1))[:-1])
@@ -70,7 +81,11 @@ def uniform_time(n: int) -> Grid:
 
 @functools.lru_cache
 def cosine(n: int) -> Grid:
-  """ρ = tan(πu/2), u falling evenly to 0: uniform in the cosine path's time, for any path."""
+  """ρ = tan(πu/2) with u falling evenly to 0: uniform in the time of the cosine path, on any path.
+
+  Raises:
+    ValueError: n < 1.
+  """
   _check(n)
 
   def grid(path):
@@ -85,7 +100,11 @@ def cosine(n: int) -> Grid:
 def shifted(n: int, shift: float = 1.0) -> Grid:
   """Flow time s uniform from 1 to 0, shifted by ℓ′ = ℓ − log k: ρ = k s/(1 − s).
 
-  s′ = k s/(1 + (k − 1)s) (Esser et al. 2024, eq. 23). Shift 1 is rectified flow's uniform time.
+  In time, s′ = k s/(1 + (k − 1)s) (Esser et al. 2024, eq. 23). k = 1 is uniform time of rectified
+  flow.
+
+  Args:
+    n: number of steps. shift: k > 0; larger puts more steps at high noise.
 
   Raises:
     ValueError: n < 1 or shift ≤ 0.
@@ -103,16 +122,18 @@ def shifted(n: int, shift: float = 1.0) -> Grid:
   return grid
 
 
-def explicit(rho: Sequence[float], *, end: float | None = 0.0) -> Grid:
-  """Your own positive levels ρ, then `end`. The same for every path.
+def explicit(rho: Sequence[float] | np.ndarray, *, end: float | None = 0.0) -> Grid:
+  """The given positive levels ρ, then `end`; the same for every path.
 
   Args:
-    rho: the levels, such as (80, 20, 5, 1, .2). A level above the one before it is reached by the
-      forward kernel: (80, 20, 5, 1, 5, 1, .2) goes over the range 5 … 1 twice.
-    end: the last level; 0 is clean data, and None ends at the last of `rho`.
+    rho: levels such as (80, 20, 5, 1, .2). A level above the one before it is reached by the
+      forward kernel: (80, 20, 5, 1, 5, 1, .2) runs twice from 5 to 1. The first may be ∞, pure
+      noise, on a path that reaches it.
+    end: the last level. 0 is clean data; None ends at the last of `rho`.
 
   Raises:
-    ValueError: no level, one that is not positive, two equal ones in a row, or a rise at the end.
+    ValueError: no level, a level that is not positive, two equal ones in a row, or a rise at the
+      end.
   """
   values = tuple(float(v) for v in rho)
   values = values if end is None else (*values, float(end))
@@ -123,15 +144,15 @@ def explicit(rho: Sequence[float], *, end: float | None = 0.0) -> Grid:
 
 
 def ancestral(grid: Grid, stochasticity: float = 1.0) -> Grid:
-  """A grid on which an ODE method is an ancestral sampler (k-diffusion): a fall, then a rise.
+  """A grid on which an ODE method is the ancestral sampler of k-diffusion: a fall, then a rise.
 
-  A step from ρ to ρ′ goes down to √(ρ′² − υ²) by the method, and the forward kernel brings it up
-  to ρ′ again, with υ = min(ρ′, η ρ′ √(1 − ρ′²/ρ²)). η = 1 is the DDPM posterior's noise:
-  `singlestep(2)` on it is DPM-Solver++(2S) ancestral, `ddim()` Euler ancestral. Multistep methods
-  of a higher order find one step in each fall, and are refused.
+  A step from ρ to ρ′ falls to √(ρ′² − υ²) by the method, and the forward kernel raises it to ρ′,
+  with υ = min(ρ′, η ρ′ √(1 − ρ′²/ρ²)). η = 1 is the noise of the DDPM posterior: `singlestep(2)` on
+  this grid is DPM-Solver++(2S) ancestral, and `ddim()` is Euler ancestral. Each fall has one step,
+  so multistep methods of order above 1 are refused.
 
   Args:
-    grid: falling. stochasticity: η ≥ 0; 0 is the grid itself.
+    grid: falling. stochasticity: η ≥ 0; 0 returns the levels of `grid`.
 
   Raises:
     ValueError: a negative stochasticity, or a grid that does not fall.
@@ -142,11 +163,11 @@ def ancestral(grid: Grid, stochasticity: float = 1.0) -> Grid:
   def sequence(path):
     rho = levels_of(grid, path)
     if not np.all(np.diff(rho) < 0.0):
-      raise ValueError(f"an ancestral grid is made of one that falls, got {_listed(rho)}")
+      raise ValueError(f"an ancestral grid is made from one that falls, got {_listed(rho)}")
     before, after = rho[:-1], rho[1:]
     up = np.minimum(after, stochasticity * after * np.sqrt(1.0 - (after / before) ** 2))
     down = np.sqrt(after**2 - up**2)
-    # Where nothing is added the level is visited once.
+    # Where no noise is added the level is visited once.
     pairs = [(d, a) if u > 0.0 else (a,) for d, a, u in zip(down, after, up, strict=True)]
     return np.concatenate([rho[:1], *pairs])
 
@@ -154,13 +175,13 @@ def ancestral(grid: Grid, stochasticity: float = 1.0) -> Grid:
 
 
 def within(grid: Grid, *, start: float = np.inf, stop: float = 0.0) -> Grid:
-  """The part of a grid between two levels, both of which are added to it.
+  """The part of a grid between two levels, which become its ends.
 
-  With `start` it begins with data noised to that level (SDEdit), with `stop` it leaves that much
-  noise (partial denoising).
+  With `start`, sampling begins with data noised to that level (SDEdit). With `stop`, that much
+  noise is left (partial denoising).
 
   Args:
-    grid: falling. start: the first ρ; the grid's own where that is less. stop: the last ρ.
+    grid: falling. start: the first ρ, or that of the grid where it is less. stop: the last ρ.
 
   Raises:
     ValueError: not 0 <= stop < start, or a stop above the grid's first level.
@@ -184,15 +205,19 @@ def levels_of(grid: Grid, path: Path) -> np.ndarray:
   """The levels ρ of a grid on a path, (n + 1,) float64.
 
   Raises:
-    ValueError: they are traced, or no sequence of levels that ends with a fall.
+    ValueError: the levels are traced, or are no sequence that ends with a fall.
   """
-  rho = grid(path)
-  if _programs.is_traced(rho):
-    raise ValueError("a grid in the time of a path that is being traced (learned) has no levels "
-                     "yet: state it in rho, by samplers.karras or samplers.explicit")
-  rho = np.asarray(rho, np.float64)
+  rho = np.asarray(_known(grid(path)), np.float64)
   _checked(rho)
   return rho
+
+
+def _known(values: Any) -> np.ndarray:
+  """The values, after a check that they are not traced."""
+  if _programs.is_traced(values):
+    raise ValueError("a grid in the time of a path that is being traced (learned) has no levels "
+                     "yet: state it in rho, by samplers.karras or samplers.explicit")
+  return values
 
 
 def _checked(rho: np.ndarray) -> None:
@@ -214,8 +239,8 @@ def _listed(rho) -> str:
 
 def _top(path: Path, rho_max: float, rho_min: float) -> float:
   """The first noise level: rho_max, or the path's noisy end where that comes sooner."""
-  end = on_host(path.half_log_snr, np.float64(path.t_max))
-  # A path that is being traced has no known end; its levels are taken as they are asked for.
+  end = on_host(path.half_log_snr, np.asarray(path.t_max))
+  # The end of a traced path is not known: it counts as beyond rho_max.
   end = np.inf if _programs.is_traced(end) else float(np.exp(-end))
   if not end > rho_min:
     raise ValueError(f"rho_min={rho_min} lies beyond the path's noisiest level {end:.4g}")
@@ -223,6 +248,7 @@ def _top(path: Path, rho_max: float, rho_min: float) -> float:
 
 
 def _closed(rho: np.ndarray) -> np.ndarray:
+  """The levels, then the clean end."""
   return np.append(rho, 0.0)
 
 
@@ -232,6 +258,7 @@ def _check(n: int) -> None:
 
 
 def _check_range(rho_min: float, rho_max: float) -> None:
-  if not 0.0 < rho_min < rho_max:
+  if not 0.0 < rho_min < rho_max < np.inf:
     raise ValueError(
-        f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
+        f"noise range must satisfy 0 < rho_min < rho_max < inf, got rho_min={rho_min}, "
+        f"rho_max={rho_max}")

@@ -1,4 +1,4 @@
-"""Where a sampler's noise comes from: independent draws, or one Brownian path for all step sizes.
+"""The noise of a sampler: independent draws, or one Brownian path for all step sizes.
 
 In the VE frame the noise of a step from ℓ to ℓ′ is e^{−κℓ′}(B(τ′) − B(τ)) with B a Brownian motion
 in τ = ρ^{−2η²} (theory.md#solvers). Y = B/√τ is the stationary Ornstein–Uhlenbeck process of unit
@@ -6,9 +6,9 @@ rate in L = ∫η² dℓ, and in it the noise is
 
   σ′ √(1 − e^{−2Λ}) ξ = σ′ [Y(L′) − e^{−Λ} Y(L)],   Λ = L′ − L.
 
-So a fixed realisation of Y couples all grids: the same key at N and at 2N steps converges path by
-path. Y is never stored: its value anywhere is found by halving a fixed interval of L, the middle of
-two known values, each d away, being N((Y_a + Y_b)/(2 cosh d), tanh d).
+So one realisation of Y couples all grids: with one key, samples at N and 2N steps converge one by
+one. Y is not stored. Its value at a place is computed by halving a fixed interval of L: the middle
+of two known values Y_a and Y_b, each d away, is N((Y_a + Y_b)/(2 cosh d), tanh d).
 """
 
 import functools
@@ -21,24 +21,31 @@ import numpy as np
 
 from langevin_jax import splitting
 from langevin_jax.paths import Path
-from langevin_jax.samplers.levels import Level, square_integral
+from langevin_jax.samplers.budgets import square_integral
+from langevin_jax.samplers.levels import Level
 
-# Far enough on both sides of any grid; the realisation of Y hangs on them.
+__all__ = [
+    "Brownian", "Positions", "brownian", "fold", "initial_state", "normal", "place", "positions",
+    "split", "start", "threefry", "value",
+]
+
+# The interval of ℓ on which Y lives, beyond any grid. The realisation of Y depends on it.
 _ELL_LOW, _ELL_HIGH, _PANELS = -16.0, 16.0, 64
 
 
 class Brownian(NamedTuple):
-  """Marks a realisation of one Brownian path; `depth` halvings resolve Y to 32 η²/2^depth in L."""
+  """Asks for the noise of one Brownian path; `depth` halvings resolve Y to 32 η²/2^depth in L."""
 
   depth: int = 18
 
 
 class Positions(NamedTuple):
-  """Where on Y each step ends, arrays (n + 1,) with the start first.
+  """The places on Y where steps end, arrays (n + 1,) with the start of the run first.
 
-  cell, part: the cell of 2^depth and the part of it that is passed. kept, spread: e^{−Λ} and
-  √(1 − e^{−2Λ}) of the step. length, length_kept, length_spread: the length of L in all, and the
-  same two of it; constant.
+  cell, part: which of the 2^depth cells, and the fraction of it that is passed.
+  kept, spread: e^{−Λ} and √(1 − e^{−2Λ}) of the step.
+  length: of the whole interval of L, constant. length_kept, length_spread: e^{−length} and
+    √(1 − e^{−2 length}), constant.
   """
 
   cell: Any
@@ -52,10 +59,11 @@ class Positions(NamedTuple):
 
 @functools.lru_cache
 def brownian(*, depth: int = 18) -> Brownian:
-  """Noise of one Brownian path for `samplers.sample`: the same key is the same path on every grid.
+  """Noise of one Brownian path for `samplers.sample`: one key gives the same path on every grid.
 
-  Costs `depth` draws a step in the place of one. Grids are told apart down to 32 η²/2^depth in
-  ∫η² dℓ.
+  Args:
+    depth: halvings, each of which costs a draw per step. Places closer than 32 η²/2^depth in ∫η² dℓ
+      are not distinguished.
 
   Raises:
     ValueError: depth outside [1, 30].
@@ -65,8 +73,8 @@ def brownian(*, depth: int = 18) -> Brownian:
   return Brownian(depth)
 
 
-def normal(key: jax.Array, x: jax.Array) -> jax.Array:
-  """ξ ~ N(0, I) in the shape of x; a key array of shape (n,) draws each row from its own key."""
+def normal(key: jax.Array, x: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+  """ξ ~ N(0, I) in the shape and dtype of x; each key of an array (n, …) draws its own row."""
   draw = lambda key, x: jax.random.normal(key, x.shape, x.dtype)
   for _ in key.shape:
     draw = jax.vmap(draw)
@@ -82,7 +90,7 @@ def fold(key: jax.Array, data: jax.Array | int) -> jax.Array:
 
 
 def split(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The key of the first state and that of the steps; of each key of an array."""
+  """(key of the first state, key of the steps), for one key or each key of an array."""
   halve = jax.random.split
   for _ in key.shape:
     halve = jax.vmap(halve)
@@ -90,17 +98,16 @@ def split(key: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def threefry(key: jax.Array) -> jax.Array:
-  """The key, or array of keys, as typed threefry keys.
+  """The key, or the array of keys, as typed threefry keys.
 
-  Draws of an array of rbg keys depend on the whole array, those of threefry on each key alone. So
-  another kind's words become a threefry key. Words without a type, such as `jax.random.PRNGKey`
-  returns, are of JAX's default kind.
+  Under vmap a draw of rbg depends on the whole array of keys, a draw of threefry on its own key
+  alone. So the words of a key of another kind become a threefry key. Words without a type, such as
+  those of `jax.random.PRNGKey`, are of JAX's default kind.
 
   Raises:
     ValueError: not a key.
   """
-  typed = jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
-  if not typed:
+  if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
     try:
       key = jax.random.wrap_key_data(key)
     except (TypeError, ValueError) as error:
@@ -120,7 +127,7 @@ def threefry(key: jax.Array) -> jax.Array:
 
 
 def initial_state(initial: jax.Array | None, shape: tuple[int, ...]) -> jax.Array | None:
-  """`initial` as a state of a sampler: of the default float type at least.
+  """`initial` as a state of a sampler, in float32 or wider; None stays None.
 
   Raises:
     ValueError: another shape, or a type that is not real.
@@ -138,10 +145,15 @@ def initial_state(initial: jax.Array | None, shape: tuple[int, ...]) -> jax.Arra
 def start(
     draw: Callable[[], jax.Array], level: Level, moments: tuple[jax.Array, jax.Array] | None
 ) -> jax.Array:
-  """q_0 of eq. 10 at unit scale: σ ξ, or a draw of N(α m, α²S + σ²I) where moments are given.
+  """The first state q_0 = p_T (eq. 10) at unit scale: σ ξ, or N(α m, α²S + σ²I) with moments.
 
-  moments: the data's mean m and variances S of one example's shape, or the covariance (d, d) of
-  vectors (d,).
+  Args:
+    draw: () → ξ ~ N(0, I). level: the first level, scalars.
+    moments: mean m and variances S of the data in the shape of one example, or the covariance
+      (d, d) of vectors (d,).
+
+  Raises:
+    ValueError: moments of other shapes.
   """
   xi = draw()
   if moments is None:
@@ -165,7 +177,11 @@ def start(
 def positions(
     levels: Level, stochasticity: splitting.Stochasticity, path: Path, depth: int
 ) -> Positions:
-  """Where on Y each step ends; raises ValueError where η is traced."""
+  """The places on Y of the levels (n + 1,).
+
+  Raises:
+    ValueError: η is a jax array: places are computed on the host.
+  """
   if isinstance(stochasticity, jax.Array):
     raise ValueError("a Brownian path needs a stochasticity that is a number or a callable")
   edges = np.linspace(_ELL_LOW, _ELL_HIGH, _PANELS + 1)
@@ -177,15 +193,30 @@ def positions(
   cell = np.minimum(np.floor(place), 2.0**depth - 1)
   budget = np.diff(clock, prepend=-np.inf)
   budget[1:][~np.isfinite(np.diff(levels.half_log_snr))] = np.inf
-  # A step of no length (two levels that a path ends before) has no noise.
+  # A step of length 0, between two levels beyond the end of a path, has no noise.
   spread = np.where(budget > 0.0, np.sqrt(-np.expm1(-2.0 * np.maximum(budget, 0.0))), 1.0)
   length = np.full_like(budget, max(float(panels[-1]), 1e-20))
   return Positions(cell.astype(np.int32), place - cell, np.exp(-budget), spread,
                    length, np.exp(-length), np.sqrt(-np.expm1(-2.0 * length)))
 
 
-def value(key: jax.Array, x: jax.Array, place: Positions, depth: int) -> jax.Array:
-  """Y in the shape of x at one position. The same key is the same realisation."""
+def place(ell: jax.Array, square: jax.Array, depth: int) -> Positions:
+  """`positions` of a constant η² = `square` at scalar ℓ, which may be traced; no step's numbers."""
+  length = square * (_ELL_HIGH - _ELL_LOW)
+  share = (ell - _ELL_LOW) / (_ELL_HIGH - _ELL_LOW) * 2.0**depth
+  cell = jnp.clip(jnp.floor(share), 0, 2**depth - 1).astype(jnp.int32)
+  return Positions(cell, share - cell, None, None, length, jnp.exp(-length),
+                   jnp.sqrt(-jnp.expm1(-2.0 * length)))
+
+
+def value(
+    key: jax.Array, x: jax.Array | jax.ShapeDtypeStruct, place: Positions, depth: int
+) -> jax.Array:
+  """Y in the shape of x at one place; one key is one realisation.
+
+  Args:
+    key: one key, or an array of them as in `normal`. place: scalars. depth: as in `brownian`.
+  """
   cell, part, length = place.cell, place.part, place.length
   draw = lambda node: normal(fold(key, node), x)
   low = draw(0)
@@ -194,7 +225,7 @@ def value(key: jax.Array, x: jax.Array, place: Positions, depth: int) -> jax.Arr
   def halve(i, ends):
     low, high = ends
     d = length * 0.5 ** (i + 1.0)
-    # Nodes are numbered as in a heap: 2 + ... keeps them apart from the two ends.
+    # Nodes of the binary tree are numbered from 2 on, level by level; 0 and 1 are the two ends.
     node = 1 + (1 << i) + (cell >> (depth - i))
     middle = 0.5 * (low + high) / jnp.cosh(d) + jnp.sqrt(jnp.tanh(d)) * draw(node)
     right = ((cell >> (depth - 1 - i)) & 1) == 1
@@ -203,7 +234,7 @@ def value(key: jax.Array, x: jax.Array, place: Positions, depth: int) -> jax.Arr
   low, high = jax.lax.fori_loop(0, depth, halve, (low, high))
   width = length * 0.5**depth
   a, b = part * width, (1.0 - part) * width
-  # The bridge within a cell, by one more draw of the cell's own.
+  # The bridge within a cell takes one more draw, which belongs to the cell.
   return ((jnp.sinh(b) * low + jnp.sinh(a) * high) / jnp.sinh(width)
           + jnp.sqrt(2.0 * jnp.sinh(a) * jnp.sinh(b) / jnp.sinh(width))
           * draw(1 + (1 << depth) + cell))

@@ -1,10 +1,12 @@
-"""One scan for every method, grid, path and model: `sample`, `trajectory` and `encode`.
+"""`sample`, `trajectory` and `encode`: one scan for every method, grid, path and model.
 
-A grid is a sequence of noise levels ρ. Where it falls, the method takes the step; where it rises,
-the exact forward kernel draws the state at the higher level (restart, time travel), and the method
-starts anew from there. It may end above 0 (partial denoising), and start anywhere (SDEdit).
+A grid is a sequence of noise levels ρ. Where it falls, the method takes a step. Where it rises, the
+exact forward kernel draws the state at the higher level (restart, time travel), and the method
+starts again from there without history. A grid may end above 0 (partial denoising) and start at any
+level (SDEdit).
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -13,19 +15,23 @@ import numpy as np
 
 from langevin_jax import _programs, predictions, splitting
 from langevin_jax.paths import Path, check_path
-from langevin_jax.samplers import grids, levels, linear, noise
+from langevin_jax.samplers import grids, levels, multisteps, noise
 from langevin_jax.samplers.levels import Level, Method
 
 Moments = tuple[jax.Array, jax.Array]
 
-# The draw of a step that belongs to the forward kernel before it; methods count from 0.
+__all__ = ["Kernel", "Plan", "Trajectory", "check_kinds", "encode", "plan", "run", "sample",
+           "trajectory"]
+
+# The index of the draw for the forward kernel before a step; methods count from 0.
 _KERNEL_DRAW = 2**31 - 1
 
 
 class Trajectory(NamedTuple):
-  """A reverse run, noise to data: n + 1 times and states, and the n denoised estimates.
+  """A reverse run of n falling steps, from noise to data, in the path's own coordinates.
 
-  n counts the falling steps; where the grid rises, the state is the one before the rise.
+  t: times (n + 1,). x: states (n + 1, *shape). denoised: D of each step (n, *shape).
+  Where the grid rises, the state is the one before the rise.
   """
 
   t: jax.Array
@@ -39,42 +45,41 @@ def sample(
     initial: jax.Array | None = None, moments: Moments | None = None,
     brownian: noise.Brownian | None = None,
 ) -> jax.Array:
-  """Draws from the model by running a reverse process from noise to data, q_T = p_0 (eq. 12).
+  """Draws samples by running a reverse process from noise to data, q_T = p_0 (eq. 12).
+
+  Can be used under jit, vmap, grad and shard_map. Peak memory does not depend on the number of
+  steps. An eager call traces the model each time, so it runs the model as it is now. The compiled
+  program is shared by all calls of one structure: parameters, labels, levels, η and other arrays
+  may differ, and so may the object that holds them. Tracing takes about as long as
+  `jax.eval_shape` of the network; put a loop over many short runs under your own `jax.jit`, with
+  the parameters as an argument.
 
   Args:
-    key: consumed. One key, or an array of keys whose shape leads `shape`: then each sample's noise
-      is its own key's, whatever batch it rides in. Noise is drawn by threefry, from the words of
-      the key where it is of another kind (`noise.threefry`).
+    key: consumed. One key, or an array of keys whose shape leads `shape`: then the noise of a
+      sample depends on its own key alone, not on its batch. Noise is drawn by threefry, from the
+      words of a key of another kind (`noise.threefry`).
     denoise: (x_t, t) → E[x₀ | xₜ], x_t with any leading axes, t a scalar in the path's time. A
-      `predictions.Denoiser` makes the same samples, bit for bit, along every path on one grid.
+      `predictions.Denoiser` gives bitwise the same samples along every path on one grid.
     path: any path; it need not be the one that the model was trained with.
     shape: of the result, leading axes included.
-    method: defaults to `ddim()`. grid: defaults to `karras(40)`; see the module.
-    initial: the state at the grid's first level, xₜ = α x₀ + σ ε on `path`; drawn from N(0, σ²I)
-      where it is not given. With a noised example it is SDEdit (Meng et al. 2022).
-    moments: mean and variance of the data, of one example's shape, or mean (d,) and covariance
-      (d, d): the first state is then drawn from N(α m, α²S + σ²I), which is wrong by the data's
-      third moments only (at ρ_max = 20, a KL of 1e-11 in the place of 1e-5).
-    brownian: `samplers.brownian()`: the noise of a stochastic method is one Brownian path of the
-      key, the same on every grid, so that finer grids converge sample by sample.
+    method: defaults to `ddim()`. grid: defaults to `karras(40)`.
+    initial: the state xₜ = α x₀ + σ ε at the first level of the grid, of shape `shape`. By default
+      it is drawn from N(0, σ²I). With a noised example this is SDEdit (Meng et al. 2022).
+    moments: mean and variances of the data, of the shape of one example, or mean (d,) and
+      covariance (d, d). The first state is then drawn from N(α m, α²S + σ²I), which misses only the
+      third and higher moments of the data: a KL of 1e-11 instead of 1e-5 at ρ_max = 20.
+    brownian: `samplers.brownian()`: one Brownian path of the key gives the noise on every grid, so
+      that samples converge one by one as grids are refined.
 
   Returns:
-    The state at the grid's last level, of shape `shape`, in the default float type: x₀ with no
-    noise left where the grid ends at ρ = 0, the last D, or what a method whose history reaches the
-    clean end extrapolates from it.
-
-  Jit-, vmap-, grad- and shard_map-able. An eager call is traced anew, so that it runs the model as
-  it is now; what is compiled is reused for every call of the same structure: parameters, labels,
-  grids, η and other arrays and numbers of the method may change, and so may the object that holds
-  them. Tracing a network takes about as long as `jax.eval_shape` of it; a loop over many short runs
-  is faster under a `jax.jit` of your own, with the parameters as an argument. Peak memory does not
-  depend on the number of steps.
+    The state at the last level of the grid, of shape `shape`, in the default float type. At ρ = 0
+    this is the last D, or what a method with history extrapolates from the last values of it.
 
   Raises:
-    ValueError: a grid that does not end with a fall, an `initial` of another shape, both an
-      `initial` and `moments`, a D of another shape than its state, or an argument of another kind.
+    ValueError: a grid that does not end with a fall, an `initial` of another shape, both `initial`
+      and `moments`, a D of another shape than its state, or an argument of the wrong kind.
   """
-  return _run(key, initial, moments, denoise, path, shape, method, grid, brownian, False)
+  return _draw(key, denoise, path, shape, method, grid, initial, moments, brownian, keep=False)
 
 
 def trajectory(
@@ -83,31 +88,34 @@ def trajectory(
     initial: jax.Array | None = None, moments: Moments | None = None,
     brownian: noise.Brownian | None = None,
 ) -> Trajectory:
-  """`sample`, keeping every state, of law q_t′ = p_{T−t′} (eq. 11): memory grows with the steps."""
-  return _run(key, initial, moments, denoise, path, shape, method, grid, brownian, True)
+  """`sample` that returns every state; the law of each is q_t′ = p_{T−t′} (eq. 11).
+
+  Arguments and errors are those of `sample`. Memory grows with the number of steps.
+  """
+  return _draw(key, denoise, path, shape, method, grid, initial, moments, brownian, keep=True)
 
 
 def encode(
     denoise: predictions.Denoise, path: Path, x_0: jax.Array, *, method: Method | None = None,
     grid: grids.Grid | None = None,
 ) -> jax.Array:
-  """The noise that the probability-flow ODE makes of data: `sample` backwards (DDIM inversion).
+  """Maps data to noise by the probability-flow ODE: `sample` backwards (DDIM inversion).
 
-  The data are taken as the states at the grid's last positive level, and the grid is climbed from
-  there. `sample` with the result as its `initial`, and the same grid and method, returns the data
-  up to the error of the method.
+  The data are taken as the states at the last positive level of the grid, whose levels are then
+  visited in reverse. `sample` with the result as `initial`, and the same grid and method, returns
+  the data up to the error of the method.
 
   Args:
-    denoise, path: as in `sample`. x_0: data at unit scale, any leading axes.
-    method: deterministic; defaults to `ddim()`. grid: a falling one; defaults to `karras(40)`.
+    denoise, path: as in `sample`. x_0: data, with any leading axes.
+    method: deterministic; defaults to `ddim()`. grid: falling; defaults to `karras(40)`.
 
   Returns:
-    xₜ at the grid's first level, of the shape of x_0.
+    xₜ at the first level of the grid, of the shape of x_0.
 
   Raises:
-    ValueError: a method that takes noise or keeps a momentum, or a grid that does not fall.
+    ValueError: a method that draws noise, or a grid that does not fall.
   """
-  method, grid = _choices(denoise, path, method, grid)
+  method, grid = _defaults(denoise, path, method, grid)
   if levels.is_random(method):
     raise ValueError("encode follows the probability-flow ODE: its method must have stochasticity "
                      f"0, no churn and no corrector, got stochasticity {method.stochasticity}")
@@ -115,10 +123,10 @@ def encode(
   positive = rho[rho > 0.0]
   if len(positive) < 2 or not np.all(np.diff(positive) < 0.0):
     raise ValueError(f"encode climbs a falling grid of at least 2 positive levels, got rho={rho}")
-  nodes = levels.lay(positive[::-1], path)
+  nodes = levels.place_levels(positive[::-1], path)
   planned = Plan(nodes, method.plan(nodes, path), None, None)
   x_0 = jnp.asarray(x_0, jnp.result_type(x_0, float))
-  key = jax.random.key(0)  # of draws that an ODE does not make
+  key = jax.random.key(0)  # not used: an ODE draws no noise
 
   def climb(planned, x_0):
     first = levels.pick(planned.levels, 0)
@@ -129,9 +137,10 @@ def encode(
   return _programs.call(climb, planned, x_0)
 
 
-def _run(key, initial, moments, denoise, path, shape, method, grid, brownian, keep):
+def _draw(key, denoise, path, shape, method, grid, initial, moments, brownian, *, keep: bool):
+  """`sample`, or `trajectory` where `keep`: checks the arguments, plans, and runs."""
   shape = tuple(shape)
-  method, grid = _choices(denoise, path, method, grid)
+  method, grid = _defaults(denoise, path, method, grid)
   if initial is not None and moments is not None:
     raise ValueError("give either an initial state or the moments that it is drawn with, not both")
   initial = noise.initial_state(initial, shape)
@@ -139,26 +148,24 @@ def _run(key, initial, moments, denoise, path, shape, method, grid, brownian, ke
   if key.shape != shape[:key.ndim]:
     raise ValueError(f"keys of shape {key.shape} must lead the shape {shape} of the samples")
   planned = plan(path, method, grid, brownian)
-  depth = 0 if brownian is None else brownian.depth
-  model = (levels.both if method.takes_pairs else levels.model)(denoise)
+  model = (levels.model_outputs if method.takes_pairs else levels.model)(denoise)
   return _programs.call(
-      lambda planned, key, initial, moments: run(
-          planned, key, initial, moments, model=model, shape=shape, method=method, keep=keep,
-          depth=depth),
+      functools.partial(run, model=model, shape=shape, method=method, keep=keep,
+                        depth=0 if brownian is None else brownian.depth),
       planned, key, initial, moments)
 
 
-def _choices(denoise, path, method, grid) -> tuple[Method, grids.Grid]:
-  """Method and grid, or what stands for them where they are not given; all four are checked."""
+def _defaults(denoise, path, method, grid) -> tuple[Method, grids.Grid]:
+  """The method and the grid, or their defaults; all four arguments are checked."""
   check_kinds(denoise, path, method=method, grid=grid)
-  return (linear.ddim() if method is None else method,
+  return (multisteps.ddim() if method is None else method,
           grids.karras(40) if grid is None else grid)
 
 
 def check_kinds(
     denoise: Any, path: Any, *, method: Any = None, grid: Any = None, name: str = "method"
 ) -> None:
-  """Raises ValueError, saying what to pass, where an argument is of another kind; None is fine."""
+  """Raises ValueError that says what to pass for an argument of the wrong kind; None is allowed."""
   check_path(path)
   if not callable(denoise):
     raise ValueError(f"denoise must be a function (x_t, t) → E[x₀ | x_t], got {denoise!r}")
@@ -177,9 +184,11 @@ class Kernel(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """What a run needs besides keys and model, made on the host: arrays with leading axis n (+ 1).
+  """The numbers of a run of n falling steps, made on the host.
 
-  kernel is None for a grid that only falls, places where there is no Brownian path.
+  levels: (n + 1,). numbers: those of the method, with leading axis n.
+  places: of the Brownian path (n + 1,), None without one.
+  kernel: (n,), None for a grid that only falls.
   """
 
   levels: Level
@@ -195,47 +204,82 @@ def plan(
 
   Raises:
     ValueError: a grid that is no sequence of levels or does not end with a fall, a Brownian path on
-      one that rises, or what the method refuses.
+      a grid that rises or for noise that it does not give, or what the method refuses.
   """
   rho = grids.levels_of(grid, path)
+  nodes = levels.place_levels(rho, path)
   rises = np.flatnonzero(np.diff(rho) > 0.0)
-  nodes = levels.lay(rho, path)
-  if not len(rises):
-    places = None
-    if brownian is not None and not splitting.is_zero(method.stochasticity):
-      places = noise.positions(nodes, method.stochasticity, path, brownian.depth)
-    return Plan(nodes, method.plan(nodes, path), places, None)
-  if brownian is not None:
-    raise ValueError("a Brownian path needs a grid that falls: a rise draws fresh noise")
-  starts, ends = np.append(0, rises + 1), np.append(rises, len(rho) - 1)
+  if len(rises):
+    if brownian is not None:
+      raise ValueError("a Brownian path needs a grid that falls: a rise draws fresh noise")
+    return _rising_plan(nodes, rises, method, path)
+  places = None
+  if brownian is not None and method.draws and splitting.is_zero(method.stochasticity):
+    raise ValueError("a Brownian path gives the noise of stochasticity > 0, not that of churn or "
+                     "correctors: leave out brownian, or use samplers.singlestep(2, stochasticity)")
+  if brownian is not None and not splitting.is_zero(method.stochasticity):
+    places = noise.positions(nodes, method.stochasticity, path, brownian.depth)
+  return Plan(nodes, method.plan(nodes, path), places, None)
+
+
+def _rising_plan(nodes: Level, rises: np.ndarray, method: Method, path: Path) -> Plan:
+  """A plan of the falls between the positions `rises`, each planned alone, joined by the kernel."""
+  starts, ends = np.append(0, rises + 1), np.append(rises, len(nodes.t) - 1)
   falls = [np.arange(a, b + 1) for a, b in zip(starts, ends, strict=True)]
+  if method.for_run is not None:
+    method = method.for_run(sum(len(fall) - 1 for fall in falls))
   parts = [method.plan(levels.pick(nodes, fall), path) for fall in falls]
   numbers = jax.tree.map(
       lambda *leaves: splitting.namespace(leaves).concatenate(leaves), *parts)
-  climbed = np.concatenate([np.append(i > 0, np.zeros(len(fall) - 2, bool))
-                            for i, fall in enumerate(falls)])
-  kernel = _kernel(levels.pick(nodes, rises), levels.pick(nodes, rises + 1), climbed)
+  after_rise = np.concatenate([np.append(i > 0, np.zeros(len(fall) - 2, bool))
+                               for i, fall in enumerate(falls)])
+  kernel = _kernel(levels.pick(nodes, rises), levels.pick(nodes, rises + 1), after_rise)
   states = np.append(0, np.concatenate([fall[1:] for fall in falls]))
   return Plan(levels.pick(nodes, states), numbers, None, kernel)
 
 
-def _kernel(low: Level, high: Level, climbed: np.ndarray) -> Kernel:
-  """The kernel from `low` to `high` where a step was `climbed` to, and nothing elsewhere."""
-  m, c = np.ones(len(climbed)), np.zeros(len(climbed))
+def _kernel(low: Level, high: Level, after_rise: np.ndarray) -> Kernel:
+  """The kernel from `low` to `high` at the steps `after_rise` (n,), the identity at the others."""
+  m, c = np.ones(len(after_rise)), np.zeros(len(after_rise))
   # STEP with Λ = −h: D drops out.
-  m[climbed], _, c[climbed] = splitting.weights(
+  m[after_rise], _, c[after_rise] = splitting.weights(
       low.alpha, low.sigma, high.alpha, high.sigma, low.half_log_snr - high.half_log_snr)
-  clean = low.sigma == 0.0
-  m[climbed] = np.where(clean, high.alpha, m[climbed])
+  m[after_rise] = np.where(low.sigma == 0.0, high.alpha, m[after_rise])
   return Kernel(m, c)
+
+
+class _State(NamedTuple):
+  """Between two steps: x at unit scale, the method's history, and Y of the Brownian path or ()."""
+
+  x: jax.Array
+  history: Any
+  brownian: Any
+
+
+class _Inputs(NamedTuple):
+  """Of one step: its number, coefficients, end on the Brownian path, and kernel before it."""
+
+  step: jax.Array
+  numbers: Any
+  place: noise.Positions | None
+  kernel: Kernel | None
 
 
 def run(
     planned: Plan, key: jax.Array, initial: jax.Array | None, moments: Moments | None, *,
     model: levels.Model, shape: tuple[int, ...], method: Method, keep: bool = False,
     depth: int = 0,
-) -> jax.Array | Trajectory:
-  """One reverse process by its numbers, which may be traced: grids of n steps share a program."""
+) -> Any:
+  """One reverse process by its plan, which may be traced: grids of n steps share a program.
+
+  Args:
+    planned: by `plan`, for `method`. key: consumed; keys as in `sample`.
+    initial, moments: as in `sample`. model: at unit scale, `levels.model`.
+    shape: of the samples. keep: returns a `Trajectory`. depth: of the Brownian path.
+
+  Returns:
+    The samples, or a `Trajectory`, in the path's own coordinates.
+  """
   dtype = jnp.result_type(float) if initial is None else initial.dtype
   cast = lambda v: jnp.asarray(v, dtype if jnp.issubdtype(v.dtype, jnp.floating) else v.dtype)
   planned = jax.tree.map(cast, planned)
@@ -247,32 +291,43 @@ def run(
   else:
     x = initial / first.scale
   x = _programs.varying_as(x, lambda x: model(x, first))
-  at = lambda place: noise.value(key_steps, like, place, depth)
 
-  def step(carry, now):
-    i, numbers, place, kernel = now
-    x, history, y = carry
-    own = noise.fold(key_steps, i)
-    if kernel is not None:
-      x = kernel.m * x + kernel.c * noise.normal(noise.fold(own, _KERNEL_DRAW), x)
-    if place is None:
-      reverse = lambda: noise.normal(own, x)
-    else:
-      before, y = y, at(place)
-      reverse = lambda: (y - place.kept * before) / place.spread
-    # Draw 0 is the reverse process's own; a traced index is a corrector's, and never 0.
-    draw = lambda j: (reverse() if isinstance(j, int) and j == 0 else
-                      noise.normal(noise.fold(own, j), x))
-    x, denoised, history = method.step(draw, x, history, model, numbers)
-    return (x, history, y), (x, denoised) if keep else None
+  def step(state: _State, now: _Inputs):
+    x, key_step = state.x, noise.fold(key_steps, now.step)
+    if now.kernel is not None:
+      kernel_noise = noise.normal(noise.fold(key_step, _KERNEL_DRAW), x)
+      x = now.kernel.m * x + now.kernel.c * kernel_noise
+    brownian = () if now.place is None else noise.value(key_steps, like, now.place, depth)
+    draw = _draws(key_step, x, state.brownian, brownian, now.place)
+    x, denoised, history = method.step(draw, x, state.history, model, now.numbers)
+    return _State(x, history, brownian), (x, denoised) if keep else None
 
   start, ends = (jax.tree.map(lambda v, s=s: v[s], planned.places) for s in (0, slice(1, None)))
-  carry = x, method.init(x), () if start is None else at(start)
-  steps = jnp.arange(len(planned.levels.t) - 1)
-  (x_0, *_), states = _programs.scan(
-      step, carry, (steps, planned.numbers, ends, planned.kernel))
+  brownian = () if start is None else noise.value(key_steps, like, start, depth)
+  indices = jnp.arange(len(planned.levels.t) - 1)
+  last, states = _programs.scan(
+      step, _State(x, method.init(x), brownian),
+      _Inputs(indices, planned.numbers, ends, planned.kernel))
   if not keep:
-    return planned.levels.scale[-1] * x_0
+    return planned.levels.scale[-1] * last.x
   scale = planned.levels.scale.reshape(-1, *[1] * len(shape))
   x = jnp.concatenate([x[None], states[0]])
   return Trajectory(planned.levels.t, x * jnp.broadcast_to(scale, x.shape), states[1])
+
+
+def _draws(
+    key: jax.Array, x: jax.Array, before: Any, after: Any, place: noise.Positions | None
+) -> levels.Draw:
+  """The draws of one step, in the shape of x.
+
+  Args:
+    key: of the step. place: of the step on the Brownian path, None without one.
+    before, after: Y of that path where the step begins and ends.
+  """
+  def reverse():
+    if place is None:
+      return noise.normal(key, x)
+    return (after - place.kept * before) / place.spread
+
+  return lambda i: (reverse() if levels.is_reverse_draw(i) else
+                    noise.normal(noise.fold(key, i), x))

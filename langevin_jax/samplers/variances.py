@@ -6,13 +6,17 @@ import numpy as np
 
 from langevin_jax.paths import Path
 from langevin_jax.samplers.levels import Level, Method, memoised
-from langevin_jax.samplers.linear import Numbers, ddim
+from langevin_jax.samplers.linear import Numbers
+from langevin_jax.samplers.multisteps import ddim
 
 Variance = Literal["small", "large", "learned"]
 
 
+__all__ = ["ddpm"]
+
+
 class _Ancestral(NamedTuple):
-  """The numbers of STEP(h, h), and β/β̃ of each step's noise as a ratio of deviations, σ/σ′."""
+  """The numbers of STEP(h, h), and the ratio of standard deviations √(β/β̃) = σ/σ′; (n,) each."""
 
   step: Numbers
   ratio: Any
@@ -20,20 +24,21 @@ class _Ancestral(NamedTuple):
 
 @memoised
 def ddpm(variance: Variance = "small") -> Method:
-  """Ancestral sampling (Ho et al. 2020, algorithm 2): the mean of STEP(h, h), a variance to choose.
+  """Ancestral sampling (Ho et al. 2020, algorithm 2): the mean of STEP(h, h), with three variances.
 
-  | variance | of a step's noise, at unit scale |
+  | variance | of the noise of a step, at unit scale |
   |---|---|
-  | "small" | β̃ = σ′²(1 − e^{−2h}), the posterior's given x₀: `ddim(1)` |
-  | "large" | β = σ²(1 − e^{−2h}), the forward kernel's |
+  | "small" | β̃ = σ′² (1 − e^{−2h}), that of the posterior given x₀: `ddim(1)` |
+  | "large" | β = σ² (1 − e^{−2h}), that of the forward kernel |
   | "learned" | β^v β̃^{1−v} (Nichol & Dhariwal 2021, eq. 15) |
 
-  The last step, to the clean end, adds none. "small" is right for a point, "large" for white noise
-  as data. "learned" takes a denoiser that returns (D, v), two arrays in the state's shape.
+  The step to the clean end adds none. "small" is exact for data that are one point, "large" for
+  data that are white noise. "learned" needs a denoiser that returns (D, v), two arrays in the shape
+  of the state.
 
   Raises:
-    ValueError: an unknown variance; at the first call, a "learned" one without v, or within a
-      corrector or an inpainter.
+    ValueError: an unknown variance; when sampling, a "learned" one without v, or within a corrector
+      or an inpainter.
   """
   if variance not in get_args(Variance):
     raise ValueError(f"variance must be one of {', '.join(get_args(Variance))}, got {variance!r}")
@@ -48,11 +53,11 @@ def ddpm(variance: Variance = "small") -> Method:
     return _Ancestral(small.plan(levels, path), ratio)
 
   def step(draw, x, carry, model, n):
-    found = model(x, n.step.level)
+    output = model(x, n.step.level)
     if variance == "large":
-      denoised, widened = found, n.ratio
-    elif isinstance(found, tuple) and len(found) == 2:
-      denoised, widened = found[0], n.ratio ** found[1]
+      denoised, widened = output, n.ratio
+    elif isinstance(output, tuple) and len(output) == 2:
+      denoised, widened = output[0], n.ratio ** output[1]
     else:
       raise ValueError("learned variances need a denoiser that returns (D, v), and a method that "
                        "is not within a corrector or an inpainter")

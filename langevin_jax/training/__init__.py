@@ -1,4 +1,7 @@
-"""Training: one pure step, averages of its parameters, and where they lie on a mesh of devices."""
+"""Training: a pure step, averages of the parameters, and their layout on a mesh of devices.
+
+Reading order: `steps`, `averages`, `shardings`.
+"""
 
 from langevin_jax.training import averages, shardings
 from langevin_jax.training.steps import (

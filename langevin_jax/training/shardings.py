@@ -1,9 +1,15 @@
-"""Where the arrays of training lie on a mesh of devices: a table of rules, and what follows.
+"""The layout of training's arrays on a mesh of devices, by a table of rules.
 
-A mesh has the axes data × fsdp × tensor. A batch is split over data and fsdp together. Parameters
-are split over fsdp (Rajbhandari et al. 2020, stage 3: gathered layer by layer where they are used)
-and tensor (Shoeybi et al. 2019: heads and hidden units stay whole on a device); averages and the
-optimizer's state lie as their parameters do. Everything is GSPMD: programs do not change.
+A mesh has the axes data × fsdp × tensor. Programs do not change: XLA partitions them (GSPMD).
+
+| | split over |
+|---|---|
+| batch | data and fsdp together |
+| parameters | fsdp (Rajbhandari et al. 2020) and tensor (Shoeybi et al. 2019), by `RULES` |
+| averages, optimizer state | as their parameters |
+
+Over fsdp, parameters are gathered layer by layer. Over tensor, a head or a hidden unit stays on one
+device.
 """
 
 import re
@@ -13,22 +19,32 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+__all__ = [
+    "AXES", "RULES", "batch", "batch_shards", "constrain", "replicated", "spec", "state",
+]
+
 AXES = ("data", "fsdp", "tensor")
 _BATCH = ("data", "fsdp")
 
-# The first rule found at the end of a parameter's name says how its last axes are split; axes
-# before them (the blocks of a scan) are not. What a mesh axis does not divide is whole everywhere.
+# The first pattern that matches the end of a parameter's name gives the mesh axes of its last axes.
+# Axes before these (the blocks of a scan), and axes that the mesh does not divide, are not split.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"(qkv|hidden|first_\d+)/kernel", ("fsdp", "tensor")),  # into heads and hidden units
+    (r"(qkv|hidden|first_\d+)/kernel", ("fsdp", "tensor")),  # to heads and hidden units
     (r"(qkv|hidden|first_\d+)/bias", ("tensor",)),
-    (r"(merge|back|second_\d+)/kernel", ("tensor", "fsdp")),  # and out of them
+    (r"(merge|back|second_\d+)/kernel", ("tensor", "fsdp")),  # from heads and hidden units
     (r"kernel", ("fsdp", None)),
     (r"", ()),
 )
 
 
 def spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-  """How the array called `name` ("blocks/qkv/kernel", whatever stands before) is split."""
+  """The partition of one array.
+
+  Args:
+    name: its path in the tree, such as "params/blocks/qkv/kernel"; only the end matters.
+    shape: of the array.
+    mesh: the mesh.
+  """
   axes = next(axes for pattern, axes in RULES if re.search(f"({pattern})$", name))
   axes = (None,) * (len(shape) - len(axes)) + axes[max(len(axes) - len(shape), 0):]
   return PartitionSpec(*(
@@ -37,10 +53,11 @@ def spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def state(shapes: Any, mesh: Mesh) -> Any:
-  """A `NamedSharding` for every array of a state, or of parameters alone.
+  """A tree of `NamedSharding`, one for each array of a training state or of parameters.
 
   Args:
     shapes: the tree, of arrays or `jax.ShapeDtypeStruct`.
+    mesh: the mesh.
   """
   def place(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -50,25 +67,25 @@ def state(shapes: Any, mesh: Mesh) -> Any:
 
 
 def batch(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
-  """Examples along `axis`, split over data and fsdp."""
+  """The sharding of a batch: examples along `axis`, split over data and fsdp."""
   return NamedSharding(mesh, PartitionSpec(*[None] * axis, _BATCH))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The whole array on every device."""
+  """The sharding of an array that every device holds completely."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_shards(mesh: Mesh) -> int:
-  """Into how many parts a batch is split."""
+  """The number of parts that a batch is split into."""
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def constrain(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-  """A function that keeps activations (batch, …) split as a batch is; the identity on one device.
+  """A function that keeps activations (batch, …) split as a batch; the identity on one device.
 
-  Without it the partitioner may prefer to split activations over features where a weight is split
-  over fsdp, and add them up over all devices layer by layer, rather than gather the weight.
+  Without it, where a weight is split over fsdp, the partitioner may split activations over features
+  and sum them over all devices in each layer, instead of gathering the weight.
   """
   shards = batch_shards(mesh)
   if mesh.size == 1:

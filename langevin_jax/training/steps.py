@@ -1,7 +1,7 @@
-"""Training as one pure function: state, key and batch in; state and metrics out.
+"""Training as a pure function (state, key, batch) → (state, metrics).
 
-A step's randomness is the run's key folded with the step that the state holds, so a restored state
-continues as if it had never stopped.
+The random numbers of a step come from the run's key, folded with the step number of the state. So a
+run that is restored from a state continues exactly as if it had not stopped.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,26 @@ import optax
 from langevin_jax import objectives, predictions
 from langevin_jax.training.averages import Average
 
+__all__ = [
+    "LEVEL_EDGES", "Loss", "Metrics", "Params", "TrainState", "diffusion_loss", "init",
+    "train_step", "train_steps",
+]
+
 Params = Any
 
-# Noise levels are reported in bins of ℓ with these inner edges; the outermost two are open.
+# The inner edges of the bins of ℓ in which errors are reported. The first and last bin are open.
 LEVEL_EDGES = tuple(0.5 * i for i in range(-12, 13))
 
 
 class TrainState(NamedTuple):
-  """Everything that a run must remember; `ema` has a tree for each average of the parameters."""
+  """The state of a run.
+
+  Attributes:
+    step: number of steps done, scalar.
+    params: the parameters.
+    ema: averages of the parameters, a tree for each.
+    opt_state: the state of the optimizer.
+  """
 
   step: jax.Array
   params: Params
@@ -30,10 +42,15 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-  """What one step reports; scalars but for the two vectors over the bins of ℓ.
+  """The metrics of one step, scalars unless a shape is given.
 
-  `finite` is False where loss or gradient was not; the state is then the one before the step, and
-  `worst_half_log_snr` the noise level of the first offending example (or of the largest error).
+  Attributes:
+    loss: the mean loss.
+    grad_norm: the norm of the gradient.
+    finite: whether loss and gradient were finite. If not, the step did not change the state.
+    worst_half_log_snr: ℓ of the example with the largest error, or of the first that is not finite.
+    level_error: (bins,), the sum of errors in each bin of ℓ, non-finite ones left out.
+    level_count: (bins,), the number of examples in each bin.
   """
 
   loss: jax.Array
@@ -45,24 +62,31 @@ class Metrics(NamedTuple):
 
 
 class Loss(NamedTuple):
-  """A loss in two parts, so that a batch can be drawn for at once and taken part by part.
+  """A loss in two functions, so that a batch can be processed in parts with the same noise.
 
-  draw: (key, batch) → examples, a tree with a leading axis n that holds all that is random.
-  value: (params, examples) → (mean loss, per-example `half_log_snr` and `eps_error`, (n,)).
+  Attributes:
+    draw: (key, batch) → examples, a tree with a leading axis n that includes all random numbers.
+    value: (params, examples) → (mean loss, dict of `half_log_snr` and `eps_error`, each (n,)).
   """
 
   draw: Callable[[jax.Array, Any], Any]
   value: Callable[[Params, Any], tuple[jax.Array, dict[str, jax.Array]]]
 
   def __call__(self, params: Params, key: jax.Array, batch: Any):
-    """Both at once; consumes `key`."""
+    """`value` of the examples that `draw` makes. Consumes `key`."""
     return self.value(params, self.draw(key, batch))
 
 
 def init(
     params: Params, optimizer: optax.GradientTransformation, *, averages: int = 1
 ) -> TrainState:
-  """The state before the first step; every average starts as the parameters themselves."""
+  """The state before the first step. Every average starts as a copy of the parameters.
+
+  Args:
+    params: the initial parameters.
+    optimizer: an optax transformation.
+    averages: number of averages.
+  """
   ema = tuple(jax.tree.map(jnp.copy, params) for _ in range(averages))
   return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
 
@@ -71,11 +95,14 @@ def diffusion_loss(
     apply: Callable[..., jax.Array], *, density: objectives.Density, weight: objectives.Weight,
     prediction: str | predictions.Row, num_classes: int = 0, label_dropout: float = 0.1,
 ) -> Loss:
-  """`objectives.loss` for a network `apply(params, x, ell, labels)`.
+  """`objectives.loss` for batches (x₀ at unit scale, (n, *shape); integer labels, (n,)).
 
-  The batch is (x₀ at unit scale, integer labels). A label is replaced by the null label
-  `num_classes` with probability `label_dropout`, which trains the unconditional model beside the
-  conditional one (Ho & Salimans 2022).
+  Args:
+    apply: the network, (params, x, ell, labels) → row values.
+    density, weight, prediction: as in `objectives.loss`.
+    num_classes: number of labels, and the null label. 0 ignores labels.
+    label_dropout: probability with which a label is replaced by the null label, which trains the
+      unconditional model together with the conditional one (Ho & Salimans 2022).
 
   Raises:
     ValueError: label_dropout outside [0, 1], or an unknown prediction.
@@ -108,17 +135,19 @@ def train_step(
 
   Args:
     state: before the step.
-    key: the run's key, the same for every step: it is folded with `state.step`.
-    batch: what `loss.draw` takes, with a leading axis n.
-    optimizer: an optax transformation; gradient clipping and schedules belong to it. One that asks
-      for `value`, `grad` or `value_fn` (`optax.lbfgs`, `contrib.reduce_on_plateau`) is given them,
-      of this batch with this step's levels and noise.
-    averages: the rates of the averages in `state.ema`, in their order (`training.averages`).
-    accumulation: parts, dividing n, in which the batch is taken one after another, at the memory of
-      one. Levels and noise are drawn for the whole batch, so that parts change the rounding alone.
+    key: the run's key, the same for every step. It is folded with `state.step`.
+    batch: the argument of `loss.draw`, with a leading axis n.
+    loss: the loss.
+    optimizer: an optax transformation, including gradient clipping and schedules. If it needs
+      `value`, `grad` or `value_fn` (`optax.lbfgs`, `contrib.reduce_on_plateau`), it gets those of
+      this batch with this step's levels and noise.
+    averages: the rates of the averages in `state.ema`, in this order (`training.averages`).
+    accumulation: number of parts of the batch, a divisor of n, processed one after another with the
+      memory of one part. Levels and noise are drawn for the whole batch, so that the number of
+      parts changes rounding only.
 
   Returns:
-    The state after the step (unchanged where the step was not finite), and its metrics.
+    The state after the step (unchanged if the step was not finite), and its metrics.
   """
   examples = loss.draw(jax.random.fold_in(key, state.step), batch)
   (value, levels), gradient = _gradient(loss.value, state.params, examples, accumulation)
@@ -136,7 +165,7 @@ def train_step(
                 zip(averages, state.ema, strict=True))
     return TrainState(step, params, ema, opt_state)
 
-  # Not a `where` over the tree: that would keep the old state beside the new and copy both.
+  # `cond`, because `where` over the tree would hold and copy both states.
   state = jax.lax.cond(finite, move, lambda state, gradient: state, state, gradient)
   return state, _metrics(value, grad_norm, finite, levels["half_log_snr"], levels["eps_error"])
 
@@ -146,19 +175,19 @@ def train_steps(
     optimizer: optax.GradientTransformation, averages: tuple[Average, ...], accumulation: int = 1,
     count: jax.Array | int | None = None,
 ) -> tuple[TrainState, Metrics]:
-  """K steps in one dispatch: `train_step` scanned over batches with a leading axis K.
+  """K steps in one program: `train_step` scanned over batches with a leading axis K.
 
-  It saves the host's share of small steps. Not for networks with convolutions on CPU, whose weight
-  gradients are several times slower inside a loop.
+  It avoids the host's overhead per step. Do not use it for networks with convolutions on CPU, whose
+  weight gradients are several times slower inside a loop.
 
   Args:
     state, key, loss, optimizer, averages, accumulation: as in `train_step`.
-    batches: what `loss.draw` takes, with leading axes K, n.
-    count: how many steps are taken, of the first batches: a scalar ≤ K that may be traced, so that
-      one compiled program takes any number. All K if left out.
+    batches: the argument of `loss.draw`, with leading axes K, n.
+    count: number of steps to take, ≤ K. It may be traced, so that one program takes any number.
+      None is K.
 
   Returns:
-    The state after the steps, and metrics with a leading axis K; zeros for steps not taken.
+    The state after the steps, and metrics with a leading axis K, zero for steps not taken.
   """
   def step(state, batch):
     return train_step(state, key, batch, loss=loss, optimizer=optimizer, averages=averages,
@@ -181,23 +210,27 @@ def train_steps(
   return jax.lax.fori_loop(0, count, body, (state, metrics))
 
 
-def _moved(ema, params, rate):
+def _moved(ema: Params, params: Params, rate: jax.Array) -> Params:
   return jax.tree.map(lambda e, p: e + rate.astype(e.dtype) * (p - e), ema, params)
 
 
-def _value(value, params, examples, parts):
+def _value(value: Callable, params: Params, examples: Any, parts: int) -> jax.Array:
+  """The loss of the batch, computed in `parts` parts."""
   if parts == 1:
     return value(params, examples)[0]
   return jnp.mean(jax.lax.map(lambda part: value(params, part)[0], _split(examples, parts)))
 
 
-def _split(examples, parts):
-  # Part j is examples j, j + parts, …: where a batch is split over devices, each part is too.
+def _split(examples: Any, parts: int) -> Any:
+  # Part j is examples j, j + parts, …, so that a part is split over devices as the batch is.
   return jax.tree.map(
       lambda a: jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1), examples)
 
 
-def _gradient(value, params, examples, parts):
+def _gradient(
+    value: Callable, params: Params, examples: Any, parts: int
+) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Params]:
+  """((loss, per-example dict), gradient) of the batch, computed in `parts` parts."""
   gradient = jax.value_and_grad(value, has_aux=True)
   if parts == 1:
     return gradient(params, examples)
@@ -208,15 +241,18 @@ def _gradient(value, params, examples, parts):
     return jax.tree.map(lambda sum_, new: sum_ + new / parts, total, (mean, slope)), levels
 
   batches = _split(examples, parts)
-  # The sum has the loss's own dtype, whatever the default one.
+  # The sum has the dtype of the loss, which may differ from the default one.
   (mean, _), _ = jax.eval_shape(gradient, params, jax.tree.map(lambda a: a[0], batches))
   zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (mean, params))
   (mean, slope), levels = jax.lax.scan(add, zero, batches)
   return (mean, jax.tree.map(join, levels)), slope
 
 
-def _metrics(loss, grad_norm, finite, half_log_snr, eps_error) -> Metrics:
-  # A bin is a comparison and a product: cheaper than a scatter, and bitwise reproducible.
+def _metrics(
+    loss: jax.Array, grad_norm: jax.Array, finite: jax.Array, half_log_snr: jax.Array,
+    eps_error: jax.Array,
+) -> Metrics:
+  # A product with one-hot bins, which is cheaper than a scatter and bitwise reproducible.
   edges = jnp.asarray(LEVEL_EDGES, half_log_snr.dtype)
   level = jnp.searchsorted(edges, half_log_snr)
   member = jax.nn.one_hot(level, len(LEVEL_EDGES) + 1, axis=0, dtype=eps_error.dtype)

@@ -1,12 +1,13 @@
 """Dense layers whose products take bfloat16 operands and accumulate in float32.
 
-Matrix units multiply bfloat16 and add in float32. Autodiff of such a product would multiply the
-float32 cotangent, and with it run every transposed product in float32. So the product is a
-primitive, which rounds its operands whatever they are. It is bilinear but for the rounding: the
-derivatives of either mode and of any order are again such products.
+Matrix units multiply bfloat16 and add in float32. Under JAX's automatic differentiation of such a
+product the cotangent is float32, so every transposed product would run in float32. The product is
+therefore a primitive of its own, which rounds all its operands. Apart from the rounding it is
+bilinear: derivatives of both modes and any order are again such products.
 """
 
 import string
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ from jax.interpreters import ad, batching, mlir
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def compute_dtype(name: str) -> jnp.dtype:
-  """The dtype called `name`.
+def compute_dtype(name: str) -> Any:
+  """The dtype with a given name.
 
   Raises:
     ValueError: neither "float32" nor "bfloat16".
@@ -28,17 +29,16 @@ def compute_dtype(name: str) -> jnp.dtype:
   return DTYPES[name]
 
 
-def matmul(x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
-  """x w with operands rounded to `dtype`; float32 out, as are tangents and cotangents.
+def matmul(x: jax.Array, w: jax.Array, dtype: Any) -> jax.Array:
+  """x w with operands rounded to `dtype`. Result, tangents and cotangents are float32.
 
   Args:
-    x: (n, a). w: (a, b).
+    x: (n, a). w: (a, b). dtype: of the operands.
   """
   return _product(x, w, ("na", "ab", "nb"), dtype)
 
 
-# a, b → Σ a b over the letters that the result has not, as in `einsum`; the letters of a, of b and
-# of the result are `axes`.
+# An `einsum` of two operands. Its parameter `axes` holds the letters of a, of b and of the result.
 product_p = Primitive("product")
 
 
@@ -59,13 +59,13 @@ def _abstract(a, b, *, axes, dtype):
 
 
 def _batched(operands, places, *, axes, dtype):
-  # One more letter, in front of each operand that has the axis, and of the result.
+  # A new letter in front of each operand that has the batch axis, and of the result.
   new = next(letter for letter in string.ascii_letters if letter not in axes[0] + axes[1])
-  operands = [a if place is None else jnp.moveaxis(a, place, 0)
-              for a, place in zip(operands, places, strict=True)]
-  spelt = [letters if place is None else new + letters
-           for letters, place in zip(axes, places, strict=False)]
-  return _product(*operands, (*spelt, new + axes[2]), dtype), 0
+  a, b = (operand if place is None else jnp.moveaxis(operand, place, 0)
+          for operand, place in zip(operands, places, strict=True))
+  axes_a, axes_b = (letters if place is None else new + letters
+                    for letters, place in zip(axes[:2], places, strict=True))
+  return _product(a, b, (axes_a, axes_b, new + axes[2]), dtype), 0
 
 
 product_p.def_impl(jax.jit(_rounded_product, static_argnames=("axes", "dtype")))
@@ -78,7 +78,7 @@ ad.defbilinear(
         bar, b, (axes[2], axes[1], axes[0]), dtype).astype(a.aval.dtype),
     lambda bar, a, b, axes, dtype: _product(
         a, bar, (axes[0], axes[2], axes[1]), dtype).astype(b.aval.dtype))
-# The operand that a tangent meets is kept for the gradient: rounded, at half the memory.
+# The operand that multiplies a tangent is stored for the gradient: rounded, at half the memory.
 ad.defjvp(
     product_p,
     lambda dot, a, b, axes, dtype: _product(dot, b.astype(dtype), axes, dtype),
@@ -86,15 +86,21 @@ ad.defjvp(
 
 
 class Dense(nn.Module):
-  """x W + b on rows (n, a) → (n, features), float32.
+  """x W + b on rows, (n, a) → (n, features), float32. b starts at zero.
+
+  | `zero` | `coordinates` | W at initialisation |
+  |---|---|---|
+  | True | | 0 |
+  | False | True | N(0, 1/a) |
+  | False | False | Xavier-uniform, variance 2/(a + features) |
 
   Attributes:
     features: width of the output.
-    dtype: "float32" or "bfloat16", of the operands; parameters are float32.
-    zero: whether W starts at zero, as b always does, rather than Xavier-uniform.
-    coordinates: whether x has data's own coordinates, of unit scale. W is then N(0, 1/a), and x W
-      of unit scale for any a. Xavier's variance, 2/(a + features), is as good where a ≈ features;
-      where a is small it leaves x W so close to 0 that what follows is linear in x.
+    dtype: "float32" or "bfloat16", of the operands. Parameters are float32.
+    zero: whether W starts at zero.
+    coordinates: whether x holds coordinates of the data at unit scale. With N(0, 1/a) x W has unit
+      scale for every a. With Xavier's variance and a small a, x W would be so small that the
+      network is nearly linear in x.
   """
 
   features: int
@@ -112,6 +118,6 @@ class Dense(nn.Module):
       init = nn.initializers.xavier_uniform()
     w = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
     b = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-    # A plain product where nothing is rounded: XLA knows more of it.
+    # A plain product if nothing is rounded, because XLA optimises it better.
     y = x @ w if compute_dtype(self.dtype) == x.dtype else matmul(x, w, compute_dtype(self.dtype))
     return y + b[None, :]

@@ -1,0 +1,137 @@
+"""Exact models, paths and laws that several test modules compare with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from langevin_jax import mixtures, paths, predictions
+
+# Paths, mixtures and Gaussian laws of the tests of the library's rooms.
+
+PATHS = {
+    "vp": paths.vp(), "linear_vp": paths.linear_vp(), "cosine": paths.cosine(), "ve": paths.ve(),
+    "geometric_ve": paths.geometric_ve(), "sub_vp": paths.sub_vp(),
+    "rectified_flow": paths.rectified_flow(),
+    "own_coefficients": paths.from_coefficients(
+        lambda t: jnp.exp(-t), lambda t: t**1.5, t_min=0.0, t_max=3.0),
+    "own_sde": paths.from_sde(
+        lambda t: -1.0 - t, lambda t: 1.0 + jnp.sin(t) ** 2, t_min=0.0, t_max=2.0),
+}
+NAMED_PATHS = {name: path for name, path in PATHS.items() if not name.startswith("own")}
+# The same paths for vectors of times, each function compiled once for all tests.
+BATCHED = {
+    name: path._replace(**{
+        field: jax.jit(jax.vmap(getattr(path, field))) for field in path._fields
+        if callable(getattr(path, field))})
+    for name, path in PATHS.items()
+}
+
+# The mixture of theory.md#exact-models: weights (K,), means (K, d), standard deviations (K,).
+LINE = np.array([0.35, 0.45, 0.2]), np.array([[-1.2], [0.4], [1.6]]), np.array([0.35, 0.25, 0.15])
+
+
+def round_mixture(law, dtype=None) -> mixtures.Mixture:
+  """Round Gaussians, weights (K,), means (K, d), standard deviations (K,), as a mixture."""
+  weights, means, stds = (jnp.asarray(v, dtype) for v in law)
+  eye = jnp.eye(means.shape[1], dtype=means.dtype)
+  return mixtures.Mixture(weights, means, (stds**2)[:, None, None] * eye[None])
+
+
+def round_parts(law, x, alpha, sigma):
+  """log(w_k N(x; α m_k, V_k)), (..., K), and E[x₀ | x, k], (..., K, d), of round Gaussians.
+
+  Elementwise in x (..., d), NumPy or JAX: it compiles in a fraction of the time of a `Mixture`.
+  """
+  xp = np if isinstance(x, np.ndarray) else jnp
+  weights, means, stds = (xp.asarray(v, x.dtype) for v in law)
+  lead = lambda v: v.reshape((1,) * (x.ndim - 1) + v.shape)
+  var = alpha**2 * stds**2 + sigma**2
+  offset = x[..., None, :] - lead(alpha * means)
+  log_parts = (lead(xp.log(weights) - 0.5 * means.shape[1] * xp.log(2.0 * np.pi * var))
+               - 0.5 * xp.sum(offset**2, -1) / lead(var))
+  return log_parts, lead(means) + lead(alpha * stds**2 / var)[..., None] * offset
+
+
+def round_law(law, x, alpha, sigma):
+  """log p(x), (...), and D(x), (..., d), of round Gaussians, elementwise as `round_parts`."""
+  xp = np if isinstance(x, np.ndarray) else jnp
+  log_parts, estimates = round_parts(law, x, alpha, sigma)
+  top = log_parts.max(-1, keepdims=True)
+  r = xp.exp(log_parts - top)
+  total = r.sum(-1, keepdims=True)
+  return (top + xp.log(total))[..., 0], xp.sum((r / total)[..., None] * estimates, -2)
+
+
+def round_denoiser(law, path) -> predictions.Denoiser:
+  """The denoiser of round Gaussians along a path."""
+  def at(x, ell):
+    frame = predictions.unit_frame(ell)
+    return round_law(law, x, frame.alpha, frame.sigma)[1]
+
+  return predictions.Denoiser(at, path)
+
+
+def gaussian_mean(mean, covariance, x, alpha, sigma):
+  """D(x) of N(mean, covariance) data for x (..., d), by the eigenvectors of the covariance."""
+  var, axes = np.linalg.eigh(covariance)
+  var, axes, mean = (jnp.asarray(v, x.dtype) for v in (var, axes, mean))
+  mean = jnp.broadcast_to(mean, x.shape)
+  gain = jnp.broadcast_to(alpha * var / (alpha**2 * var + sigma**2), x.shape)
+  return mean + (((x - alpha * mean) @ axes) * gain) @ axes.T
+
+
+def gaussian_kl(mean, covariance, mean_1, covariance_1):
+  """KL(N(mean, covariance) ‖ N(mean_1, covariance_1)), of vectors or of numbers."""
+  covariance, covariance_1 = (np.atleast_2d(v) for v in (covariance, covariance_1))
+  inverse, offset = np.linalg.inv(covariance_1), np.atleast_1d(np.subtract(mean_1, mean))
+  return 0.5 * (np.trace(inverse @ covariance) + offset @ inverse @ offset - len(offset)
+                + np.linalg.slogdet(covariance_1)[1] - np.linalg.slogdet(covariance)[1])
+
+
+# For samplers, denoisers are functions (x, ell) at unit scale, elementwise: a tenth of the time of
+# `mixtures` on many states. `line` is of `LINE`.
+WEIGHTS, MEANS, STDS = (np.ravel(part) for part in LINE)
+
+
+def line(x, ell):
+  """D of the mixture."""
+  alpha, sigma = predictions.unit_frame(ell)[:2]
+  var = [alpha**2 * s**2 + sigma**2 for s in STDS]
+  offset = [x - alpha * m for m in MEANS]
+  r = jax.nn.softmax(jnp.stack([
+      jnp.log(w) - 0.5 * jnp.log(v) - 0.5 * o**2 / v
+      for w, v, o in zip(WEIGHTS, var, offset, strict=True)]), axis=0)
+  return sum(r[k] * (MEANS[k] + alpha * STDS[k] ** 2 / var[k] * offset[k]) for k in range(3))
+
+
+def gaussian(x, ell, var=0.3, mean=0.5):
+  """D of N(mean, var)."""
+  alpha, sigma = predictions.unit_frame(ell)[:2]
+  return mean + alpha * var / (alpha**2 * var + sigma**2) * (x - alpha * mean)
+
+
+def along(path, model=gaussian):
+  """A model as a plain function of (x_t, t), which samplers do not recognise as path-free."""
+  return lambda x_t, t: model(x_t / jnp.hypot(path.alpha(t), path.sigma(t)), path.half_log_snr(t))
+
+
+def cdf(z, rho=0.0):
+  """F_ρ(z) of the mixture blurred by ρ."""
+  return sum(w * stats.norm.cdf(z, m, np.hypot(s, rho))
+             for w, m, s in zip(WEIGHTS, MEANS, STDS, strict=True))
+
+
+def quantile(u, rho):
+  """F_ρ⁻¹(u) of the mixture by 80 halvings."""
+  low, high = np.full_like(u, -5 - 8 * rho), np.full_like(u, 5 + 8 * rho)
+  for _ in range(80):
+    middle = 0.5 * (low + high)
+    below = cdf(middle, rho) < u
+    low, high = np.where(below, middle, low), np.where(below, high, middle)
+  return 0.5 * (low + high)
+
+
+def slope(errors, doublings):
+  """Order of convergence: log₂ of the fall of an error over so many doublings of the steps."""
+  return np.log2(errors[0] / errors[-1]) / doublings
