@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.paper import curves, densities, identities, laws, trajectories
+from experiments.paper.appendix import equations
+from experiments.paper.exact import curves, densities, estimates, laws
+from experiments.paper.figures.trajectories import measure as trajectories
 from langevin_jax import mixtures, paths, splitting
 
 RNG = np.random.default_rng(0)
@@ -62,7 +64,7 @@ def test_the_error_of_a_ratio_is_that_of_its_repetitions():
   n, repeats = 400, 2000
   bottom = 1.0 + RNG.exponential(size=(repeats, n))
   top = bottom**2 + RNG.normal(size=(repeats, n))
-  found = np.array([curves.ratio(a, b) for a, b in zip(top, bottom, strict=True)])
+  found = np.array([estimates.ratio(a, b) for a, b in zip(top, bottom, strict=True)])
   assert np.mean(found[:, 1]) == pytest.approx(np.std(found[:, 0]), rel=0.1)
 
 
@@ -117,7 +119,7 @@ def test_kl_of_two_gaussians_and_its_decay_are_the_closed_forms(x64):
 
   t = jnp.array([0.1, 0.5, 0.9])
   found, value, slope = jax.jit(jax.vmap(lambda t: (
-      identities.decay(p, q, identities.instant(path, t), y), *jax.value_and_grad(closed)(t))))(t)
+      equations.decay(p, q, equations.instant(path, t), y), *jax.value_and_grad(closed)(t))))(t)
   np.testing.assert_allclose(found.kl, value, rtol=1e-10)
   np.testing.assert_allclose(found.slope, slope, rtol=1e-9)
   np.testing.assert_allclose(found.predicted, slope, rtol=1e-9)
@@ -131,12 +133,12 @@ def test_what_does_not_obey_the_equations_is_seen(x64):
 
   @jax.jit
   def residuals():
-    now = identities.instant(path, t)
+    now = equations.instant(path, t)
     several = jax.tree.map(
         lambda *v: jnp.stack(v), now, now._replace(drift=0.9 * now.drift),
         now._replace(diffusion=1.1 * now.diffusion))
-    flow = jax.vmap(lambda now: identities.fokker_planck(p, now, y))(several)
-    return flow, [identities.langevin_drift(p, s, path, t, 1.0, y)[0] for s in (sde, wrong)]
+    flow = jax.vmap(lambda now: equations.fokker_planck(p, now, y))(several)
+    return flow, [equations.langevin_drift(p, s, path, t, 1.0, y)[0] for s in (sde, wrong)]
 
   (right, *astray), (rest, moves) = residuals()
   assert right < 1e-10 and min(astray) > 1e-2
@@ -147,8 +149,8 @@ def test_the_constant_of_gaussian_data_is_its_posterior_variance(x64):
   p, ell = gaussian(0.5), jnp.asarray(0.3)
   y = 4.0 / 3.0 * laws.nodes(p)
   zero = lambda x, ell: jnp.zeros_like(x)
-  found = jax.jit(lambda ell: identities.matching(
-      p, (identities.of_mixture(p), zero), ell, y, y, jnp.linspace(-8.5, 8.5, 121)))(ell)
+  found = jax.jit(lambda ell: equations.matching(
+      p, (equations.of_mixture(p), zero), ell, y, y, jnp.linspace(-8.5, 8.5, 121)))(ell)
   rho = np.exp(-0.3)
   mmse = 0.5 * rho**2 / (0.5 + rho**2)
   np.testing.assert_allclose(found.mmse, mmse, rtol=1e-9)

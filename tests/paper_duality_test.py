@@ -10,22 +10,16 @@ import pytest
 import runner
 
 from experiments import config
-from experiments.paper import (
-  certificate,
-  certificate_bound,
-  certificate_walks,
-  densities,
-  laws,
-  part,
-)
-from experiments.paper import certificate_network as network
-from experiments.paper import duality_line as duality
+from experiments.metrics.certificate import bound, network, walks
+from experiments.paper import contents, record, report
+from experiments.paper.exact import densities, laws
+from experiments.paper.questions.duality import line as duality
 from langevin_jax import mixtures, samplers
 from langevin_jax.samplers import levels
 
 
 def level(name: str, n: int, ends: tuple[float, float]) -> levels.Level:
-  return levels.lay(np.append(duality.grid(name, n, ends), 0.0), duality.PATHS[name])
+  return levels.place_levels(np.append(duality.grid(name, n, ends), 0.0), duality.PATHS[name])
 
 
 def test_the_kl_of_step_is_that_of_the_specification(x64):
@@ -83,7 +77,7 @@ def test_grids_fall_between_their_ends_and_nest(name):
 
 def test_the_processes_differ_by_one_over_n(x64):
   """With the exact score the ledger's discretisation falls as 1/n (theory.md#likelihood)."""
-  mmse = duality._mmse(densities.load("three_modes").line, (20.0, 0.1))
+  mmse = duality.mmse_of(densities.load("three_modes").line, (20.0, 0.1))
   kl = np.array([duality.process_kl(mmse, -np.log(duality.grid("VE", n, (20.0, 0.1))))
                  for n in (40, 80, 160)])
   assert np.all(kl > 0.0)
@@ -97,8 +91,8 @@ def test_a_correction_takes_off_no_more_than_there_is(share):
   x = rng.standard_normal((8000, 2))
   g = share * np.stack([np.sin(2.0 * x[:, 0]), x[:, 1]], 1)
   target = g + rng.standard_normal(g.shape)
-  features = np.concatenate([x, certificate_bound.random_waves(rng, x, 100)], 1)
-  phi = certificate_bound.fitted(features, 2, target, np.arange(8000) % certificate_bound.FOLDS,
+  features = np.concatenate([x, bound.random_waves(rng, x, 100)], 1)
+  phi = bound.fitted(features, 2, target, np.arange(8000) % bound.FOLDS,
                            shared=np.ones((8000, 2, 1)))
   each = np.sum((2.0 * target - phi) * phi, 1) - np.sum(g**2, 1)
   error = each.std() / math.sqrt(len(each))
@@ -109,8 +103,8 @@ def test_a_correction_takes_off_no_more_than_there_is(share):
 def test_one_weight_for_all_entries_needs_few_examples():
   rng = np.random.default_rng(1)
   x = rng.standard_normal((160, 50))
-  phi = certificate_bound.fitted(
-      x, 50, 0.3 * x + rng.standard_normal(x.shape), np.arange(160) % certificate_bound.FOLDS,
+  phi = bound.fitted(
+      x, 50, 0.3 * x + rng.standard_normal(x.shape), np.arange(160) % bound.FOLDS,
       shared=x[:, :, None])
   np.testing.assert_allclose(np.sum(phi * x) / np.sum(x * x), 0.3, atol=0.1)
   assert np.abs(phi - x * np.sum(phi * x) / np.sum(x * x)).max() < 0.2
@@ -118,8 +112,8 @@ def test_one_weight_for_all_entries_needs_few_examples():
 
 @pytest.mark.parametrize("n", [300, 12_000])
 def test_sets_have_no_example_in_common(n):
-  pairs = list(certificate_walks.sets(n, 750, np.random.default_rng(0)))
-  assert len(pairs) == certificate_walks.REPEATS
+  pairs = list(walks.sets(n, 750, np.random.default_rng(0)))
+  assert len(pairs) == walks.REPEATS
   for ours, others in pairs:
     assert len(ours) == len(others) and not set(ours) & set(others)
   if n == 12_000:
@@ -140,21 +134,23 @@ def test_a_network_that_knows_nothing_breaks_duality_and_its_record_says_what_it
       word.removeprefix("--config.").split("=") for word in runner.SMALL[1:]))
   workdir = runner.untrained(tmp_path / "run", settings)
   (workdir / "manifest.json").write_text(json.dumps({"steps": 1, "sha256": "a", "sha256_ema": "b"}))
-  options = part.Options(tmp_path / "report", fast=True)
-  record = part.run(certificate.part(workdir), options, extra=certificate.extra(workdir))
-  assert record["settings"] == {
+  options = record.Options(tmp_path / "report", fast=True, workdir=str(workdir))
+  part = contents.PARTS["certificate"]
+  found = record.measured(part, options)
+  assert found["workdir"] == str(workdir) and f"--workdir={workdir}" in found["command"]
+  assert record.certified(str(workdir)) == {
       "workdir": str(workdir), "step": 1, "parameters": "a", "averaged": "b"}
-  assert f"--workdir={workdir}" in record["command"]
-  assert "experiments.paper.duality" in record["command"]
-  assert record["data"]["sound"]["broken"] and "hurt" not in record["data"]
-  assert not record["claims"] and "breaks duality" in record["answer"]
+  assert len(found["data"]["sound"]["broken"]) and "hurt" not in found["data"]
+  assert not part.load("claims").claims(found["data"])
+  assert "breaks duality" in report.template(part, found).answer
+  assert record.drawn(part, found, options.out) == ["levels"]
   assert (options.out / "figures" / "certificate-levels.png").stat().st_size > 10_000
 
 
 def test_a_directory_without_a_run_is_one_line(tmp_path):
   with pytest.raises(ValueError, match="holds no run"):
-    certificate.extra(tmp_path / "nothing")
+    record.certified(str(tmp_path / "nothing"))
   settings = dataclasses.replace(config.load(str(runner.CONFIGS / "mixture2d.py")))
   (tmp_path / "config.json").write_text(config.to_json(settings))
   with pytest.raises(ValueError, match="no checkpoint yet"):
-    certificate.extra(tmp_path)
+    record.certified(str(tmp_path))

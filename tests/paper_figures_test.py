@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.paper import clouds, cycle, identity, laws, plane, steps
+from experiments.paper import charts
+from experiments.paper.exact import estimates, laws, plane
+from experiments.paper.figures.clouds import measure as clouds
+from experiments.paper.figures.cycle import measure as cycle
+from experiments.paper.figures.identity import measure as identity
+from experiments.paper.figures.steps import measure as steps
 from langevin_jax import mixtures, predictions
 
 
@@ -74,7 +79,7 @@ def test_methods_keep_a_gaussian(normal, name):
 def test_rows_of_a_gaussian_are_as_the_closed_form_says(eta):
   """The recursion of STEP goes to r^{1+η²}; at η = 0 it is there with any number of steps."""
   forward, reverse = cycle.recursion(0.6, eta, 64)
-  rho = cycle._levels(64)[::-64]
+  rho = cycle.levels(64)[::-64]
   expected = cycle.row_correlation(0.6, rho, rho[-1], eta)
   tolerance = 1e-12 if eta == 0.0 else 0.02
   np.testing.assert_allclose((forward * reverse)[1:], expected[1:], atol=tolerance)
@@ -105,3 +110,32 @@ def test_correlation_is_of_points_that_belong_together():
   np.testing.assert_allclose(plane.correlation(x, 2.0 * x + 1.0), 1.0)
   mixed = 0.6 * x + 0.8 * rng.normal(size=x.shape)
   np.testing.assert_allclose(plane.correlation(x, mixed), 0.6, atol=5.0 / np.sqrt(8000))
+
+
+def test_a_chart_has_its_marks_in_order_its_ticks_and_one_legend_for_all_panels():
+  points = charts.measured([1.0, 2.0], [(3.0, 0.5), (4.0, 1.0)], "points", style="o", colour=1)
+  marks = [charts.Band(2.0, 5.0, "band"), points, charts.Level(3.0, "level")]
+  panel = charts.Panel(marks, "x", "y", log="xy", ticks={1.0: "one", 2.0: "two"})
+  figure = charts.draw([panel, panel, panel], size=(6.0, 4.0), columns=2, share="xy", below=True)
+  *drawn, empty = figure.axes
+  assert len(drawn) == 3 and not empty.axison
+  assert all(axes.get_legend() is None for axes in drawn) and len(figure.legends) == 1
+  assert {text.get_text() for text in figure.legends[0].get_texts()} == {"band", "points", "level"}
+  for axes in drawn:
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    (bars,) = axes.containers
+    np.testing.assert_allclose(
+        bars.lines[2][0].get_segments(), [[[1.0, 2.5], [1.0, 3.5]], [[2.0, 3.0], [2.0, 5.0]]])
+    assert bars.lines[0].get_color() == charts.SERIES[1]
+  # Axes are shared: the labels stand at the outer panels alone.
+  assert [text.get_text() for text in drawn[2].get_xticklabels()] == ["one", "two"]
+  assert drawn[2].get_xlabel() == "x" and not drawn[0].get_xlabel() and not drawn[1].get_ylabel()
+  charts.plt.close(figure)
+
+
+def test_an_estimate_is_a_mean_and_its_standard_error_and_the_farthest_value_has_its_name():
+  mean, error = estimates.estimate([[1.0, 2.0, 3.0, 6.0]], axis=1)
+  np.testing.assert_allclose([mean[0], error[0]], [3.0, np.sqrt(14.0 / 3.0 / 4.0)])
+  assert estimates.named("x", [1.0, 3.0]) == {"x": 2.0, "x_error": 1.0}
+  assert estimates.farthest({"a": 0.5, "b": 2.5}, 1.0) == ("b", 2.5)
+  assert estimates.farthest([1.0, -4.0, 3.0], 0.0) == (1, -4.0)

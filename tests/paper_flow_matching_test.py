@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.paper import densities, eta_runs, heads, planned, readings
+from experiments.paper.exact import densities, planned
+from experiments.paper.questions.flow_matching import heads, readings
+from experiments.paper.questions.stochasticity import runs
 from langevin_jax import mixtures, paths, samplers
 
 
@@ -64,8 +66,8 @@ def test_planned_numbers_make_the_samples_of_the_sampler_itself():
 
 
 def test_noise_of_a_process_adds_up_over_its_windows():
-  everywhere = eta_runs.Process("", 1.0)
-  cut = [eta_runs.Process("", 1.0, low, high) for low, high in ((0.0, 0.2), (0.2, 2.0), (2.0, 1e9))]
+  everywhere = runs.Process("", 1.0)
+  cut = [runs.Process("", 1.0, low, high) for low, high in ((0.0, 0.2), (0.2, 2.0), (2.0, 1e9))]
   assert sum(p.noise() for p in cut) == pytest.approx(everywhere.noise())
   ell = jnp.linspace(-4.0, 4.0, 9)
   np.testing.assert_array_equal(sum(p.stochasticity()(ell) for p in cut), np.ones(9))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.paper import densities, laws
+from experiments.paper.exact import densities, laws
 from langevin_jax import mixtures, predictions, splitting
 
 

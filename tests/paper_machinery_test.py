@@ -5,13 +5,15 @@ import pathlib
 import shutil
 import signal
 import time
+import types
 
 import numpy as np
 import pytest
 import runner
 
 from experiments import config
-from experiments.paper import densities, part, report
+from experiments.paper import claim, closure, contents, record, report
+from experiments.paper.exact import densities
 from experiments.run import records, subprocesses
 
 pytest.importorskip("sympy")
@@ -101,65 +103,115 @@ def test_paths_are_those_of_the_directory_that_the_command_was_given_in(tmp_path
     assert f"--{flag}={tmp_path / path}" in job.words, job.words
   assert job.log.is_relative_to(tmp_path)
   # Within the repository they are told from its root, as a reader of the report would.
-  assert part.from_root(subprocesses.ROOT / "runs" / "x") == "runs/x"
+  assert record.from_root(subprocesses.ROOT / "runs" / "x") == "runs/x"
 
 
-def nothing(claims=(), data=(), counted=None):
-  """A part that measures nothing, and how often it did."""
-  def measure(_):
-    if counted is not None:
-      counted.append(1)
-    return part.Findings(list(claims), dict(data), {})
+class Nothing(contents.Part):
+  """A part without sources, that counts how often it is measured."""
 
-  return part.Part("nothing", "Nothing", "", measure, lambda data: {})
+  def load(self, module):
+    def measure(setting):
+      self.counted.append(setting)
+      return self.data
+
+    return types.SimpleNamespace(measure=measure, claims=lambda data: self.claimed,
+                                 figures=lambda data: {})
 
 
-def test_what_is_no_number_is_kept_and_shown(tmp_path, capsys):
-  lost = part.claim("x.", float("nan"), error=float("inf"), below=1.0, source="here")
-  part.run(nothing([lost], {"y": np.array([1.0, np.nan, -np.inf])}), part.Options(tmp_path))
+def nothing(data=(), claimed=()):
+  part = Nothing("nothing", "nothing")
+  part.data, part.claimed, part.counted = dict(data), list(claimed), []
+  return part
+
+
+def test_numbers_that_are_not_finite_are_kept_and_shown(tmp_path):
+  data = {"y": np.array([1.0, np.nan, -np.inf]), "z": float("nan"), "text": ["a"], "flags": [True],
+          "ragged": [[1], [2, 3]], "none": None}
+  found = record.measured(nothing(data), record.Options(tmp_path))["data"]
   def refuse(name):
     raise AssertionError(name)
 
-  found = json.loads(part.record_file(tmp_path, "nothing").read_text(), parse_constant=refuse)
-  assert not found["claims"][0]["holds"] and found["data"]["y"] == [1.0, "nan", "-inf"]
-  assert part.measured(found["claims"][0]) == "nan ± inf"
-  part.said(found)
-  assert "✗ x. (here): nan ± inf" in capsys.readouterr().out
+  stored = json.loads(record.record_file(tmp_path, "nothing").read_text(), parse_constant=refuse)
+  assert stored["data"]["y"] == [1.0, "nan", "-inf"]
+  np.testing.assert_array_equal(found["y"], data["y"])
+  assert np.isnan(found["z"]) and found["text"] == ["a"] and found["none"] is None
+  assert found["flags"].dtype == bool and [list(row) for row in found["ragged"]] == [[1], [2, 3]]
+  lost = claim.claim("x.", float("nan"), error=float("inf"), below=1.0, source="here")
+  assert not lost.holds and lost.measured() == "nan ± inf" and lost.verdict(fast=True) == "✗"
 
 
-def test_a_record_stands_until_what_it_depends_on_has_changed(tmp_path, monkeypatch):
-  source = tmp_path / "source" / "experiments" / "x.py"
-  source.parent.mkdir(parents=True)
-  source.write_text("1")
-  mine, counted = tmp_path / "mine.json", []
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+  """A repository: measure.py of `nothing` imports law.py, and that, in a function, deep.py."""
+  root = tmp_path / "source"
+  for name, text in {
+      "experiments/paper/nothing/measure.py": "from experiments.paper import law",
+      "experiments/paper/law.py": "def f():\n  import langevin_jax.deep",
+      "langevin_jax/__init__.py": "", "langevin_jax/deep.py": "1", "experiments/train.py": "1",
+      "experiments/paper/nothing/claims.py": "1", "experiments/benchmarks/speed.py": "1"}.items():
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text)
+  monkeypatch.setattr(subprocesses, "ROOT", root)
+  return root
+
+
+def test_a_record_stands_until_what_it_depends_on_has_changed(tmp_path, source):
+  mine = tmp_path / "mine.json"
   mixture = {"weights": [1.0, 1.0], "means": [[0.0], [1.0]], "covariances": [[[0.1]], [[0.2]]]}
   mine.write_text(json.dumps(mixture))
-  monkeypatch.setattr(subprocesses, "ROOT", tmp_path / "source")
-  asked = part.Options(tmp_path, density=str(mine))
-  one = nothing(counted=counted)
-  times = lambda options: (part.run(one, options), len(counted))[1]
-  assert [times(asked), times(asked)] == [1, 1]
+  asked, one = record.Options(tmp_path, density=str(mine)), nothing()
+
+  def times(options=asked, part=one):
+    record.measured(part, options)
+    return len(one.counted)
+
+  assert [times(), times()] == [1, 1]
   mine.write_text(json.dumps(mixture | {"weights": [2.0, 1.0]}))
-  assert [times(asked), times(asked)] == [2, 2]
-  source.write_text("2")
-  assert [times(asked), times(asked)] == [3, 3]
-  assert times(asked._replace(seed=1)) == 4 and times(asked._replace(seed=1, fast=True)) == 5
+  assert [times(), times()] == [2, 2]
+  for i, file in enumerate(("experiments/paper/law.py", "langevin_jax/deep.py",
+                            "langevin_jax/__init__.py", "experiments/paper/nothing/measure.py")):
+    (source / file).write_text((source / file).read_text() + "\n# another")
+    assert [times(), times()] == [3 + i] * 2, file
+  for file in ("experiments/paper/nothing/claims.py", "experiments/benchmarks/speed.py",
+               "experiments/train.py"):
+    (source / file).write_text("2")
+    assert times() == 6, file
+  assert times(asked._replace(seed=1)) == 7 and times(asked._replace(seed=1, fast=True)) == 8
   # Half a record, as of another program, is measured anew.
-  part.record_file(tmp_path, "nothing").write_text("{")
-  assert times(asked) == 6
+  record.record_file(tmp_path, "nothing").write_text("{")
+  assert times() == 9
+
+
+@pytest.mark.parametrize("name", contents.PARTS)
+def test_numbers_depend_on_no_text_and_on_the_programs_that_are_run(name):
+  part = contents.PARTS[name]
+  files = [str(file.relative_to(subprocesses.ROOT)) for file in closure.files(
+      [part.path("measure"), *part.programs])]
+  assert f"experiments/paper/{part.package.replace('.', '/')}/measure.py" in files
+  assert "langevin_jax/paths/__init__.py" in files
+  assert ("experiments/train.py" in files) == ("experiments/paper/trained.py" in files)
+  for file in files:
+    assert not file.endswith(("claims.py", "figures.py", "claim.py", "charts.py")), file
+    assert "benchmarks" not in file and "report" not in file, file
 
 
 def test_a_record_that_was_edited_is_refused_by_its_name(tmp_path):
-  lost = part.claim("x.", 1.0, below=2.0, source="here")
-  found = part.run(nothing([lost]), part.Options(tmp_path))
-  file = part.record_file(tmp_path, "nothing")
-  assert part.read_record(file) == found
-  for change in ({"claims": [1]}, {"claims": [found["claims"][0] | {"value": "x"}]}, {"data": 1},
-                 {"captions": {"../../secret": "x"}}, {"tables": [{"title": "x", "rows": [[1]]}]},
-                 {"tables": [{"title": "x", "rows": []}]}, {"command": [1]}, {"seed": "0"}):
+  record.measured(nothing({"x": 1.0}), record.Options(tmp_path))
+  file = record.record_file(tmp_path, "nothing")
+  found = json.loads(file.read_text())
+  for change in ({"data": {"x": 2.0}}, {"data": 1}, {"command": [1]}, {"seed": "0"}, {"fast": True},
+                 {"commit": "abc"}, {"sha256": ""}):
     file.write_text(json.dumps(found | change))
     with pytest.raises(ValueError, match=r"nothing\.json is damaged"):
       report.write(tmp_path, [nothing()], {}, [])
+
+
+def test_statements_about_networks_are_not_judged_in_a_fast_report():
+  ask = lambda value: claim.claim("x.", value, below=1.0, source="here", by="paper", trained=True)
+  rows = [report.Section("a", "A", claims=[ask(0.0), ask(2.0)])]
+  assert ask(2.0).verdict(fast=True) == "not judged: fast" and ask(2.0).verdict(fast=False) == "✗"
+  assert "2 more depend" in report._holds(rows, True) and "✗" not in report._holds(rows, True)
+  assert "1 of 2 statements of the paper hold" in report._holds(rows, False)
 
 
 def test_a_job_that_is_killed_leaves_nothing_and_old_errors_are_not_its_own(tmp_path):
@@ -181,7 +233,7 @@ def test_help_names_every_option():
 def test_a_run_without_checkpoints_is_one_line(tmp_path):
   workdir = small_run(tmp_path / "run")
   shutil.rmtree(workdir / "checkpoints")
-  for call, module in ((runner.run, "paper.duality"), (runner.call, "paper.__main__")):
+  for call, module in ((runner.run, "certify"), (runner.call, "paper.__main__")):
     code, _, err = call(module, f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
     assert code == 2 and "has no checkpoint yet" in err and err.count("\n") == 1, err
   assert not (tmp_path / "out" / "logs").exists()  # before anything was begun
@@ -222,7 +274,7 @@ def test_a_density_too_narrow_for_a_grid_is_refused_at_the_door(tmp_path):
   (tmp_path / "mine.json").write_text(json.dumps(
       {"weights": [1, 1], "means": [[-9], [9]], "covariances": [[[1e-6]], [[1e-6]]]}))
   with pytest.raises(ValueError, match="too narrow"):
-    part.check(part.Options(tmp_path / "out", density=str(tmp_path / "mine.json")))
+    record.check(record.Options(tmp_path / "out", density=str(tmp_path / "mine.json")))
 
 
 def test_a_density_of_yours_is_standardised_and_seen_twice(tmp_path, x64):
@@ -246,7 +298,7 @@ def test_a_density_of_yours_is_standardised_and_seen_twice(tmp_path, x64):
 
 
 def test_a_claim_holds_where_it_is_asked_to_and_nowhere_else():
-  ask = lambda value, **options: part.claim("x.", value, source="here", **options).holds
+  ask = lambda value, **options: claim.claim("x.", value, source="here", **options).holds
   assert ask(1.0, below=2.0) and not ask(2.0, below=2.0)
   assert ask(1.0, above=0.0, below=2.0) and not ask(3.0, above=0.0, below=2.0)
   assert ask(1.1, near=1.0, tolerance=0.2) and not ask(1.3, near=1.0, tolerance=0.2)
@@ -263,6 +315,6 @@ def test_a_claim_holds_where_it_is_asked_to_and_nowhere_else():
     (2.5e-7, "2.50\u00a0·\u00a010⁻⁷"), (1.23456e6, "1.23\u00a0·\u00a010⁶"), (float("nan"), "nan"),
     (float("-inf"), "−inf"), (12345.0, "12,345")])
 def test_numbers_are_short_and_readable(value, text):
-  assert part.number(value) == text
+  assert claim.number(value) == text
 
 

@@ -1,5 +1,6 @@
 """Formulas derived from the code, formulas read from the paper's notation, and their comparison."""
 
+import pathlib
 import re
 import sys
 from xml.etree import ElementTree
@@ -10,17 +11,18 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from experiments.paper import (
+from experiments.paper.tables import (
     cells,
+    claims,
     comparison,
     formulas,
-    layouts,
+    latex,
     limits,
-    mathml,
-    part,
+    measure,
     printed,
     symbolic,
 )
+from experiments.report import page
 from langevin_jax import paths, splitting
 
 t = sp.Symbol("t", positive=True)
@@ -87,15 +89,30 @@ def test_notation():
       1 - sp.Symbol("s", real=True))
 
 
+def mathml(text: str) -> list[ElementTree.Element]:
+  """The formulas of a text in Markdown, as elements."""
+  whole = re.sub(r' xmlns="[^"]*"', "", page.markup(text, pathlib.Path))
+  return list(ElementTree.fromstring(f"<all>{whole}</all>").iter("math"))
+
+
 def test_every_cell_is_shown_in_order_and_well_formed():
   for number in printed.TABLES:
-    for row in layouts.as_printed(number).rows[1:]:
-      for cell in row[1:]:
-        if isinstance(cell, part.Maths):
-          ElementTree.fromstring(cell.mathml)
-  text = "".join(ElementTree.fromstring(mathml.math(
-      printed.cell(3, "rf-ode", 1)[0].mathml)).itertext())
-  assert text == "dr=τ1+τsrdτ+2τ1+τdWτ"
+    shown = claims.context({"tables": {}})["as_printed"][number]
+    assert len(mathml(page.table(shown))) == sum(
+        len(cell) for row in printed.TABLES[number].rows.values() for cell in row)
+  text = "".join(mathml(page.math(printed.cell(3, "rf-ode", 1)[0].latex))[0].itertext())
+  assert text == "dr=τ1+τ𝐬rdτ+2τ1+τdWτ"
+  # A norm, which in a table would end the cell, and a bold ϵ, which browsers draw as a character.
+  norm = mathml(page.table([["x"], [page.math(r"\left\|\bm{\epsilon}\right\|")]]))[0]
+  assert "".join(norm.itertext()) == "‖𝛜‖"
+
+
+def test_an_expression_is_written_as_the_paper_would():
+  s, x, dt, dw = sp.symbols("s x dt dW", positive=True)
+  names, increments = {x: r"\mathbf{r}"}, {dt: r"\tau", dw: "W"}
+  drift = latex.shown(sp.sqrt(2 * s) / sp.sqrt(1 - s) * dw - (x + 1) * dt, names, increments)
+  assert drift == r"-\left(\mathbf{r} + 1\right)\,d\tau+\sqrt{\frac{2 s}{1 - s}}\,dW"
+  assert latex.shown(sp.Integer(0), names, increments) == "0"
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +132,7 @@ def test_one_cell_of_table_3_fails(table_3):
 
 
 def test_each_cell_is_shown_with_its_verdict_and_residual(table_3):
-  head, *rows = layouts.beside(3, table_3).rows
+  head, *rows = claims._beside(3, [measure._row(one) for one in table_3])
   assert [len(row) for row in rows] == [len(head)] * len(table_3)
   assert [row[0] for row in rows] == ["✓" if c.agrees else "✗" for c in table_3]
   residuals = [row[head.index("Residual")] for row in rows]
@@ -143,12 +160,12 @@ def test_wrong_code_would_be_noticed(x64):
 
 def test_a_langevin_run_leaves_a_correlation(x64):
   """e^{−τ/v} from the library's own step on N(0, v), against its finite product."""
-  (row,), (printed_claim, true_claim) = limits.independence(None)
-  assert float(row.residual.subs({limits.tau: 2.0, limits.variance: 4.0})) == pytest.approx(
+  found = limits.independence(None)
+  correlation = limits.correlation()
+  assert found["residual"] == limits.shown(correlation)
+  assert float(correlation.subs({limits.tau: 2.0, limits.variance: 4.0})) == pytest.approx(
       (1.0 - 2.0 / 4.0 / 10**6) ** 10**6, rel=1e-6)
-  assert printed_claim.value == pytest.approx(np.exp(-1.0))
-  assert not printed_claim.holds
-  assert true_claim.holds
+  assert found["wrong"] == pytest.approx(np.exp(-1.0)) and found["right"] == 0.0
 
 
 def test_a_clock_of_the_forward_noise_is_refused():

@@ -4,27 +4,19 @@ import json
 import math
 import pathlib
 import re
-import time
 
 import numpy as np
 import pytest
 import runner
 
-from experiments.paper import certificate, part
+from experiments.paper import charts, contents
+from experiments.paper import record as records
+from experiments.paper import report as reports
 from experiments.report import page
 
 pytest.importorskip("sympy")
 
-import importlib
-
-# The report's own list lies in its entry point, which defines flags.
-with runner.entry("paper.__main__") as _entry:
-  NAMES = _entry.NAMES
-
-
-def module(name: str):
-  return certificate.part(None) if name == "certificate" else importlib.import_module(
-      f"experiments.paper.{name}").PART
+NAMES = tuple(contents.PARTS)
 
 
 @pytest.fixture(scope="module")
@@ -33,57 +25,63 @@ def report():
 
   Its sources and seed determine it, so that parts are measured once, until a source has changed.
   """
-  out = runner.kept("paper") / "report"
-  code, said, err = runner.run("paper", "--fast", f"--out={out}", timeout=1200.0)
-  assert code == 0, err + said[-2000:]
-  return out
+  def make(out):
+    code, said, err = runner.run("paper", "--fast", f"--out={out}", timeout=1200.0)
+    assert code == 0, err + said[-2000:]
+
+  return runner.kept("paper", make)
 
 
 def record(report: pathlib.Path, name: str) -> dict:
-  return json.loads(part.record_file(report, name).read_text())
+  return json.loads(records.record_file(report, name).read_text())
+
+
+def claims(report: pathlib.Path, name: str) -> list:
+  found = records.read(records.record_file(report, name))
+  return contents.PARTS[name].load("claims").claims(found["data"])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_theory_says_holds(report, name):
-  failed = [claim for claim in record(report, name)["claims"]
-            if claim["by"] == "theory" and not claim["holds"]]
+  failed = [claim for claim in claims(report, name)
+            if claim.by == "theory" and not claim.trained and not claim.holds]
   assert not failed, failed
 
 
 def failing(report: pathlib.Path, name: str) -> list[str]:
   """Statements of the paper that do not hold."""
-  return [claim["text"] for claim in record(report, name)["claims"]
-          if claim["by"] == "paper" and not claim["holds"]]
+  return [claim.text for claim in claims(report, name)
+          if claim.by == "paper" and not claim.trained and not claim.holds]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_record_says_what_made_it(report, name):
   found = record(report, name)
   assert found["seed"] == 0 and found["fast"] and found["commit"]
-  assert found["command"][:2] == ["-m", f"experiments.paper.{name}"]
-  assert found["claims"]
-  for claim in found["claims"]:
-    assert claim["text"].endswith(".") and claim["source"], claim
-    assert claim["error"] is None or float(claim["error"]) >= 0.0
-    assert math.isfinite(float(claim["value"])), claim
+  assert found["command"][:3] == ["-m", "experiments.paper.measure", f"--part={name}"]
+  every = claims(report, name)
+  assert every
+  for claim in every:
+    assert claim.text.endswith(".") and claim.source, claim
+    assert claim.error is None or claim.error >= 0.0
+    assert math.isfinite(claim.value), claim
 
 
-def figures():
-  return [name for name in NAMES if name != "tables"]
-
-
-@pytest.mark.parametrize("name", figures())
+@pytest.mark.parametrize("name", NAMES)
 def test_figures_are_whole(report, name):
   """Of a readable size, on finite axes with labels, and with a legend where there are series."""
-  found = record(report, name)
-  drawn = module(name).figures(found["data"])
-  assert set(drawn) == set(found["captions"]) and drawn
+  part, found = contents.PARTS[name], records.read(records.record_file(report, name))
+  drawn = part.load("figures").figures(found["data"])
+  template = reports.template(part, found)
+  text = str(template) + getattr(template, "answer", "")
+  assert drawn
   for which, figure in drawn.items():
     file = report / "figures" / f"{name}-{which}.png"
     assert file.stat().st_size > 5_000
     width, height = figure.get_size_inches()
     assert 3.0 <= width <= 16.0 and 2.0 <= height <= 20.0
-    assert len(found["captions"][which]) > 40
+    # Each has a text in its place, and a caption below.
+    assert re.search(rf"^!\[[^\]]{{8,}}\]\({which}\)\n\n[^\n]{{30,}}", text, re.M), which
     panels = [axes for axes in figure.axes if axes.axison and axes.get_label() != "<colorbar>"]
     assert panels or figure.axes
     legends = len(figure.legends) + sum(axes.get_legend() is not None for axes in figure.axes)
@@ -99,7 +97,7 @@ def test_figures_are_whole(report, name):
     series = max((len({a.get_label() for a in axes.get_lines()
                        if not str(a.get_label()).startswith("_")}) for axes in panels), default=0)
     assert series < 2 or legends, which
-    part.plt.close(figure)
+    charts.plt.close(figure)
 
 
 def test_the_report_is_one_file_with_the_numbers_of_the_records(report):
@@ -111,19 +109,20 @@ def test_the_report_is_one_file_with_the_numbers_of_the_records(report):
   for name in NAMES:
     found = record(report, name)
     assert f'id="{name}"' in text
-    for claim in found["claims"]:
-      assert page.inline(claim["text"]) in text
-      assert part.number(float(claim["value"])) in text
+    for claim in claims(report, name):
+      assert page.markup(claim.text, pathlib.Path).removeprefix("<p>").rstrip()[:-4] in text
+      assert claim.measured() in text
     assert found["commit"] in text
 
 
 def test_the_same_command_measures_nothing_again(report):
-  before = {name: part.record_file(report, name).read_bytes() for name in NAMES}
-  begun = time.monotonic()
-  code, said, err = runner.run("paper", "--fast", f"--out={report}", "--only=steps,clouds")
+  files = [*(records.record_file(report, name) for name in NAMES),
+           *sorted((report / "figures").glob("*.png"))]
+  before = [(file.read_bytes(), file.stat().st_mtime_ns) for file in files]
+  code, said, err = runner.run("paper", "--fast", f"--out={report}")
   assert code == 0, err
-  assert time.monotonic() - begun < 60.0 and "steps: done" in said
-  assert all(part.record_file(report, n).read_bytes() == b for n, b in before.items())
+  assert "begins" not in said
+  assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in files] == before
 
 
 def test_tables_agree_but_for_their_errata(report):
@@ -132,10 +131,13 @@ def test_tables_agree_but_for_their_errata(report):
   cells = {"1": 9, "2": 12, "3": 19, "4": 16, "5": 6, "6": 12, "7": 12}
   assert found["data"]["cells"] == cells
   assert max(found["data"]["difference"].values()) < 1e-11
-  verdicts = [row[0] for table in found["tables"] if "cell by cell" in table["title"]
-              for row in table["rows"][1:]]
-  assert verdicts.count("✗") == 1 and verdicts.count("✓") == sum(cells.values()) - 1
-  assert {row[0] for row in found["tables"][-1]["rows"][1:]} == set("123456789")
+  agree = [row["agrees"] for rows in found["data"]["tables"].values() for row in rows]
+  assert agree.count(False) == 1 and len(agree) == sum(cells.values())
+  text = str(reports.template(contents.PARTS["tables"], records.read(
+      records.record_file(report, "tables"))))
+  shown = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+  assert shown.count("✗") == 1 + 10 and shown.count("✓") == sum(cells.values()) - 1 + 20
+  assert set(re.findall(r"^\| (\d) \|", text, re.M)) == set("123456789")
 
 
 @pytest.mark.parametrize(("name", "count"), [("identity", 1), ("clouds", 0), ("steps", 1),

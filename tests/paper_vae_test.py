@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.paper import vae, vae_bounds, vae_plane, vae_tables, vae_training
+from experiments.paper.questions.vae import bounds as vae_bounds
+from experiments.paper.questions.vae import claims as vae
+from experiments.paper.questions.vae import plane as vae_plane
+from experiments.paper.questions.vae import training as vae_training
 from langevin_jax import mixtures, networks, paths, samplers
 
 CLASSES = 3
@@ -145,9 +148,10 @@ def test_slope_crossing_and_errors_over_seeds():
   # Even logarithms: Σ (u − ū)² = 5 (log 2)².
   assert abs(value + 1.0) < 1e-12 and abs(error - 0.01 / (5.0**0.5 * np.log(2.0))) < 1e-12
   entries = [{"total": [8.0 / n, 0.0]} for n in steps]
-  assert abs(vae_tables.crossing(steps, entries, 0.2) - 40.0) < 1e-9
-  assert vae_tables.crossing(steps, entries, 0.01) is None
-  assert vae.more("…", [1.0, 0.3], [0.0, 0.39], "§").holds
+  assert abs(vae.crossing(steps, entries, 0.2) - 40.0) < 1e-9
+  assert vae.crossing(steps, entries, 0.01) is None
+  held = vae.more("…", [1.0, 0.3], [0.0, 0.39], "§")
+  assert held.holds and held.trained and held.verdict(fast=True) == "not judged: fast"
   assert not vae.more("…", [1.0, 0.3], [0.0, 0.41], "§").holds
   mean, error = vae_plane.over_seeds(np.array([[1.0, 3.0], [2.0, 4.0]]))
   assert mean == 2.5 and abs(error - np.sqrt(0.5 / 2.0 + 2.0 / 2.0)) < 1e-12

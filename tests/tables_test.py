@@ -1,7 +1,7 @@
 """Tables 1–7 of the paper: proved with sympy as printed (errata corrected), then found in the code.
 
-The formulas are read from the paper's own notation in `experiments/paper/printed.py`, which says
-what the symbols are; the code is compared with their float64 values.
+The formulas are read from the paper's own notation in `experiments/paper/tables/printed.toml`;
+`printed.py` says what the symbols mean. The code is compared with their float64 values.
 """
 
 import itertools
@@ -11,40 +11,73 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from experiments.paper.printed import (
-    FORWARD,
-    LEVEL,
-    LEVELS,
-    NAMES,
-    NATIVE,
-    NOISE,
-    PATHS,
-    ROW_NAMES,
-    ROWS,
-    STATE,
-    TABLE_1,
-    TABLE_2,
-    TABLE_3,
-    TABLE_4,
-    TABLE_5,
-    TABLE_6,
-    TABLE_7,
-    TIMES,
-    VELOCITY,
-    VP_TIME,
-    a,
-    cell,
-    dt,
-    dw,
-    eps,
-    s,
-    score,
-    t,
-    value,
-    x,
-    x_0,
+from experiments.paper.tables.printed import (
+  LEVEL,
+  LEVELS,
+  MISSING,
+  NAMES,
+  NOISE,
+  PATHS,
+  ROW_NAMES,
+  TABLES,
+  VELOCITY,
+  a,
+  cell,
+  dt,
+  dw,
+  eps,
+  eta,
+  meaning,
+  s,
+  score,
+  sigma,
+  t,
+  value,
+  x,
+  x_0,
 )
 from langevin_jax import paths, predictions, splitting
+
+VP_TIME = {a: sp.exp(-t)}
+TIMES = {"vp": t, "ve": sigma, "rf": s}
+# Table 5: each path's native prediction as a row (x₀ coefficient, ε coefficient).
+ROWS = {"vp": (0, -1 / sp.sqrt(1 - a)), "ve": (0, 1), "rf": (-1, 1)}
+NATIVE = {NOISE: -sigma * score, VELOCITY: -(s * score + x) / (1 - s)}
+
+
+def _read_rows():
+  """The tables as formulas by row, for comparisons with the theory."""
+  noise = lambda e: e.coeff(dw)
+  drift = lambda e: e.coeff(dt)
+  # Table 1: signal scale, noise standard deviation; f and g of dx = f x dt + g dW.
+  states = {n: meaning(1, n, 2) for n in NAMES}
+  forward = {n: (e.coeff(x_0), e.coeff(eps)) for n, e in states.items()}
+  sdes = {n: meaning(1, n, 3) for n in NAMES}
+  table_1 = {n: (drift(e).coeff(x), noise(e)) for n, e in sdes.items()}
+  # Tables 2 and 5: (given, wanted) → the state per unit of the given one, and the noise level; the
+  # wanted prediction in the given path's own state `x` and prediction `value`.
+  pairs = [(g, w) for g in NAMES for w in NAMES if g != w]
+  column = {name: 1 + i for i, name in enumerate(NAMES)}
+  table_2 = {(g, w): (meaning(2, g, column[w]).coeff(x), meaning(2, g, column[w], 1))
+             for g, w in pairs}
+  table_5 = {(g, w): meaning(5, g, column[w]) for g, w in pairs}
+  # Table 3, with what it lacks: path, η, the clock H of dx = H s dτ + √(2H) dW, and drift and
+  # noise amplitude of the reverse split.
+  table_3 = {row: (row[:2], eta(row), drift(meaning(3, row, 1)).coeff(score),
+                   drift(meaning(3, row, 2)), noise(meaning(3, row, 2)))
+             for row in (*TABLES[3].rows, *MISSING)}
+  # Table 4: drift and noise in the reverse clock, noise and velocity replaced by `NATIVE`.
+  table_4 = {row: (row[:2], eta(row), drift(meaning(4, row, 1)), noise(meaning(4, row, 1)))
+             for row in TABLES[4].rows}
+  # Table 6: the network's score in terms of its output, the score of p(x_t | x₀), and the loss.
+  table_6 = {n: tuple(meaning(6, n, i) for i in (3, 4, 5)) for n in NAMES}
+  # Table 7: forward process, reverse drift, η, loss up to a weight.
+  table_7 = {row: (meaning(7, row, 1), drift(meaning(7, row, 2)), eta(row), meaning(7, row, 3))
+             for row in TABLES[7].rows}
+  return forward, states, table_1, table_2, table_3, table_4, table_5, table_6, table_7
+
+
+FORWARD, STATE, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7 = _read_rows()
 
 eps_hat = sp.symbols("epsilon_hat", real=True)
 PAIRS = tuple(itertools.permutations(NAMES, 2))

@@ -1,23 +1,18 @@
-"""The paper, reproduced: its tables, figures and questions, one module each, and their report.
+"""The paper, reproduced: its tables, figures, questions and appendix, and one report of them.
 
-`python -m experiments.paper` runs them all. A part is a module of its own command (`part.py` says
-what one is); beside it stand those that only it uses.
+`python -m experiments.paper` measures all parts and writes the report. `contents` lists the parts;
+each is a package of measure.py, claims.py, figures.py and text.md.j2, beside the modules that only
+it uses.
 
-  tables          symbolic, mathml, formulas, printed, cells, comparison, layouts; errata, limits
-  identity        Figure 1; identity_pictures
-  clouds          Figure 2; clouds_pictures
-  steps           Figures 3 and 4; steps_pictures
-  trajectories    Figure 5; curves, trajectory_figures
-  cycle           Figures 6 and 7; cycle_pictures
-  duality         question 1; duality_line, _plane, _pictures; with --workdir the certificate
-  certificate     question 1 of a trained run; certificate_network, _walks, _bound, _words,
-                  _pictures
-  stochasticity   question 2; eta_runs, eta_figures
-  vae             question 3; vae_training, _bounds, _plane, _digits, _tables, _pictures
-  flow_matching   question 4; readings, heads, head_samples, flow_figures
-  appendix        A.1–A.4; identities, appendix_figures
-  plane_run, digits_run   the networks that the questions are asked of; trained
-
-Shared: densities, what is modelled; laws, exact laws of samplers on the line; plane, distances and
-contours; planned, samplers as data; report, the page; explorer, the page to play with.
+  contents   the parts, and what a part is
+  setting    what a part is asked to measure
+  claim      checked statements, and how numbers are printed
+  charts     pictures as panels of marks
+  record     what a part measured: written, read, drawn; closure: the sources that it depends on
+  report     the HTML of all records
+  measure    the program of one part; options are its flags
+  trained    the two networks that the questions are asked of
+  explorer   the page to play with
+  exact      exact models that parts share
+  tables, figures, questions, appendix   the parts
 """

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import standardize
-from experiments.paper import part
+from experiments.paper.setting import Setting
 from experiments.run import assembly, averages, records, subprocesses
 from langevin_jax import mixtures
 
@@ -33,7 +33,7 @@ class Model(NamedTuple):
   step: int
 
 
-def plane(setting: part.Setting) -> pathlib.Path:
+def plane(setting: Setting) -> pathlib.Path:
   """The workdir of the MLP trained on `setting.density.plane`; trains it where it is not."""
   workdir = setting.out / "runs" / f"plane-{_name(setting)}"
   file = workdir.with_suffix(".npy")
@@ -45,14 +45,14 @@ def plane(setting: part.Setting) -> pathlib.Path:
       np.save(stream, np.asarray(points, np.float32))
     temporary.replace(file)
   return _trained(workdir, "mixture2d", {
-      "data.name": "arrays", "data.path": file.absolute(), "seed": setting.seed,
+      "data": f"arrays({str(file.absolute())!r})", "seed": setting.seed,
       "training.steps": 600 if setting.fast else 8000,
       "training.checkpoint_every": 300 if setting.fast else 2000})
 
 
-def digits(setting: part.Setting) -> pathlib.Path:
+def digits(setting: Setting) -> pathlib.Path:
   """The workdir of the DiT of `make demo`, trained on scikit-learn's digits."""
-  short = {"training.warmup_steps": 50} if setting.fast else {}
+  short = {"training.schedule.warmup_steps": 50} if setting.fast else {}
   return _trained(setting.out / "runs" / f"digits-{setting.seed}{'-fast' if setting.fast else ''}",
                   "digits", {
       "seed": setting.seed, "training.steps": 200 if setting.fast else 3000,
@@ -100,7 +100,7 @@ def facts(workdir: pathlib.Path) -> dict[str, Any]:
       "loss_steps": [line["step"] for line in lines], "loss": [line["loss"] for line in lines]}
 
 
-def _name(setting: part.Setting) -> str:
+def _name(setting: Setting) -> str:
   digest = hashlib.sha256()
   for leaf in jax.tree.leaves(setting.density.plane):
     # In single precision, so that parts of both precisions share the run.

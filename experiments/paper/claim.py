@@ -1,0 +1,91 @@
+"""Checked statements, and how their numbers are printed."""
+
+import math
+from typing import Any, NamedTuple
+
+
+class Claim(NamedTuple):
+  """One checked statement.
+
+  error: the standard error of a Monte-Carlo value, or None. expected: the condition of `holds`, in
+  words. by: "paper", which may turn out wrong, or "theory", which should not. trained: whether it
+  depends on a network that was trained long enough, so that a fast report does not judge it.
+  """
+
+  text: str
+  value: float
+  error: float | None
+  expected: str
+  holds: bool
+  source: str
+  by: str
+  trained: bool = False
+
+  def measured(self) -> str:
+    """The value, with its standard error."""
+    return number(self.value) + ("" if self.error is None else f" ± {number(self.error, 2)}")
+
+  def verdict(self, *, fast: bool) -> str:
+    """✓, ✗, or that a fast report does not judge it."""
+    if fast and self.trained:
+      return "not judged: fast"
+    return "✓" if self.holds else "✗"
+
+
+def claim(
+    text: str, value: Any, *, source: str, by: str = "theory", error: Any = None,
+    below: float | None = None, above: float | None = None, near: float | None = None,
+    tolerance: float | None = None, sigmas: float | None = None, trained: bool = False,
+) -> Claim:
+  """A claim with `holds` computed: value < below, value > above (both: between), or
+
+    |value − near| ≤ tolerance,   or ≤ sigmas · error   for a Monte-Carlo value.
+
+  Raises:
+    ValueError: nothing to check, `near` without exactly one width, `sigmas` without an error, or an
+      unknown `by`.
+  """
+  value = float(value)
+  error = None if error is None else float(error)
+  if by not in ("paper", "theory"):
+    raise ValueError(f"by must be 'paper' or 'theory', got {by!r}")
+  if near is None and below is None and above is None:
+    raise ValueError(f"a claim needs below, above or near: {text!r}")
+  holds, expected = True, []
+  if near is not None:
+    if (tolerance is None) == (sigmas is None) or (sigmas is not None and error is None):
+      raise ValueError(f"near needs a tolerance, or sigmas and an error: {text!r}")
+    width = tolerance if sigmas is None else sigmas * error
+    holds = abs(value - near) <= width
+    expected.append(f"{number(near)} ± {number(width)}" + (
+        f" ({sigmas:g} standard errors)" if sigmas is not None else ""))
+  if below is not None:
+    holds = holds and value < below
+    expected.append(f"< {number(below)}")
+  if above is not None:
+    holds = holds and value > above
+    expected.append(f"> {number(above)}")
+  # A NaN holds nowhere: comparisons with it are false.
+  return Claim(text, value, error, " and ".join(expected), bool(holds), source, by, trained)
+
+
+def number(value: float, digits: int = 3) -> str:
+  """A number as the report prints it: few digits, powers of ten where it is small or large."""
+  value = float(value)
+  if value == 0.0 or not math.isfinite(value):
+    return f"{value:g}".replace("-", "−")
+  if value == int(value) and abs(value) < 1e6:
+    return f"{int(value):,}".replace("-", "−")
+  if 1e-3 <= abs(value) < 1e5:
+    digits = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    return f"{value:.{digits}f}".replace("-", "−")
+  mantissa, power = f"{value:.{digits - 1}e}".split("e")
+  superscript = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+  # No line is broken at these spaces.
+  return f"{mantissa}\u00a0·\u00a010{superscript}".replace("-", "−")
+
+
+def pm(estimate: Any, digits: int = 3) -> str:
+  """A pair (mean, standard error) as "mean ± error"."""
+  mean, error = estimate
+  return f"{number(mean, digits)} ± {number(error, max(digits - 1, 1))}"

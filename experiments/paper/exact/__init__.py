@@ -1,0 +1,9 @@
+"""Exact models that the parts of the report share.
+
+  densities   the Gaussian mixtures that are modelled, or the user's own
+  laws        exact laws of samplers on the line, by quadrature
+  plane       draws in the plane, their distances and densities
+  planned     samplers as arrays of numbers, and the null band of their samples' distances
+  curves      reverse trajectories in the plane, and their turning
+  estimates   means with standard errors
+"""

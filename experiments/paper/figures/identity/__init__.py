@@ -1,0 +1,1 @@
+"""Figure 1: Langevin dynamics leaves a distribution unchanged."""

@@ -1,0 +1,1 @@
+"""Figure 5: reverse trajectories and their curvature."""

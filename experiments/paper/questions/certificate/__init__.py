@@ -1,0 +1,1 @@
+"""Question 1 of a trained network: at which noise levels does it break duality?"""

@@ -1,0 +1,75 @@
+"""What is claimed of the certificate where the truth is known, and its table by interval."""
+
+import itertools
+import math
+from typing import Any
+
+from experiments.paper.claim import Claim, claim, number, pm
+
+
+def claims(data: dict[str, Any]) -> list[Claim]:
+  """Of a user's run there are none: its true score is unknown.
+
+  What a certificate finds in a network says nothing for or against the paper, whose target is
+  equality and which expects training to fall short of it.
+  """
+  if "validation" not in data:
+    return []
+  found = data["validation"]
+  beyond, error = found["beyond"]
+  return [
+      claim("The bound lies below the true score error at every level, of the network and of a "
+            "damaged one: largest surplus in standard errors.", found["surplus"], below=4.0,
+            source="inequality of the certificate's bound"),
+      claim(f"Where D is made {data['factor'] - 1.0:.0%} too large in two intervals, the local "
+            "measure marks both: the smaller signal, over the threshold.", found["local"],
+            above=1.0, source="eq. 11"),
+      claim("And it marks no other interval: the largest signal elsewhere.", found["elsewhere"],
+            below=1.0, source="eq. 11"),
+      claim("The bound marks both too: the smaller signal, over the threshold.", found["bound"],
+            above=1.0, source="eq. 11"),
+      claim("It finds all that the damage has added to the true score error, or more: nats beyond.",
+            beyond, error=error, above=-4.0 * error, source="eq. 17")]
+
+
+def context(data: dict[str, Any]) -> dict[str, Any]:
+  """rows: every measure by interval. where: the intervals that break duality. The rest: estimates
+  of the answer."""
+  sound, ells = data["sound"], data["half_log_snr"]
+  memory = sound["memory_total" if sound["memory_broken"] is None else "memory_broken"]
+  return {
+      "rows": _rows(sound, ells), "memory": memory,
+      "where": [f"for ρ from {number(math.exp(-ells[i]), 2)} to "
+                f"{number(math.exp(-ells[j + 1]), 2)} (ℓ from {_signed(ells[i])} to "
+                f"{_signed(ells[j + 1])})" for i, j in stretches(sound["broken"])],
+      "excess": (sound["marginal"][-1] - sound["null"][-1], sound["marginal_excess_error"][-1])}
+
+
+def stretches(intervals: list[int]) -> list[tuple[int, int]]:
+  """First and last of each stretch of successive numbers."""
+  starts = [i for i in intervals if i - 1 not in intervals]
+  ends = [i for i in intervals if i + 1 not in intervals]
+  return list(zip(starts, ends, strict=True))
+
+
+def _rows(sound: dict[str, Any], ells: Any) -> list[list[str]]:
+  marked = lambda text, signal: f"**{text}**" if signal > 1.0 else text
+  nats = [name for name in ("bound", "truth", "memory") if name in sound]
+  heads = {"bound": "score error ≥", "truth": "true score error", "memory": "memory"}
+  rows = [["ℓ", "ρ", "data to data", "marginal: excess", "local: excess",
+           *(heads[name] for name in nats)]]
+  for i, (low, high) in enumerate(itertools.pairwise(ells)):
+    distances = [marked(pm((sound[name][i] - sound["null"][i],
+                            sound[f"{name}_excess_error"][i]), 2), sound[f"{name}_signal"][i])
+                 for name in ("marginal", "local")]
+    errors = {name: pm((sound[name][i], sound[f"{name}_error"][i]), 2) for name in nats}
+    errors["bound"] = marked(errors["bound"], sound["bound_signal"][i])
+    rows.append([
+        f"{_signed(low)} … {_signed(high)}",
+        " … ".join(number(math.exp(-ell), 2) for ell in (low, high)), number(sound["null"][i], 2),
+        *distances, *errors.values()])
+  return [*rows, ["all", "", "", "", "", *(pm(sound[f"{name}_total"], 2) for name in nats)]]
+
+
+def _signed(value: float) -> str:
+  return f"{value:.2f}".replace("-", "−")

@@ -1,0 +1,57 @@
+"""The certificate of a user's run, or of the report's own, whose true score is known.
+
+The report's own network is measured twice: as it is (`sound`), and damaged on purpose in two
+intervals (`hurt`).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from experiments.metrics.certificate import measures, network
+from experiments.paper import trained
+from experiments.paper.setting import Setting
+from experiments.sampling import samplers_from_config
+
+DAMAGED, FACTOR = (5, 6), 1.2  # intervals in which D is damaged, and by how much
+
+
+def measure(setting: Setting) -> dict[str, Any]:
+  own = setting.workdir is None
+  found = trained.model(trained.plane(setting) if own else setting.workdir)
+  truth = trained.truth(setting.density.plane, found.run) if own else None
+  model = network.of(found.run, found.params, truth)
+  ends = samplers_from_config.ends(found.run.config.sampling)
+  ells, sizes = measures.ends(*ends), measures.sizes(fast=setting.fast)
+  sound = measures.certify(model, ells, sizes, seed=setting.seed)
+  data = {"step": found.step, "half_log_snr": ells, "sizes": sizes,
+          "held_out": len(model.data.test), "sound": measures.summary(sound)}
+  if own:
+    low, high = ells[DAMAGED[0]], ells[DAMAGED[-1] + 1]
+    # Both ends are moved a little, where a level may be rounded to either side.
+    hurt = measures.certify(model, ells, sizes, seed=setting.seed + 1,
+                            change=(low - 1e-3, high - 1e-3, FACTOR))
+    data |= {"damaged": DAMAGED, "factor": FACTOR, "hurt": measures.summary(hurt),
+             "validation": validation(sound, hurt)}
+  return data
+
+
+def validation(sound: dict[str, Any], hurt: dict[str, Any]) -> dict[str, float]:
+  """The measures against the known truth, and what they find of the damage.
+
+  surplus: the largest of bound − truth, in standard errors. local, bound: the smaller signal inside
+  the damaged band; elsewhere: the largest local one outside. beyond: nats that the bound finds in
+  the band, less those that the damage added, with its error.
+  """
+  inside = np.isin(np.arange(measures.INTERVALS), DAMAGED)
+  surplus = [measures.deviation(found["bound"] - found["truth"]).max() for found in (sound, hurt)]
+  # Seeds differ, so that outside the band the two are independent measurements of one network.
+  local = measures.signal((hurt["local"] - hurt["null"]) - (sound["local"] - sound["null"]),
+                          shared=sound["shared"])
+  # One weight for D mends the damage and leaves the error of the sound network.
+  (seen, one), (before, other) = (
+      measures.total(v[:, inside]) for v in (hurt["bound"] - hurt["truth"], sound["truth"]))
+  return {"surplus": max(surplus), "local": local[inside].min(),
+          "elsewhere": local[~inside].max(), "bound": measures.signals(hurt)["bound"][inside].min(),
+          "beyond": (seen + before, math.hypot(one, other))}

@@ -1,0 +1,1 @@
+"""The network of digits that the questions are asked of: that of `make demo`."""

@@ -1,0 +1,1 @@
+"""Question 1: how does the reverse process invert the forward one?"""

@@ -1,0 +1,1 @@
+"""Question 2: how are ODE and SDE models unified?"""

@@ -1,0 +1,144 @@
+"""Importance-weighted bounds on log p(x), one estimator for a VAE and for a diffusion model.
+
+For a model p(z) p(x | z) and an encoder q(z | x), where z is one latent or a chain of latents,
+
+  L_K = E log (1/K) Σ_k w_k,   w = p(z) p(x | z)/q(z | x),   z_k ~ q
+
+rises with K from the ELBO L₁ to log p(x) (Burda et al. 2016, Theorem 1), so that L_K − L₁ rises to
+
+  log p(x) − L₁ = KL(q(z | x)‖p(z | x)),
+
+which is 0 if the encoder is the model's exact posterior.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.paper.questions.vae import training
+from langevin_jax import likelihood, networks, paths, predictions, samplers, splitting
+from langevin_jax.likelihood import prior
+from langevin_jax.networks import vae as vae_lib
+
+
+def bounds(log_weights: jax.Array, counts: tuple[int, ...]) -> jax.Array:
+  """L_K of each example, (len(counts), n), by all of the draws (draws, n) in groups of K.
+
+  Raises:
+    ValueError: a K that does not divide the draws.
+  """
+  draws, n = log_weights.shape
+  if any(k < 1 or draws % k for k in counts):
+    raise ValueError(f"counts must divide the draws, {draws}, got {counts}")
+  return jnp.stack([
+      jnp.mean(likelihood.log_mean_exp(log_weights.reshape(-1, k, n), axis=1), axis=0)
+      for k in counts])
+
+
+def chain(
+    key: jax.Array, denoise: predictions.Denoise, path: paths.Path, grid: samplers.Grid,
+    x: jax.Array, counts: tuple[int, ...], moments: prior.Moments | None,
+) -> np.ndarray:
+  """L_K of `of_chain` for each K of counts, whose last is the number of draws; in float64."""
+  weights = jax.jit(lambda key, x: of_chain(
+      key, denoise, path, grid, x, draws=counts[-1], moments=moments))(key, x)
+  return np.asarray(bounds(weights, counts), np.float64)
+
+
+def of_vae(
+    key: jax.Array, model: networks.VAE, params: Any, x: jax.Array, labels: jax.Array, *,
+    draws: int, at_once: int = 64,
+) -> jax.Array:
+  """log w of `draws` latents for each of x (n, *shape); (draws, n). Consumes `key`.
+
+  Args:
+    at_once: latents of an example that are decoded together; divides `draws`.
+  """
+  q = model.apply({"params": params}, x, labels, method="encode")
+  tiled = lambda a: jnp.tile(a, (at_once, *[1] * (a.ndim - 1)))
+  x, labels, q = tiled(x), tiled(labels), jax.tree.map(tiled, q)
+  unit = vae_lib.Normal(jnp.zeros_like(q.mean), jnp.zeros_like(q.mean))
+
+  def some(key):
+    xi = jax.random.normal(key, q.mean.shape)
+    z = q.mean + jnp.exp(q.log_std) * xi
+    decoded = model.apply({"params": params}, z, labels, method="decode")
+    # log q(z) = log N(ξ; 0, I) − Σ log_std
+    return (training.log_normal(z, unit) + training.log_normal(x, decoded)
+            - training.log_normal(xi, unit) + jnp.sum(q.log_std, 1)).reshape(at_once, -1)
+
+  return jax.lax.map(some, jax.random.split(key, draws // at_once)).reshape(draws, -1)
+
+
+def of_chain(
+    key: jax.Array, denoise: predictions.Denoise, path: paths.Path, grid: samplers.Grid,
+    x: jax.Array, *, draws: int, moments: prior.Moments | None = None,
+) -> jax.Array:
+  """log w of `draws` forward chains from each of x (n, *shape); (draws, n). Consumes `key`.
+
+  A diffusion model on the positive levels ρ_0 > … > ρ_n of `grid` is a VAE with n latents that
+  observes z_n = x at ρ_n, the blurred data. The encoder is the exact forward kernel,
+
+    q(z_i | z_{i+1}) = N(z_{i+1}, ρ_i² − ρ_{i+1}²),
+
+  the decoder p(z_{i+1} | z_i) is STEP(h, Λ = h), and p(z_0) = N(m, S + ρ_0²).
+  """
+  rho = np.asarray(grid(path), np.float64)[:-1]
+  a, b, c = splitting.weights(1.0, rho[:-1], 1.0, rho[1:], np.log(rho[:-1] / rho[1:]))
+  numbers = -np.log(rho[:-1]), np.sqrt(rho[:-1]**2 - rho[1:]**2), a, b, c
+  # From the data up to noise, in the model's float type.
+  numbers = [jnp.asarray(v[::-1], x.dtype) for v in numbers]
+  at, axes = predictions.at_level(denoise, path), tuple(range(1, x.ndim))
+
+  def up(carry, now):
+    key, z_s, log_w = carry
+    ell, spread, a, b, c = now
+    key, own = jax.random.split(key)
+    xi = jax.random.normal(own, x.shape, x.dtype)
+    z = z_s + spread * xi
+    gap = (z_s - a * z - b * at(predictions.unit_frame(ell).alpha * z, ell)) / c
+    # Two normal densities: the constants cancel but for the deviations.
+    gain = jnp.sum(-0.5 * (gap**2 - xi**2) + jnp.log(spread / c), axes)
+    return (key, z, log_w + gain), None
+
+  def one(key):
+    nothing = jnp.zeros(len(x), x.dtype)
+    (_, z, log_w), _ = jax.lax.scan(up, (key, x, nothing), tuple(numbers))
+    return log_w + prior.log_prob(z, float(rho[0]), moments, 1)
+
+  return jax.lax.map(one, jax.random.split(key, draws))
+
+
+def integrated(
+    model: networks.VAE, params: Any, x: jax.Array, *, points: int, half: float = 6.0
+) -> jax.Array:
+  """log p(x) of each example (n, *shape) of a VAE whose latent is a plane, without Monte Carlo.
+
+  ∫ N(z; 0, I) p(x | z) dz by the trapezoidal rule on points² nodes of [−half, half]²: exact to
+  rounding where no posterior is narrower than a spacing.
+
+  Raises:
+    ValueError: the latent is no plane, or the model is conditional.
+  """
+  if model.latent != 2 or model.num_classes:
+    raise ValueError("integrated needs latent=2 and num_classes=0, got "
+                     f"{model.latent} and {model.num_classes}")
+  axis = jnp.linspace(-half, half, points)
+  z = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
+  rows = jnp.array_split(z, -(-len(z) // 2**15))
+  blank = lambda part: jnp.zeros(len(part), jnp.int32)
+  decoded = [model.apply({"params": params}, part, blank(part), method="decode") for part in rows]
+  mean = jnp.concatenate([d.mean.reshape(len(d.mean), -1) for d in decoded])
+  std = jnp.exp(params["log_std"]).reshape(-1)
+  # In units of the decoder's deviations |x − μ|² is a sum over few dimensions.
+  scaled = mean / std[None]
+  log_prior = -0.5 * jnp.sum(z**2, 1) - jnp.log(2.0 * jnp.pi)
+  constant = jnp.sum(jnp.log(std)) + 0.5 * len(std) * jnp.log(2.0 * jnp.pi)
+
+  def one(x):
+    far = jnp.sum((x.reshape(1, -1) / std[None] - scaled) ** 2, 1)
+    return jax.nn.logsumexp(log_prior - 0.5 * far)
+
+  return jax.lax.map(one, x) + 2.0 * jnp.log(axis[1] - axis[0]) - constant
