@@ -1,20 +1,37 @@
-"""Documents: every equation of the paper is indexed, and all that they cite exists."""
+"""Documents: every equation of the paper is indexed; code, commands, flags and links exist."""
 
 import ast
 import functools
+import importlib.util
+import inspect
+import json
+import os
 import pathlib
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
+import langevin_jax
+from experiments.config import schema
+
 ROOT = pathlib.Path(__file__).parent.parent
 THEORY = ROOT / "docs" / "theory.md"
-DOCUMENTS = (THEORY, ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+EQUATIONS_PAGE = ROOT / "docs" / "equations.md"
+# Reports of sweeps are written by experiments.sweep, and are of the commit that they name.
+PAGES = tuple(file for file in sorted((ROOT / "docs").rglob("*.md"))
+              if file.parent.name != "sweeps")
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES)
 CITED = re.compile(r"\btheory\.md#([\w-]+)")
 # Of the paper: what follows an author and a year is another's.
 EQUATIONS = re.compile(r"(?<!\d{4}, )(?<!\d{4}[a-z], )(?<!al\., )\beqs?\. \(?(\d[\d,–() and]*)")
 CODE = re.compile(r"`((?:langevin_jax|experiments|tests)/[\w/]+\.py):([A-Za-z_][\w.]*)`")
 FILE = re.compile(r"`((?:langevin_jax|experiments|tests|docs|\.github)/[\w/.-]+)`")
+COMMAND = re.compile(r"python -m (experiments[\w.]*)([^`\n]*)")
+FLAG = re.compile(r"--([a-z_]\w*)((?:\.\w+)*)(?:=(.+))?")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def sections(text: str) -> set[str]:
@@ -25,8 +42,7 @@ def sections(text: str) -> set[str]:
 
 def index_entries(text: str) -> set[str]:
   """The paper's items in the first column of the index: "eq. (1)", "A.1", "Table 1", …"""
-  table = text.split("\n## Index\n")[1]
-  return set(re.findall(r"^\| (eq\. \(\d+\)|A\.\d|Table \d)", table, re.M))
+  return set(re.findall(r"^\| (eq\. \(\d+\)|A\.\d|Table \d)", text, re.M))
 
 
 def cited_equations(text: str) -> set[int]:
@@ -79,37 +95,148 @@ def sources() -> list[pathlib.Path]:
 def test_every_equation_appendix_and_table_is_in_the_index():
   expected = {*(f"eq. ({i})" for i in range(1, 21)), *(f"A.{i}" for i in range(1, 5)),
               *(f"Table {i}" for i in range(1, 8))}
-  assert index_entries(THEORY.read_text()) == expected
+  assert index_entries(EQUATIONS_PAGE.read_text()) == expected
 
 
 def test_equations_are_cited_where_they_are_implemented_and_are_the_paper_s():
-  rows = re.findall(r"^\| (?:eq\.|A\.).*$", THEORY.read_text().split("\n## Index\n")[1], re.M)
+  rows = re.findall(r"^\| (?:eq\.|A\.).*$", EQUATIONS_PAGE.read_text(), re.M)
   assert len(rows) == 24
   assert not [row for row in rows if uncited(row)]
   assert not {(file.name, n) for file in sources() for n in cited_equations(file.read_text())
               if not 1 <= n <= 20}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
-def test_code_and_files_that_a_document_cites_exist(document):
+def commands(text: str) -> list[tuple[str, str]]:
+  """(module, arguments) of each `python -m experiments.…`, its continued lines joined."""
+  return COMMAND.findall(re.sub(r"\\\n\s*", " ", text))
+
+
+# Runs entry points one after another up to their main function, and prints the flags of each.
+_FLAGS = """
+import importlib, json, runpy, sys
+from absl import flags
+others, found = set(flags.FLAGS), {}
+for name in sys.argv[1:]:
+  for module in [module for module in sys.modules if module.split(".")[0] == "experiments"]:
+    del sys.modules[module]
+  for flag in set(flags.FLAGS) - others:
+    delattr(flags.FLAGS, flag)
+  importlib.import_module("experiments.config.cli").run = lambda *_, **__: None
+  runpy.run_module(name, run_name="__main__")
+  found[name] = sorted(set(flags.FLAGS))
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def flags_of() -> dict[str, set[str]]:
+  """The flags of every entry point that a document names."""
+  modules = {module for file in DOCUMENTS for module, _ in commands(file.read_text())}
+  assert len(modules) > 10
+  assert not [module for module in modules if importlib.util.find_spec(module) is None]
+  run = subprocess.run(
+      [sys.executable, "-c", _FLAGS, *sorted(modules)], cwd=ROOT, check=True, capture_output=True,
+      text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+  return {module: set(names) for module, names in json.loads(run.stdout).items()}
+
+
+def unknown_flags(text: str, flags: dict[str, set[str]]) -> list[str]:
+  """Flags of commands that their module does not have, and others that no module has."""
+  unknown = []
+  for module, arguments in commands(text):
+    given = [FLAG.match(word).groups() for word in shlex.split(arguments) if FLAG.match(word)]
+    files = [value for name, fields, value in given if name == "config" and not fields]
+    file = files[0] if files and "…" not in files[0] and files[0] else "digits"
+    # A reader's own functions, `module:name`, are not here.
+    schema.override(schema.load(file), {
+        fields[1:]: value for name, fields, value in given
+        if name == "config" and fields and "mylab:" not in value})
+    unknown += [f"{module} --{name}" for name, _, _ in given
+                if name not in flags[module] | {"config", "help"}]
+  everywhere = set().union(*flags.values())
+  # In prose a flag is code of its own: `--known`, `--start_level=…`.
+  prose = re.findall(r"`--([a-z_]+)(?:=[^`]*)?`", text)
+  return unknown + [f"--{name}" for name in prose if name not in everywhere | {"help"}]
+
+
+def broken_links(text: str, folder: pathlib.Path) -> list[str]:
+  """Relative links of a document in `folder` to a file or a section that is not there."""
+  broken = []
+  for link in LINK.findall(text):
+    name, _, section = link.partition("#")
+    if re.match(r"[a-z]+:", link):
+      continue
+    target = folder / name if name else None
+    if target and not target.exists():
+      broken.append(link)
+    elif section:
+      page = target.read_text() if target else text
+      if section not in sections(page) and f"({section})=" not in page:
+        broken.append(link)
+  return broken
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_what_a_document_cites_exists(document, flags_of):
   text = document.read_text()
   assert not missing_code(text)
   assert not [file for file in FILE.findall(text) if not (ROOT / file).exists()]
+  assert not broken_links(text, document.parent)
+  assert not unknown_flags(text, flags_of)
 
 
 def test_sections_that_are_cited_exist():
   known = sections(THEORY.read_text())
-  links = {(THEORY.name, link) for link in re.findall(r"\]\(#([\w-]+)\)", THEORY.read_text())}
   cited = {(file.name, link) for file in sources() for link in CITED.findall(file.read_text())}
-  assert not {(name, link) for name, link in links | cited if link not in known}
+  assert not {(name, link) for name, link in cited if link not in known}
+
+
+def test_every_room_of_the_library_has_a_page_with_an_example():
+  for room in langevin_jax.__all__:
+    page = (ROOT / "docs" / "api" / f"{room}.md").read_text()
+    assert f"automodule:: langevin_jax.{room}\n" in page, room
+    cells = re.findall(r"```\{code-cell\} python\n(.*?)```", page, re.S)
+    assert any(re.search(rf"\b{room}\.\w+", cell) for cell in cells), room
+
+
+def test_docstrings_become_text_that_cannot_break_a_page():
+  sys.path.insert(0, str(ROOT / "docs" / "extensions"))
+  import docstrings
+
+  lines = docstrings.to_rst(inspect.cleandoc("""One `line` with *, |x|² and x_.
+
+    Before an equation
+
+      x′ = a * x
+
+    | a | b |
+    |---|---|
+    | `c` | d |
+
+    Args:
+      key: consumed. n: how many, and
+        more of it.
+      x, y: two.
+
+    Raises:
+      ValueError: always.
+    """))
+  text = "\n".join(lines)
+  assert lines[0] == r"One \ ``line``\  with \*, \|x\|² and x\_."
+  assert ".. code-block:: text\n\n   x′ = a * x\n" in text
+  assert "   * - a\n     - b\n   * - ``c``\n     - d\n" in text
+  assert "* ``key`` – consumed. n: how many, and more of it." in text
+  assert "* ``x, y`` – two." in text and ":Raises:" in text
+  arguments, result = docstrings.signature(langevin_jax.paths.convert)
+  assert arguments.startswith("(x_a: jax.Array, t_a: Scalar, path_a: Path") and "tuple" in result
 
 
 def test_make_targets_that_are_named_exist():
   targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
   files = [*(ROOT / ".github" / "workflows").glob("*.yml"), ROOT / ".pre-commit-config.yaml",
            ROOT / "CONTRIBUTING.md"]
-  named = {(file.name, target) for file in files for target in re.findall(
-      r"^(?: *- run: | *entry: |)make ([\w-]+)", file.read_text(), re.M)}
+  named = {(file.name, target) for file in (*files, *DOCUMENTS) for target in re.findall(
+      r"(?:^(?: *- run: | *entry: |)|`)make ([\w-]+)", file.read_text(), re.M)}
   assert len(named) > 8
   assert not {(name, target) for name, target in named if target not in targets}
 
@@ -127,9 +254,17 @@ def test_the_checks_would_notice():
   assert missing_code("`langevin_jax/splitting.py:stp` `langevin_jax/splitting.py:SDE.drift`") == [
       "langevin_jax/splitting.py:stp"]
   assert missing_code("`langevin_jax/no_such.py:step`") == ["langevin_jax/no_such.py:step"]
-  assert index_entries("\n## Index\n| eq. (3) | x |\n| Table 9 | y |\n") == {"eq. (3)", "Table 9"}
+  assert index_entries("| paper |\n| eq. (3) | x |\n| Table 9 | y |\n") == {"eq. (3)", "Table 9"}
   assert sections("# Theory\n## Initial noise\n") == {"theory", "initial-noise"}
   ours, theirs = "§3, eqs. 3,\n16 and 4; eqs. (13)–(15)", "Ho et al. 2020, eq. 21; Xu et al., eq. 9"
   assert cited_equations(f"{ours}; {theirs}") == {3, 4, 13, 14, 15, 16}
   assert uncited("| eq. (7) | x | y | `langevin_jax/paths/sde.py:from_sde` | z |")
   assert CITED.findall("theory.md#no-such-section") == ["no-such-section"]
+  flags = {"experiments.train": {"workdir"}}
+  command = "python -m experiments.train --workdir=x \\\n  --wrkdir=y --config.seed=1"
+  assert unknown_flags(command, flags) == ["experiments.train --wrkdir"]
+  assert unknown_flags("`--workdir` and `--no_such=3`", flags) == ["--no_such"]
+  with pytest.raises(ValueError, match="no_such"):
+    unknown_flags("python -m experiments.train --config.no_such=1", flags)
+  assert broken_links("[a](no_such.md) [b](theory.md#step) [c](theory.md#stp)", ROOT / "docs") == [
+      "no_such.md", "theory.md#stp"]
