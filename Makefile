@@ -1,8 +1,10 @@
 # make demo   train, sample and judge the digits model (about 3 minutes on 2 cores, installation aside)
-# make test   every test, but for those that repeat another more often (the marker slow)
-# make test-all   those too, such as 20 kills in the place of 4
+# make test   all tests but those marked slow
+# make test-all   the slow ones too: more kills, meshes and pairs of processes
 # make test-browser  the tests of the report's page, in headless Chromium
-# make lint   ruff
+# make lint   ruff, then pyright on langevin_jax/ (20 s)
+# make docs   the documentation site, build/docs/index.html (3 minutes; half a minute
+#             where neither the library nor the cells of a page have changed)
 # make bench  speed against the bare network and PyTorch, devices, checkpoints and starts, sweeps
 #             against runs one after another, quality of digits and the 2-D mixture, whether networks
 #             for vectors begin to learn, solvers against other libraries', inpainting against its
@@ -30,7 +32,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready-$(VERSION)
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check $(if $(LOCK),-c $(LOCK))
 
-.PHONY: demo test test-all test-browser lint bench plan paper lock
+.PHONY: demo test test-slow test-all test-browser lint docs bench plan paper lock
 
 demo: $(READY)
 	$(RUN) -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits
@@ -38,10 +40,12 @@ demo: $(READY)
 	$(RUN) -m experiments.evaluate --workdir=runs/digits
 
 test: $(READY)
-	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
-test-all: $(READY)
-	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m ""
+test-slow: $(READY)
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m slow
+
+test-all: test test-slow
 
 # Chromium is the system's own: Debian's, installed only by root and only where there is none.
 test-browser: $(READY)
@@ -54,6 +58,12 @@ test-browser: $(READY)
 
 lint: $(READY)
 	$(RUN) -m ruff check .
+	$(RUN) -m pyright --pythonpath $(RUN)
+
+docs: $(READY)
+	$(INSTALL) -e ".[docs]"
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m sphinx -W --keep-going -q -j 2 -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
 
 bench: $(READY)
 	$(INSTALL) -e ".[bench]"

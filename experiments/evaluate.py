@@ -7,7 +7,6 @@ real data in place of samples, and the sizes of both sets. With `--likelihood` a
 model finds held-out data, in nats and bits a dimension, with standard errors.
 """
 
-import dataclasses
 import json
 import pathlib
 
@@ -17,8 +16,10 @@ from absl import flags
 import langevin_jax
 from experiments import config as config_lib
 from experiments import data
-from experiments.config import build, cli, sampling_flags
+from experiments.config import build, calls, cli, sampling_flags
+from experiments.data import facts as data_facts
 from experiments.metrics import classifier, distances, likelihoods, mixture_metrics
+from experiments.metrics.result import Result
 from experiments.run import assembly, averages, memory, multihost, progress, records
 from experiments.sampling import drawing, optimized_grids, samplers_from_config
 from langevin_jax import paths
@@ -45,8 +46,6 @@ _PIXELS, _ROOTS = 2**25, 2000
 # Examples in a set that is compared: three folds of two classes, and five neighbours.
 _LEAST = 6
 
-Row = tuple[str, float, float | None]
-
 
 def main() -> int:
   workdir = cli.workdir(_WORKDIR.value)
@@ -62,8 +61,11 @@ def main() -> int:
     out = multihost.by_first(lambda: cli.out(
         _OUT.value or workdir / "evaluation.json",
         lambda judged: "metrics" in judged and "sampling" in judged, suffix=".json",
-        inputs=(trained.data.path, trained.data.labels)))
-    run = multihost.agreed(lambda: assembly.prepare(sampling_flags.on_these_devices(trained)))
+        inputs=data.files(trained.data)))
+    dataset, _ = multihost.agreed(lambda: data_facts.with_examples(
+        workdir, trained.data, needed_by="evaluate"))
+    run = multihost.agreed(lambda: assembly.prepare(
+        sampling_flags.on_these_devices(trained), dataset))
     assembly.check_labels(run, config.sampling)
     check_memory(run, config)
     if settings is not None:
@@ -91,8 +93,8 @@ def judge(
   labels = assembly.data_labels(run, n, seed)
   facts = {
       "step": int(state.step), "num_samples": n, "num_train": len(run.dataset.train),
-      "num_held_out": len(run.dataset.test), "path": dataclasses.asdict(config.path),
-      "sampling": samplers_from_config.resolved(config.sampling), "ema": ema,
+      "num_held_out": len(run.dataset.test), "path": calls.plain(config.path),
+      "sampling": config_lib.to_plain(config.sampling), "ema": ema,
       "commit": records.commit(), "version": langevin_jax.__version__}
   likely = []
   if settings is not None:
@@ -120,7 +122,7 @@ def check_memory(run: assembly.Run, config: config_lib.Config) -> None:
 def samples_rows(
     run: assembly.Run, params, path: paths.Path, dataset: data.Dataset, x: np.ndarray,
     labels: np.ndarray,
-) -> list[Row]:
+) -> list[Result]:
   """What samples in the user's units are worth, by the kind of the data."""
   print("judging", flush=True)
   seed, own = run.config.evaluation.seed, data.standardise(x, dataset.mean, dataset.scale)
@@ -139,10 +141,10 @@ def check_sizes(dataset: data.Dataset, name: str) -> None:
   train, test = len(dataset.train), len(dataset.test)
   if dataset.kind == "image" and train + test < 2 * _LEAST:
     raise ValueError(f"data.path: an evaluation compares halves of the real images and needs "
-                     f"{2 * _LEAST} of them; data.name={name!r} has {train + test}")
+                     f"{2 * _LEAST} of them; config.data={name} has {train + test}")
   if dataset.kind != "image" and min(train, test) < _LEAST:
     raise ValueError(f"data.holdout, or data.test_size: an evaluation needs {_LEAST} training and "
-                     f"{_LEAST} held-out examples; data.name={name!r} has {train} and {test}")
+                     f"{_LEAST} held-out examples; config.data={name} has {train} and {test}")
 
 
 def likelihood_settings(sampling: config_lib.Sampling) -> likelihoods.Settings | None:
@@ -167,7 +169,7 @@ def likelihood_settings(sampling: config_lib.Sampling) -> likelihoods.Settings |
   return settings
 
 
-def vectors(dataset: data.Dataset, x: np.ndarray, seed: int) -> list[Row]:
+def vectors(dataset: data.Dataset, x: np.ndarray, seed: int) -> list[Result]:
   """Two-sample distances of samples to held-out data, with those of training data as the floor."""
   flat = lambda a: a.reshape(len(a), -1)
   count = min(len(x), len(dataset.test), len(dataset.train))
@@ -176,10 +178,10 @@ def vectors(dataset: data.Dataset, x: np.ndarray, seed: int) -> list[Row]:
   held_out, train, fake = pick(dataset.test), pick(dataset.train), pick(x)
   value = distances.two_sample(held_out, fake, seed=seed)
   floor = distances.two_sample(held_out, train, seed=seed)
-  return [(f"{name} (n = {count} each)", value[name], floor[name]) for name in value]
+  return [Result(distances.KEYS[name], name, value[name], floor[name], count) for name in value]
 
 
-def images(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray, seed: int) -> list[Row]:
+def images(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray, seed: int) -> list[Result]:
   """Feature distances, C2ST, label agreement and distances to the nearest real images.
 
   Features are those of a classifier trained on the real training set, or, without labels, the raw
@@ -203,24 +205,25 @@ def images(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray, seed: int) 
   else:
     rows = feature_rows(*(flat(a[:limit]) for a in (half, x[:n], other)), seed, pixels=True)
   compared = min(len(x), len(real), limit)
-  rows.append((f"C2ST accuracy, pixels (n = {compared} each; floor: {min(n, limit)} each)",
-               distances.c2st(flat(real[:compared]), flat(x[:compared]), seed=seed),
-               distances.c2st(flat(half[:limit]), flat(other[:limit]), seed=seed)))
+  rows.append(Result("c2st", f"C2ST accuracy, pixels; floor of {min(n, limit)} each",
+                     distances.c2st(flat(real[:compared]), flat(x[:compared]), seed=seed),
+                     distances.c2st(flat(half[:limit]), flat(other[:limit]), seed=seed), compared))
   if model is not None:
-    rows.append((f"label agreement (n = {len(x)}; floor: held-out, n = {len(dataset.test)})",
-                 classifier.label_agreement(model, x, labels),
-                 classifier.label_agreement(model, dataset.test, dataset.test_labels)))
+    rows.append(Result(
+        "label_agreement", f"label agreement; floor of {len(dataset.test)} held-out images",
+        classifier.label_agreement(model, x, labels),
+        classifier.label_agreement(model, dataset.test, dataset.test_labels), len(x)))
   near = distances.nearest_distances(
       *(flat(a[:limit]) for a in (x, dataset.train, dataset.test)), seed=seed)
   return [
       *rows,
-      ("distance to the nearest training image, median (floor: from held-out)",
-       near["samples to train"], near["held-out to train"]),
-      ("the same to an equal number of training (floor: held-out) images",
-       near["samples to part of train"], near["samples to held-out"])]
+      Result("nearest_train", "distance to the nearest training image, median; floor of held-out",
+             near["samples to train"], near["held-out to train"]),
+      Result("nearest_train_part", "the same to an equal number of training images; floor to "
+             "held-out", near["samples to part of train"], near["samples to held-out"])]
 
 
-def feature_rows(half, fake, other_half, seed: int, *, pixels: bool = False) -> list[Row]:
+def feature_rows(half, fake, other_half, seed: int, *, pixels: bool = False) -> list[Result]:
   """FID, KID, precision, recall, density and coverage on features, against one half.
 
   Of raw pixels they have names of their own: `fd_pixels` is the Fréchet distance of Gaussian fits
@@ -229,34 +232,37 @@ def feature_rows(half, fake, other_half, seed: int, *, pixels: bool = False) -> 
   value, floor = distances.prdc(half, fake), distances.prdc(half, other_half)
   n = len(half) if min(half.shape) <= _ROOTS else _ROOTS
   frechet = lambda other: distances.frechet(half[:n], other[:n])
-  fid, kid, of = ("fd_pixels", "kd_pixels", ", pixels") if pixels else ("FID", "KID", "")
+  names = ("fd_pixels", "kd_pixels") if pixels else ("fid", "kid")
+  labels = ("Fréchet distance of pixels", "kernel distance of pixels") if pixels else ("FID", "KID")
+  end, of = ("_pixels", ", pixels") if pixels else ("", "")
   return [
-      (f"{fid} (n = {n} each)", frechet(fake), frechet(other_half)),
-      (kid, distances.kid(half, fake, seed=seed), distances.kid(half, other_half, seed=seed)),
-      *((name + of, value[name], floor[name]) for name in value)]
+      Result(names[0], labels[0], frechet(fake), frechet(other_half), n),
+      Result(names[1], labels[1], distances.kid(half, fake, seed=seed),
+             distances.kid(half, other_half, seed=seed), len(half)),
+      *(Result(name + end, name + of, value[name], floor[name], len(half)) for name in value)]
 
 
-def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> list[Row]:
+def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> list[Result]:
   """How often a nearest-neighbour classifier of real data agrees with a sample's label."""
   import sklearn.neighbors  # a second of import that only this needs
   flat = lambda a: a.reshape(len(a), -1)
   model = sklearn.neighbors.KNeighborsClassifier(min(15, len(dataset.train))).fit(
       flat(dataset.train), dataset.train_labels)
-  return [(f"label agreement (n = {len(x)}; floor: held-out)",
-           float(model.score(flat(x), labels)),
-           float(model.score(flat(dataset.test), dataset.test_labels)))]
+  return [Result("label_agreement", "label agreement; floor of held-out data",
+                 float(model.score(flat(x), labels)),
+                 float(model.score(flat(dataset.test), dataset.test_labels)), len(x))]
 
 
-def report(out: pathlib.Path, rows: list[Row], facts: dict) -> None:
+def report(out: pathlib.Path, rows: list[Result], facts: dict) -> None:
   """The .json, the table, and what lies beside it."""
   records.write_text(out, json.dumps({
-      **facts, "metrics": {name: {"value": value, "floor": floor} for name, value, floor in rows},
+      **facts, "metrics": {row.key: row.plain() for row in rows},
   }, indent=2, ensure_ascii=False) + "\n")
-  width = max(len(name) for name, _, _ in rows)
+  width = max(len(row.described()) for row in rows)
   number = lambda v: "" if v is None else f"{v:.4g}"
   print(f"\n{'':{width}}  {'samples':>10}  {'floor':>10}")
-  for name, value, floor in rows:
-    print(f"{name:{width}}  {number(value):>10}  {number(floor):>10}")
+  for row in rows:
+    print(f"{row.described():{width}}  {number(row.value):>10}  {number(row.floor):>10}")
   print(f"\nin {out.parent}/: {', '.join(sorted(file.name for file in out.parent.iterdir()))}")
 
 

@@ -22,7 +22,7 @@ from experiments import config as config_lib
 from experiments import data
 from experiments.config import cli
 from experiments.planning import compiling, costs, flops, roofline, topologies
-from experiments.run import assembly, meshes, records
+from experiments.run import assembly, memory, meshes, records
 
 flags.declare_key_flag("config")
 _TOPOLOGY = flags.DEFINE_string(
@@ -47,7 +47,7 @@ def main() -> int:
   out = None
   if _OUT.value:  # a bad place says so now, not in ten minutes
     out = cli.out(_OUT.value, lambda plans: "topology" in plans[0],
-                  inputs=(config.data.path, config.data.labels))
+                  inputs=data.files(config.data))
   plans = []
   for i, topology in enumerate(wanted):
     try:
@@ -132,7 +132,7 @@ def _speed(
   line = (roofline.roofline(spent, topology, job.mesh.devices.flat) if spent else
           roofline.Roofline(model / (topology.chips * topology.chip.flops), None, None))
   network, shape = job.config.network, job.shape
-  tokens = shape[0] * shape[1] // network.patch_size**2 if network.name == "dit" else None
+  tokens = memory.tokens(network, shape) if network.name == "dit" else None
   rate = step.batch_size / line.bound
   return {
       "hardware_flops_per_step": spent and spent.flops * topology.chips,

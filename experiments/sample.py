@@ -23,8 +23,8 @@ from absl import flags
 import langevin_jax
 from experiments import config as config_lib
 from experiments import data
-from experiments.config import build, cli, sampling_flags
-from experiments.data import standardize
+from experiments.config import build, calls, cli, sampling_flags
+from experiments.data import facts, standardize
 from experiments.run import assembly, averages, memory, multihost, progress, records
 from experiments.sampling import (
   drawing,
@@ -49,8 +49,9 @@ _NUM_SAMPLES = flags.DEFINE_integer(
 _OUT = flags.DEFINE_string("out", "", "The .npy file; samples.npy in the workdir if not given.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.")
 _LABEL = flags.DEFINE_string(
-    "label", "", "One class for all samples, or none for the model without labels. Not given, "
-    "samples go round the classes; in inpainting they have the labels of held_out, else none.")
+    "label", "", "One class for all samples, by number or name, or none for the model without "
+    "labels. Not given, samples go round the classes; in inpainting they have the labels of "
+    "held_out, else none.")
 _STEP = flags.DEFINE_integer(
     "step", None, "Checkpoint whose parameters are used; the newest if not given.")
 _TRAJECTORY = flags.DEFINE_bool(
@@ -84,10 +85,19 @@ def make(
   begun = starts.kind(config.sampling, inpainting=painting is not None)
   if begun and _TRAJECTORY.value:
     raise ValueError(f"--trajectory shows runs from noise: leave it out with --{begun}")
-  if config.sampling.sampler == "adaptive" and (painting is not None or _TRAJECTORY.value):
+  if samplers_from_config.is_adaptive(config.sampling) and (
+      painting is not None or _TRAJECTORY.value):
     raise ValueError("--sampler=adaptive has no levels at which to keep states or change them: "
                      "choose another sampler for --trajectory and inpainting")
-  run = multihost.agreed(lambda: assembly.prepare(sampling_flags.on_these_devices(trained)))
+  of_data = next((flag for flag, given in (
+      ("--known=held_out", inpaint.is_held_out()), (f"--{begun}=held_out", starts.is_held_out()))
+      if given), "")
+  dataset, why = multihost.agreed(
+      lambda: facts.with_examples(workdir, trained.data, needed_by=of_data))
+  if why and multihost.is_first():
+    print(f"pictures show samples alone, and no data beside them: {why}", flush=True)
+  run = multihost.agreed(lambda: assembly.prepare(
+      sampling_flags.on_these_devices(trained), dataset))
   known = None if painting is None else inpaint.known(run, painting[1])
   begin = starts.values(run, begun)
   n = build.at_least("num_samples", _number(known or begin), 1)
@@ -101,15 +111,14 @@ def make(
 
   made = {
       "step": int(state.step), "num_samples": n, "seed": _SEED.value, "labels": named,
-      "path": dataclasses.asdict(config.path),
-      "sampling": samplers_from_config.resolved(config.sampling),
+      "path": calls.plain(config.path), "sampling": config_lib.to_plain(config.sampling),
       "ema": ema, "numerics": records.numerics()}
   if painting is not None:
-    made["inpainting"] = painting[0] | inpaint.described(known)
+    made["inpainting"] = calls.plain(painting[0]) | inpaint.described(known)
   if begin is not None:
     made["begin"] = starts.described(begin)
   choice_made = dict(made)
-  if config.sampling.sampler != "adaptive":
+  if not samplers_from_config.is_adaptive(config.sampling):
     made["network_calls"] = samplers_from_config.network_calls(
         config.sampling, path, *([inpaint.wrap(known.method)] if known else []))
   made |= {"commit": records.commit(), "version": langevin_jax.__version__}
@@ -137,7 +146,7 @@ def _out(workdir: pathlib.Path, trained: config_lib.Config) -> pathlib.Path:
       out, lambda made: "sampling" in made and "seed" in made and "metrics" not in made,
       suffix=".npy", unfinished=resumable_npy.unfinished(out),
       beside=(".labels.npy", ".trajectory.npy", ".png", _trajectories(out).name),
-      inputs=(trained.data.path, trained.data.labels, *inpaint.files(), *starts.files()))
+      inputs=(*data.files(trained.data), *inpaint.files(), *starts.files()))
 
 
 def draw(
@@ -194,8 +203,9 @@ def write(
     run_back = lambda sampling: drawing.trajectory(
         run, params, sampling, path, labels[:shown], seed=_SEED.value, known=known)
     # The adaptive solver's own steps are nobody's levels: the ODE is shown on the grid's.
-    shown_sampling = config.sampling if config.sampling.sampler != "adaptive" else (
-        dataclasses.replace(config.sampling, sampler="ddim", tolerance=0.0))
+    shown_sampling = config.sampling
+    if samplers_from_config.is_adaptive(shown_sampling):
+      shown_sampling = dataclasses.replace(shown_sampling, sampler="ddim()")
     chosen = run_back(shown_sampling)
     at = _levels(shown_sampling, path)
   if _TRAJECTORY.value:
@@ -213,7 +223,7 @@ def write(
     written.append(_trajectories(out))
     other = counterpart(shown_sampling)
     rho = np.exp(-at.half_log_snr)
-    within = "" if known is None else f", {made['inpainting']['method']}"
+    within = "" if known is None else f", {made['inpainting']['call']}"
     unit = lambda x: x / at.scale.reshape(-1, *[1] * (x.ndim - 1))
     pictures.trajectories(written[-1], dataset, {
         f"{config.path.name}, {samplers_from_config.title(sampling)}{within}": (rho, unit(states.x))
@@ -231,13 +241,9 @@ def _trajectories(out: pathlib.Path) -> pathlib.Path:
 
 def counterpart(sampling: config_lib.Sampling) -> config_lib.Sampling:
   """From the same noise, the other process of the same Langevin dynamics: SDE for ODE, or ODE."""
-  plain = dataclasses.replace(sampling, **{
-      field.name: field.default for field in dataclasses.fields(sampling)
-      if field.name in (*samplers_from_config.TAKERS, *samplers_from_config.CORRECTOR,
-                        "corrector")})
-  noisy = samplers_from_config.is_noisy(sampling) or sampling.corrector or (
-      sampling.sampler == "annealed_langevin")
-  return dataclasses.replace(plain, sampler="ddim", stochasticity=0.0 if noisy else 1.0)
+  noisy = levels.is_random(samplers_from_config.method(sampling))
+  return dataclasses.replace(
+      sampling, sampler=f"ddim({0.0 if noisy else 1.0})", brownian=False)
 
 
 def _number(given: drawing.Known | drawing.Begin | None) -> int:
@@ -259,13 +265,22 @@ def _labels(
   if value == "none":
     labels, named = np.full(n, classes, np.int32), None
   elif value:
-    if not value.lstrip("-").isdecimal() or not 0 <= int(value) < classes:
-      allowed = f"a class in 0 … {classes - 1}, or none" if classes else (
-          f"left out: data.name={run.config.data.name!r} has no labels")
+    names = run.dataset.classes
+    number = names.index(value) if value in names else int(value) if value.isdecimal() else classes
+    if number >= classes:
+      allowed = f"a class in 0 … {classes - 1}, {_few(names)}or none" if classes else (
+          f"left out: {run.config.data.name} has no labels")
       raise ValueError(f"--label must be {allowed}; got {value!r}")
-    labels, named = np.full(n, int(value), np.int32), int(value)
+    labels, named = np.full(n, number, np.int32), names[number]
   assembly.check_labels(run, sampling, unlabelled=value == "none")
   return labels, named
+
+
+def _few(names: tuple[str, ...]) -> str:
+  """Class names in a message; those that are numbers go without."""
+  if not names or names[0].isdecimal():
+    return ""
+  return ", ".join(names[:10]) + (", …, " if len(names) > 10 else ", ")
 
 
 def _levels(sampling: config_lib.Sampling, path: paths.Path) -> levels.Level:

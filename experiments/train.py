@@ -20,6 +20,7 @@ from absl import flags
 from experiments import config as config_lib
 from experiments import data
 from experiments.config import build, cli
+from experiments.data import facts
 from experiments.run import (
   assembly,
   averages,
@@ -61,6 +62,7 @@ def main() -> int:
       held.enter_context(records.locked(workdir))
       records.claim(workdir, config)
       records.check_numerics(workdir)
+      facts.claim(workdir, run.dataset)
 
     multihost.by_first(claim)
     train(run, workdir)
@@ -125,7 +127,7 @@ def train(run: assembly.Run, workdir: pathlib.Path) -> training.TrainState:
     _say(f"stopped at step {saved} of {config.steps} and saved it in {workdir}; "
          "the same command goes on from there")
     return state
-  facts = {"steps": saved, "seconds": round(seconds, 1), "since_step": first,
+  trained = {"steps": saved, "seconds": round(seconds, 1), "since_step": first,
            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
            "sha256": records.sha256(multihost.fetch(state.params)),
            "sha256_ema": records.sha256(multihost.fetch(state.ema[0]))}
@@ -134,10 +136,10 @@ def train(run: assembly.Run, workdir: pathlib.Path) -> training.TrainState:
     if first == saved and records.read_manifest(workdir).get("finished"):
       _say(f"{workdir} is trained to step {saved} already")
       return
-    records.manifest(workdir, run.config, finished=True, **facts)
+    records.manifest(workdir, run.config, finished=True, **trained)
     pictures.training(workdir, run)
     _say(f"trained to step {saved} in {workdir} ({seconds:.0f} s from step {first}); "
-         f"sha256 of the parameters {facts['sha256'][:16]}")
+         f"sha256 of the parameters {trained['sha256'][:16]}")
 
   multihost.by_first(finish)
   return state
@@ -322,7 +324,7 @@ class _Reporter:
       raise FloatingPointError(
           f"loss is not finite at step {start + i}, at half log-SNR {ell:.3f} (noise-to-signal "
           f"ratio {np.exp(-ell):.4g}); the last good checkpoint is kept. Lower "
-          "training.learning_rate, or narrow objective.rho_min…rho_max")
+          "training.learning_rate, or narrow rho_min…rho_max of objective.density")
     self._window.append(measured)
     if self._learning:
       self._learning.add(start, measured.loss)

@@ -7,13 +7,13 @@ import threading
 import grain  # before any test saves and restores absl's flags: grain defines some
 import numpy as np
 import pytest
+import runner
 from absl import flags
 from PIL import Image
 
 from experiments import config, data
 from experiments.config import sampling_flags
 from experiments.data import shard_writer, shards, shuffle, sources, standardize
-from tests import runner
 
 assert grain.sources and sampling_flags.config  # imported for the flags they define
 
@@ -23,7 +23,7 @@ def made(tmp_path, x, labels=None, *, kind="", **options):
   np.savez(tmp_path / "x.npz", x=x, **({} if labels is None else {"labels": labels}))
   fields = {"path": str(tmp_path / "x.npz"), "holdout": 0.25, "kind": kind}
   options = {"num_shards": 3} | options
-  shard_writer.write(sources.load("arrays", **fields), tmp_path / "shards", **options)
+  shard_writer.write(sources.arrays(**fields), tmp_path / "shards", **options)
   return (data.load("arrays", **fields, scaling=options.get("scaling", "")), shards_of(tmp_path),
           tmp_path / "shards")
 
@@ -142,10 +142,10 @@ def test_latents_are_arrays_in_any_precision(tmp_path, dtype):
 def test_kind_may_be_told(tmp_path):
   x = np.random.default_rng(0).random((40, 4, 4, 3))
   assert made(tmp_path, x, kind="array")[1].value_range is None
-  for kind, says in (("vector", "does not fit"), ("picture", "must be one of")):
-    code, _, error = convert(f"--path={tmp_path / 'x.npz'}", f"--kind={kind}",
+  for kind, says in (("vector", "does not fit"), ("picture", "expected one of")):
+    code, _, error = convert(f"--path={tmp_path / 'x.npz'}", f"--data.kind={kind}",
                              f"--out={tmp_path / 'no'}")
-    assert code == 2 and error.startswith("error: --kind") and says in error
+    assert code == 2 and error.startswith("error: --data") and says in error
   assert not list(tmp_path.glob("no*"))
 
 
@@ -166,7 +166,7 @@ def test_units_are_those_of_data_in_memory(tmp_path, monkeypatch, shape, kind, s
   for ours, theirs in zip(data.moments(disk), data.moments(memory), strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
   assert disk.train_labels.shape == (0,)
-  with pytest.raises(ValueError, match=r"^data\.scaling is chosen when shards are written"):
+  with pytest.raises(ValueError, match=r"^config\.data\.scaling is chosen when shards are written"):
     data.load("array_record", path=str(path), scaling="features")
 
 
@@ -243,7 +243,7 @@ def test_what_is_taken_into_memory_is_bounded(both, monkeypatch):
   places = [int(np.flatnonzero((disk.train[:] == x).all((1, 2, 3)))[0]) for x in small.train]
   np.testing.assert_array_equal(small.train_labels, disk.train_labels[places])
   assert len(set(places)) == 12 and max(places) > 20
-  monkeypatch.setattr(data, "_TAKEN_BYTES", 5 * disk.test.bytes_per_example)
+  monkeypatch.setattr("experiments.data.dataset._TAKEN_BYTES", 5 * disk.test.bytes_per_example)
   assert data.count_taken(disk.test) == len(data.taken(disk.test)) == 5
   small = data.reduced(disk)
   assert len(small.train) == 20 and len(small.test) == len(small.test_labels) == 5
@@ -252,18 +252,19 @@ def test_what_is_taken_into_memory_is_bounded(both, monkeypatch):
 
 def test_shapes_of_data_that_are_here_and_of_data_that_are_not(both):
   path = str(both[2])
-  shape_of = lambda **fields: data.shape_of(config.Data(name="array_record", **fields))
+  shape_of = lambda **fields: data.shape_of(
+      config.Config(data={"call": "array_record", **fields}).data)
   assert shape_of(path=path) == ((4, 4, 3), 4)
   for path_ in ("", "/nowhere"):
     assert shape_of(path=path_, shape=(64, 64, 3), num_classes=1000) == ((64, 64, 3), 1000)
-    with pytest.raises(ValueError, match=r"^data\.shape"):
+    with pytest.raises(ValueError, match=r"^config\.data\.shape"):
       shape_of(path=path_)
-  with pytest.raises(ValueError, match=r"^data\.shape"):
+  with pytest.raises(ValueError, match=r"^config\.data\.shape"):
     shape_of(path=path, shape=(64, 64, 3))
-  with pytest.raises(ValueError, match=r"^data\.num_classes"):
+  with pytest.raises(ValueError, match=r"^config\.data\.num_classes"):
     shape_of(path=path, num_classes=1000)
-  assert data.shape_of(config.Data(name="toy2d", toy="rings", train_size=10, test_size=10)) == (
-      (2,), data.load("toy2d", toy="rings", train_size=10, test_size=10).num_classes)
+  toys = config.Config(data="toy2d('rings', train_size=10, test_size=10)").data
+  assert data.shape_of(toys) == ((2,), data.load(toys).num_classes)
 
 
 # Bad input: one line each, by the field's name.
@@ -319,16 +320,16 @@ def test_damaged_directories_are_refused(both, how, says):
   damaged(both[2], how)
   with pytest.raises(ValueError, match=says) as caught:
     data.load("array_record", path=str(both[2]))
-  assert str(caught.value).startswith("data.path") and "\n" not in str(caught.value)
+  assert "data.path" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_directories_that_are_none_are_refused(tmp_path):
   for path in ("", str(tmp_path / "nowhere")):
-    with pytest.raises(ValueError, match=r"^data\.path must name an existing directory"):
+    with pytest.raises(ValueError, match=r"data\.path must name an existing directory"):
       data.load("array_record", path=path)
-  with pytest.raises(ValueError, match=r"^data\.path.*shards.*array_record.*metadata\.json"):
+  with pytest.raises(ValueError, match=r"data\.path.*shards.*array_record.*metadata\.json"):
     data.load("array_record", path=str(tmp_path))
-  with pytest.raises(ValueError, match=r"^data\.labels"):
+  with pytest.raises(ValueError, match=r"^config\.data\.labels"):
     data.load("array_record", path=str(tmp_path), labels="y.npy")
 
 
@@ -375,8 +376,8 @@ def test_a_folder_becomes_shards_and_a_run(tmp_path):
       Image.fromarray(rng.integers(0, 256, (9, 8, 3), dtype=np.uint8)).save(
           tmp_path / "pictures" / name / f"{i}.png")
   out = tmp_path / "shards"
-  code, said, error = convert(f"--path={tmp_path / 'pictures'}", "--size=8", "--shards=2",
-                              "--holdout=0.34", f"--out={out}")
+  code, said, error = convert(f"--path={tmp_path / 'pictures'}", "--data.size=8", "--shards=2",
+                              "--data.holdout=0.34", f"--out={out}")
   assert code == 0, error
   assert "8 training and 4 held-out examples (8, 8, 3) uint8" in said and "2 classes" in said
   memory = data.load("images", path=str(tmp_path / "pictures"), size=8, holdout=0.34)
@@ -384,11 +385,11 @@ def test_a_folder_becomes_shards_and_a_run(tmp_path):
   np.testing.assert_allclose(disk.train[:], memory.train, rtol=1e-6, atol=1e-6)
   np.testing.assert_array_equal(disk.train_labels, memory.train_labels)
   again = tmp_path / "again"
-  assert convert(f"--path={tmp_path / 'pictures'}", "--size=8", "--shards=3", "--holdout=0.34",
-                 f"--out={again}")[0] == 0
+  assert convert(f"--path={tmp_path / 'pictures'}", "--data.size=8", "--shards=3",
+                 "--data.holdout=0.34", f"--out={again}")[0] == 0
   # The content has a name of its own, however many shards hold it.
   assert shards.read(str(again)).facts.sha256 == shards.read(str(out)).facts.sha256
-  code, _, error = convert(f"--path={tmp_path / 'pictures'}", "--size=8", f"--out={out}")
+  code, _, error = convert(f"--path={tmp_path / 'pictures'}", "--data.size=8", f"--out={out}")
   assert code == 2 and "error: --out must name a new or empty directory" in error
 
 
@@ -399,17 +400,17 @@ def test_what_the_converter_refuses(tmp_path):
   for arguments, says in (
       ((path,), "--out is required"),
       ((f"--out={out}",), "--path is required"),
-      ((f"--path={tmp_path / 'absent.npy'}", f"--out={out}"), "--path must name an existing file"),
+      ((f"--path={tmp_path / 'absent.npy'}", f"--out={out}"), "data.path must name an exist"),
       ((path, f"--out={out}", "--shards=0"), "--shards must be from 1 to the 16"),
       ((path, f"--out={out}", "--shards=17"), "--shards must be from 1 to the 16"),
       ((path, f"--out={out}", "--dtype=uint8"), "--dtype=uint8 must hold the values"),
       ((path, f"--out={out}", "--dtype=int4"), "--dtype must be one of"),
-      ((path, f"--out={out}", "--holdout=1.5"), "--holdout must be a fraction"),
-      ((path, f"--out={out}", "--name=imagenet"), "--name must be one of"),
+      ((path, f"--out={out}", "--data.holdout=1.5"), "data.holdout must be a fraction"),
+      ((path, f"--out={out}", "--data=imagenet"), "--data: no data 'imagenet'"),
       ((path, f"--out={out}", "--config.seed=1"), "--config belongs to"),
       ((path, f"--out={tmp_path / 'data.path.npy'}"), "--out: ")):
     code, _, error = convert(*arguments)
-    assert code == 2 and error.startswith(f"error: {says}"), (arguments, error)
+    assert code == 2 and error.startswith("error: ") and says in error, (arguments, error)
     assert error.count("\n") == 1
     assert not out.exists() and not list(tmp_path.glob("*.partial"))
   (tmp_path / "out.partial").mkdir()
@@ -419,14 +420,14 @@ def test_what_the_converter_refuses(tmp_path):
 
 
 def test_data_are_not_begun_on_a_disk_that_cannot_hold_them(tmp_path, monkeypatch):
-  source = sources.load("mixture2d", train_size=1000, test_size=100)
+  source = sources.mixture2d(train_size=1000, test_size=100)
   monkeypatch.setattr(shard_writer.shutil, "disk_usage", lambda _: type("U", (), {"free": 8000}))
   with pytest.raises(ValueError, match=r"^--out.* needs 0.0 GB, and 0.0 are free"):
     shard_writer.write(source, tmp_path / "out", num_shards=1)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
-  source = sources.load("mixture2d", train_size=30_000, test_size=100)
+  source = sources.mixture2d(train_size=30_000, test_size=100)
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
   # A file may grow no further than this: the write fails as on a full disk.
   resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
@@ -442,7 +443,7 @@ def test_a_conversion_that_is_interrupted_leaves_nothing(tmp_path):
   def interrupt(done):
     raise KeyboardInterrupt
 
-  source = sources.load("mixture2d", train_size=100, test_size=100)
+  source = sources.mixture2d(train_size=100, test_size=100)
   with pytest.raises(KeyboardInterrupt):
     shard_writer.write(source, tmp_path / "out", num_shards=1, progress=interrupt)
   assert not list(tmp_path.iterdir())
@@ -453,17 +454,15 @@ def test_programs_that_look_at_the_data_take_what_they_need_from_shards(tmp_path
   disk, path = made(tmp_path, x, (x[:, 0] > 3.0).astype(int))[1:]
   workdir = runner.untrained(tmp_path / "run", config.override(
       config.load(str(runner.CONFIGS / "mixture2d.py")), {
-          "data.name": "array_record", "data.path": str(path), "data.shape": "2",
-          "data.num_classes": "2", "network.width": 16, "network.depth": 1,
-          "sampling.steps": 4, "sampling.batch_size": 100}))
+          "data": f"array_record({str(path)!r}, shape=2, num_classes=2)",
+          "network.width": 16, "network.depth": 1,
+          "sampling.grid.n": 4, "sampling.batch_size": 100}))
   np.save(tmp_path / "mask.npy", np.array([True, False]))
-  code, _, error = runner.call(
+  runner.succeed(
       "sample", f"--workdir={workdir}", "--num_samples=40", "--known=held_out",
       f"--mask={tmp_path / 'mask.npy'}", "--inpainting=replacement")
-  assert code == 0, error
   known = np.load(workdir / "samples.npy")[:, 0]
   np.testing.assert_allclose(known, data.restore(disk, disk.test[:40])[:, 0], rtol=1e-6)
-  code, _, error = runner.call("evaluate", f"--workdir={workdir}", "--num_samples=60")
-  assert code == 0, error
+  runner.succeed("evaluate", f"--workdir={workdir}", "--num_samples=60")
   judged = json.loads((workdir / "evaluation.json").read_text())
   assert judged["num_train"] == 300 and judged["num_held_out"] == 100

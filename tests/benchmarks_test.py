@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runner
 
 from experiments import config as config_lib
 from experiments.benchmarks import learning, measure, scale_host, scale_worker
@@ -11,7 +12,6 @@ from experiments.configs import mixture2d
 from experiments.run import assembly
 from langevin_jax import networks
 from langevin_jax.training import shardings
-from tests import runner
 
 
 class Clock:
@@ -219,14 +219,14 @@ def torch_parameters(params):
   return dict(entries())
 
 
-def test_training_leaves_the_trivial_solution():
+@pytest.mark.parametrize("law", ["whitened_signs", pytest.param("ring_8", marks=pytest.mark.slow)])
+def test_training_leaves_the_trivial_solution(law):
   """Whitened data have no linear part: a network that is linear in its input learns nothing.
 
   The width and rates of the config for one's own vectors, a smaller batch and half the depth.
   """
   arrays = config_lib.override(config_lib.load(str(learning.CONFIGS / "arrays.py")), {
       "network.depth": 2, "training.batch_size": 64})
-  for law in ("ring_8", "whitened_signs"):
-    losses, linear = learning.learned(arrays, law, seeds=2, steps=250)
-    # Nearly linear layers end within 1 % of it, this one 5 to 8 % below.
-    assert np.all(losses < 0.98 * linear), (law, losses, linear)
+  losses, linear = learning.learned(arrays, law, seeds=2, steps=250)
+  # Nearly linear layers end within 1 % of it, this one 5 to 8 % below.
+  assert np.all(losses < 0.98 * linear), (losses, linear)

@@ -1,4 +1,4 @@
-"""What is read from a checkpoint is what was written, on every process, or it is not used."""
+"""What is read from a checkpoint is what was written, or it is not used."""
 
 import itertools
 import pathlib
@@ -11,9 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from hosts_test import ends, pair
 from jax.experimental import multihost_utils
-from runner import SMALL
 
 from experiments.run import checkpoints
 
@@ -86,12 +84,13 @@ def test_a_checksum_changes_with_any_bit_and_any_place():
   assert len(seen) == 1 + len(others)
 
 
-def test_no_flipped_bit_is_read_as_a_number(manager):
-  """In 60 places of the newest data: what is read is what was saved, or it is refused."""
+@pytest.mark.parametrize("places", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_no_flipped_bit_is_read_as_a_number(manager, places):
+  """In many places of the newest data: what is read is what was saved, or it is refused."""
   target, refused, silent = abstract(tree(0)), 0, 0
   file = max(data_files(manager, 2), key=lambda file: file.stat().st_size)
   whole = file.read_bytes()
-  for at in np.linspace(0, len(whole) - 1, 60).astype(int):
+  for at in np.linspace(0, len(whole) - 1, places).astype(int):
     flip(file, at)
     try:
       assert same(checkpoints.read(manager, 2, target), tree(2))
@@ -100,7 +99,7 @@ def test_no_flipped_bit_is_read_as_a_number(manager):
       silent += "not what was written" in str(error)
     file.write_bytes(whole)
   # Most are of no concern to Orbax.
-  assert refused > 30 and silent > 20
+  assert refused > places / 2 and silent > places / 3
 
 
 def test_the_one_before_is_used_and_says_why(manager, capsys):
@@ -205,26 +204,3 @@ def test_an_accelerator_keeps_no_second_copy(tmp_path, monkeypatch):
     checkpoints.save(manager, 1, tree(1))
     checkpoints.finish(manager)
     assert same(checkpoints.read(manager, 1, abstract(tree(0))), tree(1))
-
-
-def test_what_one_process_cannot_read_both_leave(tmp_path):
-  """Each has half of every kernel; of the newest step, the half of process 1 is emptied."""
-  workdir = tmp_path / "run"
-  command = (*SMALL, "--config.mesh.fsdp=2", "--config.mesh.data=1", "--config.training.steps=40",
-             "--config.training.checkpoint_every=20", f"--workdir={workdir}")
-  with pair("train", *command) as processes:
-    answers = ends(processes)
-  assert [code for code, _, _ in answers] == [0, 0], answers
-  own = list((workdir / "checkpoints" / "40" / "state" / "ocdbt.process_1" / "d").iterdir())
-  assert own
-  for file in own:
-    file.write_bytes(b"")
-  (workdir / "manifest.json").unlink()
-  with pair("train", *command) as processes:
-    answers = ends(processes)
-  assert [code for code, _, _ in answers] == [0, 0], answers
-  said = "checkpoint of step 40 is damaged, trying the one before ("
-  assert f"{said}another process cannot read it)" in answers[0][2]
-  assert said in answers[1][2] and "another process" not in answers[1][2]
-  assert "at step 20 of 40" in answers[0][1] and "trained to step 40" in answers[0][1]
-  assert (workdir / "damaged_checkpoints" / "40").is_dir()

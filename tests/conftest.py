@@ -1,6 +1,6 @@
-"""Settings of every test: no implicit rank promotion; float64 where a test asks for it; programs
-compiled once, whichever test, process or session was the first to need them."""
+"""Settings of all tests: no implicit rank promotion, a compilation cache, a shared small run."""
 
+import gc
 import os
 import time
 
@@ -8,7 +8,7 @@ import jax
 import pytest
 import runner
 
-KEPT_DAYS = 14
+CACHE_DAYS = 14
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Processes that tests start find the cache by the variable.
@@ -18,12 +18,17 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def pytest_sessionstart(session):
-  """Leaves out what has been in the cache for long: jax itself forgets nothing."""
+  """Deletes programs that have been in the cache for long: jax itself deletes none."""
   if hasattr(session.config, "workerinput") or not runner.cache().is_dir():
     return
   for file in runner.cache().iterdir():
-    if file.stat().st_mtime < time.time() - KEPT_DAYS * 24 * 3600:
+    if file.stat().st_mtime < time.time() - CACHE_DAYS * 24 * 3600:
       file.unlink(missing_ok=True)
+
+
+def pytest_collection_finish(session):
+  """Garbage collections need not look at what has been imported."""
+  gc.freeze()
 
 
 @pytest.fixture
@@ -31,3 +36,15 @@ def x64():
   """float64 within one test."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory, worker_id):
+  """The workdir of a finished small run, one for all pytest-xdist workers; not to be changed."""
+  def make(workdir):
+    out = runner.succeed("train", *runner.SMALL, *runner.STEPS, f"--workdir={workdir}",
+                         pictures=True)
+    assert "trained to step 60" in out
+
+  base = tmp_path_factory.getbasetemp()
+  return runner.make_once((base if worker_id == "master" else base.parent) / "small_run", make)

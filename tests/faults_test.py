@@ -22,6 +22,16 @@ STEPS = ("--config.training.steps=60", "--config.training.checkpoint_every=20",
          "--config.training.ema_relative_std=0.05,0.1", "--config.training.snapshot_every=15")
 
 
+def train(workdir, *more):
+  """What a run in this process prints, as (exit code, stdout, stderr)."""
+  return runner.call("train", *SMALL, *STEPS, *more, f"--workdir={workdir}")
+
+
+def finish(workdir, *more):
+  """What a run that must succeed prints."""
+  return runner.succeed("train", *SMALL, *STEPS, *more, f"--workdir={workdir}")
+
+
 def same(one, two):
   assert manifest(one)["sha256"] == manifest(two)["sha256"]
   assert manifest(one)["sha256_ema"] == manifest(two)["sha256_ema"]
@@ -31,8 +41,15 @@ def same(one, two):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("faults") / "run"
-  code, _, err = runner.call("train", *SMALL, *STEPS, f"--workdir={workdir}")
-  assert code == 0, err
+  finish(workdir)
+  return workdir
+
+
+def unfinished(undisturbed, tmp_path):
+  """A copy of the run that has to look at its checkpoints again."""
+  workdir = tmp_path / "run"
+  shutil.copytree(undisturbed, workdir)
+  (workdir / "manifest.json").unlink()
   return workdir
 
 
@@ -40,13 +57,9 @@ def test_a_second_writer_is_refused_and_a_killed_one_leaves_no_lock(undisturbed,
   workdir = tmp_path / "run"
   first = runner.start("train", *SMALL, "--config.training.steps=20000", f"--workdir={workdir}")
   try:
-    deadline = time.monotonic() + 100
-    while not (workdir / "metrics.jsonl").exists():
-      assert first.poll() is None and time.monotonic() < deadline
-      time.sleep(0.02)
-    code, _, err = runner.call("train", *SMALL, "--config.training.steps=20000",
-                               f"--workdir={workdir}")
-    assert code == 2 and len(err.splitlines()) == 1
+    runner.wait_until((workdir / "metrics.jsonl").exists, first)
+    err = runner.refused("train", *SMALL, "--config.training.steps=20000",
+                         f"--workdir={workdir}")
     assert f"is in use by process {first.pid}" in err and "choose another --workdir" in err
   finally:
     first.kill()
@@ -55,7 +68,8 @@ def test_a_second_writer_is_refused_and_a_killed_one_leaves_no_lock(undisturbed,
     pass
 
 
-@pytest.mark.parametrize("jump", [-3600.0 * 24, 3600.0 * 24 * 365])
+@pytest.mark.parametrize("jump", [
+    -3600.0 * 24, pytest.param(3600.0 * 24 * 365, marks=pytest.mark.slow)])
 def test_a_clock_that_is_set_during_the_run_loses_nothing(undisturbed, tmp_path, jump):
   """The wall clock is set back a day, or a year ahead, at step 30.
 
@@ -69,14 +83,12 @@ def test_a_clock_that_is_set_during_the_run_loses_nothing(undisturbed, tmp_path,
     return add(config, start, end)
 
   workdir, moved = tmp_path / "run", [0.0]
-  arguments = (*SMALL, *STEPS, f"--workdir={workdir}")
   with (unittest.mock.patch.object(time, "time", lambda: true() + moved[-1]),
         unittest.mock.patch.object(averages, "snapshot_due", due)):
-    code, _, err = runner.call("train", *arguments)
+    code, _, err = train(workdir)
   if code:
     assert code == 2 and len(err.splitlines()) == 1 and "earlier ones are complete" in err
-    code, _, err = runner.call("train", *arguments)
-  assert code == 0, err
+    finish(workdir)
   assert moved[-1] == jump
   same(workdir, undisturbed)
   assert all(line["seconds"] < 600 for line in records.read_metrics(workdir))
@@ -87,18 +99,15 @@ def test_a_corrupt_newest_checkpoint_gives_way_to_the_one_before(undisturbed, tm
 
   One place alone may hold nothing; `checkpoints_test` flips single bits.
   """
-  workdir = tmp_path / "run"
-  shutil.copytree(undisturbed, workdir)
+  workdir = unfinished(undisturbed, tmp_path)
   state = workdir / "checkpoints" / "60" / "state"
   file = max((state / "ocdbt.process_0" / "d").iterdir(), key=lambda file: file.stat().st_size)
   content = bytearray(file.read_bytes())
   for place in range(len(content) // 20, len(content), len(content) // 10):
     content[place:place + 64] = bytes(byte ^ 0xFF for byte in content[place:place + 64])
   file.write_bytes(content)
-  (workdir / "manifest.json").unlink()
-  code, out, err = runner.call("train", *SMALL, *STEPS, f"--workdir={workdir}")
-  assert code == 0, err
-  assert "checkpoint of step 60 is damaged, trying the one before" in err
+  out = finish(workdir)
+  assert "checkpoint of step 60 is damaged, trying the one before" in out
   assert "at step 40 of 60" in out
   same(workdir, undisturbed)
   assert (workdir / "damaged_checkpoints" / "60").is_dir()
@@ -114,22 +123,33 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(undistur
     return usage(path)._replace(free=2**40 if len(asked) <= 3 else 0)
 
   with unittest.mock.patch.object(shutil, "disk_usage", full):
-    code, _, err = runner.call("train", *SMALL, *STEPS, f"--workdir={workdir}")
+    code, _, err = train(workdir)
   assert code == 2 and "disk full: the checkpoint of step 40" in err and "are complete" in err
   assert len(err.splitlines()) == 1
   assert [step.name for step in (workdir / "checkpoints").iterdir()] == ["20"]
-  code, out, err = runner.call("train", *SMALL, *STEPS, f"--workdir={workdir}")
-  assert code == 0 and "at step 20 of 60" in out, err
+  out = finish(workdir)
+  assert "at step 20 of 60" in out
   same(workdir, undisturbed)
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare (util-linux)")
-@pytest.mark.parametrize("options", ["nr_inodes=50", "ro"])
-def test_a_disk_that_is_really_full_or_read_only_ends_the_run_in_one_line(options, tmp_path):
-  """In a mount namespace of its own: Orbax's threads wait for what does not come.
+def train_mounted(mount, workdir):
+  """Runs a shell command in a mount namespace of its own, then the training."""
+  if shutil.which("unshare") is None:
+    pytest.skip("needs unshare (util-linux)")
+  script = (f"{mount} && exec {sys.executable} -m experiments.train {' '.join(SMALL)} "
+            f"{' '.join(STEPS)} --workdir={workdir}")
+  done = subprocess.run(["unshare", "-rm", "sh", "-c", script], cwd=runner.ROOT, timeout=200,
+                        capture_output=True, text=True)
+  if "mount" in done.stderr or "unshare" in done.stderr:
+    pytest.skip("this machine allows no mounts")
+  assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+  return done.stderr
 
-  A file system without room for more files, and checkpoints/ that cannot be written.
-  """
+
+@pytest.mark.parametrize("options", [
+    "nr_inodes=50", pytest.param("ro", marks=pytest.mark.slow)])
+def test_a_disk_that_is_really_full_or_read_only_ends_the_run_in_one_line(options, tmp_path):
+  """A file system without room for more files, or checkpoints/ that cannot be written."""
   room = tmp_path / "room"
   place = room / "run" / "checkpoints" if options == "ro" else room
   place.mkdir(parents=True)
@@ -138,33 +158,16 @@ def test_a_disk_that_is_really_full_or_read_only_ends_the_run_in_one_line(option
         config_lib.load(runner.CONFIGS / "mixture2d.py"),
         {word.removeprefix("--config.").split("=")[0]: word.split("=")[1]
          for word in (*SMALL, *STEPS) if word.startswith("--config.")})))
-  script = (f"mount -t tmpfs -o {options} none {place} && exec {sys.executable} -m "
-            f"experiments.train {' '.join(SMALL)} {' '.join(STEPS)} --workdir={room}/run")
-  done = subprocess.run(
-      ["unshare", "-rm", "sh", "-c", script], cwd=runner.ROOT, capture_output=True, text=True,
-      timeout=200, env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(runner.cache())})
-  if "mount" in done.stderr or "unshare" in done.stderr:
-    pytest.skip("this machine allows no mounts")
-  assert done.returncode == 2, done.stderr
-  assert "could not be written, earlier ones are complete" in done.stderr
-  assert len(done.stderr.splitlines()) == 1, done.stderr
+  assert "could not be written, earlier ones are complete" in train_mounted(
+      f"mount -t tmpfs -o {options} none {place}", room / "run")
 
 
-def test_a_read_only_workdir_is_one_line(undisturbed, tmp_path):
+def test_a_read_only_workdir_is_one_line(undisturbed):
   """Root ignores modes, so this is a bind mount made read-only where that is allowed."""
-  script = (f"mount --bind {undisturbed} {undisturbed} && mount -o remount,ro,bind {undisturbed} "
-            f"&& exec {sys.executable} -m experiments.train {' '.join(SMALL)} {' '.join(STEPS)} "
-            f"--workdir={undisturbed}")
   before = manifest(undisturbed)
-  if shutil.which("unshare") is None:
-    pytest.skip("needs unshare (util-linux)")
-  done = subprocess.run(
-      ["unshare", "-rm", "sh", "-c", script], cwd=runner.ROOT, capture_output=True, text=True,
-      timeout=100)
-  if "mount" in done.stderr or "unshare" in done.stderr:
-    pytest.skip("this machine allows no mounts")
-  assert done.returncode == 2
-  assert "Read-only file system" in done.stderr and len(done.stderr.splitlines()) == 1
+  assert "Read-only file system" in train_mounted(
+      f"mount --bind {undisturbed} {undisturbed} && mount -o remount,ro,bind {undisturbed}",
+      undisturbed)
   assert manifest(undisturbed) == before
 
 
@@ -172,13 +175,10 @@ def test_another_mesh_is_how_and_not_what(undisturbed, tmp_path, capsys):
   """A run goes on under other execution settings, which it says; another recipe is refused."""
   workdir = tmp_path / "run"
   shutil.copytree(undisturbed, workdir)
-  code, out, err = runner.call("train", *SMALL, *STEPS, "--config.mesh.data=1",
-                               "--config.training.dispatches_in_flight=3", f"--workdir={workdir}")
-  assert code == 0, err
+  out = finish(workdir, "--config.mesh.data=1", "--config.training.dispatches_in_flight=3")
   assert "goes on with training.dispatches_in_flight: 2 → 3; mesh.data: -1 → 1" in out
   assert records.read_config(workdir).mesh.data == 1
-  code, _, err = runner.call("train", *SMALL, *STEPS, "--config.training.accumulation=2",
-                             f"--workdir={workdir}")
+  code, _, err = train(workdir, "--config.training.accumulation=2")
   assert code == 2 and "training.accumulation: 1 → 2" in err
 
 
@@ -203,13 +203,10 @@ def test_killed_with_snapshots_being_written_ends_with_the_same(undisturbed, tmp
   workdir = tmp_path / "run"
   for step in (15, 30, 45):
     process = runner.start("train", *SMALL, *STEPS, f"--workdir={workdir}")
-    deadline = time.monotonic() + 100
-    while not (workdir / "snapshots" / str(step)).exists() and process.poll() is None:
-      assert time.monotonic() < deadline
+    runner.wait_until((workdir / "snapshots" / str(step)).exists, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-  code, _, err = runner.run("train", *SMALL, *STEPS, f"--workdir={workdir}")
-  assert code == 0, err
+  finish(workdir)
   same(workdir, undisturbed)
   names = lambda place: sorted(step.name for step in pathlib.Path(place, "snapshots").iterdir()
                                if step.name.isdigit())
@@ -222,7 +219,7 @@ def test_a_packed_source_knows_its_commit(tmp_path):
       ["git", *words], cwd=runner.ROOT, capture_output=True, check=True).stdout
   head = git("rev-parse", "HEAD").decode().strip()
   subprocess.run(["tar", "x", "-C", str(tmp_path)], input=git("archive", "HEAD"), check=True)
-  code = "from experiments import records; print(records.commit())"
+  code = "from experiments.run import records; print(records.commit())"
   said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
                         env=os.environ | {"PYTHONPATH": str(tmp_path)}, check=True).stdout
   assert said.strip() == head
@@ -239,7 +236,7 @@ def test_a_workdir_that_goes_away_is_no_trained_run(tmp_path):
     return due(config, start, end)
 
   with unittest.mock.patch.object(averages, "snapshot_due", away):
-    code, out, err = runner.call("train", *SMALL, *STEPS, f"--workdir={workdir}")
+    code, out, err = train(workdir)
   assert code == 2 and "trained" not in out
   assert f"--workdir {workdir} was deleted, renamed or replaced" in err
   assert len(err.splitlines()) == 1
@@ -260,20 +257,17 @@ def test_a_run_goes_on_under_the_settings_of_jax_that_it_began_with(undisturbed,
 
 def test_other_settings_of_jax_are_refused_by_the_command(undisturbed):
   with jax.threefry_partitionable(False):
-    code, _, err = runner.call("train", *SMALL, *STEPS, f"--workdir={undisturbed}")
+    code, _, err = train(undisturbed)
   assert code == 2 and "set JAX_THREEFRY_PARTITIONABLE as it was" in err
 
 
 def test_a_checkpoint_under_another_name_is_not_taken_for_a_later_one(undisturbed, tmp_path):
   """It would stand in the way of all that the run has yet to save."""
-  workdir = tmp_path / "run"
-  shutil.copytree(undisturbed, workdir)
+  workdir = unfinished(undisturbed, tmp_path)
   shutil.rmtree(workdir / "checkpoints" / "60")
   (workdir / "checkpoints" / "40").rename(workdir / "checkpoints" / "600")
-  (workdir / "manifest.json").unlink()
-  code, out, err = runner.call("train", *SMALL, *STEPS, f"--workdir={workdir}")
-  assert code == 0, err
-  assert "step 600 is damaged" in err and "it was written as step 40" in err
+  out = finish(workdir)
+  assert "step 600 is damaged" in out and "it was written as step 40" in out
   assert "at step 20 of 60" in out
   same(workdir, undisturbed)
 
@@ -312,7 +306,7 @@ def test_an_error_ends_the_process_whatever_its_threads_wait_for_and_its_streams
   """With stderr closed: the next file that is opened must not get what is printed there."""
   code = f"""
 import os, signal, threading
-from experiments import cli
+from experiments.config import cli
 def main():
   threading.Thread(target=threading.Event().wait).start()
   assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
@@ -357,5 +351,4 @@ def test_paths_of_flags_are_those_of_a_shell(monkeypatch, tmp_path):
   assert cli.workdir("~/run") == tmp_path / "run"
   with pytest.raises(ValueError, match=r"^--workdir ~nobody_here/run: ~nobody_here is no home"):
     cli.workdir("~nobody_here/run")
-  code, _, err = runner.call("train", *SMALL, "--workdir=runs/\udcff")
-  assert code == 2 and "is no text in UTF-8" in err and len(err.splitlines()) == 1
+  assert "is no text in UTF-8" in runner.refused("train", *SMALL, "--workdir=runs/\udcff")

@@ -1,9 +1,9 @@
-"""Runs entry points in forks of one interpreter that has imported jax and its like already.
+"""Runs entry points in forks of one interpreter that has already imported jax and the like.
 
-A fork begins where `python -m experiments.<module>` would be two seconds of imports later. What is
-imported here is of other projects alone: it touches no backend, and leaves one thread. A request
+A fork starts two seconds of imports after `python -m experiments.<module>` would. Only other
+projects' packages are imported here: no backend is initialized, and there is one thread. A request
 on the socket of argv[1] is a JSON list [module, argument, ...] with three file descriptors: stdout,
-stderr, and a socket of messages: the pid and, when the process has ended, its exit code.
+stderr, and a socket for messages: the pid, and the exit code when the process has ended.
 """
 
 import gc
@@ -26,12 +26,12 @@ from absl import app  # noqa: F401
 
 def fork() -> int:
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # jax fears its threads; none has begun
+    warnings.simplefilter("ignore")  # jax warns of its threads; none has started
     return os.fork()
 
 
 def requested() -> list[str]:
-  """Serves until the starter has ended; returns in the forks alone, with what each is to run."""
+  """Serves requests until the socket closes; returns in each fork, with its request."""
   requests = socket.socket(fileno=int(sys.argv[1]))
   while True:
     message, handed, *_ = socket.recv_fds(requests, 2**20, 3)
@@ -47,15 +47,15 @@ def requested() -> list[str]:
       pass
 
 
-def watch(out: int, err: int, told: int) -> None:
-  """Returns in a fork that prints to `out` and `err`; its parent tells how it began and ended."""
+def watch(out: int, err: int, messages: int) -> None:
+  """Returns in a fork that prints to `out` and `err`; its parent reports the pid and exit code."""
   child = fork()
   if child:
-    os.write(told, str(child).encode())
+    os.write(messages, str(child).encode())
     _, status = os.waitpid(child, 0)
-    os.write(told, str(os.waitstatus_to_exitcode(status)).encode())
+    os.write(messages, str(os.waitstatus_to_exitcode(status)).encode())
     os._exit(0)
-  os.close(told)
+  os.close(messages)
   for ours, theirs in ((out, 1), (err, 2)):
     os.dup2(ours, theirs)
     os.close(ours)

@@ -62,6 +62,6 @@ def test_what_a_likelihood_refuses_is_refused_before_anything_is_sampled(tmp_pat
   workdir = runner.untrained(tmp_path / "run", SMALL)
   monkeypatch.setattr(likelihood.flow, "TANGENT_LIMIT_BYTES", 10)
   monkeypatch.setattr(drawing, "draw", lambda *_, **__: pytest.fail("it has sampled"))
-  code, _, err = runner.call(
+  err = runner.refused(
       "evaluate", f"--workdir={workdir}", "--likelihood", "--divergence=exact")
-  assert code == 2 and "hutchinson" in err and len(err.splitlines()) == 1
+  assert "hutchinson" in err

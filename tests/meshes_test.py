@@ -25,7 +25,7 @@ def report(tmp_path_factory):
   """What `mesh_worker` has measured, in a process of eight devices."""
   worker = runner.ROOT / "tests" / "mesh_worker.py"
   done = subprocess.run(
-      [sys.executable, str(worker), str(tmp_path_factory.mktemp("meshes"))], text=True, timeout=600,
+      [sys.executable, str(worker), str(tmp_path_factory.mktemp("meshes"))], text=True, timeout=900,
       capture_output=True, env=os.environ | {"PYTHONPATH": f"{runner.ROOT}:{worker.parent}"})
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout.splitlines()[-1])
@@ -33,14 +33,14 @@ def report(tmp_path_factory):
 
 @pytest.mark.parametrize("name", SPLIT)
 def test_losses_are_those_of_one_device(report, name):
-  """Sums over devices run in another order: rounding alone, 1e-5 after 20 steps."""
+  """Sums over devices run in another order: rounding alone, 1e-5 after 10 steps."""
   np.testing.assert_allclose(report[name]["losses"], report["one"]["losses"], rtol=1e-5)
   assert np.ptp(report["one"]["losses"]) > 0.1
 
 
 def test_samplers_and_likelihoods_run_inside_shard_map(report):
   """With its check of what varies over the mesh; each device has its own keys and nothing else."""
-  assert len(report["shard_map"]) == 14
+  assert len(report["shard_map"]) == 16
   for name, apart in report["shard_map"].items():
     assert apart < 1e-4, (name, apart)
 
@@ -55,16 +55,15 @@ def test_all_start_with_the_same_bits_and_the_same_mesh_ends_with_them(report):
   assert report["mixed"]["sha256"] != report["starts"]["mixed"]
 
 
-def test_every_checkpoint_is_restored_on_every_mesh_bitwise(report):
-  assert len(report["restored"]) == 25 and all(report["restored"].values())
+def test_checkpoints_of_all_meshes_are_restored_on_another_bitwise(report):
+  assert len(report["restored"]) == 9 and all(report["restored"].values())
 
 
 def test_samples_are_those_of_one_device(report):
   """Parameters are 1e-6 apart after training; few whole grey levels fall to the other side."""
   one = np.asarray(report["one"]["samples"])
   assert one.std() > 1.0
-  for name in ("data", "mixed"):
-    assert np.mean(np.asarray(report[name]["samples"]) != one) < 0.01
+  assert np.mean(np.asarray(report["mixed"]["samples"]) != one) < 0.01
 
 
 def test_a_device_holds_its_share(report):
@@ -137,6 +136,5 @@ def test_activations_are_left_alone_on_one_device_and_where_they_do_not_divide()
 ])
 def test_bad_meshes_and_batches_are_one_line_each(tmp_path, monkeypatch, fields, message):
   monkeypatch.setattr(jax, "devices", lambda: [jax.local_devices()[0]] * 2)
-  code, _, err = runner.call("train", *SMALL, *fields, f"--workdir={tmp_path / 'run'}")
-  assert code == 2 and message in err and len(err.splitlines()) == 1
+  assert message in runner.refused("train", *SMALL, *fields, f"--workdir={tmp_path / 'run'}")
   assert not (tmp_path / "run").exists()

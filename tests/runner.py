@@ -1,7 +1,13 @@
-"""Runs the command line in a process of its own, small, with the tests' own compilation cache."""
+"""Runs entry points: in this process, in a fork, or in a fresh interpreter.
+
+  call   in this process: the cheapest, for everything but signals, kills and settings of devices
+  run    in a fork of an interpreter that has imported jax and the like: saves 2 s of imports
+  run(..., fresh=True)   in a fresh interpreter, as a user runs it
+"""
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import hashlib
 import importlib
@@ -18,7 +24,7 @@ import tempfile
 import time
 import types
 import unittest.mock
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -28,7 +34,9 @@ from absl.testing import flagsaver
 
 from experiments import config
 from experiments.config import cli
+from experiments.data import facts
 from experiments.run import assembly, checkpoints, records
+from experiments.sampling import pictures as pictures_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = ROOT / "experiments" / "configs"
@@ -37,22 +45,22 @@ SMALL = (
     f"--config={CONFIGS / 'mixture2d.py'}", "--config.data.train_size=500",
     "--config.data.test_size=200", "--config.network.width=16", "--config.network.depth=1",
     "--config.training.batch_size=32", "--config.training.steps_per_dispatch=5",
-    "--config.training.log_every=10", "--config.sampling.steps=6",
+    "--config.training.log_every=10", "--config.sampling.grid.n=6",
     "--config.sampling.batch_size=100")
+STEPS = "--config.training.steps=60", "--config.training.checkpoint_every=20"
 
 
 def start(
     module: str, *arguments: str, prefix: tuple[str, ...] = (), fresh: bool = False
 ) -> "subprocess.Popen | Fork":
-  """The process of `python -m experiments.<module>`, output captured as text.
+  """Starts `python -m experiments.<module>`; its output is captured as text.
 
-  A fork of an interpreter that has imported other projects' packages before, and nothing of this
-  one, stands for it where there is nothing to tell them apart: but for the two seconds of these
-  imports, and for the order of sets, which all forks of one interpreter have in common.
+  A fork differs from a fresh interpreter in the time of imports, and in the order of sets, which is
+  the same in all forks of one interpreter.
 
   Args:
-    prefix: a command that runs the rest of its arguments; its process is a fresh interpreter.
-    fresh: so is this one.
+    prefix: a command that runs the rest of its arguments, in a fresh interpreter.
+    fresh: in a fresh interpreter.
   """
   environment = {name: value for name, value in os.environ.items()
                  if not name.startswith("PYTEST_")} | {
@@ -67,7 +75,7 @@ def start(
 
 @functools.cache
 def _forks(environment: tuple[tuple[str, str], ...]) -> socket.socket:
-  """Takes the requests of `fork_worker`, of which there is one for each environment."""
+  """The socket of the `fork_worker` for one environment."""
   ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
   with theirs:
     worker = subprocess.Popen(
@@ -78,22 +86,22 @@ def _forks(environment: tuple[tuple[str, str], ...]) -> socket.socket:
 
 
 class Fork:
-  """A process that `fork_worker` has begun, with what the tests use of `subprocess.Popen`."""
+  """A process started by `fork_worker`, with the methods of `subprocess.Popen` that tests use."""
 
   def __init__(self, args: list[str], forks: socket.socket):
     self.args, self.returncode = args, None
     self._output = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
-    self._told, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    self._messages, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
       socket.send_fds(forks, [json.dumps(args).encode()],
                       [*(file.fileno() for file in self._output), theirs.fileno()])
-    self.pid = int(self._told.recv(16))
+    self.pid = int(self._messages.recv(16))
 
   def wait(self, timeout: float | None = None) -> int:
     if self.returncode is None:
-      self._told.settimeout(timeout)
+      self._messages.settimeout(timeout)
       try:
-        self.returncode = int(self._told.recv(16))
+        self.returncode = int(self._messages.recv(16))
       except (TimeoutError, BlockingIOError):
         raise subprocess.TimeoutExpired(self.args, timeout) from None
     return self.returncode
@@ -118,10 +126,10 @@ class Fork:
 
 
 def run(
-    module: str, *arguments: str, timeout: float = 240.0, prefix: tuple[str, ...] = (),
+    module: str, *arguments: str, timeout: float = 600.0, prefix: tuple[str, ...] = (),
     fresh: bool = False
 ) -> tuple[int, str, str]:
-  """(exit code, stdout, stderr) of a finished process; a hard limit on its time."""
+  """(exit code, stdout, stderr) of a process, which is killed after `timeout` seconds."""
   process = start(module, *arguments, prefix=prefix, fresh=fresh)
   try:
     out, err = process.communicate(timeout=timeout)
@@ -132,14 +140,33 @@ def run(
   return process.returncode, out, err
 
 
+def wait_until(condition: Callable[[], bool], *processes, seconds: float = 300.0) -> None:
+  """Waits for a condition that running processes bring about.
+
+  Raises:
+    AssertionError: a process has ended, or `seconds` have passed, and the condition does not hold.
+  """
+  deadline = time.monotonic() + seconds
+  while not condition():
+    ended = [process for process in processes if process.poll() is not None]
+    if ended:
+      assert condition(), [process.communicate() for process in ended]
+      return
+    assert time.monotonic() < deadline, "too slow"
+    time.sleep(0.01)
+
+
 def children(pid: int) -> list[int]:
-  """The processes that a process has started and that have not ended; of Linux's /proc."""
-  return [int(word) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
-          for word in (task / "children").read_text().split()]
+  """The running child processes of a process, from Linux's /proc."""
+  found = []
+  for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+      found += map(int, (task / "children").read_text().split())
+  return found
 
 
 def gone(pids: list[int], seconds: float) -> bool:
-  """Whether all have ended within so long; zombies have."""
+  """Whether all processes end within `seconds`; zombies have ended."""
   def lives(pid):
     try:
       return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -153,29 +180,41 @@ def gone(pids: list[int], seconds: float) -> bool:
 
 
 def manifest(workdir: pathlib.Path) -> dict[str, Any]:
-  """What manifest.json of a run says."""
+  """The content of manifest.json."""
   return records.read_manifest(workdir)
 
 
 def unclocked(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """The lines of metrics.jsonl without what a clock has measured."""
+  """The lines of metrics.jsonl without the fields that a clock measures."""
   return [{name: value for name, value in line.items() if name not in records.CLOCKED}
           for line in records.read_metrics(workdir)]
 
 
 def cache() -> pathlib.Path:
-  """The compilation cache of all tests and their processes: compiling is most of a small run.
+  """The compilation cache of all tests and their processes.
 
-  It lies in the user's cache, so that another checkout finds what this one has compiled.
+  It lies in the user's cache directory, so that all checkouts and sessions share it.
   """
   home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
   return pathlib.Path(home) / "langevin_jax" / "tests"
 
 
-def kept(name: str) -> pathlib.Path:
-  """A directory for what the code alone determines, kept from one session to the next.
+def make_once(place: pathlib.Path, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
+  """`place`, filled by `make(place)` in the first process that asks; other workers wait for it."""
+  done = place.with_name(place.name + ".done")
+  place.mkdir(parents=True, exist_ok=True)
+  with place.with_name(place.name + ".lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not done.exists():
+      make(place)
+      done.touch()
+  return place
 
-  Once a source file or an installed package is another, it begins empty.
+
+def kept(name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
+  """A directory of results that the source code determines, kept between sessions.
+
+  `make` fills it again when a source file or an installed package has changed.
   """
   digest = hashlib.sha256("\n".join(sorted(
       f"{package.name} {package.version}" for package in metadata.distributions())).encode())
@@ -183,62 +222,89 @@ def kept(name: str) -> pathlib.Path:
     for file in sorted((ROOT / folder).rglob("*")):
       if file.is_file() and file.suffix != ".pyc":
         digest.update(f"{file.relative_to(ROOT)} ".encode() + file.read_bytes())
-  folder = ROOT / ".pytest_cache" / name / digest.hexdigest()[:16]
-  if not folder.is_dir():
-    shutil.rmtree(folder.parent, ignore_errors=True)
-    folder.mkdir(parents=True)
-  return folder
+  place = ROOT / ".pytest_cache" / name / digest.hexdigest()[:16]
+  for other in place.parent.glob("*"):
+    if not other.name.startswith(place.name):
+      shutil.rmtree(other) if other.is_dir() else other.unlink()
+  return make_once(place, make)
 
 
 def untrained(workdir: pathlib.Path, settings: config.Config) -> pathlib.Path:
-  """A run of no step in `workdir`: what sampling needs of one, without a process that trains it."""
+  """Writes a run with initial parameters: enough for sampling, without training."""
   run = assembly.prepare(settings)
   records.claim(workdir, settings)
+  facts.claim(workdir, run.dataset)
   with checkpoints.manager(workdir, keep=1) as manager:
     checkpoints.save(manager, 1, jax.jit(run.init)(jax.random.key(settings.seed)))
     checkpoints.finish(manager)
   return workdir
 
 
-def call(module: str, *arguments: str) -> tuple[int, str, str]:
-  """`run` within this process: no start-up to pay for, and nothing that a kill would need.
+@contextlib.contextmanager
+def parsed(*arguments: str) -> Iterator[None]:
+  """The flags of a command line, of a program and its options, while the context lasts."""
+  with (flagsaver.flagsaver(), unittest.mock.patch.dict(cli._overrides, clear=True),
+        unittest.mock.patch.dict(cli._arguments, clear=True)):
+    cli._parse(list(map(str, arguments)))
+    yield
 
-  The same parser, answers and exit codes; only the settings of jax are left as the tests have them.
+
+def call(module: str, *arguments: str, pictures: bool = False) -> tuple[int, str, str]:
+  """`run` within this process: the same parser, messages and exit codes; jax's settings stay.
+
+  pictures: draw the pictures of a training, which take as long as a small one.
   """
   out, err = io.StringIO(), io.StringIO()
-  with (entry(module) as loaded, flagsaver.flagsaver(), contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err), unittest.mock.patch.object(assembly, "configure_jax"),
-        unittest.mock.patch.dict(cli._overrides, clear=True)):
+  draw = pictures_lib.training if pictures else lambda workdir, run: None
+  with (entry(module) as loaded, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+        unittest.mock.patch.object(pictures_lib, "training", draw),
+        unittest.mock.patch.object(assembly, "configure_jax")):
     try:
-      cli._parse([module, *map(str, arguments)])
-      code = cli._answered(loaded.main)
+      with parsed(module, *arguments):
+        code = cli._answered(loaded.main)
     except SystemExit as left:
       code = left.code
   return code, out.getvalue(), err.getvalue()
 
 
+def succeed(module: str, *arguments: str, pictures: bool = False) -> str:
+  """What `call` prints, to stdout and then to stderr; it must exit with code 0."""
+  code, out, err = call(module, *arguments, pictures=pictures)
+  assert code == 0, err
+  return out + err
+
+
+def refused(module: str, *arguments: str) -> str:
+  """The error of `call`, which must exit with code 2 and print one line, "error: …"."""
+  code, out, err = call(module, *arguments)
+  assert code == 2 and not out, (code, out, err)
+  assert err.startswith("error: ") and err.count("\n") == 1, err
+  return err
+
+
 @contextlib.contextmanager
 def entry(module: str) -> Iterator[types.ModuleType]:
-  """`experiments.<module>`, imported while the flags of all other entry points stand aside.
+  """Imports `experiments.<module>` while the flags of all other entry points are removed.
 
-  Entry points define flags of the same names, and a process has one of each.
+  Entry points define flags of the same names, and a process can hold one of each.
   """
-  aside = _taken()
+  aside = _remove_flags()
   name = f"experiments.{module}"
   sys.modules.pop(name, None)
   try:
     yield importlib.import_module(name)
   finally:
-    _taken()
+    _remove_flags()
     for owner, flag in aside:
       flags.FLAGS[flag.name] = flag
       flags.FLAGS.register_flag_by_module(owner, flag)
 
 
-def _taken() -> list[tuple[str, flags.Flag]]:
-  """(module, flag) of every entry point's flags, which are taken away."""
+def _remove_flags() -> list[tuple[str, flags.Flag]]:
+  """Removes the flags of every entry point; returns them as (module, flag)."""
   shared = {"experiments." + name for name in (
-      "config.cli", "config.sampling_flags", "run.multihost", "sampling.inpaint", "sampling.starts")}
+      "config.cli", "config.sampling_flags", "run.multihost", "sampling.inpaint",
+      "sampling.starts")}
   found = [(owner, flag) for owner, defined in flags.FLAGS.flags_by_module_dict().items()
            if owner.startswith("experiments.") and owner not in shared for flag in defined]
   for _, flag in found:

@@ -11,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import runner
-from absl import flags
-from absl.testing import flagsaver
 
 from experiments import config, data
 from experiments.config import sampling_flags
@@ -27,39 +25,37 @@ BATCH = 100
 def workdir(tmp_path_factory):
   settings = config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
       "data.train_size": 500, "data.test_size": 200, "network.width": 16, "network.depth": 1,
-      "sampling.steps": 6, "sampling.batch_size": BATCH})
+      "sampling.grid.n": 6, "sampling.batch_size": BATCH})
   return runner.untrained(tmp_path_factory.mktemp("sample") / "run", settings)
 
 
 @pytest.mark.parametrize(("choice", "calls"), [
-    ({"sampler": "euler_maruyama", "stochasticity": 1.0}, 7),
-    ({"sampler": "multistep", "order": 3, "brownian": True, "stochasticity": 0.5}, 7),
-    ({"sampler": "unipc"}, 7),
-    ({"sampler": "adams_bashforth", "grid": "levels", "levels": (9.0, 3.0, 1.0, 0.1)}, 4),
-    ({"sampler": "heun", "churn": 3.0, "noise_interval": (0.1, 10.0), "own_time": True}, 13),
+    ({"sampler": "euler_maruyama()"}, 7),
+    ({"sampler": "multistep(order=3, stochasticity=0.5)", "brownian": True}, 7),
+    ({"sampler": "unipc()"}, 7),
+    ({"sampler": "adams_bashforth()", "grid": "explicit((9.0, 3.0, 1.0, 0.1))"}, 4),
+    ({"sampler": "heun(churn=3, churn_min=0.1, churn_max=10, own_time=True)"}, 13),
     # The step to the clean end has one stage.
-    ({"sampler": "singlestep", "order": 3}, 3 * 6 + 1),
+    ({"sampler": "singlestep(order=3)"}, 3 * 6 + 1),
     # Neither the first level nor the clean end is corrected.
-    ({"sampler": "ddim", "corrector": "exact", "corrections": 2, "corrector_snr": 0.1}, 7 + 2 * 6),
-    ({"sampler": "multistep", "corrector": "baoab", "corrector_friction": 2.0}, 7 + 6),
-    ({"sampler": "annealed_langevin", "corrections": 4}, 7 * 4 + 1),
-    ({"sampler": "ddim", "guidance": 2.0}, 14),
+    ({"sampler": "predictor_corrector(ddim(), exact(snr(0.1)), corrections=2)"}, 7 + 2 * 6),
+    ({"sampler": "predictor_corrector(multistep(), baoab(friction=2))"}, 7 + 6),
+    ({"sampler": "annealed_langevin(corrections=4)"}, 7 * 4 + 1),
+    ({"guidance": 2.0}, 14),
     # ρ = 80, 24.4, 5.97, 1.1, .13, .0085, .002 (karras): two levels lie in (1, 10].
-    ({"sampler": "ddim", "guidance": 2.0, "guidance_interval": (1.0, 10.0)}, 7 + 2),
-    ({"sampler": "ddim", "guidance": 0.0}, 7),
+    ({"guidance": "classifier_free(2, interval=(1, 10))"}, 7 + 2),
+    ({"guidance": 0.0}, 7),
 ])
 def test_a_choice_costs_the_calls_that_its_method_says(choice, calls):
-  sampling = config.Sampling(**{"steps": 7, **choice})
+  sampling = config.Sampling(**{"grid": "karras(7)", **choice})
   samplers_from_config.check(sampling, paths.vp())
   assert samplers_from_config.network_calls(sampling, paths.vp()) == calls
-  fields = samplers_from_config.resolved(sampling)
-  assert fields["steps"] == len(samplers_from_config.grid(sampling)(paths.vp())) - 1
 
 
 def test_inpainting_costs_its_inner_iterations_at_every_level():
   one = np.ones((1, 1), np.float32)
   wrap = lambda outer: inpainting.lanpaint(5)(outer, one, one > 0.0)
-  sampling = config.Sampling(sampler="ddim", steps=4)
+  sampling = config.Sampling(grid="karras(4)")
   assert samplers_from_config.network_calls(sampling, paths.ve(), wrap) == 4 * (5 + 1)
 
 
@@ -68,15 +64,15 @@ def test_noise_is_taken_inside_its_interval_alone():
   grid, path = samplers.karras(12), paths.ve()
   rho = grid(path)
 
-  def noise(interval, eta=1.0):
-    sampling = config.Sampling(sampler="ddim", stochasticity=eta, noise_interval=interval, steps=12)
+  def noise(eta):
+    sampling = config.Sampling(sampler=f"ddim({eta})", grid="karras(12)")
     moved, grid, _ = samplers_from_config.process(sampling)
-    return moved.plan(samplers.levels.lay(grid(path), path), path).c
+    return moved.plan(samplers.levels.place_levels(grid(path), path), path).c
 
-  everywhere, nowhere = noise(()), noise((1e3, 1e4))
+  everywhere, nowhere = noise("1"), noise("noise_interval(1, 1e3, 1e4)")
   assert np.all(nowhere == 0.0) and np.all(everywhere[:-1] > 0.0)
-  np.testing.assert_allclose(noise((0.0, 1e9))[:-1], everywhere[:-1], rtol=1e-6)
-  some = noise((0.1, 10.0))
+  np.testing.assert_allclose(noise("noise_interval(1)")[:-1], everywhere[:-1], rtol=1e-6)
+  some = noise("noise_interval(1, rho_max=10, rho_min=0.1)")
   outside = (rho[1:] > 10.0) | (rho[:-1] < 0.1)
   inside = (rho[1:] >= 0.1) & (rho[:-1] <= 10.0)
   assert outside.sum() >= 3 and inside.sum() >= 3
@@ -87,42 +83,50 @@ def test_noise_is_taken_inside_its_interval_alone():
 def test_an_optimised_grid_is_found_once_and_an_adaptive_one_agrees(workdir, tmp_path):
   """Its levels are kept in the workdir; with so many steps it is near the ODE to a tolerance."""
   out = tmp_path / "a.npy"
-  arguments = (f"--workdir={workdir}", "--num_samples=100", f"--out={out}", "--sampler=multistep",
-               "--prediction=velocity", "--variable=angle", "--steps=8", "--grid=optimised")
+  arguments = (f"--workdir={workdir}", "--num_samples=100", f"--out={out}", "--grid=optimised(8)",
+               "--sampler=multistep(prediction='velocity', variable='angle')")
   code, said, err = runner.call("sample", *arguments)
   assert code == 0 and "optimising 8 levels" in said + err, err
   made = json.loads(out.with_suffix(".json").read_text())["sampling"]
   (found,) = json.loads((workdir / "grids.json").read_text()).values()
-  assert made["grid"] == "levels" and made["levels"] == found and len(found) == 8
+  assert made["grid"] == {"call": "explicit", "rho": found, "end": 0.0} and len(found) == 8
   x = np.load(out)
   code, said, err = runner.call("sample", *arguments)
   assert code == 0 and "optimising" not in said + err, err
   np.testing.assert_array_equal(np.load(out), x)
-  code, _, err = runner.call("sample", *arguments[:3], "--sampler=adaptive", "--tolerance=1e-4")
+  code, _, err = runner.call("sample", *arguments[:3], "--sampler=adaptive",
+                             "--sampler.tolerance=1e-4")
   assert code == 0, err
   assert np.quantile(np.abs(np.load(out) - x), 0.9) < 0.02 * np.std(x)
 
 
 @pytest.mark.parametrize(("own", "arguments", "wanted"), [
-    ({"churn": 5.0, "noise_interval": (0.1, 9.0)}, [], {}),
-    ({"churn": 5.0, "noise_interval": (0.1, 9.0)}, ["--sampler=unipc"],
-     {"sampler": "unipc", "churn": 0.0, "noise_interval": ()}),
-    ({"churn": 5.0}, ["--churn=0"], {"churn": 0.0}),
-    ({"churn": 5.0, "noise_interval": (0.1, 9.0)}, ["--sampler=ddim", "--stochasticity=1"],
-     {"sampler": "ddim", "churn": 0.0, "stochasticity": 1.0}),
-    ({"sampler": "annealed_langevin", "corrections": 9}, ["--sampler=ddim"],
-     {"sampler": "ddim", "corrections": 0}),
-    ({"corrector": "baoab", "corrector_friction": 2.0}, ["--corrector=exact"],
-     {"corrector": "exact", "corrector_friction": 0.0}),
-    ({"grid": "shifted", "shift": 3.0}, ["--grid=cosine"], {"grid": "cosine", "shift": 1.0}),
-    ({}, ["--levels=9,1,.1"], {"grid": "levels", "levels": (9.0, 1.0, 0.1)}),
-    ({"guidance": 3.0, "guidance_interval": (0.1, 1.0)}, ["--guidance=1"],
-     {"guidance": 1.0, "guidance_interval": ()}),
+    ({"sampler": "heun(churn=5)"}, [], {}),
+    ({"sampler": "heun(churn=5)"}, ["--sampler=unipc"], {"sampler": "unipc()"}),
+    ({"sampler": "heun(churn=5, churn_min=0.1)"}, ["--sampler.churn=0"],
+     {"sampler": "heun(churn_min=0.1)"}),
+    ({"sampler": "heun(churn=5)"}, ["--sampler=ddim", "--stochasticity=1"], {"sampler": "ddim(1)"}),
+    # An argument of both is kept by the name alone, and no parentheses say that there is none.
+    ({"sampler": "multistep(order=3)"}, ["--sampler=unipc"], {"sampler": "unipc(order=3)"}),
+    ({"sampler": "multistep(order=3)"}, ["--sampler=unipc()"], {"sampler": "unipc()"}),
+    ({"sampler": "multistep(order=3)"}, ["--sampler.order=1", "--sampler=unipc"],
+     {"sampler": "unipc(order=1)"}),
+    ({"sampler": "annealed_langevin(corrections=9)"}, ["--sampler=ddim"], {"sampler": "ddim()"}),
+    ({"sampler": "predictor_corrector(ddim(), baoab(0.3, friction=2))"},
+     ["--sampler.corrector=exact", "--sampler.predictor.stochasticity=0.5"],
+     {"sampler": "predictor_corrector(ddim(0.5), exact(0.3))"}),
+    ({"grid": "shifted(30, shift=3)"}, ["--grid=cosine"], {"grid": "cosine(30)"}),
+    ({"grid": "karras(30)"}, ["--steps=9", "--grid.rho_max=40"], {"grid": "karras(9, rho_max=40)"}),
+    ({}, ["--grid=explicit((9, 1, .1))"], {"grid": "explicit((9, 1, 0.1))"}),
+    ({"guidance": "classifier_free(3, interval=(0.1, 1))"}, ["--guidance.weight=1"],
+     {"guidance": "classifier_free(1, interval=(0.1, 1))"}),
+    ({"guidance": "classifier_free(3, interval=(0.1, 1))"}, ["--guidance=2"],
+     {"guidance": "classifier_free(2)"}),
+    ({"guidance": 3.0}, ["--guidance=none"], {"guidance": None}),
 ])
-def test_a_flag_replaces_what_its_choice_has_no_use_for(own, arguments, wanted):
-  trained = config.Config(sampling=config.Sampling(**{"sampler": "heun", **own}))
-  with flagsaver.flagsaver():
-    flags.FLAGS(["sample", *arguments])
+def test_a_flag_replaces_a_call_or_one_of_its_arguments(own, arguments, wanted):
+  trained = config.Config(sampling=config.Sampling(**own))
+  with runner.parsed("sample", *arguments):
     chosen = sampling_flags.config(trained).sampling
   assert chosen == dataclasses.replace(trained.sampling, **wanted)
   samplers_from_config.check(chosen, paths.vp())
@@ -132,8 +136,8 @@ def test_trajectory_is_that_of_the_samples(workdir, tmp_path):
   out = tmp_path / "x.npy"
   code, _, err = runner.call(
       "sample", f"--workdir={workdir}", "--num_samples=70", "--path=rectified_flow",
-      "--sampler=multistep", "--stochasticity=1", "--levels=50,10,2,.5,.1", "--moments",
-      "--corrector=exact", "--trajectory", f"--out={out}")
+      "--sampler=predictor_corrector(multistep(stochasticity=1), exact())",
+      "--grid=explicit((50,10,2,.5,.1))", "--moments", "--trajectory", f"--out={out}")
   assert code == 0, err
   made = json.loads(out.with_suffix(".json").read_text())
   x, run_back = np.load(out), np.load(tmp_path / made["trajectory"]["file"])
@@ -144,7 +148,7 @@ def test_trajectory_is_that_of_the_samples(workdir, tmp_path):
   np.testing.assert_allclose(rho, [50.0, 10.0, 2.0, 0.5, 0.1, 0.0], rtol=1e-6)
   np.testing.assert_allclose(
       made["trajectory"]["sigma"], rho / (1.0 + rho), rtol=1e-6, atol=1e-12)
-  assert made["network_calls"] == 5 + 4 and made["sampling"]["steps"] == 5
+  assert made["network_calls"] == 5 + 4
   assert (tmp_path / f"{out.stem}.trajectories.png").stat().st_size > 1000
 
   # The first states have the law that --moments says, N(α m, α²S + σ²) in standard units: at
@@ -164,7 +168,7 @@ def test_whitened_data_with_a_large_offset_come_back_in_their_own_units(tmp_path
   workdir = runner.untrained(tmp_path / "run", config.override(
       config.load(str(runner.CONFIGS / "arrays.py")), {
           "data.path": str(tmp_path / "x.npy"), "data.scaling": "whiten", "network.width": 16,
-          "network.depth": 1, "sampling.steps": 4, "sampling.sampler": "ddim"}))
+          "network.depth": 1, "sampling.grid.n": 4, "sampling.sampler": "ddim"}))
   out = workdir / "samples.npy"
   code, _, err = runner.call("sample", f"--workdir={workdir}", "--num_samples=60", "--trajectory",
                              "--moments")
@@ -199,7 +203,7 @@ def test_a_killed_command_goes_on_to_the_same_samples(workdir, tmp_path):
 
   # A different command keeps its hands off.
   code, _, err = runner.call(*command, "--steps=7")
-  assert code == 2 and "sampling.steps: 6 → 7" in err and "delete" in err
+  assert code == 2 and "sampling.grid.n: 6 → 7" in err and "delete" in err
   assert partial.read_bytes()[:len(whole)] == whole
 
   code, stdout, err = runner.call(*command)
@@ -207,7 +211,7 @@ def test_a_killed_command_goes_on_to_the_same_samples(workdir, tmp_path):
   assert f"going on with {out} at sample {done} of {n}" in stdout
   assert not partial.exists() and not progress.exists() and out.read_bytes()[:len(whole)] == whole
   run, state = assembly.trained(workdir)
-  sampling = dataclasses.replace(run.config.sampling, sampler="ddim", stochasticity=1.0)
+  sampling = dataclasses.replace(run.config.sampling, sampler="ddim(1)")
   x = drawing.draw(run, state.ema[0], sampling, run.path, assembly.even_labels(run, n), seed=5)
   np.testing.assert_array_equal(np.load(out), x)
 
@@ -233,7 +237,7 @@ def test_samples_begin_and_end_where_they_are_asked_to(workdir, tmp_path):
     assert code == 0, (said, err)
     return np.load(tmp_path / f"{name}.npy")
 
-  exact = "--sampler=singlestep", "--order=3", "--steps=30"
+  exact = "--sampler=singlestep", "--sampler.order=3", "--steps=30"
   codes = sampled("codes", "--encode=held_out", *exact)
   assert codes.shape == (200, 2) and not (tmp_path / "codes.png").exists()
   back = sampled("back", f"--decode={tmp_path / 'codes.npy'}", *exact)
@@ -242,7 +246,7 @@ def test_samples_begin_and_end_where_they_are_asked_to(workdir, tmp_path):
   assert np.std(edited - held_out) < 0.1 * np.std(held_out)
   noisy = sampled("noisy", "--stop_level=2", "--path=ve", "--num_samples=300")
   assert np.std(noisy) > 1.5 * float(run.dataset.scale)
-  sampled("risen", "--levels=20,5,1,5,1,.2", "--num_samples=20")
+  sampled("risen", "--grid=explicit((20,5,1,5,1,.2))", "--num_samples=20")
   assert json.loads((tmp_path / "edited.json").read_text())["begin"]["start"] == "held_out"
   for arguments, says in (
       (("--step=9",), "--step must be one of the checkpoints"),

@@ -10,7 +10,8 @@ import pytest
 import runner
 
 from experiments import config, data
-from experiments.metrics import mixture_metrics
+from experiments.data import facts
+from experiments.metrics import mixture_metrics, result
 from experiments.run import assembly, averages, checkpoints, multihost, records
 from experiments.sampling import drawing, pictures
 
@@ -22,9 +23,9 @@ LIVES = (20.0, 60.0)
 SETTINGS = config.override(config.load(str(runner.CONFIGS / "mixture2d.py")), {
     "data.train_size": 500, "data.test_size": 200, "network.width": 16, "network.depth": 1,
     "training.steps": STEPS, "training.steps_per_dispatch": K, "training.batch_size": 64,
-    "training.warmup_steps": 10, "training.ema_half_life_steps": LIVES[:1],
+    "training.schedule.warmup_steps": 10, "training.ema_half_life_steps": LIVES[:1],
     "training.ema_relative_std": KEPT, "training.snapshot_every": EVERY, "sampling.sampler": "ddim",
-    "sampling.steps": 4, "sampling.batch_size": 50})
+    "sampling.grid.n": 4, "sampling.batch_size": 50})
 
 
 def thinned(state, run):
@@ -38,6 +39,7 @@ def train(workdir, settings):
   run = assembly.prepare(config.override(settings, {
       "training.ema_half_life_steps": LIVES, "training.ema_relative_std": (*KEPT, *OTHERS)}))
   records.claim(workdir, settings)
+  facts.claim(workdir, run.dataset)
   step, state, seed = assembly.train_step(run, many=True), assembly.start(run), np.uint32(1)
   with (averages.manager(workdir) as snapshots,
         checkpoints.manager(workdir, keep=1) as manager):
@@ -200,9 +202,8 @@ def test_the_flag_chooses_and_the_json_says_what_was_used(trained, workdir, tmp_
   run = trained[0]
   made, facts = averages.of(*trained, workdir, averages.Choice("relative_std", 0.08))
   out = tmp_path / "samples.npy"
-  code, printed, err = runner.call("sample", f"--workdir={workdir}", "--num_samples=50",
-                                   f"--out={out}", "--ema=relative_std=0.08")
-  assert code == 0, err
+  printed = runner.succeed("sample", f"--workdir={workdir}", "--num_samples=50",
+                           f"--out={out}", "--ema=relative_std=0.08")
   assert json.loads(out.with_suffix(".json").read_text())["ema"] == facts and not facts["kept"]
   assert f"residual is {facts['residual']:.2g}" in printed
   draw = lambda params: drawing.draw(
@@ -214,11 +215,10 @@ def test_the_flag_chooses_and_the_json_says_what_was_used(trained, workdir, tmp_
 def test_evaluation_takes_the_flag_too(trained, workdir, tmp_path, monkeypatch):
   """What the exact mixture is compared with is seen here; the comparison itself costs seconds."""
   monkeypatch.setattr(mixture_metrics, "rows", lambda run, params, path, x: [
-      ("norm", float(np.linalg.norm(flat(params))), None)])
+      result.Result("norm", "norm", float(np.linalg.norm(flat(params))), None)])
   out = tmp_path / "evaluation.json"
-  code, _, err = runner.call("evaluate", f"--workdir={workdir}", "--num_samples=100",
-                             f"--out={out}", "--ema=relative_std=0.15")
-  assert code == 0, err
+  runner.succeed("evaluate", f"--workdir={workdir}", "--num_samples=100",
+                 f"--out={out}", "--ema=relative_std=0.15")
   written = json.loads(out.read_text())
   made, facts = averages.of(*trained, workdir, averages.Choice("relative_std", 0.15))
   assert written["ema"] == facts and facts["average"] == "relative_std=0.15"
@@ -232,8 +232,7 @@ def test_evaluation_takes_the_flag_too(trained, workdir, tmp_path, monkeypatch):
     ("half_life=inf", "positive number of steps"), ("relative_std=0.5", "(0, 0.2887]"),
     ("relative_std=nan", "(0, 0.2887]")])
 def test_a_bad_average_is_one_line(ema, words, truth, workdir):
-  code, _, err = runner.call("sample", f"--workdir={workdir}", f"--ema={ema}")
-  assert code == 2 and words in err and err.count("\n") == 1
+  assert words in runner.refused("sample", f"--workdir={workdir}", f"--ema={ema}")
 
 
 def test_without_snapshots_an_error_says_which_fields_make_them(tmp_path):
@@ -241,10 +240,9 @@ def test_without_snapshots_an_error_says_which_fields_make_them(tmp_path):
       "training.ema_relative_std": (), "training.snapshot_every": 0})
   records.claim(tmp_path / "run", settings)
   for ema in ("half_life=60", "relative_std=0.08"):
-    code, _, err = runner.call("sample", f"--workdir={tmp_path / 'run'}", f"--ema={ema}")
-    assert code == 2 and err.count("\n") == 1
-    assert "has kept, half_life=20; " in err
-    assert "training.ema_relative_std" in err and "training.snapshot_every" in err
+    err = runner.refused("sample", f"--workdir={tmp_path / 'run'}", f"--ema={ema}")
+    for words in ("has kept, half_life=20; ", "training.ema_relative_std", "snapshot_every"):
+      assert words in err
 
 
 @pytest.mark.parametrize(("field", "value", "words"), [

@@ -17,16 +17,16 @@ from tests import runner
 STEPS, K = 20, 10
 BASE = config.override(mixture2d.get_config(), {
     "data.train_size": 500, "data.test_size": 200, "network.width": 16, "network.depth": 1,
-    "training.batch_size": 32, "training.steps": STEPS, "training.warmup_steps": 3})
+    "training.batch_size": 32, "training.steps": STEPS, "training.schedule.warmup_steps": 3})
 # Everything that a program takes as a number is another one in some arm.
 ARMS = (
     {},
-    {"objective.prediction": "eps", "objective.density": "uniform_time", "path.name": "cosine",
+    {"objective.prediction": "eps", "objective.density": "uniform_time", "path": "cosine",
      "objective.weight": "likelihood", "training.learning_rate": 1e-3,
      "training.gradient_clip": 0.1},
-    {"objective.prediction": "x0", "objective.weight": "sigmoid", "objective.bias": 1.0,
-     "training.beta_2": 0.95, "training.weight_decay": 0.1, "training.ema_half_life_steps": 20.0,
-     "training.label_dropout": 0.5},
+    {"objective.prediction": "x0", "objective.weight": "sigmoid", "objective.weight.bias": 1.0,
+     "training.optimizer": "adamw(b2=0.95, weight_decay=0.1)",
+     "training.ema_half_life_steps": 20.0, "training.label_dropout": 0.5},
 )
 SEEDS = (0, 3)
 
@@ -117,7 +117,7 @@ import pathlib
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 import numpy as np
-from experiments import checkpoints
+from experiments.run import checkpoints
 from experiments.sweeping import program
 from tests import sweep_program_test as t
 these = t.members(labelled=True)[:3]  # an odd number: the last member is there twice

@@ -2,14 +2,15 @@
 
 import json
 import random
+import shutil
 import signal
-import time
+import subprocess
 
 import jax
 import numpy as np
 import pytest
 import runner
-from runner import SMALL, manifest, unclocked
+from runner import SMALL, STEPS, manifest, unclocked
 from tensorboardX.proto import event_pb2
 
 import langevin_jax
@@ -17,56 +18,43 @@ from experiments import config, data
 from experiments.run import assembly, records
 from langevin_jax import training
 
-STEPS = "--config.training.steps=60", "--config.training.checkpoint_every=20"
-
 
 def metrics(workdir):
   return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def wait_until(condition, process, seconds=120):
-  deadline = time.monotonic() + seconds
-  while not condition() and process.poll() is None and time.monotonic() < deadline:
-    time.sleep(0.01)
-  assert condition(), process.communicate() if process.poll() is not None else "too slow"
+def steps_saved(workdir):
+  return sorted(int(step.name) for step in (workdir / "checkpoints").glob("*")
+                if step.name.isdigit())
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp("train") / "run"
-  code, out, err = runner.run("train", *SMALL, *STEPS, f"--workdir={workdir}")
-  assert code == 0, err
-  assert "trained to step 60" in out
-  return workdir
-
-
-def test_leaves_everything_behind(undisturbed):
-  names = {file.name for file in undisturbed.iterdir()}
+def test_leaves_everything_behind(small_run):
+  names = {file.name for file in small_run.iterdir()}
   assert {"config.json", "manifest.json", "metrics.jsonl", "checkpoints", "loss.png",
           "loss_by_level.png"} <= names
   assert any(name.startswith("events.out.tfevents") for name in names)
-  facts = manifest(undisturbed)
+  facts = manifest(small_run)
   assert len(facts["sha256"]) == 64 and facts["seed"] == 0 and facts["finished"]
   assert facts["config"]["network"]["width"] == 16 and facts["versions"]["jax"]
   assert facts["devices"] and "commit" in facts and facts["version"] == langevin_jax.__version__
-  lines = metrics(undisturbed)
+  lines = metrics(small_run)
   assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60]
   assert sum(lines[0]["level_count"]) == 32 * 10
 
 
-def test_same_command_again_does_nothing_more(undisturbed):
-  before = manifest(undisturbed)["sha256"], metrics(undisturbed)
-  code, _, err = runner.run("train", *SMALL, *STEPS, f"--workdir={undisturbed}")
-  assert code == 0, err
-  assert (manifest(undisturbed)["sha256"], metrics(undisturbed)) == before
+def test_same_command_again_does_nothing_more(small_run):
+  state = lambda: (manifest(small_run), metrics(small_run),
+                   sorted(file.name for file in small_run.iterdir()))
+  before = state()
+  runner.succeed("train", *SMALL, *STEPS, f"--workdir={small_run}")
+  assert state() == before
 
 
-def test_seed_and_path_of_training_matter(undisturbed, tmp_path):
-  shas = {manifest(undisturbed)["sha256"]}
+def test_seed_and_path_of_training_matter(small_run, tmp_path):
+  shas = {manifest(small_run)["sha256"]}
   for i, change in enumerate((["--config.seed=1"], [
-      "--config.objective.density=uniform_time", "--config.path.name=vp"])):
-    code, _, err = runner.run("train", *SMALL, *STEPS, *change, f"--workdir={tmp_path / str(i)}")
-    assert code == 0, err
+      "--config.objective.density=uniform_time", "--config.path=vp"])):
+    runner.succeed("train", *SMALL, *STEPS, *change, f"--workdir={tmp_path / str(i)}")
     shas.add(manifest(tmp_path / str(i))["sha256"])
   assert len(shas) == 3
 
@@ -76,8 +64,8 @@ def test_signal_saves_and_the_rest_is_bitwise(number, tmp_path):
   arguments = (*SMALL, "--config.training.steps=20000", "--config.training.checkpoint_every=19995",
                f"--workdir={tmp_path / 'run'}")
   process = runner.start("train", *arguments)
-  wait_until((tmp_path / "run" / "metrics.jsonl").exists, process)
-  time.sleep(2.0)
+  file = tmp_path / "run" / "metrics.jsonl"
+  runner.wait_until(lambda: file.exists() and file.read_text().count("\n") >= 5, process)
   process.send_signal(number)
   out, err = process.communicate(timeout=120)
   assert process.returncode == 0, err
@@ -92,27 +80,20 @@ def test_sigkill_at_any_moment_many_times_ends_bitwise_the_same(tmp_path, times)
   """Saves every 20 steps: most kills fall within or just after one."""
   steps = f"--config.training.steps={1000 + 75 * times}", "--config.training.checkpoint_every=20"
   whole, killed = tmp_path / "whole", tmp_path / "killed"
-  code, _, err = runner.run("train", *SMALL, *steps, f"--workdir={whole}")
-  assert code == 0, err
+  runner.succeed("train", *SMALL, *steps, f"--workdir={whole}")
   dice = random.Random(0)
-  kills = 0
-  newest = lambda: max([0, *(int(d.name) for d in (killed / "checkpoints").glob("*") if
-                             d.name.isdigit())])
-  while kills < times:
+  newest = lambda: max([0, *steps_saved(killed)])
+  for kill in range(times):
     before = newest()
-    starts = kills % 4 == 2
+    starts = kill % 4 == 2
     process = runner.start("train", *SMALL, *steps, f"--workdir={killed}", fresh=starts)
-    if starts:
-      # Anywhere from the first import on, start-up and restore included.
-      time.sleep(dice.uniform(0.2, 3.5))
-    else:
-      # Among steps and saves: a moment after this run's first save.
-      wait_until(lambda before=before: newest() > before, process)
-      time.sleep(dice.uniform(0.0, 0.2))
-    assert process.poll() is None, process.communicate()
+    if not starts:
+      runner.wait_until(lambda before=before: newest() > before, process)
+    # From the first import on, start-up and restore included; or a moment after a save.
+    with pytest.raises(subprocess.TimeoutExpired):
+      process.wait(dice.uniform(0.2, 3.5) if starts else dice.uniform(0.0, 0.2))
     process.kill()
     process.communicate()
-    kills += 1
   code, out, err = runner.run("train", *SMALL, *steps, f"--workdir={killed}", fresh=True)
   assert code == 0, err
   assert "resuming" in out  # the kills did let some progress be made
@@ -123,42 +104,36 @@ def test_sigkill_at_any_moment_many_times_ends_bitwise_the_same(tmp_path, times)
 
 def test_failed_write_keeps_the_checkpoint_before(tmp_path):
   """A limit on file sizes makes large writes fail within Orbax's own threads; then it is lifted."""
-  arguments = (*SMALL, "--config.network.width=128", "--config.training.steps=2000",
-               "--config.training.checkpoint_every=1000", "--config.training.log_every=200")
-  code, _, err = runner.run("train", *arguments, f"--workdir={tmp_path / 'whole'}")
-  assert code == 0, err
-
-  limited = (*arguments, f"--workdir={tmp_path / 'limited'}")
-  process = runner.start("train", *limited)
-  wait_until(lambda: (tmp_path / "limited/checkpoints/1000").exists(), process)
-  process.kill()
-  process.communicate()
-
+  whole, limited = tmp_path / "whole", tmp_path / "limited"
+  arguments = "train", *SMALL, *STEPS, "--config.network.width=128"
+  runner.succeed(*arguments, f"--workdir={whole}")
+  shutil.copytree(whole, limited)
+  for step in (40, 60):
+    shutil.rmtree(limited / "checkpoints" / str(step))
+  (limited / "manifest.json").unlink()
   # Files above 39 KiB fail with EFBIG rather than a signal.
   limit = ("bash", "-c", 'trap "" XFSZ; ulimit -f 39; exec "$@"', "limit")
-  code, _, err = runner.run("train", *limited, prefix=limit)
+  code, _, err = runner.run(*arguments, f"--workdir={limited}", prefix=limit)
   assert code == 2
   # Orbax's own threads print their tracebacks around it.
   assert any(line.startswith("error: checkpoint could not be written, earlier ones are complete")
              for line in err.splitlines()), err
-  code, out, err = runner.run("train", *limited)
-  assert code == 0, err
-  assert "resuming" in out and "at step 1000" in out
-  assert manifest(tmp_path / "limited")["sha256"] == manifest(tmp_path / "whole")["sha256"]
+  assert steps_saved(limited) == [20]
+  out = runner.succeed(*arguments, f"--workdir={limited}")
+  assert "at step 20 of 60" in out
+  assert manifest(limited)["sha256"] == manifest(whole)["sha256"]
 
 
 def test_loss_not_finite_stops_with_step_and_level(tmp_path):
   """A learning rate that overflows float32 within a few steps."""
-  code, _, err = runner.run(
+  code, _, err = runner.call(
       "train", *SMALL, "--config.training.steps=200", "--config.training.checkpoint_every=5",
-      "--config.training.learning_rate=1e30", "--config.training.warmup_steps=20",
+      "--config.training.learning_rate=1e30", "--config.training.schedule.warmup_steps=20",
       f"--workdir={tmp_path / 'run'}")
-  assert code == 2
-  assert "not finite at step" in err and "half log-SNR" in err and len(err.splitlines()) == 1
-  kept = sorted(int(d.name) for d in (tmp_path / "run" / "checkpoints").iterdir() if
-                d.name.isdigit())
+  assert code == 2 and len(err.splitlines()) == 1
+  assert "not finite at step" in err and "half log-SNR" in err
   step = int(err.split("at step ")[1].split(",")[0])
-  assert all(k <= step for k in kept)
+  assert all(saved <= step for saved in steps_saved(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("in_flight", [1, 2, 4])
@@ -203,13 +178,13 @@ def test_convolutions_are_not_put_into_a_loop_on_a_cpu():
   assert assembly.steps_at_once(run._replace(apply=smoothed)) == 1
 
 
-def test_slow_steps_make_short_dispatches_and_the_same_files(undisturbed, tmp_path, monkeypatch):
+def test_slow_steps_make_short_dispatches_and_the_same_files(small_run, tmp_path, monkeypatch):
   """A second a dispatch at most, at the measured time of a step; what is written is the same."""
   with runner.entry("train") as train:
-    monkeypatch.setattr(train.plots, "training", lambda *_: None)
+    monkeypatch.setattr(train.pictures, "training", lambda *_: None)
     assert [train._number(seconds, 20) for seconds in (1e-3, 0.3, 7.0)] == [20, 3, 1]
     settings = config.override(
-        records.read_config(undisturbed), {"training.steps": 43, "training.log_every": 7})
+        records.read_config(small_run), {"training.steps": 43, "training.log_every": 7})
     found = {}
     for number in (5, 2):
       workdir = tmp_path / str(number)
@@ -220,9 +195,7 @@ def test_slow_steps_make_short_dispatches_and_the_same_files(undisturbed, tmp_pa
           sizes.append(each[2].steps) or each for each in steps(*args))
       state = train.train(assembly.prepare(settings), workdir)
       train._steps = steps
-      saved = sorted(int(file.name) for file in (workdir / "checkpoints").iterdir()
-                     if file.name.isdigit())
-      found[number] = (records.sha256(state.params), unclocked(workdir), saved)
+      found[number] = (records.sha256(state.params), unclocked(workdir), steps_saved(workdir))
       assert sum(sizes) == 43 and sizes[:2] == [1, 1] and max(sizes) == number
   assert found[2] == found[5] and found[5][2] == [20, 40, 43]
 
@@ -252,9 +225,10 @@ def test_parameters_that_are_not_finite_are_not_kept(tmp_path):
   code, _, err = runner.call(
       "train", *SMALL, "--config.training.steps=20", "--config.training.checkpoint_every=1",
       "--config.training.steps_per_dispatch=1", "--config.training.learning_rate=1e39",
-      "--config.training.warmup_steps=0", f"--workdir={tmp_path / 'run'}")
-  assert code == 2 and "not finite after step 0" in err and len(err.splitlines()) == 1
-  assert not [d for d in (tmp_path / "run" / "checkpoints").iterdir() if d.name.isdigit()]
+      "--config.training.schedule.warmup_steps=0", f"--workdir={tmp_path / 'run'}")
+  assert code == 2 and len(err.splitlines()) == 1
+  assert "not finite after step 0" in err
+  assert not steps_saved(tmp_path / "run")
 
 
 def test_a_manifest_remembers_all_sessions_and_scalars_are_there_once(tmp_path):
@@ -263,22 +237,17 @@ def test_a_manifest_remembers_all_sessions_and_scalars_are_there_once(tmp_path):
   arguments = (*SMALL, "--config.training.steps=3000", "--config.training.checkpoint_every=3000",
                f"--workdir={workdir}")
   process = runner.start("train", *arguments)
-  wait_until(lambda: list(workdir.glob("events*")) and any(
+  runner.wait_until(lambda: list(workdir.glob("events*")) and any(
       file.stat().st_size > 5000 for file in workdir.glob("events*")), process)
   process.kill()
   process.communicate()
-  code, _, err = runner.run("train", *arguments)
-  assert code == 0, err
+  runner.succeed("train", *arguments)
   sessions = manifest(workdir)["sessions"]
   assert [session["from_step"] for session in sessions] == [0, 0]
   assert all(session["mesh"]["data"] == -1 and session["versions"] for session in sessions)
   purged = [event.step for file in sorted(workdir.glob("events*"))[1:]
             for event in tensorboardX_events(file) if event.HasField("session_log")]
   assert purged == [1]
-  # A finished run's command writes nothing more.
-  files = sorted(file.name for file in workdir.iterdir())
-  code, _, err = runner.run("train", *arguments)
-  assert code == 0 and sorted(file.name for file in workdir.iterdir()) == files, err
 
 
 def tensorboardX_events(file):
@@ -290,18 +259,11 @@ def tensorboardX_events(file):
     place += 16 + size
 
 
-def test_a_batch_split_over_virtual_devices_learns_the_same(undisturbed, tmp_path):
-  """Sums run in another order over two devices: losses agree to rounding, the same mesh bitwise."""
-  shas = []
-  for name in ("a", "b"):
-    code, _, err = runner.run("train", *SMALL, *STEPS, "--config.training.cpu_devices=2",
-                              f"--workdir={tmp_path / name}")
-    assert code == 0, err
-    shas.append(manifest(tmp_path / name)["sha256"])
-    assert len(manifest(tmp_path / name)["devices"]) == 2
-  assert shas[0] == shas[1]
-  for one, two in zip(metrics(undisturbed), metrics(tmp_path / "a"), strict=True):
+def test_a_batch_split_over_virtual_devices_learns_the_same(small_run, tmp_path):
+  """Sums run in another order over two devices: losses agree to rounding."""
+  code, _, err = runner.run("train", *SMALL, *STEPS, "--config.training.cpu_devices=2",
+                            f"--workdir={tmp_path / 'run'}")
+  assert code == 0, err
+  assert len(manifest(tmp_path / "run")["devices"]) == 2
+  for one, two in zip(metrics(small_run), metrics(tmp_path / "run"), strict=True):
     assert abs(one["loss"] - two["loss"]) <= 1e-4 * one["loss"]
-  code, _, err = runner.run("train", *SMALL, "--config.training.cpu_devices=3",
-                            f"--workdir={tmp_path / 'c'}")
-  assert code == 2 and "batch_size: 32 must be divisible by 3 = " in err

@@ -31,10 +31,9 @@ _NUM = flags.DEFINE_integer("num", 0, "How many held-out images; all if not give
 _STEPS = flags.DEFINE_integer("outer_steps", 20, "Levels of the outer sampler.")
 _OUT = flags.DEFINE_string("out", "runs/bench/inpainting.json", "Where the numbers go.")
 
-ODE = config_lib.Sampling(sampler="ddim")
-SDE = config_lib.Sampling(sampler="ddim", stochasticity=1.0)
+ODE, SDE = "ddim()", "ddim(1.0)"
 # "pasted" is the known half beside a sample that knows nothing of it.
-METHODS: dict[str, tuple[config_lib.Sampling, inpainting.Inpainter | None]] = {
+METHODS: dict[str, tuple[str, inpainting.Inpainter | None]] = {
     "pasted": (ODE, None),
     "replacement": (ODE, inpainting.replacement()),
     "replacement, η = 1": (SDE, inpainting.replacement()),
@@ -68,13 +67,13 @@ def main() -> int:
   build.at_least("num", _NUM.value, 0)
   build.at_least("outer_steps", _STEPS.value, 1)
   out = cli.out(_OUT.value, measure.is_report, beside=(".png",),
-                inputs=(config.data.path, config.data.labels))
+                inputs=data.files(config.data))
   run = assembly.prepare(config)
   run = run._replace(dataset=data.reduced(run.dataset))
   dataset = run.dataset
   if dataset.kind != "image" or not dataset.num_classes:
     raise ValueError(f"--workdir must be of a run on labelled images, got {config.data.name!r}")
-  assembly.check_labels(run, ODE, unlabelled=True)
+  assembly.check_labels(run, config_lib.Sampling(), unlabelled=True)
   state = assembly.restored(run, workdir)
   n = min(_NUM.value or len(dataset.test), len(dataset.test))
   mask = halves(dataset, n)
@@ -82,8 +81,8 @@ def main() -> int:
                            seed=config.evaluation.seed)
   rows, shown = [], {}
   with progress.bar(len(METHODS), 0, "restoring") as bar:
-    for name, (sampling, method) in METHODS.items():
-      row, x = restore(run, state.ema[0], name, sampling, method, mask, judge,
+    for name, (sampler, method) in METHODS.items():
+      row, x = restore(run, state.ema[0], name, sampler, method, mask, judge,
                        steps=_STEPS.value)
       rows.append(row)
       shown[name] = x[:16]
@@ -110,16 +109,15 @@ def halves(dataset: data.Dataset, n: int) -> np.ndarray:
 
 
 def restore(
-    run: assembly.Run, params: Any, name: str, sampling: config_lib.Sampling,
+    run: assembly.Run, params: Any, name: str, sampler: str,
     method: inpainting.Inpainter | None, mask: np.ndarray, judge: classifier.Classifier, *,
     steps: int,
 ) -> tuple[Row, np.ndarray]:
   """The row of a method, and what it restores without labels, in the user's units."""
   dataset, n = run.dataset, len(mask)
-  base = run.config.sampling
-  sampling = config_lib.override(config_lib.Config(sampling=sampling), {
-      "sampling.steps": steps, "sampling.rho_min": base.rho_min,
-      "sampling.rho_max": base.rho_max, "sampling.batch_size": n}).sampling
+  rho_min, rho_max = samplers_from_config.ends(run.config.sampling)
+  sampling = config_lib.Sampling(
+      sampler=sampler, grid=f"karras({steps}, rho_min={rho_min}, rho_max={rho_max})", batch_size=n)
   real, truth = data.restore(dataset, dataset.test[:n]), dataset.test_labels[:n]
   known = None if method is None else drawing.Known(dataset.test[:n], real, mask, method)
   started = time.monotonic()

@@ -110,7 +110,7 @@ def stepper(solver: Solver, at: solver_problems.At) -> Callable[..., np.ndarray]
     return x, carry
 
   def solve(z, rho, key):
-    nodes = levels.lay(rho, solver.path)
+    nodes = levels.place_levels(rho, solver.path)
     plan = solver.method.plan(nodes, solver.path)
     x = jnp.asarray(z) / np.hypot(1.0, rho[0])
     carry = solver.method.init(x)

@@ -208,10 +208,11 @@ def _torch_worker(
   setting = {
       "height": shape[0], "width_pixels": shape[1], "channels": shape[2],
       "num_classes": run.dataset.num_classes, "threads": os.cpu_count()}
-  setting |= {name: getattr(config.network, name)
-              for name in ("patch_size", "width", "depth", "heads")}
+  setting |= {name: config.network[name] for name in ("patch_size", "width", "depth", "heads")}
   setting |= {name: getattr(config.training, name) for name in (
-      "batch_size", "learning_rate", "beta_2", "weight_decay", "gradient_clip", "label_dropout")}
+      "batch_size", "learning_rate", "gradient_clip", "label_dropout")}
+  optimizer = config.training.optimizer
+  setting |= {"beta_2": optimizer["b2"], "weight_decay": optimizer["weight_decay"]}
   setting["ema_half_life_steps"] = config.training.ema_half_life_steps[0]
   with subprocess.Popen(
       [sys.executable, "-m", "experiments.benchmarks.torch_dit", json.dumps(setting)],

@@ -14,18 +14,22 @@ import jax
 from absl import app, flags, logging
 
 from experiments import config as config_lib
+from experiments.config import calls
 from experiments.run import records
 
 _CONFIG = flags.DEFINE_string(
-    "config", "", "Python file with get_config(), such as experiments/configs/digits.py. Its "
-    "fields are overridden as --config.training.steps=100; with their defaults they are: "
-    + ", ".join(f"{name}={value}" for name, value in config_lib.flatten(config_lib.Config())) + ".")
+    "config", "", "Python file with get_config(), or the name of a shipped one, such as digits. "
+    "Its fields are overridden as --config.training.steps=100, its calls as "
+    "--config.network='dit(width=96)' or --config.network.width=96.")
 
+# Flags that are calls, and may be given argument by argument.
+_CALLS = ("config", "data", "path", "sampler", "grid", "guidance", "inpainting")
 _overrides: dict[str, str] = {}
+_arguments: dict[str, dict[str, str]] = {}
 # Settings that memory grows with, and what is usual of flags that have no default.
 _SIZES = (
     "data.train_size", "data.test_size", "data.size", "network.width", "network.depth",
-    "training.batch_size", "training.steps_per_dispatch", "sampling.batch_size",
+    "training.batch_size", "training.steps_per_dispatch", "sampling.batch_size", "sampling.grid.n",
     "evaluation.num_samples")
 _USUAL = 1000
 
@@ -96,13 +100,16 @@ def config() -> config_lib.Config:
   """The config of `--config`, with its overrides.
 
   Raises:
-    ValueError: no `--config`, a bad file, field or value, or a field that would do nothing.
+    ValueError: no `--config`, a bad file, field or value.
   """
   if not _CONFIG.value:
     raise ValueError("--config is required, such as --config=experiments/configs/digits.py")
-  found = config_lib.override(config_lib.load(_CONFIG.value), _overrides)
-  config_lib.refuse_unused(found)
-  return found
+  return config_lib.override(config_lib.load(_CONFIG.value), _overrides)
+
+
+def arguments(flag: str) -> dict[str, str]:
+  """What was given as `--flag.argument=value`: arguments of the call that the flag names."""
+  return _arguments.get(flag, {})
 
 
 def refuse_config() -> None:
@@ -174,16 +181,20 @@ def out(
 
 
 def _parse(argv: list[str]) -> list[str]:
-  """absl's parser, after taking out `--config.x=y` and `--config.x y`."""
-  rest, arguments = argv[:1], iter(argv[1:])
+  """absl's parser, after taking out `--config.x=y`, `--sampler.x=y` and `--help=name`."""
+  rest, given = argv[:1], iter(argv[1:])
   for argument in argv:
     if not _is_text(argument):
       print(f"error: {argument!r} is no text in UTF-8: rename what it names", file=sys.stderr)
       sys.exit(2)
-  for argument in arguments:
+  for argument in given:
     name, equals, value = argument.lstrip("-").partition("=")
-    if argument.startswith("-") and name.startswith("config."):
-      _overrides[name.removeprefix("config.")] = value if equals else next(arguments, "")
+    head, dot, field = name.partition(".")
+    if argument.startswith("-") and dot and head in _CALLS and head in flags.FLAGS:
+      place = _overrides if head == "config" else _arguments.setdefault(head, {})
+      place[field] = value if equals else next(given, "")
+    elif argument.startswith("--help") and name == "help":
+      _help(value)
     else:
       rest.append(argument)
   try:
@@ -194,6 +205,22 @@ def _parse(argv: list[str]) -> list[str]:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
   return rest
+
+
+def _help(name: str) -> NoReturn:
+  """Prints the flags and the calls, or all about one call, and ends the process."""
+  if name:
+    text = calls.described(name)
+    if not text:
+      print(f"error: no call is named {name!r}; --help lists them", file=sys.stderr)
+      sys.exit(2)
+  else:
+    text = "\n".join((
+        sys.modules["__main__"].__doc__ or "", flags.FLAGS.main_module_help(), "",
+        "Choices are calls. --help=NAME says all about one of them.", calls.described()))
+  with contextlib.suppress(BrokenPipeError):  # of `--help | head`
+    print(text, flush=True)
+  sys.exit(0)
 
 
 def _is_text(argument: str) -> bool:
@@ -243,7 +270,8 @@ def _largest() -> str:
               if flag.present and type(flag.value) is int and flag.name != "seed"}
   defaults = dict(config_lib.flatten(config_lib.Config()))
   values = dict(config_lib.flatten(_config_in_use()))
-  settings |= {f"config.{name}": (values[name], defaults[name] or _USUAL) for name in _SIZES}
+  settings |= {f"config.{name}": (values[name], defaults.get(name) or _USUAL)
+               for name in _SIZES if type(values.get(name)) is int and values[name]}
   name = max(settings, key=lambda name: settings[name][0] / settings[name][1])
   return f"{name}={settings[name][0]}"
 

@@ -1,9 +1,8 @@
 """Flags of `sample` and `evaluate`: which model, along which path and by which method, is run.
 
-Every field of the config's `sampling` is a flag; what is not given is as the run's config says.
+What is not given is as the run's config says.
 """
 
-import dataclasses
 import pathlib
 
 from absl import flags
@@ -13,7 +12,9 @@ from experiments.config import cli
 from experiments.run import averages
 from experiments.sampling import samplers_from_config
 
-_PATH = flags.DEFINE_string("path", "", "Path to sample along; the run's own if not given.")
+_PATH = flags.DEFINE_string(
+    "path", "", "Path to sample along, such as vp or linear_vp(beta_max=15); the run's own if not "
+    "given.")
 _EMA = flags.DEFINE_string(
     "ema", "", "Which average of the parameters: half_life=STEPS or relative_std=WIDTH (of the "
     "training), as kept by the run or else made of its snapshots, or none; the run's first "
@@ -21,98 +22,58 @@ _EMA = flags.DEFINE_string(
 _MESH = flags.DEFINE_string(
     "mesh", "", "data,fsdp,tensor over the devices that there are, such as -1,4,1 for a model that "
     "one of them cannot hold; all as data if not given, however the run was trained.")
-_HELP = {
-    "sampler": "ddim, euler, euler_maruyama, heun, multistep, singlestep, unipc, adams_bashforth, "
-               "annealed_langevin or adaptive.",
-    "order": "Of multistep, singlestep, unipc and adams_bashforth: 1, 2 or 3, of multistep and "
-             "adams_bashforth also 4; 2 if not given.",
-    "prediction": "Of multistep, unipc and singlestep, what is a polynomial: x0 (if not given), "
-                  "eps or velocity.",
-    "variable": "Of multistep and unipc, in what: half_log_snr (if not given), alpha or angle.",
-    "midpoint": "Of multistep, unipc and singlestep: the midpoint rule, as in DPM-Solver-2, "
-                "DPM-Solver++(2M) and UniPC's B₂ as published.",
-    "steps": "Number of steps.",
-    "grid": "karras, uniform_half_log_snr, uniform_time, cosine, shifted, levels, or optimised for "
-            "the model and sampler (once; kept in the workdir's grids.json).",
-    "rho_min": "Last positive noise-to-signal ratio ρ, of karras, uniform_half_log_snr and "
-               "adaptive; and of the likelihood.",
-    "rho_max": "First ρ, of karras, uniform_half_log_snr, optimised and adaptive; and of the "
-               "likelihood.",
-    "shift": "Shift of the grid `shifted`.",
-    "levels": "A grid of your own: ρ such as 80,20,5,1,.2,.02; it ends clean. Where the "
-              "numbers rise, noise is added.",
-    "start_level": "First noise-to-signal ratio ρ that is run, with --start; the grid's own if not "
-                   "given.",
-    "stop_level": "Last ρ: what is written then holds that much noise, α x₀ + σ ε on the path; "
-                  "clean if not given.",
-    "stochasticity": "η: 0 is the ODE, 1 the SDE, of " + ", ".join(
-        samplers_from_config.TAKERS["stochasticity"]) + ".",
-    "largest_budget": "Of multistep, unipc and singlestep with noise: ∫η² dℓ of a step is at most "
-                      "this; 0.5 keeps the law at few steps.",
-    "churn": "EDM's churn, of heun.",
-    "churn_noise": "EDM's S_noise: the churn's noise times this.",
-    "noise_interval": "lo,hi in ρ: η or churn is 0 outside.",
-    "own_time": "heun in the path's own time in the place of ρ.",
-    "brownian": "Noise of one Brownian path, the same for every number of steps.",
-    "corrector": "exact, euler, midpoint or baoab: Langevin steps at every level of any sampler; "
-                 "of annealed_langevin, euler if not given.",
-    "corrections": "Langevin steps a level; 1 if not given, of annealed_langevin 100.",
-    "corrector_budget": "Langevin time Λ of each, in units of σ²; 0.1 (exact, euler) or 0.2 "
-                        "(midpoint, baoab) if not given.",
-    "corrector_snr": "score_sde's rule for it, Λ = 2 (r ‖ξ‖/‖σs‖)², of exact and euler: r.",
-    "corrector_friction": "Friction of baoab in units of 1/σ; 1 if not given.",
-    "moments": "Start from the mean and variances of the training data at the first level.",
-    "guidance": "w of classifier-free guidance: 1 is none, 0 no label.",
-    "guidance_interval": "lo,hi in ρ: no guidance, at one call, outside.",
-    "guidance_rescale": "Of guidance, 0 to 1: the spread of an example is kept.",
-    "tolerance": "Of adaptive, the ODE by diffrax: error of each entry; 1e-4 if not given.",
-    "batch_size": "How many samples are drawn at once.",
+_SAMPLER = flags.DEFINE_string(
+    "sampler", None, "A call such as multistep(order=3), or the name alone; --sampler.order=3 sets "
+    "one argument. --help lists the calls.")
+_GRID = flags.DEFINE_string(
+    "grid", None, "Noise levels: a call such as karras(40, rho_max=20), explicit((80, 20, 5, 1)), "
+    "or optimised(20) for the model and the sampler (once; kept in the workdir's grids.json).")
+_GUIDANCE = flags.DEFINE_string(
+    "guidance", None, "Weight of classifier-free guidance (1 is none), or the call "
+    "classifier_free(2, interval=(0.2, 5)).")
+_STEPS = flags.DEFINE_integer("steps", None, "Number of steps: --grid.n.")
+_STOCHASTICITY = flags.DEFINE_float(
+    "stochasticity", None, "η, 0 for the ODE, 1 for the reverse SDE: --sampler.stochasticity.")
+_FIELDS = {
+    "start_level": flags.DEFINE_float(
+        "start_level", None, "ρ at which sampling starts, from examples of --start."),
+    "stop_level": flags.DEFINE_float(
+        "stop_level", None, "ρ at which sampling stops; 0 is clean."),
+    "moments": flags.DEFINE_bool(
+        "moments", None, "Start from the mean and variances of the training data at the first "
+        "level."),
+    "brownian": flags.DEFINE_bool(
+        "brownian", None, "Noise of a sample is one Brownian path, the same on every grid."),
+    "batch_size": flags.DEFINE_integer("batch_size", None, "How many samples are drawn at once."),
 }
-
-
-def _define():
-  kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
-  return {field.name: kinds.get(field.type, flags.DEFINE_string)(field.name, None,
-                                                                 _HELP[field.name])
-          for field in dataclasses.fields(config_lib.Sampling)}
-
-
-_FIELDS = _define()
 
 
 def config(trained: config_lib.Config) -> config_lib.Config:
   """The run's config with the path and the sampling that the flags ask for.
 
-  Where a flag names another sampler, grid or corrector, options of the config's own that it does
-  not have are left out; one that a flag gives is refused where it would do nothing.
-
   Raises:
-    ValueError: such a flag, or a value of another type.
+    ValueError: an unknown call or argument, a value of another type, or a flag that would do
+      nothing.
   """
   cli.refuse_config()
-  given = {name: flag.value for name, flag in _FIELDS.items() if flag.value is not None}
-  if "levels" in given:
-    if "steps" in given:
-      raise ValueError("--steps would do nothing beside --levels, which are as many as they are")
-    given.setdefault("grid", "levels")
-  if given.get("sampler") == "adaptive":
-    for name in ("steps", "grid", "levels"):
-      if name in given:
-        raise ValueError(f"--{name} would do nothing: the adaptive sampler chooses its own steps, "
-                         "by --tolerance, between --rho_max and --rho_min")
-  config = config_lib.override(trained, {
-      **{f"sampling.{name}": value for name, value in given.items()},
-      "path.name": _PATH.value or trained.path.name})
-  sampling = config.sampling
-  for name, takers in samplers_from_config.GRIDS.items():
-    if name in given and sampling.grid not in takers:
-      samplers_from_config.belongs_to(name, "grid", takers, sampling.grid)
-  annealed = "annealed_langevin" in (trained.sampling.sampler, sampling.sampler)
-  dropped = _replaced(sampling, given, annealed and "sampler" in given) - set(given)
-  sampling = dataclasses.replace(sampling, **{
-      field.name: field.default for field in dataclasses.fields(sampling)
-      if field.name in dropped})
-  return dataclasses.replace(config, sampling=sampling)
+  given = {"sampling.sampler": _SAMPLER.value, "sampling.grid": _GRID.value,
+           "sampling.guidance": _GUIDANCE.value, "path": _PATH.value or None,
+           "sampling.grid.n": _STEPS.value, "sampling.sampler.stochasticity": _STOCHASTICITY.value,
+           **{f"sampling.{name}": flag.value for name, flag in _FIELDS.items()}}
+  given = {name: value for name, value in given.items() if value is not None}
+  for head in ("sampler", "grid", "guidance", "path"):
+    group = head if head == "path" else f"sampling.{head}"
+    given |= {f"{group}.{rest}": value for rest, value in cli.arguments(head).items()}
+  found = config_lib.override(trained, given)
+  for flag, head, argument in (
+      ("steps", "grid", "n"), ("stochasticity", "sampler", "stochasticity")):
+    if flags.FLAGS[flag].value is not None and argument in cli.arguments(head):
+      raise ValueError(f"--{flag} and --{head}.{argument} are one number: give one of them")
+  if samplers_from_config.is_adaptive(found.sampling) and any(
+      name.startswith("sampling.grid") for name in given):
+    raise ValueError("--grid and --steps would do nothing: the adaptive sampler chooses its own "
+                     "steps, by --sampler.tolerance")
+  return found
 
 
 def ema(trained: config_lib.Config, workdir: pathlib.Path) -> averages.Choice:
@@ -127,25 +88,3 @@ def on_these_devices(trained: config_lib.Config) -> config_lib.Config:
     raise ValueError(f"--mesh must be data,fsdp,tensor, such as -1,4,1; got {_MESH.value!r}")
   return config_lib.override(trained, dict(
       zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), sizes, strict=True)))
-
-
-def _replaced(sampling: config_lib.Sampling, given: dict, annealed: bool) -> set[str]:
-  """Options of what the flags have put something else in the place of."""
-  names = set()
-  if "sampler" in given:
-    names |= {name for name, takers in samplers_from_config.TAKERS.items()
-              if sampling.sampler not in takers}
-  if "grid" in given:
-    names |= {name for name in ("shift", "levels")
-              if sampling.grid not in samplers_from_config.GRIDS[name]}
-  if annealed:
-    names |= {"corrector", *samplers_from_config.CORRECTOR}
-  elif "corrector" in given:
-    names |= set(samplers_from_config.CORRECTOR)
-  noise = {name: getattr(sampling, name) for name in ("stochasticity", "churn")}
-  if given.keys() & {"sampler", *noise} and not any(
-      value for name, value in noise.items() if name not in names):
-    names |= {"noise_interval", "churn_noise", "brownian"}
-  if given.get("guidance") == 1.0:
-    names |= {"guidance_interval", "guidance_rescale"}
-  return names

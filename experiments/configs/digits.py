@@ -4,17 +4,18 @@
   python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits
 """
 
-from experiments.config import Config, Data, Network, Objective, Sampling, Training
+from experiments.config import Config, Objective, Sampling, Training
 
 
 def get_config() -> Config:
   return Config(
-      data=Data(name="digits"),
-      network=Network(name="dit", width=96, depth=4, heads=4, patch_size=2),
-      objective=Objective(prediction="v", density="logit_normal_s", level_mean=-0.5, level_std=1.3,
-                          weight="edm"),
-      training=Training(steps=3000, batch_size=128, learning_rate=2e-3, warmup_steps=200,
+      data="digits()",
+      network="dit(width=96, depth=4, heads=4, patch_size=2)",
+      objective=Objective(
+          prediction="v()", weight="edm()",
+          density="logit_normal_s(-0.5, 1.3, rho_min=0.002, rho_max=500)"),
+      training=Training(steps=3000, batch_size=128, learning_rate=2e-3,
                         ema_half_life_steps=(300.0,), label_dropout=0.1,
                         steps_per_dispatch=10, log_every=100),
-      sampling=Sampling(sampler="heun", steps=25, batch_size=600),
+      sampling=Sampling(sampler="heun()", grid="karras(25)", batch_size=600),
   )

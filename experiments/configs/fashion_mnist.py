@@ -6,16 +6,16 @@
 Meant for an accelerator: all of its devices are used.
 """
 
-from experiments.config import Config, Data, Evaluation, Network, Objective, Sampling, Training
+from experiments.config import Config, Evaluation, Sampling, Training
 
 
 def get_config() -> Config:
   return Config(
-      data=Data(name="fashion_mnist"),
-      network=Network(name="dit", width=384, depth=12, heads=6, patch_size=2, dtype="bfloat16"),
-      objective=Objective(prediction="velocity", density="logit_normal_s", weight="flow_matching"),
-      training=Training(steps=50_000, batch_size=256, learning_rate=3e-4, warmup_steps=1000,
-                        ema_half_life_steps=(3000.0,), checkpoint_every=1000),
-      sampling=Sampling(sampler="heun", steps=25),
+      data="fashion_mnist()",
+      network="dit(width=384, depth=12, heads=6, patch_size=2, dtype='bfloat16')",
+      training=Training(steps=50_000, batch_size=256, learning_rate=3e-4,
+                        schedule="cosine(warmup_steps=1000)", ema_half_life_steps=(3000.0,),
+                        checkpoint_every=1000),
+      sampling=Sampling(sampler="heun()", grid="karras(25)"),
       evaluation=Evaluation(num_samples=10_000),
   )

@@ -4,15 +4,14 @@
     --config.data.path=my/folder --config.data.size=32
 """
 
-from experiments.config import Config, Data, Network, Objective, Sampling, Training
+from experiments.config import Config, Sampling, Training
 
 
 def get_config() -> Config:
   return Config(
-      data=Data(name="images", size=32, channels=3),
-      network=Network(name="dit", width=256, depth=8, heads=4, patch_size=2),
-      objective=Objective(prediction="velocity", density="logit_normal_s", weight="flow_matching"),
-      training=Training(steps=20_000, batch_size=64, learning_rate=5e-4, warmup_steps=500,
-                        ema_half_life_steps=(1000.0,)),
-      sampling=Sampling(sampler="heun", steps=25, batch_size=64),
+      data="images(path='', size=32, channels=3)",
+      network="dit(width=256, depth=8, heads=4, patch_size=2)",
+      training=Training(steps=20_000, batch_size=64, learning_rate=5e-4,
+                        schedule="cosine(warmup_steps=500)", ema_half_life_steps=(1000.0,)),
+      sampling=Sampling(sampler="heun()", grid="karras(25)", batch_size=64),
   )

@@ -11,28 +11,18 @@ most 99 % (bound by compute; the interconnect needs 57.6 ms, and no less for hal
 it in 6.5 hours at least.
 """
 
-from experiments.config import (
-  Config,
-  Data,
-  Evaluation,
-  Mesh,
-  Network,
-  Objective,
-  Sampling,
-  Training,
-)
+from experiments.config import Config, Evaluation, Mesh, Sampling, Training
 
 
 def get_config() -> Config:
   return Config(
-      data=Data(name="array_record", shape=(32, 32, 4), num_classes=1000),
-      network=Network(name="dit", width=1152, depth=28, heads=16, patch_size=2, dtype="bfloat16",
-                      unroll=1, remat=True),
-      objective=Objective(prediction="velocity", density="logit_normal_s", weight="flow_matching"),
-      training=Training(steps=400_000, batch_size=4096, learning_rate=1e-4, warmup_steps=0,
-                        decay="constant", ema_half_life_steps=(2000.0,), checkpoint_every=1000,
-                        log_every=100),
+      data="array_record(path='', shape=(32, 32, 4), num_classes=1000)",
+      network="dit(width=1152, depth=28, heads=16, patch_size=2, dtype='bfloat16', unroll=1, "
+              "remat=True)",
+      training=Training(steps=400_000, batch_size=4096, learning_rate=1e-4,
+                        schedule="constant(warmup_steps=0)", ema_half_life_steps=(2000.0,),
+                        checkpoint_every=1000, log_every=100),
       mesh=Mesh(data=-1, fsdp=16),
-      sampling=Sampling(sampler="heun", steps=25),
+      sampling=Sampling(sampler="heun()", grid="karras(25)"),
       evaluation=Evaluation(num_samples=50_000),
   )

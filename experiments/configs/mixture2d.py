@@ -4,18 +4,18 @@
   python -m experiments.evaluate --workdir=runs/mixture2d
 """
 
-from experiments.config import Config, Data, Evaluation, Network, Objective, Sampling, Training
+from experiments.config import Config, Evaluation, Objective, Sampling, Training
 
 
 def get_config() -> Config:
   return Config(
-      data=Data(name="mixture2d"),
-      network=Network(name="mlp", width=128, depth=3),
-      objective=Objective(prediction="v", density="uniform_half_log_snr", weight="flow_matching",
-                          rho_min=0.01, rho_max=100.0),
-      training=Training(steps=8000, batch_size=512, learning_rate=2e-3, warmup_steps=200,
+      data="mixture2d()",
+      network="mlp(width=128, depth=3)",
+      objective=Objective(prediction="v()", weight="flow_matching()",
+                          density="uniform_half_log_snr(rho_min=0.01, rho_max=100)"),
+      training=Training(steps=8000, batch_size=512, learning_rate=2e-3,
                         ema_half_life_steps=(300.0,), steps_per_dispatch=20, checkpoint_every=2000,
                         log_every=100),
-      sampling=Sampling(sampler="heun", steps=40, rho_min=0.01, batch_size=10_000),
+      sampling=Sampling(sampler="heun()", grid="karras(40, rho_min=0.01)", batch_size=10_000),
       evaluation=Evaluation(num_samples=10_000),
   )

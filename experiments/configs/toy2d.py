@@ -6,9 +6,9 @@
 
 import dataclasses
 
-from experiments.config import Config, Data
+from experiments.config import Config
 from experiments.configs import mixture2d
 
 
 def get_config() -> Config:
-  return dataclasses.replace(mixture2d.get_config(), data=Data(name="toy2d", toy="moons"))
+  return dataclasses.replace(mixture2d.get_config(), data="toy2d(toy='moons')")

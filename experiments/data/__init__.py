@@ -2,7 +2,8 @@
 
 In reading order: `dataset` is what the runner sees of data, `sources` finds them, `readers` opens
 files, `standardize` has their units, `shuffle` their order, `shards` and `shard_writer` the files
-of data that do not fit in memory, and `toy_data` draws points in a plane.
+of data that do not fit in memory, `facts` what a run keeps of its data, and `toy_data` draws
+points in a plane.
 """
 
 from experiments.data.dataset import *  # noqa: F403

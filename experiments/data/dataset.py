@@ -1,6 +1,6 @@
 """Data sets: standardised on the way in, restored to the user's own units on the way out.
 
-`load` maps a config's `data` fields to a `Dataset`; `batch` is a pure function of (seed, step), so
+`load` maps a config's call of data to a `Dataset`; `batch` is a pure function of (seed, step), so
 that a run resumes from its step alone, and `stream` reads ahead. Examples are in memory, or in
 shards on a disk (`array_record`) and read when asked for. Bad input is a one-line ValueError that
 names the field.
@@ -9,12 +9,13 @@ names the field.
 import hashlib
 import math
 import os
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments import config as config_lib
+from experiments.config import calls
 from experiments.data import shards, shuffle, sources, standardize
 from experiments.data.standardize import standardise as standardise
 from experiments.data.toy_data import gaussian_mixture_2d as gaussian_mixture_2d
@@ -42,6 +43,26 @@ class Dataset(NamedTuple):
   kind: str  # "image", "vector", "sequence" or "array": how it is judged and drawn
   value_range: tuple[float, float] | None  # samples are clipped to it; user's units
   integers: bool  # images of whole grey levels: samples are rounded to them
+  classes: tuple[str, ...] = ()  # names, in the order of labels
+  files: Mapping[str, str] | None = None  # a digest of each file that examples are read from
+  moments: tuple[np.ndarray, np.ndarray] | None = None  # of a data set without its examples
+
+
+def fingerprint(dataset: Dataset) -> dict[str, str]:
+  """Digests of the examples as they were read, with their labels: by file or shard, or by split."""
+  if dataset.files is not None:
+    return dict(dataset.files)
+  if isinstance(dataset.train, shards.Examples):
+    return {"shards": dataset.train.sha256}
+  raise ValueError("a data set without its examples has no fingerprint")
+
+
+def _digest(*arrays: np.ndarray) -> str:
+  whole = hashlib.sha256()
+  for array in arrays:
+    whole.update(f"{array.dtype} {array.shape}".encode())
+    whole.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+  return whole.hexdigest()[:16]
 
 
 def digest(dataset: Dataset) -> str:
@@ -56,76 +77,71 @@ def digest(dataset: Dataset) -> str:
   return whole.hexdigest()
 
 
-def load(
-    name: str, *, path: str = "", labels: str = "", shape: tuple[int, ...] = (),
-    num_classes: int = 0, size: int = 0, channels: int = 3, toy: str = "moons",
-    train_size: int = 50_000, test_size: int = 10_000, holdout: float = 0.2, kind: str = "",
-    scaling: str = "",
-) -> Dataset:
-  """The data set that a config's `data` fields describe; "", 0 and () mean "not given".
+def load(call: config_lib.Call | str, **arguments: Any) -> Dataset:
+  """The data set of a call of the slot "data": load("digits", holdout=0.1), load(config.data).
 
-  Args:
-    name: digits, mixture2d, toy2d, fashion_mnist, arrays or images, which are held in memory, or
-      array_record, which is not.
-    path: the user's file (arrays; digits takes one in place of its own) or directory
-      (fashion_mnist, images, array_record).
-    labels: a .npy of class numbers beside an array file.
-    shape: shape of one example, checked against what was loaded; also the size of images kept as
-      they are.
-    num_classes: checked against what was loaded.
-    size: images are cropped to a square and resized to this many pixels; 0 keeps them.
-    channels: of images: 1 grey, 3 colour, 4 colour and opacity.
-    toy: moons, checkerboard, swiss_roll, pinwheel or rings.
-    train_size, test_size: points drawn by mixture2d and toy2d.
-    holdout: fraction of digits, arrays and images that is held out, the same in every run.
-    kind: what an array file holds: image, vector, sequence or array; see `sources.arrays`.
-    scaling: one, features or whiten, or "" for what fits the data; see `standardize`. Shards have
-      theirs from the writing.
+  Besides the arguments of the function, every call has these.
+
+    shape, num_classes  checked against what was loaded, where they are given
+    scaling             one, features or whiten, or "" for what fits the data; see `standardize`.
+                        Shards have theirs from the writing
 
   Raises:
-    ValueError: bad input, by the field's name and what is allowed.
+    ValueError: bad input, by the argument's name and what is allowed.
   """
-  if name == "array_record" and labels:
-    raise ValueError("data.labels goes with an array file; those of data.name='array_record' are "
-                     f"in its directory; got {labels!r}")
-  if name == "array_record" and scaling:
-    raise ValueError("data.scaling is chosen when shards are written (experiments.array_records "
-                     f"--scaling); got {scaling!r} for data.name='array_record'")
-  dataset = _of_shards(path) if name == "array_record" else _in_memory(sources.load(
-      name, path=path, labels=labels, shape=shape, size=size, channels=channels, toy=toy,
-      train_size=train_size, test_size=test_size, holdout=holdout, kind=kind), scaling,
-      f"config.data.size={size}" if size else "config.data.path")
-  if kind and kind != dataset.kind:
-    raise ValueError(f"data.kind: data.name={name!r} holds examples of kind {dataset.kind!r}; got "
-                     f"{kind!r}")
-  loaded = dataset.train.shape[1:]
+  if isinstance(call, str):
+    call = calls.make(config_lib.Call(call, tuple(arguments.items())), "data", "config.data")
+  found = calls.build(call, "data", "config.data")
+  size = call.get("size")
+  if isinstance(found, sources.Source):
+    found = _in_memory(found, call["scaling"], f"config.data.size={size}" if size
+                       else "config.data.path")
+  elif call["scaling"]:
+    raise ValueError("config.data.scaling is chosen when shards are written "
+                     f"(experiments.array_records --scaling); got {call['scaling']!r} for "
+                     f"{call.name}")
+  loaded, shape = found.train.shape[1:], call["shape"]
   # A grey image may be declared with its channel axis or without.
-  if shape and tuple(shape) not in (loaded, loaded[:-1] if loaded[2:] == (1,) else loaded):
-    raise ValueError(f"data.shape: one example of data.name={name!r} must have the declared shape "
-                     f"{tuple(shape)}; it has {loaded}")
-  if num_classes and num_classes != dataset.num_classes:
-    raise ValueError(f"data.num_classes: data.name={name!r} must have the declared {num_classes}; "
-                     f"it has {dataset.num_classes}")
-  return dataset
+  if shape and shape not in (loaded, loaded[:-1] if loaded[2:] == (1,) else loaded):
+    raise ValueError(f"config.data.shape: one example of {call.name} must have the declared shape "
+                     f"{shape}; it has {loaded}")
+  if call["num_classes"] and call["num_classes"] != found.num_classes:
+    raise ValueError(f"config.data.num_classes: {call.name} must have the declared "
+                     f"{call['num_classes']}; it has {found.num_classes}")
+  return found
 
 
-def shape_of(config: config_lib.Data) -> tuple[tuple[int, ...], int]:
+def array_record(*, path: str) -> Dataset:
+  """The shards in a directory, as `python -m experiments.array_records` writes them, unread."""
+  found = shards.read(path)
+  return Dataset(
+      found.train, found.train_labels, found.test, found.test_labels, found.facts.num_classes,
+      np.asarray(found.facts.mean), np.asarray(found.facts.scale), found.facts.kind,
+      found.facts.value_range, found.facts.integers,
+      tuple(map(str, range(found.facts.num_classes))))
+
+
+def files(call: config_lib.Call) -> tuple[str, ...]:
+  """The files and directories that the data are read from: the texts among the arguments."""
+  return tuple(value for key, value in call.arguments
+               if isinstance(value, str) and key in ("path", "labels") and value)
+
+
+def shape_of(call: config_lib.Call) -> tuple[tuple[int, ...], int]:
   """(shape of one example, number of classes), also of shards that are on another machine.
 
-  Of these data.shape and data.num_classes say it; anything else is loaded.
+  Of these the arguments shape and num_classes say it; anything else is loaded.
 
   Raises:
-    ValueError: as `load`, or shards that are not here and of which the fields say nothing.
+    ValueError: as `load`, or shards that are not here and of which the arguments say nothing.
   """
-  away = config.name == "array_record" and not (
-      config.path and os.path.isdir(os.path.expanduser(config.path)))
-  if away and config.shape:
-    return tuple(config.shape), config.num_classes
+  away = call.name == "array_record" and not os.path.isdir(os.path.expanduser(call["path"]))
+  if away and call["shape"]:
+    return call["shape"], call["num_classes"]
   if away:
-    raise ValueError("data.shape (and data.num_classes) must say what one example is, where "
-                     f"data.path={config.path!r} is no directory on this machine")
-  fields = dict(vars(config))
-  dataset = load(fields.pop("name"), **fields)
+    raise ValueError("config.data.shape (and config.data.num_classes) must say what one example "
+                     f"is, where config.data.path={call['path']!r} is no directory on this machine")
+  dataset = load(call)
   return dataset.train.shape[1:], dataset.num_classes
 
 
@@ -183,6 +199,8 @@ def stream(
 
 def moments(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
   """Mean and variances of the training data, of one example's shape, in standard units, float32."""
+  if dataset.moments is not None:
+    return dataset.moments
   x = dataset.train
   found = (x.mean, x.var) if isinstance(x, shards.Examples) else (
       x.mean(0, dtype=np.float64), x.var(0, dtype=np.float64))
@@ -253,12 +271,24 @@ def _in_memory(source: sources.Source, scaling: str, field: str) -> Dataset:
   return Dataset(
       standardise(x, mean, scale), labels(~source.held_out), standardise(x_test, mean, scale),
       labels(source.held_out), source.num_classes, mean, scale, source.kind, source.value_range,
-      integers=source.kind == "image" and not np.any(np.mod(x, 1.0)))
+      integers=source.kind == "image" and not np.any(np.mod(x, 1.0)), classes=_classes(source),
+      files=_files(source, x, x_test))
 
 
-def _of_shards(path: str) -> Dataset:
-  found = shards.read(path)
-  return Dataset(
-      found.train, found.train_labels, found.test, found.test_labels, found.facts.num_classes,
-      np.asarray(found.facts.mean), np.asarray(found.facts.scale), found.facts.kind,
-      found.facts.value_range, found.facts.integers)
+def _classes(source: sources.Source) -> tuple[str, ...]:
+  """The names of the classes: their numbers, where they have no others."""
+  return source.classes or tuple(map(str, range(source.num_classes)))
+
+
+def _files(source: sources.Source, x: np.ndarray, x_test: np.ndarray) -> dict[str, str]:
+  """Digests of examples as read, with their labels: by file where each has one, else by split."""
+  found: dict[str, str] = {}
+  for split, part, values in (("training examples", ~source.held_out, x),
+                              ("held-out examples", source.held_out, x_test)):
+    labels = np.asarray(source.labels[part]) if source.num_classes else np.zeros(len(values))
+    if source.names is None:
+      found[split] = _digest(np.asarray(values), labels)
+    else:
+      found |= {name: _digest(value, label) for name, value, label in zip(
+          np.asarray(source.names)[part].tolist(), values, labels, strict=True)}
+  return dict(sorted(found.items()))

@@ -183,7 +183,7 @@ def _opened(files: list[pathlib.Path], n: int):
   try:
     import grain  # a tenth of a second that data in memory do not need
   except ImportError as error:
-    raise ValueError("data.name='array_record' needs grain and array-record: `pip install grain "
+    raise ValueError("config.data=array_record needs grain and array-record: `pip install grain "
                      f"array-record` ({error})") from error
   if missing := [file.name for file in files if not file.is_file()]:
     raise ValueError(f"data.path: {str(files[0].parent)!r} must hold {len(files)} shards; "

@@ -8,7 +8,7 @@ import concurrent.futures
 import os
 import pathlib
 import sys
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from experiments.run import memory
 
 # Debian's package puts its files here; data.path names any other directory.
 FASHION_MNIST_DIRECTORY = "/usr/share/datasets/fashion-mnist"
+
 KINDS = ("image", "vector", "sequence", "array")
+Toy = Literal["moons", "checkerboard", "swiss_roll", "pinwheel", "rings"]
 
 
 class Source(NamedTuple):
@@ -29,6 +31,8 @@ class Source(NamedTuple):
   num_classes: int  # 0 when unconditional
   kind: str  # "image", "vector", "sequence" or "array": how it is judged and drawn
   value_range: tuple[float, float] | None  # of images
+  classes: tuple[str, ...] = ()  # names, in the order of labels, where they have some
+  names: tuple[str, ...] | None = None  # of the file of each example, where each has its own
 
 
 class Pictures:
@@ -78,42 +82,16 @@ class Pictures:
                        f"{str(file)!r} is {shape}. Set data.size to resize them")
 
 
-def load(
-    name: str, *, path: str = "", labels: str = "", shape: tuple[int, ...] = (), size: int = 0,
-    channels: int = 3, toy: str = "moons", train_size: int = 50_000, test_size: int = 10_000,
-    holdout: float = 0.2, kind: str = "",
-) -> Source:
-  """The examples that a config's `data` fields describe; arguments and errors as in `data.load`."""
-  if kind and kind not in KINDS:
-    raise ValueError(f"data.kind must be one of {', '.join(KINDS)}; got {kind!r}")
-  loaders = {
-      "digits": lambda: digits(path=path, labels=labels, holdout=holdout),
-      "mixture2d": lambda: mixture2d(train_size=train_size, test_size=test_size),
-      "toy2d": lambda: toy2d(toy=toy, train_size=train_size, test_size=test_size),
-      "fashion_mnist": lambda: fashion_mnist(path=path),
-      "arrays": lambda: arrays(path=path, labels=labels, holdout=holdout, kind=kind),
-      "images": lambda: images(
-          path=path, size=size, channels=channels, shape=shape, holdout=holdout),
-  }
-  if name not in loaders:
-    raise ValueError(f"data.name must be one of {', '.join([*loaders, 'array_record'])}; "
-                     f"got {name!r}")
-  if path and name in ("mixture2d", "toy2d"):
-    raise ValueError(f"data.path must be empty for data.name={name!r}, which reads no file; got "
-                     f"{path!r}")
-  if labels and (name not in ("arrays", "digits") or not path):
-    raise ValueError("data.labels goes with an array file in data.path (data.name='arrays'); "
-                     f"got data.labels={labels!r} with data.name={name!r}, data.path={path!r}")
-  return loaders[name]()
-
-
 def digits(*, path: str = "", labels: str = "", holdout: float = 0.2) -> Source:
   """scikit-learn's 1,797 handwritten digits, (8, 8, 1), 10 classes, values 0…16.
 
   An array file of images in `path` takes their place, as in `arrays`.
   """
   if path:
-    return arrays(path=path, labels=labels, holdout=holdout, flat="image")
+    return _arrays(path, labels, holdout, flat="image")
+  if labels:
+    raise ValueError(f"data.labels={labels!r} goes with an array file in data.path, which is not "
+                     "given")
   import sklearn.datasets  # a second of import that no other data set needs
   x, y = sklearn.datasets.load_digits(return_X_y=True)
   return _split(x.reshape(-1, 8, 8, 1), y, holdout, kind="image", value_range=(0.0, 16.0))
@@ -126,13 +104,11 @@ def mixture2d(*, train_size: int = 50_000, test_size: int = 10_000) -> Source:
   return _drawn(law, 0, train_size, test_size)
 
 
-def toy2d(*, toy: str = "moons", train_size: int = 50_000, test_size: int = 10_000) -> Source:
+def toy2d(toy: Toy = "moons", *, train_size: int = 50_000, test_size: int = 10_000) -> Source:
   """Points of one of the laws in `toy_data`, the same in every run, with its classes if it has."""
   laws = {
       "moons": toy_data.moons, "checkerboard": toy_data.checkerboard,
       "swiss_roll": toy_data.swiss_roll, "pinwheel": toy_data.pinwheel, "rings": toy_data.rings}
-  if toy not in laws:
-    raise ValueError(f"data.toy must be one of {', '.join(laws)}; got {toy!r}")
   return _drawn(laws[toy], toy_data.NUM_CLASSES[toy], train_size, test_size)
 
 
@@ -164,7 +140,8 @@ def fashion_mnist(*, path: str = "") -> Source:
 
 
 def arrays(
-    *, path: str, labels: str = "", holdout: float = 0.2, kind: str = "", flat: str = ""
+    *, path: str, labels: str = "", holdout: float = 0.2,
+    kind: Literal["", "image", "vector", "sequence", "array"] = "",
 ) -> Source:
   """The user's .npy, or .npz with `x` (or one array of any name) and perhaps `labels` or `y`.
 
@@ -180,8 +157,12 @@ def arrays(
   Args:
     kind: one of these. It must be given for (n, a, b) that is not of whole grey levels, which may
       be images, sequences or arrays.
-    flat: the kind of (n, a, b) where `kind` is not given; "" asks for it.
   """
+  return _arrays(path, labels, holdout, kind)
+
+
+def _arrays(path: str, labels: str, holdout: float, kind: str = "", *, flat: str = "") -> Source:
+  """`arrays`; flat: the kind of (n, a, b) where `kind` is not given, "" asks for it."""
   content = readers.read_numpy(path, "data.path", mapped=True)
   y, y_field = None, "data.path (labels)"
   if isinstance(content, dict):
@@ -274,8 +255,10 @@ def images(
   memory.require({f"config.data.size={size}": 2.0 * size**2 * channels}, "one picture")
   number = {name: i for i, name in enumerate(classes)}
   y = np.array([number[folder] for folder in folders]) if len(classes) > 1 else None
-  return _split(Pictures(files, size, channels, tuple(shape)), y, holdout, kind="image",
-                value_range=(0.0, 255.0))
+  found = _split(Pictures(files, size, channels, tuple(shape)), y, holdout, kind="image",
+                 value_range=(0.0, 255.0))
+  return found._replace(classes=tuple(classes) if y is not None else (), names=tuple(
+      str(file.relative_to(root)) for file in files))
 
 
 def _drawn(law, num_classes: int, train_size: int, test_size: int) -> Source:

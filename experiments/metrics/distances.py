@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 _BLOCK = 1 << 22  # entries of a matrix of pairs that are held at once
+# What an evaluation calls the distances of `two_sample`.
+KEYS = {"sliced W2": "sliced_w2", "MMD²": "mmd", "energy distance": "energy_distance",
+        "C2ST accuracy": "c2st"}
 
 
 def two_sample(

@@ -16,11 +16,12 @@ import numpy as np
 
 from experiments import config as config_lib
 from experiments import data
-from experiments.config import build
+from experiments.config import build, calls
 from experiments.data import standardize
 from experiments.metrics import mixture_metrics
+from experiments.metrics.result import Result
 from experiments.run import assembly, multihost
-from experiments.sampling import drawing
+from experiments.sampling import drawing, samplers_from_config
 from langevin_jax import likelihood, paths
 from langevin_jax.training import shardings
 
@@ -44,17 +45,19 @@ def check(settings: Settings, sampling: config_lib.Sampling) -> None:
   build.at_least("likelihood_steps", settings.steps, 1)
   if settings.divergence not in ("", "exact", "hutchinson"):
     raise ValueError(f"--divergence must be exact or hutchinson, got {settings.divergence!r}")
-  if sampling.guidance != 1.0:
+  if samplers_from_config.is_guided(sampling):
     raise ValueError("--likelihood is of the model itself, not of a guided one: leave --guidance "
-                     f"at 1, got {sampling.guidance:g}")
+                     f"at 1, got {calls.short(sampling.guidance, 'guidance')}")
 
 
 class _Pass(NamedTuple):
   """Nats of each example: `nats(params, *arguments)`, so many examples at once.
 
-  is_density: they are of a density in standard units; otherwise of what has a probability.
+  key: of the results. is_density: they are of a density in standard units; otherwise of what has a
+  probability.
   """
 
+  key: str
   name: str
   nats: Callable[..., jax.Array]
   arguments: tuple[Any, ...]
@@ -83,8 +86,8 @@ def check_run(
 def rows(
     run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
     settings: Settings, progress: Callable[[int], None],
-) -> tuple[list, dict[str, Any]]:
-  """Rows of the evaluation's table, and the facts with their standard errors.
+) -> tuple[list[Result], dict[str, Any]]:
+  """Rows of the evaluation's table, and the facts.
 
   `progress` is told of what is done, `work` in all.
 
@@ -98,26 +101,27 @@ def rows(
   nats = standardize.log_det(dataset.scale, dataset.test.shape[1:])
   values = {}
   for i, each in enumerate(passes):
-    values[each.name] = nats * each.is_density + _batches(
+    values[each.key] = nats * each.is_density + _batches(
         run.mesh, params, each.nats, each.arguments, each.size,
         lambda done, i=i: progress(i * n + done))
 
   floor, table = None, []
+  parts = {each.key: each.name for each in passes}
   if run.config.data.name == "mixture2d":
     truth = mixture_metrics.mixture(dataset)
     floor = mixture_metrics.entropy(truth) + nats
     # The same points by the same blur: what is left is the model's.
-    gap = values["−log q (ODE)"] - nats + np.asarray(
-        truth.log_prob(jnp.asarray(x), 1.0, sampling.rho_min))
-    table.append(_row("KL(data‖model), nats, held-out points", gap, gap, 1.0, 0.0))
-  for name, each in values.items():
+    gap = values["nll"] - nats + np.asarray(
+        truth.log_prob(jnp.asarray(x), 1.0, samplers_from_config.ends(sampling)[0]))
+    table.append(_row("kl_held_out", "KL(data‖model), nats, held-out points", gap, gap, 1.0, 0.0))
+  for key, each in values.items():
     # Examples of a part share their levels: there the parts are what is independent.
     part = _part(n)
-    apart = [each[i:i + part].mean() for i in range(0, n, part)] if "η = 1" in name else each
-    table.append(_row(f"{name}, nats", each, apart, 1.0, floor))
-    table.append(_row(f"{name}, bits/dim", each, apart, d * math.log(2.0), floor))
-  return [row for row, _ in table], facts | {
-      "values": {row[0]: {"value": row[1], "standard_error": error} for row, error in table}}
+    apart = [each[i:i + part].mean() for i in range(0, n, part)] if "bound" in key else each
+    table.append(_row(f"{key}_nats", f"{parts[key]}, nats", each, apart, 1.0, floor))
+    table.append(_row(f"{key}_bits_per_dim", f"{parts[key]}, bits/dim", each, apart,
+                      d * math.log(2.0), floor))
+  return table, facts
 
 
 def _passes(
@@ -131,10 +135,10 @@ def _passes(
   divergence = settings.divergence or ("exact" if d <= EXACT_UP_TO else "hutchinson")
   # The prior has the moments that samples start from.
   moments = data.moments(dataset) if sampling.moments else None
-  ends = {"rho_max": sampling.rho_max, "moments": moments, "batch_axes": 1}
+  least, rho_max = samplers_from_config.ends(sampling)
+  ends = {"rho_max": rho_max, "moments": moments, "batch_axes": 1}
   # Whole grey levels are those of images, which have one scale.
-  rho_min = (max(sampling.rho_min, _NOISE / float(dataset.scale)) if dataset.integers
-             else sampling.rho_min)
+  rho_min = max(least, _NOISE / float(dataset.scale)) if dataset.integers else least
   grey = _grey_levels(dataset) if dataset.integers else None
   decode = likelihood.decoder(jnp.asarray(grey)) if dataset.integers else None
   # Every example has keys, and with them noise, of its own.
@@ -147,7 +151,7 @@ def _passes(
         divergence=divergence, rho_min=rho_min, **ends)
 
   def density(params, keys, x, labels):
-    return flow(params, keys, x, labels, sampling.rho_min)
+    return flow(params, keys, x, labels, least)
 
   def decoded(params, keys, x, labels):
     keys = jax.vmap(jax.random.split)(keys)
@@ -175,15 +179,16 @@ def _passes(
             keys[3], np.round(data.restore(dataset, x))))
     noise = "noise of ¼ level"
     passes = [
-        _Pass("−log P ≤ (ODE, even over cells)", density, (keys[0], even, labels), size, True),
-        _Pass(f"−log P ≤ (ODE, {noise})", decoded, (keys[1], x, labels), size, False),
-        _Pass(f"−log P ≤ (η = 1, {noise})", bound, (keys[2], x, labels), part, False)]
+        _Pass("nll_even", "−log P ≤ (ODE, even over cells)", density, (keys[0], even, labels), size,
+              True),
+        _Pass("nll_noise", f"−log P ≤ (ODE, {noise})", decoded, (keys[1], x, labels), size, False),
+        _Pass("nll_bound", f"−log P ≤ (η = 1, {noise})", bound, (keys[2], x, labels), part, False)]
   else:
-    passes = [_Pass("−log q (ODE)", density, (keys[0], x, labels), size, True),
-              _Pass("−log q ≤ (η = 1)", bound, (keys[2], x, labels), part, True)]
+    passes = [_Pass("nll", "−log q (ODE)", density, (keys[0], x, labels), size, True),
+              _Pass("nll_bound", "−log q ≤ (η = 1)", bound, (keys[2], x, labels), part, True)]
   return passes, {
       "n": n, "divergence": divergence, "steps": settings.steps, "dimensions": d,
-      "discrete": dataset.integers, "rho_min": rho_min, "rho_max": sampling.rho_max}
+      "discrete": dataset.integers, "rho_min": rho_min, "rho_max": rho_max}
 
 
 def _part(n: int) -> int:
@@ -201,13 +206,12 @@ def work(run: assembly.Run, settings: Settings) -> int:
   return count(run, settings) * (3 if run.dataset.integers else 2)
 
 
-def _row(name: str, each, apart, unit: float, floor: float | None) -> tuple[tuple, float]:
-  """(row, standard error) of the mean of `each`, of which `apart` are independent."""
+def _row(key: str, label: str, each, apart, unit: float, floor: float | None) -> Result:
+  """The mean of `each`, of which `apart` are independent."""
   apart = np.asarray(apart) / unit
   error = float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else math.nan
-  row = (f"{name} (± {error:.2g}, n = {len(each)})", float(np.mean(each)) / unit,
-         None if floor is None else floor / unit)
-  return row, error
+  return Result(key, label, float(np.mean(each)) / unit, None if floor is None else floor / unit,
+                len(each), error)
 
 
 def _grey_levels(dataset: data.Dataset) -> np.ndarray:

@@ -6,8 +6,9 @@ import numpy as np
 
 from experiments import data
 from experiments.data import standardize
+from experiments.metrics.result import Result
 from experiments.run import assembly
-from experiments.sampling import drawing
+from experiments.sampling import drawing, samplers_from_config
 from langevin_jax import likelihood, mixtures, paths
 
 _LEVELS = np.linspace(-4.0, 4.0, 33)  # half log-SNR, for the score error
@@ -22,16 +23,17 @@ def mixture(dataset: data.Dataset) -> mixtures.Mixture:
       jnp.asarray(standardize.covariances(covariances, dataset.scale), jnp.float32))
 
 
-def rows(run: assembly.Run, params, path: paths.Path, x: np.ndarray) -> list:
+def rows(run: assembly.Run, params, path: paths.Path, x: np.ndarray) -> list[Result]:
   """KL(data‖model) of the probability-flow ODE by quadrature, and ∫E‖ε̂ − ε̂*‖² dℓ."""
   truth = mixture(run.dataset)
   kl, mass = model_kl(run, truth, params, path)
   histogram, floor = kl_to_samples(truth, x, np.asarray(
       truth.sample(jax.random.key(run.config.evaluation.seed), len(x))))
   return [
-      (f"KL(data‖model), nats, quadrature (model mass {mass:.4f})", kl, 0.0),
-      (f"KL(data‖samples), nats, histogram (n = {len(x)})", histogram, floor),
-      ("score error ∫E‖ε̂ − ε̂*‖² dℓ, nats", score_error(run, truth, params, path), 0.0)]
+      Result("kl", f"KL(data‖model), nats, quadrature; model mass {mass:.4f}", kl, 0.0),
+      Result("kl_samples", "KL(data‖samples), nats, histogram", histogram, floor, len(x)),
+      Result("score_error", "score error ∫E‖ε̂ − ε̂*‖² dℓ, nats",
+             score_error(run, truth, params, path), 0.0)]
 
 
 def model_kl(
@@ -40,8 +42,8 @@ def model_kl(
   """`kl_by_quadrature` of a run's network, from the ρ_min that it is sampled to."""
   batch = drawing.denoiser(run, params, path, jnp.zeros((1,), jnp.int32))
   denoise = lambda x_t, t: batch(x_t[None], t)[0]
-  return kl_by_quadrature(
-      truth, denoise, path, rho_min=run.config.sampling.rho_min, points=points)
+  rho_min, _ = samplers_from_config.ends(run.config.sampling)
+  return kl_by_quadrature(truth, denoise, path, rho_min=rho_min, points=points)
 
 
 def kl_by_quadrature(

@@ -13,6 +13,7 @@ from jax.extend import core
 from experiments import config as config_lib
 from experiments import data
 from experiments.config import build
+from experiments.data import facts
 from experiments.run import checkpoints, memory, meshes, records
 from experiments.sampling import samplers_from_config
 from langevin_jax import paths, training
@@ -53,8 +54,11 @@ def keep_compiled() -> None:
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def prepare(config: config_lib.Config) -> Run:
+def prepare(config: config_lib.Config, dataset: data.Dataset | None = None) -> Run:
   """Builds and checks everything that `config` names, on all devices; nothing is written.
+
+  Args:
+    dataset: in the place of the config's own, which are loaded if it is not given.
 
   Raises:
     ValueError: anything that the config asks for and cannot be had, by the field's name.
@@ -62,8 +66,7 @@ def prepare(config: config_lib.Config) -> Run:
   mesh = meshes.make(config.mesh)
   check(config)
   memory.check_state(config, mesh)
-  fields = dict(vars(config.data))
-  dataset = data.load(fields.pop("name"), **fields)
+  dataset = data.load(config.data) if dataset is None else dataset
   run = assemble(config, dataset.train.shape[1:], dataset.num_classes, mesh)
   run = run._replace(dataset=dataset)
   check_labels(run, config.sampling)
@@ -183,7 +186,9 @@ def trained(workdir: pathlib.Path) -> tuple[Run, training.TrainState]:
   Raises:
     ValueError: no run there, no checkpoint yet, or one that cannot be read.
   """
-  run = prepare(records.read_config(workdir))
+  config = records.read_config(workdir)
+  dataset, _ = facts.with_examples(workdir, config.data, needed_by=str(workdir))
+  run = prepare(config, dataset)
   return run, restored(run, workdir)
 
 
@@ -217,12 +222,12 @@ def check_labels(run: Run, sampling: config_lib.Sampling, *, unlabelled: bool = 
 
   The model without labels is what `training.label_dropout` has trained.
   """
-  what = "sampling.guidance" if sampling.guidance != 1.0 else "--label=none" if unlabelled else ""
+  guided = samplers_from_config.is_guided(sampling)
+  what = "sampling.guidance" if guided else "sampling without labels" if unlabelled else ""
   if not what or (unlabelled and not run.dataset.num_classes):
     return
   if not run.dataset.num_classes:
-    raise ValueError(f"{what} needs data with labels, and data.name={run.config.data.name!r} "
-                     "has none")
+    raise ValueError(f"{what} needs data with labels, and {run.config.data.name} has none")
   if not run.config.training.label_dropout > 0.0:
     raise ValueError(f"{what} needs a run that was trained with training.label_dropout > 0: no "
                      "other knows what there is without a label")

@@ -53,8 +53,9 @@ def check_training(
   One activation of every block is kept for the gradient, with `remat` too.
   """
   training, network = config.training, config.network
-  number = 2 if network.dtype == "bfloat16" else _FLOAT
-  kept = network.depth * network.width * _tokens(network, shape) * number
+  number = 2 if network.get("dtype") == "bfloat16" else _FLOAT
+  depth, width = _sizes(network)
+  kept = depth * width * tokens(network, shape) * number
   batch = training.batch_size / training.accumulation * _devices(mesh) / mesh.devices.size
   require({
       _network(config): _state(config, gradient=True) * _share(mesh),
@@ -80,7 +81,7 @@ def check_sampling(
   batch = min(config.sampling.batch_size, n)
   require({
       f"config.sampling.batch_size={batch}": _FLOAT * batch * (
-          2 * size + network.width * _tokens(network, shape)),
+          2 * size + _sizes(network)[1] * tokens(network, shape)),
       # Labels are int64 while they are made.
       f"{field}={n}": n * (3.0 * _FLOAT + 2 * _FLOAT * size * kept)}, "sampling")
 
@@ -144,23 +145,30 @@ def _fields(file: pathlib.Path) -> dict[str, int]:
 def _state(config: config_lib.Config, *, gradient: bool = False) -> float:
   network, training = config.network, config.training
   averages = len(training.ema_half_life_steps) + len(training.ema_relative_std)
-  parameters = float(_BLOCK.get(network.name, 0)) * network.depth * network.width**2
+  parameters = (float(_BLOCK[network.name]) * network["depth"] * network["width"]**2
+                if network.name in _BLOCK else 0.0)
   return _FLOAT * parameters * (3 + averages + gradient)
 
 
-def _tokens(network: config_lib.Network, shape: tuple[int, ...]) -> int:
+def _sizes(network: config_lib.Call) -> tuple[int, int]:
+  """(depth, width) of the runner's own networks; of others nothing is known."""
+  return (network["depth"], network["width"]) if network.name in _BLOCK else (1, 1)
+
+
+def tokens(network: config_lib.Call, shape: tuple[int, ...]) -> int:
   if network.name != "dit":
     return 1
-  patch = network.patch_size ** (2 if len(shape) == 3 else 1)  # of a sequence (T, c), T/patch
+  patch = network["patch_size"] ** (2 if len(shape) == 3 else 1)  # of a sequence (T, c), T/patch
   return max(math.prod(shape[:-1]) // patch, 1)
 
 
 def _network(config: config_lib.Config) -> str:
   """The field that makes the network large."""
-  network, default = config.network, config_lib.Network()
-  deep = network.depth / default.depth > (network.width / default.width) ** 2
-  name = "depth" if deep else "width"
-  return f"config.network.{name}={getattr(network, name)}"
+  network = config.network
+  if network.name not in _BLOCK:
+    return f"config.network={network}"
+  name = "depth" if network["depth"] / 4 > (network["width"] / 128) ** 2 else "width"
+  return f"config.network.{name}={network[name]}"
 
 
 def _share(mesh: jax.sharding.Mesh | None) -> float:

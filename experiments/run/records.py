@@ -71,8 +71,8 @@ def _make(workdir: pathlib.Path, flag: str = "--workdir") -> None:
 
 
 # What a run and a sweep write themselves, in directories that hold a config.json.
-_OWN_FILES = ("config.json", "manifest.json", "metrics.jsonl", "grids.json", "result.json", ".lock",
-              "loss.png", "loss_by_level.png")
+_OWN_FILES = ("config.json", "data.json", "data_moments.npy", "manifest.json", "metrics.jsonl",
+              "grids.json", "result.json", ".lock", "loss.png", "loss_by_level.png")
 _OWN_DIRECTORIES = ("checkpoints", "snapshots", "damaged_checkpoints", "arms")
 
 

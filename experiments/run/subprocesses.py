@@ -23,12 +23,16 @@ _GRACE_SECONDS = 10.0
 
 
 class Job(NamedTuple):
-  """A command that prints to the end of `log`; it begins when those named in `after` have ended."""
+  """A command that prints to the end of `log`; it begins when those named in `after` have ended.
+
+  directory: where it runs.
+  """
 
   name: str
   words: Sequence[str]
   log: pathlib.Path
   after: tuple[str, ...] = ()
+  directory: pathlib.Path = ROOT
 
 
 def run(
@@ -82,6 +86,12 @@ def cores() -> list[int]:
   return list(range(os.cpu_count() or 1))
 
 
+def environment() -> dict[str, str]:
+  """For `python -m experiments…` in any directory: this source, and modules of this directory."""
+  path = [str(ROOT), os.environ.get("PYTHONPATH", ""), os.getcwd()]
+  return os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
 def _started(job: Job, share: set[int] | None) -> subprocess.Popen:
   job.log.parent.mkdir(parents=True, exist_ok=True)
   mine = set(cores())
@@ -92,7 +102,8 @@ def _started(job: Job, share: set[int] | None) -> subprocess.Popen:
     with job.log.open("a", encoding="utf-8") as out:
       # Nothing is written to the pipe: it ends with this process, and its reader with it.
       return subprocess.Popen(job.words, stdin=subprocess.PIPE, stdout=out,
-                              stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
+                              stderr=subprocess.STDOUT, cwd=job.directory, env=environment(),
+                              start_new_session=True)
   finally:
     if pinned:
       os.sched_setaffinity(0, mine)

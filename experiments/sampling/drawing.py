@@ -9,11 +9,11 @@ import numpy as np
 
 from experiments import config as config_lib
 from experiments import data
-from experiments.config import build
+from experiments.config import build, calls
 from experiments.data import standardize
 from experiments.run import assembly, multihost
 from experiments.sampling import samplers_from_config
-from langevin_jax import guidance, inpainting, paths, predictions, samplers
+from langevin_jax import inpainting, paths, predictions, samplers
 from langevin_jax.samplers import levels, noise
 from langevin_jax.samplers.grids import levels_of
 from langevin_jax.training import shardings
@@ -30,14 +30,9 @@ def denoiser(
 
   With `sampling`, under its guidance.
   """
-  network = lambda x, ell, labels: run.apply(params, x, ell, labels)
-  row = build.prediction(run.config.objective)
-  if sampling is None or sampling.guidance == 1.0:
-    return predictions.denoiser(lambda x, ell: network(x, ell, labels), path, prediction=row)
-  return guidance.classifier_free(
-      network, path, labels, null_label=run.dataset.num_classes, weight=sampling.guidance,
-      prediction=row, interval=samplers_from_config.guided_interval(sampling),
-      rescale=sampling.guidance_rescale)
+  return samplers_from_config.denoiser(
+      lambda x, ell, labels: run.apply(params, x, ell, labels), path, labels, sampling,
+      null_label=run.dataset.num_classes, prediction=build.prediction(run.config.objective))
 
 
 class Begin(NamedTuple):
@@ -145,12 +140,11 @@ def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Calla
   start = data.moments(run.dataset) if sampling.moments else None
 
   def solve(params, keys, labels, values, mask):
-    return samplers.adaptive(
-        keys, denoiser(run, params, path, labels, sampling), path, shape=shape, moments=start,
-        tolerance=samplers_from_config.tolerance(sampling), rho_min=sampling.rho_min,
-        rho_max=sampling.rho_max).x
+    return calls.build(
+        sampling.sampler, "sampler", "config.sampling.sampler", key=keys, path=path, shape=shape,
+        denoise=denoiser(run, params, path, labels, sampling), moments=start).x
 
-  if sampling.sampler == "adaptive":
+  if samplers_from_config.is_adaptive(sampling):
     return solve
 
   def draw(params, keys, labels, values, mask):
@@ -164,7 +158,7 @@ def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Calla
 def _beginning(run, sampling, path, shape, kind) -> Callable:
   """As `_drawing`, from noised examples (start) or codes (decode), or up to codes (encode)."""
   method, grid, brownian = samplers_from_config.process(sampling, event_axes=len(shape) - 1)
-  first = levels.pick(levels.lay(levels_of(grid, path)[:1], path), 0)
+  first = levels.pick(levels.place_levels(levels_of(grid, path)[:1], path), 0)
   scale, alpha, sigma = map(float, (first.scale, first.alpha, first.sigma))
 
   def draw(params, keys, labels, values):
@@ -185,7 +179,7 @@ def _last_alpha(sampling, path) -> float | None:
   """α where the grid ends on the path, or None where it ends clean."""
   if not sampling.stop_level:
     return None
-  at = levels.lay(levels_of(samplers_from_config.grid(sampling), path)[-1:], path)
+  at = levels.place_levels(levels_of(samplers_from_config.grid(sampling), path)[-1:], path)
   return float(at.alpha[0] * at.scale[0])
 
 
@@ -210,9 +204,9 @@ def _finished(run, first, x, n, known, sampling, begin, last_alpha) -> np.ndarra
   elif begin is None or begin.kind != "encode":
     x = data.restore(run.dataset, x)
   last = first + len(x)
-  why = "" if sampling.sampler != "adaptive" else (
-      f": tolerance={samplers_from_config.tolerance(sampling)} was not reached within 1024 steps "
-      "(raise it, or take a sampler of fixed steps), or the model itself is not finite")
+  why = "" if not samplers_from_config.is_adaptive(sampling) else (
+      f": {sampling.sampler} did not reach its tolerance (raise it, or take a sampler of fixed "
+      "steps), or the model itself is not finite")
   if bad := int(np.sum(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))):
     raise FloatingPointError(f"{bad} of samples {first}…{last - 1} are not finite{why}; nothing "
                              "was written")

@@ -5,7 +5,6 @@
 where known, or the half of the image that is known: left, right, top or bottom.
 """
 
-import functools
 import pathlib
 from typing import Any
 
@@ -14,7 +13,7 @@ from absl import flags
 
 from experiments import config as config_lib
 from experiments import data
-from experiments.config import build
+from experiments.config import calls, cli
 from experiments.data import readers, standardize
 from experiments.run import assembly, records
 from experiments.sampling import drawing, samplers_from_config
@@ -27,21 +26,8 @@ _KNOWN = flags.DEFINE_string(
     "known", "", "Inpainting: a .npy or .png in the data's units, one example or N; or held_out, "
     "the run's held-out data.")
 _METHOD = flags.DEFINE_string(
-    "inpainting", None, "lanpaint (if not given), replacement, repaint, ddnm or langevin.")
-_OPTIONS = {
-    "inner_steps": (("lanpaint", "langevin"), flags.DEFINE_integer(
-        "inner_steps", None, "Iterations a level, of lanpaint and langevin; 10 if not given.")),
-    "inpainting_guidance": (("lanpaint",), flags.DEFINE_float(
-        "inpainting_guidance", None, "G of lanpaint, on the known part; 8 if not given.")),
-    "inner_step_size": (("lanpaint", "langevin"), flags.DEFINE_float(
-        "inner_step_size", None, "Langevin time of an iteration in σ²; 0.15 if not given.")),
-    "friction": (("lanpaint",), flags.DEFINE_float(
-        "friction", None, "√γ of lanpaint's momentum; 15 if not given.")),
-    "overdamped": (("lanpaint",), flags.DEFINE_bool(
-        "overdamped", None, "lanpaint without momentum.")),
-    "resamples": (("repaint",), flags.DEFINE_integer(
-        "resamples", None, "How often repaint takes each step; 10 if not given.")),
-}
+    "inpainting", None, "The method: a call such as lanpaint(guidance=4) (lanpaint() if not given) "
+    "or repaint(resamples=5); --inpainting.inner_steps=20 sets one argument.")
 HALVES = ("left", "right", "top", "bottom")
 
 
@@ -50,64 +36,27 @@ def files() -> tuple[str, str]:
   return _KNOWN.value, _MASK.value
 
 
-def method(sampling: config_lib.Sampling) -> tuple[dict[str, Any], inpainting.Inpainter] | None:
-  """(the resolved options, the inpainting method) of the flags; None where nothing is inpainted.
+def method(sampling: config_lib.Sampling) -> tuple[config_lib.Call, inpainting.Inpainter] | None:
+  """(the call, the inpainting method) of the flags; None where nothing is inpainted.
 
   Raises:
-    ValueError: an option that would do nothing, or a sampler that the method cannot use.
+    ValueError: a flag that would do nothing, or a sampler that the method cannot use.
   """
-  given = {name: flag.value for name, (_, flag) in _OPTIONS.items() if flag.value is not None}
+  given = cli.arguments("inpainting")
   if bool(_MASK.value) != bool(_KNOWN.value):
     missing, there = ("mask", "known") if _KNOWN.value else ("known", "mask")
     raise ValueError(f"--{there} needs --{missing} beside it: what is known, and where")
   if not _MASK.value:
-    if names := [*(["inpainting"] if _METHOD.value else []), *given]:
-      raise ValueError(f"--{names[0]} belongs to inpainting: give --mask and --known")
+    if _METHOD.value or given:
+      raise ValueError("--inpainting belongs to inpainting: give --mask and --known")
     return None
-  for option in ("inner_steps", "resamples"):
-    if option in given:
-      build.at_most(option, given[option], 2**31 - 1)
-  name = _METHOD.value or "lanpaint"
-  for option in given:
-    takers = _OPTIONS[option][0]
-    if name in _NAMES and name not in takers:
-      raise ValueError(f"--{option} belongs to --inpainting={' or '.join(takers)}; {name!r} has "
-                       "none")
-  if name == "repaint" and not samplers_from_config.is_noisy(sampling):
+  call = calls.make(_METHOD.value or "lanpaint()", "inpainter", "--inpainting")
+  for argument, value in given.items():
+    call = calls.replaced(call, argument.split("."), value, "inpainter", "--inpainting")
+  if call.name == "repaint" and not samplers_from_config.is_noisy(sampling):
     raise ValueError("--inpainting=repaint resamples by noise, and this sampler takes none: add "
                      "--sampler=ddim --stochasticity=1")
-  options = {option: given.get(option, value) for option, value in _NAMES.get(name, {}).items()}
-  return {"method": name, **options}, _make(name, options)
-
-
-_NAMES = {
-    "lanpaint": {"inner_steps": 10, "inpainting_guidance": 8.0, "inner_step_size": 0.15,
-                 "overdamped": False, "friction": 15.0},
-    "replacement": {},
-    "repaint": {"resamples": 10},
-    "ddnm": {},
-    "langevin": {"inner_steps": 10, "inner_step_size": 0.15},
-}
-
-
-def _make(name: str, options: dict[str, Any]) -> inpainting.Inpainter:
-  makers = {
-      "lanpaint": lambda inner_steps, inpainting_guidance, inner_step_size, overdamped, friction:
-          inpainting.lanpaint(inner_steps, inpainting_guidance, step_size=inner_step_size,
-                              underdamped=not overdamped, friction=friction),
-      "replacement": inpainting.replacement,
-      "repaint": inpainting.repaint,
-      "ddnm": inpainting.ddnm,
-      "langevin": lambda inner_steps, inner_step_size: inpainting.langevin(
-          inner_steps, step_size=inner_step_size),
-  }
-  choices = {key: functools.partial(maker, **options) for key, maker in makers.items()}
-  if name not in choices:
-    raise ValueError(f"--inpainting must be one of {', '.join(choices)}; got {name!r}")
-  try:
-    return choices[name]()
-  except ValueError as error:
-    raise ValueError(f"--inpainting={name}: {error}") from error
+  return call, calls.build(call, "inpainter", "--inpainting")
 
 
 def known(run: assembly.Run, method: inpainting.Inpainter) -> drawing.Known:

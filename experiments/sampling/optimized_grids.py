@@ -1,7 +1,7 @@
 """Grids optimised for a trained run and a sampler, kept in its workdir as grids.json.
 
-`--grid=optimised` becomes `--grid=levels` with the levels found: what is optimised once is the same
-grid ever after, and a killed command goes on with it.
+`--grid=optimised(20)` becomes `--grid=explicit(…)` with the levels found: what is optimised once is
+the same grid ever after, and a killed command goes on with it.
 """
 
 import dataclasses
@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import config as config_lib
+from experiments.config import calls
 from experiments.run import assembly, multihost, progress, records
 from experiments.sampling import drawing, samplers_from_config
-from langevin_jax import paths, samplers
+from langevin_jax import paths
 
-# Starting states, and rounds in which every level is moved once.
-_STATES, _ROUNDS, _SEED = 128, 3, 0
+# Starting states, and the seed of their noise.
+_STATES, _SEED = 128, 0
 
 
 def resolved(
@@ -33,21 +34,19 @@ def resolved(
   `ema` names the average that `params` are: each has its own grids.
   """
   sampling = config.sampling
-  if sampling.grid != "optimised":
+  if sampling.grid.name != "optimised":
     return config
-  names = ("sampler", "steps", "rho_max", "order", "prediction", "variable", "own_time",
-           "guidance", "guidance_interval", "guidance_rescale")
-  if sampling.midpoint:  # left out otherwise: grids from before there was the field stay known
-    names += ("midpoint",)
-  key = json.dumps({"step": step, "ema": ema, "path": dataclasses.asdict(config.path),
-                    **{name: getattr(sampling, name) for name in names}}, sort_keys=True)
+  choices = {"path": config.path, "sampler": sampling.sampler, "grid": sampling.grid,
+             "guidance": sampling.guidance}
+  key = json.dumps({"step": step, "ema": ema} | {
+      name: str(call) for name, call in choices.items()}, sort_keys=True)
   if run.mesh.size > 1:
     run, params = assembly.alone(run), multihost.fetch(params)
   find = lambda: _kept(
       workdir / "grids.json", key, lambda: _optimise(run, params, sampling, path))
   levels = _told(multihost.by_first(find))
-  return dataclasses.replace(config, sampling=dataclasses.replace(
-      sampling, grid="levels", levels=levels, steps=len(levels)))
+  grid = calls.make(f"explicit({levels})", "grid", "config.sampling.grid")
+  return dataclasses.replace(config, sampling=dataclasses.replace(sampling, grid=grid))
 
 
 def _kept(file: pathlib.Path, key: str, make: Callable[[], list[float]]) -> list[float]:
@@ -97,8 +96,8 @@ def _told(levels: list[float] | None) -> tuple[float, ...]:
 def _optimise(run, params, sampling, path) -> list[float]:
   shape = (_STATES, *run.dataset.train.shape[1:])
   labels = jnp.asarray(assembly.even_labels(run, _STATES))
-  total = _ROUNDS + 1
-  with progress.bar(total, 0, f"optimising {sampling.steps} levels") as bar:
+  total = sampling.grid["rounds"] + 1
+  with progress.bar(total, 0, f"optimising {sampling.grid['n']} levels") as bar:
     done = 0
 
     def report(solves: int, error: float) -> None:
@@ -106,8 +105,8 @@ def _optimise(run, params, sampling, path) -> list[float]:
       done += 1
       bar(done, f"error {error:.4g} after {solves} solves")
 
-    grid = samplers.optimised(
-        jax.random.key(_SEED), drawing.denoiser(run, params, path, labels, sampling), path,
-        n=sampling.steps, shape=shape, method=samplers_from_config.method(sampling),
-        rho_max=sampling.rho_max, rounds=_ROUNDS, progress=report)
+    grid = calls.build(
+        sampling.grid, "grid", "config.sampling.grid", key=jax.random.key(_SEED), path=path,
+        denoise=drawing.denoiser(run, params, path, labels, sampling), shape=shape,
+        method=samplers_from_config.method(sampling), progress=report)
   return [float(rho) for rho in grid(path)[:-1]]

@@ -45,31 +45,35 @@ def training(workdir: pathlib.Path, run) -> None:
 
 
 def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> None:
-  """Samples beside real data, both in the user's units; images by class, points as densities."""
+  """Samples beside real data, both in the user's units; images by class, points as densities.
+
+  Samples alone, where the data set has no examples.
+  """
   real = data.restore(dataset, data.taken(dataset.test))
+  shown = {"samples": (x, labels)} | (
+      {"real": (real, dataset.test_labels[:len(real)])} if len(real) else {})
   if dataset.kind == "image":
-    figure, panels = plt.subplots(1, 2, figsize=(10, 6))
+    figure, panels = plt.subplots(1, len(shown), figsize=(5 * len(shown), 6), squeeze=False)
     given = sorted(set(labels.tolist()))
     # Samples without a label are of no class.
     rows_fit = len(given) == 1 or dataset.num_classes <= 12
     classes = given if given[-1] < dataset.num_classes and rows_fit else []
-    for axes, images, own, title in (
-        (panels[0], x, labels, "samples"),
-        (panels[1], real, dataset.test_labels[:len(real)], "real")):
+    for axes, (title, (images, own)) in zip(panels.ravel(), shown.items(), strict=True):
       rows = layout(own, classes, len(images))
       _tile(axes, [images[row] for row in rows], max(1, *map(len, rows)), dataset.value_range)
       axes.set_title(title)
     return _save(figure, file)
   if dataset.kind != "vector" or x.shape[1] < 2:
     return None
-  project = _plane(dataset, real)
-  real, x = project(real), project(x)
-  low, high = np.quantile(real, [0.001, 0.999], axis=0)
+  reference = real if len(real) else x
+  project = _plane(dataset, reference)
+  low, high = np.quantile(project(reference), [0.001, 0.999], axis=0)
   margin = 0.15 * (high - low)
   limits = np.stack([low - margin, high + margin], axis=1)
-  figure, panels = plt.subplots(1, 2, figsize=(9, 4.5), sharex=True, sharey=True)
-  for axes, points, title in zip(panels, (x, real), ("samples", "real"), strict=True):
-    axes.hist2d(*points.T, bins=100, range=limits, cmap="magma")
+  figure, panels = plt.subplots(1, len(shown), figsize=(4.5 * len(shown), 4.5), sharex=True,
+                                sharey=True, squeeze=False)
+  for axes, (title, (points, _)) in zip(panels.ravel(), shown.items(), strict=True):
+    axes.hist2d(*project(points).T, bins=100, range=limits, cmap="magma")
     axes.set(title=title, aspect=_aspect(dataset))
   return _save(figure, file)
 
@@ -99,7 +103,8 @@ def inpainted(
   shown = {"known": values, "result": x[:n]} | ({"real": _real(dataset, n)} if real else {})
   if dataset.kind == "image":
     return strips(file, dataset, shown, ~mask.all(axis=-1))
-  project = _plane(dataset, data.restore(dataset, data.taken(dataset.test)))
+  held_out = data.restore(dataset, data.taken(dataset.test))
+  project = _plane(dataset, held_out if len(held_out) else x)
   figure, axes = plt.subplots(figsize=(5.5, 5.0))
   axes.scatter(*project(data.restore(dataset, dataset.test[:2000])).T, s=2, color="#cccccc")
   if real:
@@ -150,7 +155,8 @@ def trajectories(
                       [f"{rho[i]:.2g}" for i in shown], fontsize=8)
       axes.set_xlabel("noise-to-signal ratio ρ = σ/α")
     elif dataset.kind == "vector" and states.shape[-1] >= 2:
-      project = _principal(data.taken(dataset.test))
+      held_out = data.taken(dataset.test)
+      project = _principal(held_out if len(held_out) else states[-1])
       axes.scatter(*project(dataset.test[:2000]).T, s=2, color="#cccccc")
       curves = project(states)
       few = curves[:, :12]

@@ -17,6 +17,7 @@ from experiments import config as config_lib
 from experiments import data
 from experiments.run import assembly, records
 from experiments.sampling import drawing, inpaint, samplers_from_config
+from langevin_jax.samplers import levels
 
 _START = flags.DEFINE_string(
     "start", "", "Examples that are noised to --start_level and sampled from there: a .npy or .png "
@@ -43,7 +44,7 @@ def kind(sampling: config_lib.Sampling, *, inpainting: bool) -> str:
   if len(given) > 1 or inpainting:
     raise ValueError(f"--{name} cannot be given with {given[1] if given[1:] else 'inpainting'}: "
                      "each says where samples begin")
-  if sampling.sampler == "adaptive" or sampling.moments:
+  if samplers_from_config.is_adaptive(sampling) or sampling.moments:
     what = "--moments" if sampling.moments else "--sampler=adaptive"
     raise ValueError(f"--{name} cannot be given with {what}, which has a beginning of its own")
   if name == "start" and not sampling.start_level:
@@ -52,8 +53,7 @@ def kind(sampling: config_lib.Sampling, *, inpainting: bool) -> str:
   if name != "start" and sampling.start_level:
     raise ValueError(f"--start_level belongs to --start; --{name} is at the grid's first level")
   if name == "encode" and (
-      samplers_from_config.is_noisy(sampling) or sampling.corrector or sampling.stop_level
-      or sampling.sampler == "annealed_langevin"):
+      sampling.stop_level or levels.is_random(samplers_from_config.method(sampling))):
     raise ValueError("--encode follows the ODE up the whole grid: leave stochasticity, churn, "
                      "corrector and stop_level out")
   return name

@@ -6,6 +6,8 @@ not given), and SEEDS, a tuple (0, 1, 2 if not given); every arm is trained with
 
 import pathlib
 import re
+import runpy
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,6 @@ from experiments import config as config_lib
 from experiments.config import build
 from experiments.run import memory
 from experiments.sampling import samplers_from_config
-from experiments.sweeping import duplicates
 from langevin_jax import paths
 
 # What no arm may set, and why.
@@ -28,6 +29,8 @@ _FIXED = {
 }
 
 
+# Samplers whose step between two levels is the same on every path; others step in its time.
+_ON_LEVELS = ("annealed_langevin", "ddim", "ddpm", "heun", "multistep", "singlestep", "unipc")
 _LONGEST = 200  # bytes of a name: file systems take 255
 
 
@@ -43,18 +46,16 @@ def load(file: str) -> Sweep:
   """The sweep of a Python file.
 
   Raises:
-    ValueError: no such file, one that fails or makes no sweep, an arm or seed twice, two names that
-      would share a directory, or a baseline that is no arm.
+    ValueError: no such file, one that fails or makes no sweep, a seed twice, two names that would
+      share a directory, or a baseline that is no arm.
   """
   if not pathlib.Path(file).is_file():
     raise ValueError(f"--sweep: no file {file!r}; shipped ones are in experiments/sweeps/")
   try:
-    found = duplicates.run(pathlib.Path(file))
+    found = runpy.run_path(file)
     made = found.get("sweep", lambda: None)()
-    duplicates.check(made)
   except (Exception, SystemExit) as error:  # whatever the user's own Python raises
-    what = "" if isinstance(error, duplicates.Twice) else f"{type(error).__name__}: "
-    raise ValueError(f"--sweep: {file}: {what}{error}") from error
+    raise ValueError(f"--sweep: {file}: {type(error).__name__}: {error}") from error
   if not (isinstance(made, dict) and made and all(
       isinstance(name, str) and isinstance(overrides, dict) for name, overrides in made.items())):
     raise ValueError(f"--sweep: {file}: sweep() must return at least one arm, a dict of names to "
@@ -99,7 +100,6 @@ def configs(base: config_lib.Config, sweep: Sweep) -> dict[str, config_lib.Confi
           if field == fixed or field.startswith(f"{fixed}."):
             raise ValueError(f"config.{field} {why}")
       found[name] = config_lib.override(base, overrides)
-      config_lib.refuse_unused(found[name])
       check(found[name])
     except ValueError as error:
       raise ValueError(f"--sweep: arm {name!r}: {error}") from error
@@ -120,7 +120,7 @@ def check(config: config_lib.Config) -> None:
     raise ValueError(f"config.training.batch_size: {config.training.batch_size} must be divisible "
                      f"by training.accumulation={config.training.accumulation}")
   for name, value in (("sampler", "adaptive"), ("grid", "optimised")):
-    if getattr(config.sampling, name) == value:
+    if getattr(config.sampling, name).name == value:
       raise ValueError(f"config.sampling.{name}: {value!r} fits each model by itself; a sweep "
                        "compares models on one grid: choose another")
 
@@ -132,13 +132,23 @@ def directory(name: str) -> str:
 
 def path_matters(config: config_lib.Config) -> bool:
   """Whether samples depend on the path, beyond rounding; on a grid of ρ they do not."""
-  return (config.sampling.grid not in ("karras", "uniform_half_log_snr", "levels")
-          or config.sampling.own_time)
+  sampler = config.sampling.sampler.get("predictor") or config.sampling.sampler
+  return (config.sampling.grid.name not in ("karras", "uniform_half_log_snr", "explicit")
+          or sampler.name not in _ON_LEVELS or bool(sampler.get("own_time")))
+
+
+def level_ends(config: config_lib.Config) -> tuple[float, float]:
+  """(ρ_min, ρ_max) of the noise levels that training draws."""
+  density = config.objective.density
+  if density.get("rho_min") and density.get("rho_max"):
+    return density["rho_min"], density["rho_max"]
+  law = build.density(config.objective, build.path(config.path))
+  return tuple(float(np.exp(-law.quantile(np.float32(u)))) for u in (1.0, 0.0))
 
 
 def sampling_fields(
     config: config_lib.Config
-) -> tuple[config_lib.Sampling, config_lib.Path | None]:
+) -> tuple[config_lib.Sampling, config_lib.Call | None]:
   """Everything that samples of a model depend on besides it: arms that agree share samples."""
   return config.sampling, config.path if path_matters(config) else None
 
@@ -170,7 +180,7 @@ def _plain(value: Any) -> Any:
 
 def _is_plain(value: Any) -> bool:
   return all(map(_is_plain, value)) if isinstance(value, tuple) else isinstance(
-      value, (bool, int, float, str))
+      value, (bool, int, float, str, NoneType))
 
 
 def _seeds(seeds: Any, file: str) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ _NOT_LEARNED = (
     "training.checkpoint_every", "training.keep_checkpoints", "training.dispatches_in_flight",
     "training.steps_per_dispatch", "training.snapshot_every")
 # What is in the three functions.
-_OBJECTIVE = ("objective.", "path.")
+_OBJECTIVE = ("objective.", "path")
 _POINTS = 2001
 _LIMIT = 1e-9  # of relative differences in float64
 HOLDS = 1e-4  # of relative differences of gradients in float32

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments import config as config_lib
 from experiments import data
+from experiments.data import facts
 from experiments.run import assembly, checkpoints, memory, meshes, progress, records
 from experiments.sweeping import arms, measures, plan, program
 from experiments.sweeping import history as history_lib
@@ -60,8 +61,7 @@ def assemble(whole: plan.Plan, index: int) -> Group:
 
 def dataset_of(config: config_lib.Config) -> data.Dataset:
   """The data that a config names."""
-  fields = dict(vars(config.data))
-  return data.load(fields.pop("name"), **fields)
+  return data.load(config.data)
 
 
 def train(workdir: pathlib.Path, whole: plan.Plan, index: int, *, at_once: int = 0) -> None:
@@ -76,6 +76,7 @@ def train(workdir: pathlib.Path, whole: plan.Plan, index: int, *, at_once: int =
   if jax.local_devices()[0].platform == "cpu":
     memory.check_state(whole.configs[group.members[0][0]], members=len(group.members))
   with records.locked(here):
+    facts.claim(here, group.runs[group.members[0][0]].dataset)
     many = program.make([(group.runs[model], seed) for model, seed in group.members],
                         jax.local_devices()[:len(group.members)], at_once=at_once)
     meter = _Meter(group, many, whole.base)
@@ -225,7 +226,7 @@ def _finish(
   for i, (model, seed) in enumerate(group.members):
     if undone(model, seed):
       _write_run(plan.place(workdir, model, seed), config_of(model, seed),
-                 program.member_state(states, i), history, i)
+                 group.runs[model].dataset, program.member_state(states, i), history, i)
   floors = {seed: meter.judge.floors(seed) for seed in whole.sweep.seeds}
   # Arms that are sampled alike are drawn and judged together.
   alike: dict[Any, list[str]] = {}
@@ -237,6 +238,7 @@ def _finish(
     if not wanted:
       continue
     x = meter.samples(states, names[0])
+    calls = measures.calls(whole.configs[names[0]])
     judged = {i: _judged(meter, x[i], seed, history, i)
               for i, seed in {i: seed for _, i, seed in wanted}.items()}
     for arm, i, seed in wanted:
@@ -248,7 +250,7 @@ def _finish(
           "arm": arm, "seed": seed, "model": model, "error": error, "final": final,
           "points": [{"step": point["step"], **point["values"][i]}
                      for point in history["points"]] if not error else [],
-          "network_calls": measures.calls(whole.configs[arm]), "floors": floors[seed],
+          "network_calls": calls, "floors": floors[seed],
           "held_out": meter.held_out,
       }, indent=2, ensure_ascii=False) + "\n")
 
@@ -267,12 +269,13 @@ def _judged(
 
 
 def _write_run(
-    place: pathlib.Path, config: config_lib.Config, state: training.TrainState,
-    history: dict[str, Any], i: int,
+    place: pathlib.Path, config: config_lib.Config, dataset: data.Dataset,
+    state: training.TrainState, history: dict[str, Any], i: int,
 ) -> None:
   """What experiments.train leaves, of one member."""
   shutil.rmtree(place, ignore_errors=True)  # half of what a kill has cut off
   records.claim(place, config)
+  facts.claim(place, dataset)
   metrics = records.Metrics(place, 0)
   for line in history["lines"]:
     values = {name: line[name][i] for name in ("loss", "grad_norm", "level_error", "level_count")}
@@ -298,8 +301,8 @@ def _share_run(
   shutil.rmtree(place, ignore_errors=True)
   place.mkdir(parents=True)
   records.write_text(place / "config.json", config_lib.to_json(config))
-  for what in ("checkpoints", "metrics.jsonl"):
+  for what in ("checkpoints", "metrics.jsonl", facts.FILE, facts.MOMENTS):
     (place / what).symlink_to(os.path.relpath(model / what, place))
-  facts = records.read_manifest(model)
-  facts |= {"config": json.loads(config_lib.to_json(config)), "model_of_arm": name}
-  records.write_text(place / "manifest.json", json.dumps(facts, indent=2) + "\n")
+  manifest = records.read_manifest(model)
+  manifest |= {"config": json.loads(config_lib.to_json(config)), "model_of_arm": name}
+  records.write_text(place / "manifest.json", json.dumps(manifest, indent=2) + "\n")

@@ -30,7 +30,8 @@ def local(
   found = workers_lib.run(
       [workers_lib.Job(
           name, [*command(workdir, i, workers=workers, at_once=at_once), "--until_stdin_closes"],
-          workdir / "groups" / name / "log.txt") for name, i in names.items()],
+          workdir / "groups" / name / "log.txt", directory=pathlib.Path.cwd())
+       for name, i in names.items()],
       workers=workers,
       began=lambda job: print(
           f"group {job.name} begins: {'; '.join(whole.groups[names[job.name]][:4])} "
@@ -67,7 +68,8 @@ def slurm(
   jobs = {}
   for index in todo:
     words = command(workdir.absolute(), index, workers=1, at_once=at_once)
-    jobs[index] = executor.submit(submitit.helpers.CommandFunction(words, cwd=workers_lib.ROOT))
+    jobs[index] = executor.submit(submitit.helpers.CommandFunction(
+        words, cwd=pathlib.Path.cwd(), env=workers_lib.environment()))
     print(f"group {index} is Slurm job {jobs[index].job_id}: {'; '.join(whole.groups[index][:4])}",
           flush=True)
   errors = {}

@@ -31,7 +31,7 @@ from experiments.metrics import classifier, distances, mixture_metrics
 from experiments.run import assembly
 from experiments.sampling import samplers_from_config
 from experiments.sweeping import arms
-from langevin_jax import guidance, objectives, predictions, samplers
+from langevin_jax import objectives, predictions, samplers
 
 LOSS, DISTANCE, ENERGY = "held-out loss", "sliced W2", "energy distance"
 FID, AGREEMENT, CALLS = "FID", "label agreement", "network calls"
@@ -67,7 +67,8 @@ def held_out(run: assembly.Run) -> HeldOut:
   """
   dataset, config = run.dataset, run.config
   n = int(np.clip(_NUMBERS // (_LEVELS * dataset.test[0].size), _FEWEST, _MOST))
-  low, high = -np.log(config.objective.rho_max), -np.log(config.objective.rho_min)
+  rho_min, rho_max = arms.level_ends(config)
+  low, high = -np.log(rho_max), -np.log(rho_min)
   width = (high - low) / _LEVELS
   levels = (low + width * (np.arange(_LEVELS) + 0.5)).astype(np.float32)
   rng = np.random.default_rng(config.evaluation.seed)
@@ -136,15 +137,9 @@ def sampler(run: assembly.Run, n: int) -> Callable[..., jax.Array]:
   def sample(row, seed, params, labels):
     key = jax.random.fold_in(jax.random.key(run.config.evaluation.seed), seed)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
-    network = lambda x, ell, labels: run.apply(params, x, ell, labels)
-    if sampling.guidance == 1.0:
-      denoise = predictions.denoiser(
-          lambda x, ell: network(x, ell, labels), path, prediction=row)
-    else:
-      denoise = guidance.classifier_free(
-          network, path, labels, null_label=run.dataset.num_classes, weight=sampling.guidance,
-          prediction=row, interval=samplers_from_config.guided_interval(sampling),
-          rescale=sampling.guidance_rescale)
+    denoise = samplers_from_config.denoiser(
+        lambda x, ell, labels: run.apply(params, x, ell, labels), path, labels, sampling,
+        null_label=run.dataset.num_classes, prediction=row)
     return samplers.sample(keys, denoise, path, shape=shape, method=method, grid=grid,
                            brownian=brownian, moments=start)
 

@@ -15,8 +15,11 @@ from experiments.run import records
 from experiments.sweeping import arms, canonical
 
 # Numbers of training that one program takes as arguments, arm by arm.
-NUMBERS = ("learning_rate", "weight_decay", "beta_2", "gradient_clip", "label_dropout")
+NUMBERS = ("learning_rate", "gradient_clip", "label_dropout")
+# The same of the runner's own optimizers.
+OPTIMIZER_NUMBERS = ("b1", "b2", "weight_decay")
 _TRACED = {f"training.{name}" for name in NUMBERS}
+_OPTIMIZER = {f"training.optimizer.{name}" for name in OPTIMIZER_NUMBERS}
 
 
 class Plan(NamedTuple):
@@ -54,8 +57,9 @@ def make(
 def _shapes(config: config_lib.Config) -> tuple[tuple[str, Any], ...]:
   """Every field that a program is compiled for."""
   lives = len(config.training.ema_half_life_steps)
+  traced = _TRACED | (_OPTIMIZER if config.training.optimizer.name == "adamw" else set())
   return (*((name, lives if name == "training.ema_half_life_steps" else value)
-            for name, value in canonical.learned(config) if name not in _TRACED),)
+            for name, value in canonical.learned(config) if name not in traced),)
 
 
 def write(workdir: pathlib.Path, plan: Plan, command: list[str]) -> None:

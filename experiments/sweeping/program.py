@@ -10,7 +10,6 @@ Members (arm × seed) are divided over the devices. On a device they ride in one
 member's products fill the processor already, one after another in one loop (`at_once`).
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 
 from experiments import config as config_lib
-from experiments.config import build
+from experiments.config import build, calls
 from experiments.run import assembly
 from experiments.sweeping import plan
 from langevin_jax import objectives, predictions, training
@@ -166,7 +165,7 @@ def _stack(members) -> tuple[Member, tuple[int, ...], _Choices]:
       indices[name] = np.int32(found[name][keys[name]][0])
     rows.append(Member(
         np.uint32(seed), np.int32(seeds.setdefault(seed, len(seeds))), **indices,
-        numbers={name: np.float32(getattr(number, name)) for name in plan.NUMBERS},
+        numbers={name: np.float32(value) for name, value in _numbers(number).items()},
         half_lives=np.asarray(number.ema_half_life_steps, np.float32)))
   choices = _Choices(*([value for _, value in found[name].values()] for name in found))
   return jax.tree.map(lambda *leaves: np.stack(leaves), *rows), tuple(seeds), choices
@@ -174,16 +173,19 @@ def _stack(members) -> tuple[Member, tuple[int, ...], _Choices]:
 
 def _keys(config: config_lib.Config) -> dict[str, Any]:
   """What each function depends on."""
-  fields = dataclasses.asdict(config.objective)
-  pick = lambda *names: tuple(fields[name] for name in names)
-  density = pick("density", "level_mean", "level_std", "rho_min", "rho_max")
-  if config.objective.density == "uniform_time":
-    density += (config.path,)
-  weight = pick("weight", "sigma_data", "gamma", "bias")
-  if config.objective.weight in ("likelihood", "sigmoid"):
-    weight += density
-  return {"density": density, "weight": weight, "row": pick("prediction", "sigma_data"),
+  objective = config.objective
+  of_path = calls.takes(objective.density, "density", "path")
+  density = objective.density, config.path if of_path else None
+  return {"density": density, "weight": (objective.weight, density), "row": objective.prediction,
           "dropout": config.training.label_dropout}
+
+
+def _numbers(config: config_lib.Training) -> dict[str, float]:
+  """What of an optimizer one program takes as arguments, arm by arm."""
+  numbers = {name: getattr(config, name) for name in plan.NUMBERS}
+  if config.optimizer.name == "adamw":
+    numbers |= {name: config.optimizer[name] for name in plan.OPTIMIZER_NUMBERS}
+  return numbers
 
 
 def _loss(leader: assembly.Run, member: Member, chosen: _Choices) -> training.Loss:
@@ -211,8 +213,12 @@ def _choose(index: jax.Array, functions: Sequence[Callable], *arguments: Any) ->
 
 
 def _optimizer(leader: assembly.Run, member: Member):
-  numbers = {name: value for name, value in member.numbers.items() if name != "label_dropout"}
-  return build.adamw(dataclasses.replace(leader.config.training, **numbers))
+  config, numbers = leader.config.training, member.numbers
+  optimizer = config_lib.Call(config.optimizer.name, tuple(
+      (key, numbers.get(key, value)) for key, value in config.optimizer.arguments))
+  return build.clipped(
+      optimizer, config.schedule, steps=config.steps, learning_rate=numbers["learning_rate"],
+      gradient_clip=numbers["gradient_clip"])
 
 
 def _averages(leader: assembly.Run, member: Member) -> tuple[training.averages.Average, ...]:

@@ -22,6 +22,7 @@ from experiments.run import records
 from experiments.sampling import (
   pictures as plots,  # sets the backend, which must come before pyplot
 )
+from experiments.sampling import samplers_from_config
 from experiments.sweeping import arms, canonical, measures, plan, results
 
 import matplotlib.pyplot as plt  # isort: skip
@@ -39,9 +40,10 @@ def write(
     command: of the sweep. file: its --config.
   """
   records.write_text(workdir / "table.json", json.dumps(table, indent=2, ensure_ascii=False) + "\n")
-  blocks = _blocks(workdir, whole, table, command, file)
-  records.write_text(workdir / "report.md", page.markdown(blocks))
-  records.write_text(workdir / "report.html", page.html(blocks, workdir))
+  text = _markdown(workdir, whole, table, command, file)
+  records.write_text(workdir / "report.md", text)
+  records.write_text(workdir / "report.html", page.html(
+      "page.html.j2", title="Sweep", text=page.markup(text, lambda name: workdir / name)))
 
 
 def rows(table: Mapping[str, Any]) -> list[list[str]]:
@@ -100,45 +102,32 @@ def _alike(table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
       value is not None and value["by seed"] == values[0]["by seed"] for value in values)}
 
 
-def _blocks(workdir, whole, table, command, file) -> list[page.Block]:
+def _markdown(workdir, whole, table, command, file) -> str:
+  """report.md: templates/sweep.md.j2, filled."""
   base, seeds = whole.base, ", ".join(map(str, table["seeds"]))
-  pictures = _pictures(workdir, whole, table)
-  said = [page.literal(sentence) for sentence in canonical.sentences(whole.findings)]
-  failed = [page.literal(f"{row['arm']}, seed {seed}: {error}") for row in table["arms"]
-            for seed, error in row["errors"].items()]
-  blocks = [
-      page.Heading("Sweep"), page.Code([shlex.join(command)]),
-      page.Text(_commits(workdir, whole) + f" Python {platform.python_version()}, " + ", ".join(
-          f"{name} {importlib.metadata.version(name)}" for name in _VERSIONS) + "."),
-      page.Text(
-          f"Data {base.data.name}, network {base.network.name}, {base.training.steps} steps of "
-          f"{base.training.batch_size} unless an arm says otherwise; seeds {seeds}. Mean ± half of "
-          "the 95 % interval over seeds (Student's t); differences from the baseline, "
-          f"**{page.literal(table['baseline'])}**, are taken within each seed. "
-          + _meaning(base, table)),
-      page.Table(rows(table))]
-  for metric, value in _alike(table).items():
-    blocks.append(page.Text(f"The same for every arm: {metric} "
-                            f"{_number(value['mean'], value['half'])}."))
-  for title, lines in (("Failed", failed), ("The same experiment", said)):
-    blocks += [page.Heading(title, 2), page.Items(lines)] if lines else []
-  if pictures:
-    blocks += [page.Heading("Along the budget", 2), *map(page.Picture, pictures)]
-  overrides = [[page.literal(arm), page.literal(", ".join(
-      f"{k}={v}" for k, v in over.items())) or "none"] for arm, over in whole.sweep.arms.items()]
-  return [*blocks, page.Heading("Arms", 2), page.Table([["arm", "overrides"], *overrides]),
-          page.Text(f"Each by itself, here with seed {table['seeds'][0]} of {seeds}:"),
-          page.Code([shlex.join(alone(config, file, arm, table["seeds"][0]))
-                     for arm, config in whole.configs.items()])]
+  changes = lambda over: page.literal(", ".join(f"{k}={v}" for k, v in over.items()) or "none")
+  return str(page.fill(
+      "sweep.md.j2", command=shlex.join(command), commits=_commits(workdir, whole),
+      python=platform.python_version(), base=base, seeds=seeds, table=table,
+      versions={name: importlib.metadata.version(name) for name in _VERSIONS},
+      meaning=_meaning(base, table), rows=rows(table),
+      alike={metric: _number(value["mean"], value["half"])
+             for metric, value in _alike(table).items()},
+      failed=[f"{row['arm']}, seed {seed}: {error}" for row in table["arms"]
+              for seed, error in row["errors"].items()],
+      same=canonical.sentences(whole.findings), pictures=_pictures(workdir, whole, table),
+      arms=[["arm", "overrides"]] + [
+          [page.literal(arm), changes(over)]
+          for arm, over in whole.sweep.arms.items()],
+      alone=[shlex.join(alone(config, file, arm, table["seeds"][0]))
+             for arm, config in whole.configs.items()]))
 
 
 def alone(config: config_lib.Config, file: str, arm: str, seed: int) -> list[str]:
   """The command that trains an arm and seed by itself: what differs from the --config `file`."""
-  start = dict(config_lib.flatten(config_lib.load(file)))
-  words = lambda value: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-  changes = [f"--config.{name}={words(value)}" for name, value in config_lib.flatten(config)
-             if value != start[name] and name != "seed"]
-  return ["python", "-m", "experiments.train", f"--config={file}", *changes,
+  changes = config_lib.overrides(config_lib.load(file), config)
+  return ["python", "-m", "experiments.train", f"--config={file}",
+          *(f"--config.{name}={value}" for name, value in changes.items() if name != "seed"),
           f"--config.seed={seed}", f"--workdir=runs/alone/{arms.directory(arm)}/seed_{seed}"]
 
 
@@ -164,8 +153,9 @@ def _meaning(base, table) -> str:
   exact = ", less that of the exact score (0 is perfect)" if base.data.name == "mixture2d" else ""
   images = (" FID is of samples to training images, beside that of as many held-out images to them."
             if measures.FID in table["floors"] else "")
-  return (f"“{measures.LOSS}” is ∫E‖ε − ε̂‖² dℓ over ρ from {base.objective.rho_min:g} to "
-          f"{base.objective.rho_max:g}, in nats{exact}{_draws(table)}. {measures.DISTANCE} and "
+  rho_min, rho_max = arms.level_ends(base)
+  return (f"“{measures.LOSS}” is ∫E‖ε − ε̂‖² dℓ over ρ from {rho_min:g} to {rho_max:g}, "
+          f"in nats{exact}{_draws(table)}. {measures.DISTANCE} and "
           f"{measures.ENERGY} are of samples to held-out data in standard units, beside those of "
           f"as many training data; a seed is also that of samples.{images} “{results.STEPS}” are "
           "counted within each seed, by what was measured; ≥ is a mean in which seeds that never "
@@ -224,8 +214,9 @@ def _sampling_curves(whole, table) -> dict[str, list[tuple[float, results.Interv
     if row["model"] not in shared or value is None:
       continue
     words = {k.removeprefix("sampling."): v for k, v in row["overrides"].items()
-             if k not in ("sampling.steps", "sampling.sampler")}
-    name = ", ".join([config.sampler, *(f"{k}={v}" for k, v in words.items())])
+             if k != "sampling.grid.n" and not k.startswith("sampling.sampler")}
+    name = ", ".join([samplers_from_config.title(config),
+                      *(f"{k}={v}" for k, v in words.items())])
     curves.setdefault(name, []).append(
         (row["network calls"], results.Interval(value["mean"], value["half"], value["n"])))
   return {name: sorted(points) for name, points in curves.items()}

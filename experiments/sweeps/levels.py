@@ -2,7 +2,7 @@
 
   python -m experiments.sweep --config=experiments/configs/mixture2d.py \\
       --config.training.steps=1500 --config.training.batch_size=128 \\
-      --config.sampling.steps=20 --sweep=experiments/sweeps/levels.py \\
+      --config.sampling.grid.n=20 --sweep=experiments/sweeps/levels.py \\
       --workdir=runs/sweeps/levels
 
 What a loss means is the product π w; what π is besides only changes its variance. Result:
@@ -14,10 +14,10 @@ SEEDS = (0, 1, 2)
 
 _DENSITIES = {
     "uniform ℓ": {"objective.density": "uniform_half_log_snr"},
-    "uniform s": {"objective.density": "uniform_time", "path.name": "rectified_flow"},
+    "uniform s": {"objective.density": "uniform_time", "path": "rectified_flow()"},
     "logit-normal s": {"objective.density": "logit_normal_s"},
-    "log-normal ρ": {"objective.density": "log_normal_rho", "objective.level_mean": -1.2,
-                     "objective.level_std": 1.2},
+    "log-normal ρ": {"objective.density": "log_normal_rho", "objective.density.mean": -1.2,
+                     "objective.density.std": 1.2},
 }
 
 

@@ -2,7 +2,7 @@
 
   python -m experiments.sweep --config=experiments/configs/mixture2d.py \\
       --config.training.steps=1000 --config.training.batch_size=128 \\
-      --config.sampling.steps=20 --sweep=experiments/sweeps/parameterizations.py \\
+      --config.sampling.grid.n=20 --sweep=experiments/sweeps/parameterizations.py \\
       --workdir=runs/sweeps/parameterizations
 
 The path is the clock of the noise levels, drawn uniformly in its time. Result:
@@ -17,7 +17,7 @@ def sweep() -> dict[str, dict[str, object]]:
   return {
       f"{prediction}, {path}, {weight}": {
           "objective.prediction": prediction, "objective.density": "uniform_time",
-          "path.name": path, "objective.weight": weight}
+          "path": path, "objective.weight": weight}
       for prediction in ("v", "velocity", "eps", "x0")
       for path in ("rectified_flow", "linear_vp", "cosine")
       for weight in ("flow_matching", "likelihood")}

@@ -14,7 +14,7 @@ SEEDS = (0, 1, 2, 3, 4)
 def sweep() -> dict[str, dict[str, object]]:
   return {
       f"{method}, η={eta:g}, {steps} steps": {
-          "sampling.sampler": method, "sampling.stochasticity": eta, "sampling.steps": steps}
+          "sampling.sampler": f"{method}(stochasticity={eta})", "sampling.grid.n": steps}
       for method in ("ddim", "multistep", "singlestep")
       for eta in (0.0, 0.5, 1.0)
       for steps in (4, 16, 64)}
