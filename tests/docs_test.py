@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import pytest
+import runner
 
 import langevin_jax
 from experiments.config import schema
@@ -268,3 +269,17 @@ def test_the_checks_would_notice():
     unknown_flags("python -m experiments.train --config.no_such=1", flags)
   assert broken_links("[a](no_such.md) [b](theory.md#step) [c](theory.md#stp)", ROOT / "docs") == [
       "no_such.md", "theory.md#stp"]
+
+
+def test_the_module_on_the_page_about_configs_trains_and_samples(tmp_path, monkeypatch):
+  page = (ROOT / "docs" / "howto" / "configs.md").read_text()
+  module = next(block for block in re.findall(r"```python\n(.*?)```", page, re.S)
+                if block.startswith("# mylab.py"))
+  (tmp_path / "mylab.py").write_text(module)
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.chdir(tmp_path)
+  runner.succeed("train", *runner.SMALL[1:4], "--config=mixture2d", "--workdir=w",
+                 "--config.training.steps=4", "--config.training.batch_size=16",
+                 "--config.network=mylab:Wave(width=32)", "--config.path=mylab:circle()")
+  runner.succeed("sample", "--workdir=w", "--num_samples=10", "--path=mylab:circle()",
+                 "--grid=uniform_time(4)")

@@ -235,7 +235,8 @@ def from_json(text: str) -> Config:
   tree = json.loads(text)
   if not isinstance(tree, Mapping):
     raise ValueError("a config is a JSON object")
-  if isinstance(tree.get("network"), Mapping) and "name" in tree["network"]:
+  old = tree.get("network")
+  if isinstance(old, Mapping) and "name" in old and "call" not in old:
     raise ValueError("the config is of a run by version 0.1, whose choices were fields and no "
                      "calls: use the version of its manifest.json, or train again")
 
