@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import runner
 
@@ -278,8 +279,11 @@ def test_the_module_on_the_page_about_configs_trains_and_samples(tmp_path, monke
   (tmp_path / "mylab.py").write_text(module)
   monkeypatch.syspath_prepend(tmp_path)
   monkeypatch.chdir(tmp_path)
-  runner.succeed("train", *runner.SMALL[1:4], "--config=mixture2d", "--workdir=w",
+  runner.succeed("train", *runner.SMALL[1:3], "--config=mixture2d", "--workdir=w",
                  "--config.training.steps=4", "--config.training.batch_size=16",
                  "--config.network=mylab:Wave(width=32)", "--config.path=mylab:circle()")
   runner.succeed("sample", "--workdir=w", "--num_samples=10", "--path=mylab:circle()",
                  "--grid=uniform_time(4)")
+  config = json.loads((tmp_path / "w" / "config.json").read_text())
+  assert (config["network"]["call"], config["network"]["width"]) == ("mylab:Wave", 32)
+  assert np.load(tmp_path / "w" / "samples.npy").shape == (10, 2)
