@@ -15,6 +15,7 @@ With `--start`, `--encode` and `--decode` samples begin elsewhere than at noise 
 import dataclasses
 import json
 import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from experiments.sampling import (
   samplers_from_config,
   starts,
 )
-from langevin_jax import paths
+from langevin_jax import paths, samplers
 from langevin_jax.samplers import levels
 from langevin_jax.samplers.sampling import plan
 
@@ -223,11 +224,15 @@ def write(
     written.append(_trajectories(out))
     other = counterpart(shown_sampling)
     rho = np.exp(-at.half_log_snr)
+    with warnings.catch_warnings():
+      # The user has not chosen it, and cannot follow advice about it.
+      warnings.simplefilter("ignore", samplers.UnresolvedNoise)
+      beside = run_back(other)
     within = "" if known is None else f", {made['inpainting']['call']}"
     unit = lambda x: x / at.scale.reshape(-1, *[1] * (x.ndim - 1))
     pictures.trajectories(written[-1], dataset, {
         f"{config.path.name}, {samplers_from_config.title(sampling)}{within}": (rho, unit(states.x))
-        for sampling, states in ((shown_sampling, chosen), (other, run_back(other)))})
+        for sampling, states in ((shown_sampling, chosen), (other, beside))})
   records.write_text(
       out.with_suffix(".json"), json.dumps(made, indent=2, ensure_ascii=False) + "\n")
   print("wrote " + ", ".join(map(str, written)))

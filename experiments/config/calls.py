@@ -221,6 +221,11 @@ def described(name: str = "") -> str:
   return "\n".join(lines)
 
 
+def names() -> list[str]:
+  """The names of all functions that calls may name, but for the user's own."""
+  return [name for kind in _slots().values() for name in kind.functions()]
+
+
 def plain(value: Any) -> Any:
   """For JSON: a call as {"call": name, …}, a tuple as a list, infinity as the text "inf"."""
   if isinstance(value, Call):

@@ -1,6 +1,7 @@
 """The command line: absl flags, `--config.a.b=…` overrides, and one line for bad input."""
 
 import contextlib
+import difflib
 import os
 import pathlib
 import signal
@@ -212,7 +213,9 @@ def _help(name: str) -> NoReturn:
   if name:
     text = calls.described(name)
     if not text:
-      print(f"error: no call is named {name!r}; --help lists them", file=sys.stderr)
+      near = difflib.get_close_matches(name, calls.names(), n=1)
+      hint = f" (did you mean {near[0]}?)" if near else ""
+      print(f"error: no call is named {name!r}{hint}; --help lists them", file=sys.stderr)
       sys.exit(2)
   else:
     text = "\n".join((

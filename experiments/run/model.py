@@ -60,10 +60,11 @@ class Model:
     alone = float(row(predictions.unit_frame(-math.inf))[0]) == 0.0
     least = alpha > 0.0 or (alpha == 0.0 and not alone)
     if alpha.ndim or sigma.ndim or not sigma > 0.0 or not least:
-      raise ValueError(f"denoise needs scalars σ > 0 and α > 0{'' if alone else ' or 0'}, got "
+      raise ValueError(f"denoise needs scalars σ > 0 and α {'>' if alone else '≥'} 0, got "
                        f"alpha={alpha} and sigma={sigma}")
     if x.shape[1:] != self.shape:
-      raise ValueError(f"x must be examples of shape {self.shape}, n of them; got {x.shape}")
+      shape = ", ".join(map(str, ("n", *self.shape)))
+      raise ValueError(f"x must have the shape ({shape}), got {x.shape}")
     if np.ndim(dataset.scale) > 0:
       raise ValueError("denoise needs one scale for all features; this model was trained with "
                        "data.scaling=features or whiten")
@@ -83,7 +84,7 @@ class Model:
     """n samples (n, *shape) in the data's units.
 
     Args:
-      condition: (n,) class numbers, one number, or None for the model without labels.
+      condition: (n,) class numbers, one number or name, or None for the model without labels.
       sampler, grid, path, guidance: calls, as on the command line; the run's own if not given.
     """
     config = self.run.config
@@ -105,10 +106,13 @@ class Model:
   def _labels(self, condition: Any, n: int) -> np.ndarray:
     """Class numbers (n,); those of no class are one more than the last."""
     classes = self.run.dataset.num_classes
+    if isinstance(condition, str) and condition in self.classes:
+      condition = self.classes.index(condition)
     labels = np.asarray(classes if condition is None else condition)
     if labels.dtype.kind not in "iu" or labels.shape not in ((), (n,)) or not (
         0 <= labels.min() <= labels.max() <= classes):
-      raise ValueError(f"condition must be {n} class numbers in 0 … {classes - 1}, or one, got "
+      raise ValueError(f"condition must be a class by number (0 … {classes - 1}) or name, or {n} "
+                       "numbers, got "
                        f"{condition!r:.100}")
     return np.broadcast_to(labels, (n,)).astype(np.int32)
 
