@@ -17,7 +17,7 @@ from experiments.sweeping import arms, canonical
 # Numbers of training that one program takes as arguments, arm by arm.
 NUMBERS = ("learning_rate", "gradient_clip", "label_dropout")
 # The same of the runner's own optimizers.
-OPTIMIZER_NUMBERS = ("b1", "b2", "weight_decay")
+OPTIMIZER_NUMBERS = ("b2", "weight_decay")
 _TRACED = {f"training.{name}" for name in NUMBERS}
 _OPTIMIZER = {f"training.optimizer.{name}" for name in OPTIMIZER_NUMBERS}
 
