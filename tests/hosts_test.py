@@ -138,8 +138,8 @@ def test_two_processes_train_as_one(small_run, two):
     assert together["level_count"] == alone["level_count"]
 
 
-def split(small_run, workdir, axis):
-  """A run whose parameters are split over both processes; its losses are those of one process."""
+def check_split_run(small_run, workdir, axis):
+  """Trains with parameters split over both processes; asserts the losses of one process."""
   succeed("train", *SMALL, *STEPS, "--config.mesh.data=1", f"--config.mesh.{axis}=2",
           f"--workdir={workdir}")
   for alone, together in zip(unclocked(small_run), unclocked(workdir), strict=True):
@@ -148,7 +148,7 @@ def split(small_run, workdir, axis):
 
 @pytest.mark.slow
 def test_matrices_split_over_processes_train_as_one(small_run, tmp_path):
-  split(small_run, tmp_path / "run", "tensor")
+  check_split_run(small_run, tmp_path / "run", "tensor")
 
 
 @pytest.mark.slow
@@ -158,7 +158,7 @@ def test_parameters_split_over_processes_train_as_one_and_are_sampled_by_one(sma
   Then the half of process 1 in the newest step is emptied: both processes use the step before.
   """
   workdir = tmp_path / "run"
-  split(small_run, workdir, "fsdp")
+  check_split_run(small_run, workdir, "fsdp")
   runner.succeed("sample", f"--workdir={workdir}", "--num_samples=30")
   assert np.isfinite(np.load(workdir / "samples.npy")).all()
   files = list((workdir / "checkpoints" / "60" / "state" / "ocdbt.process_1" / "d").iterdir())

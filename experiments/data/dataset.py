@@ -44,14 +44,14 @@ class Dataset(NamedTuple):
   value_range: tuple[float, float] | None  # samples are clipped to it; user's units
   integers: bool  # images of whole grey levels: samples are rounded to them
   classes: tuple[str, ...] = ()  # names, in the order of labels
-  files: Mapping[str, str] | None = None  # a digest of each file that examples are read from
+  digests: Mapping[str, str] | None = None  # of the examples as read, by file or by split
   moments: tuple[np.ndarray, np.ndarray] | None = None  # of a data set without its examples
 
 
 def fingerprint(dataset: Dataset) -> dict[str, str]:
   """Digests of the examples as they were read, with their labels: by file or shard, or by split."""
-  if dataset.files is not None:
-    return dict(dataset.files)
+  if dataset.digests is not None:
+    return dict(dataset.digests)
   if isinstance(dataset.train, shards.Examples):
     return {"shards": dataset.train.sha256}
   raise ValueError("a data set without its examples has no fingerprint")
@@ -67,14 +67,9 @@ def _digest(*arrays: np.ndarray) -> str:
 
 def digest(dataset: Dataset) -> str:
   """A digest of what is trained on and judged by: the same on two machines that hold the same."""
-  whole = hashlib.sha256()
-  for value in dataset:
-    if isinstance(value, np.ndarray) and not isinstance(value, shards.Examples):
-      whole.update(f"{value.dtype} {value.shape}".encode())
-      whole.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
-    else:
-      whole.update(repr(getattr(value, "sha256", value)).encode())
-  return whole.hexdigest()
+  parts = [_digest(value) if isinstance(value, np.ndarray) else
+           repr(getattr(value, "sha256", value)) for value in dataset]
+  return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def load(call: config_lib.Call | str, **arguments: Any) -> Dataset:
@@ -272,7 +267,7 @@ def _in_memory(source: sources.Source, scaling: str, field: str) -> Dataset:
       standardise(x, mean, scale), labels(~source.held_out), standardise(x_test, mean, scale),
       labels(source.held_out), source.num_classes, mean, scale, source.kind, source.value_range,
       integers=source.kind == "image" and not np.any(np.mod(x, 1.0)), classes=_classes(source),
-      files=_files(source, x, x_test))
+      digests=_digests(source, x, x_test))
 
 
 def _classes(source: sources.Source) -> tuple[str, ...]:
@@ -280,7 +275,7 @@ def _classes(source: sources.Source) -> tuple[str, ...]:
   return source.classes or tuple(map(str, range(source.num_classes)))
 
 
-def _files(source: sources.Source, x: np.ndarray, x_test: np.ndarray) -> dict[str, str]:
+def _digests(source: sources.Source, x: np.ndarray, x_test: np.ndarray) -> dict[str, str]:
   """Digests of examples as read, with their labels: by file where each has one, else by split."""
   found: dict[str, str] = {}
   for split, part, values in (("training examples", ~source.held_out, x),

@@ -2,7 +2,7 @@
 
 `data.json` in the workdir holds shape, kind, units, value range, class names, how many examples
 there are, and a fingerprint; `data_moments.npy` mean and variances in standard units. They are
-written before the first step, and what is used later is what they say.
+written before the first step; samples, likelihoods and loaded models use what they say.
 """
 
 import json

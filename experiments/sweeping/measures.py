@@ -35,7 +35,6 @@ from langevin_jax import objectives, predictions, samplers
 
 LOSS, DISTANCE, ENERGY = "held-out loss", "sliced W2", "energy distance"
 FID, AGREEMENT, CALLS = "FID", "label agreement", "network calls"
-HIGHER_IS_BETTER = (AGREEMENT,)
 ERROR = "its standard error"  # of the held-out loss
 _LEVELS = 32
 # Draws a level: as many as make so many numbers over all levels, within these bounds. On the 2-D
