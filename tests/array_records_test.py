@@ -384,6 +384,7 @@ def test_a_folder_becomes_shards_and_a_run(tmp_path):
   disk = shards_of(tmp_path, shape=(8, 8, 3), num_classes=2)
   np.testing.assert_allclose(disk.train[:], memory.train, rtol=1e-6, atol=1e-6)
   np.testing.assert_array_equal(disk.train_labels, memory.train_labels)
+  assert disk.classes == memory.classes == ("cats", "dogs")
   again = tmp_path / "again"
   assert convert(f"--path={tmp_path / 'pictures'}", "--data.size=8", "--shards=3",
                  "--data.holdout=0.34", f"--out={again}")[0] == 0

@@ -113,7 +113,7 @@ def array_record(*, path: str) -> Dataset:
       found.train, found.train_labels, found.test, found.test_labels, found.facts.num_classes,
       np.asarray(found.facts.mean), np.asarray(found.facts.scale), found.facts.kind,
       found.facts.value_range, found.facts.integers,
-      tuple(map(str, range(found.facts.num_classes))))
+      found.facts.classes or _numbers(found.facts.num_classes))
 
 
 def files(call: config_lib.Call) -> tuple[str, ...]:
@@ -266,13 +266,14 @@ def _in_memory(source: sources.Source, scaling: str, field: str) -> Dataset:
   return Dataset(
       standardise(x, mean, scale), labels(~source.held_out), standardise(x_test, mean, scale),
       labels(source.held_out), source.num_classes, mean, scale, source.kind, source.value_range,
-      integers=source.kind == "image" and not np.any(np.mod(x, 1.0)), classes=_classes(source),
+      integers=source.kind == "image" and not np.any(np.mod(x, 1.0)),
+      classes=source.classes or _numbers(source.num_classes),
       digests=_digests(source, x, x_test))
 
 
-def _classes(source: sources.Source) -> tuple[str, ...]:
-  """The names of the classes: their numbers, where they have no others."""
-  return source.classes or tuple(map(str, range(source.num_classes)))
+def _numbers(num_classes: int) -> tuple[str, ...]:
+  """The names of classes that have no others."""
+  return tuple(map(str, range(num_classes)))
 
 
 def _digests(source: sources.Source, x: np.ndarray, x_test: np.ndarray) -> dict[str, str]:

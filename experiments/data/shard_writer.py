@@ -105,7 +105,7 @@ def _fill(
   facts = shards.Facts(
       shards.VERSION, shape, dtype, source.num_classes, kind,
       tuple(map(float, ends)) if kind == "image" else None, kind == "image" and whole,
-      mean.tolist(), scale.tolist(), examples, counts, digest.hexdigest())
+      mean.tolist(), scale.tolist(), examples, counts, digest.hexdigest(), source.classes)
   (directory / "metadata.json").write_text(json.dumps(facts._asdict(), indent=2) + "\n",
                                            encoding="utf-8")
   return facts

@@ -39,6 +39,7 @@ class Facts(NamedTuple):
   examples: tuple[int, int]
   shards: tuple[int, int]
   sha256: str  # of all records and labels, train before test
+  classes: tuple[str, ...] = ()  # names, in the order of labels; of shards from before, numbers
 
 
 class Stored(NamedTuple):
@@ -151,7 +152,7 @@ def _facts(root: pathlib.Path) -> Facts:
     found = json.loads(file.read_text(encoding="utf-8"))
     facts = Facts(**found)._replace(
         shape=tuple(map(int, found["shape"])), examples=tuple(map(int, found["examples"])),
-        shards=tuple(map(int, found["shards"])),
+        shards=tuple(map(int, found["shards"])), classes=tuple(found.get("classes", ())),
         value_range=found["value_range"] and tuple(map(float, found["value_range"])))
     mean, scale = (np.asarray(value, np.float64) for value in (facts.mean, facts.scale))
     features = facts.shape[-1:]
@@ -160,6 +161,8 @@ def _facts(root: pathlib.Path) -> Facts:
         "a shape": len(facts.shape) > 0 and min(facts.shape) > 0,
         f"a dtype of {', '.join(DTYPES)}": facts.dtype in DTYPES,
         "num_classes of 0 or more": int(facts.num_classes) >= 0,
+        "a name for every class": len(facts.classes) in (0, int(facts.num_classes))
+        and all(isinstance(name, str) for name in facts.classes),
         "a kind": facts.kind in sources.KINDS,
         "examples and shards of train and test": len(facts.examples) == len(facts.shards) == 2
         and all(n >= s >= 1 for n, s in zip(facts.examples, facts.shards, strict=True)),
