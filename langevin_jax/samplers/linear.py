@@ -6,7 +6,7 @@ s is the slope: D itself, ε or a velocity. A multistep method remembers slopes,
 corrector replaces the weights b of the step before by b* once the slope at its end is known, which
 the next step needs anyway: x ← x + Σ (b*_j s_j) − Σ (b_j s_j), at no extra call.
 
-A method is its `Numbers`, made for all steps in float64 on the host: see multisteps.py and
+A method is its `Numbers`, made for all steps in float64 on the host: see _multistep_plan.py and
 own_time.py.
 """
 
