@@ -11,7 +11,7 @@ simple law.
 
 | | D₁ | D₀ | outside `interval` |
 |---|---|---|---|
-| `classifier_free` (Ho & Salimans 2022; their w is w − 1 here) | with the label | without it | D₁ |
+| `classifier_free` (Ho & Salimans 2022; their w is w − 1 here) | conditional | not | D₁ |
 | `autoguidance` (Karras et al. 2024) | the model | a weaker model | D₁ |
 | `classifier` (Dhariwal & Nichol 2021) | D₀ + (σ²/α) ∇ log p(y given x) | the model | D₀ |
 
@@ -19,14 +19,14 @@ simple law.
 of it only the model in the last column is called.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, predictions
+from langevin_jax import _programs, conditions, predictions
 from langevin_jax.paths import Path
 
 __all__ = ["EVERYWHERE", "Weight", "autoguidance", "classifier", "classifier_free"]
@@ -41,12 +41,11 @@ EVERYWHERE = (0.0, np.inf)
 
 
 def classifier_free(
-    network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], path: Path,
-    labels: jax.Array, *, null_label: int | jax.Array, weight: Weight,
-    prediction: str | predictions.Row = "x0", interval: tuple[float, float] = EVERYWHERE,
-    rescale: float = 0.0,
+    network: Callable[[jax.Array, jax.Array, Any], jax.Array], path: Path, condition: Any, *,
+    null: Any = None, weight: Weight, prediction: str | predictions.Row = "x0",
+    interval: tuple[float, float] = EVERYWHERE, rescale: float = 0.0,
 ) -> predictions.Denoiser:
-  """Classifier-free guidance y₀ + w (y₁ − y₀), y₁ with the labels and y₀ with the null label.
+  """Classifier-free guidance y₀ + w (y₁ − y₀), y₁ with the condition and y₀ with the null one.
 
   Inside the interval the network is called once, at twice the batch size. The two halves alternate,
   (x₁, x₁, x₂, x₂, …), so that a batch that is sharded over devices is not moved. Outside the
@@ -54,13 +53,15 @@ def classifier_free(
   with bitwise the result of the plain model.
 
   Args:
-    network: (x, ell, labels) → row value, for whole batches, ell a scalar.
+    network: (x, ell, condition) → row value, for whole batches, ell a scalar.
     path: defines the time t.
-    labels: of any shape that leads the shape of x, () included. The remaining axes are those of one
-      example. The network is called with x and these labels, or with twice as many along the first
-      axis.
-    null_label: the label that means "no label", `num_classes` for the library's networks. An array
-      in the shape of `labels` gives each example its own label to move away from.
+    condition: labels of any shape that leads the shape of x, () included. The remaining axes are
+      those of one example. Or a pytree of arrays with one batch axis, such as a dict of named
+      arrays (`conditions`). The network is called with x and this condition, or with twice as many
+      examples along the first axis.
+    null: what to move away from. For labels the label that means "no label", `num_classes` for the
+      library's networks, or an array in their shape. Otherwise a tree in the structure of
+      `condition`; None, for a dict of named arrays, is the one in which nothing is given.
     weight: w, a number, a traced scalar, or a function of ℓ.
     prediction: the row that the network was trained to predict.
     interval: (ρ_lo, ρ_hi], outside of which w = 1.
@@ -68,60 +69,90 @@ def classifier_free(
       deviations over the axes of one example, and y the network's own row.
 
   Raises:
-    ValueError: a weight that is not finite, an empty interval, rescale outside [0, 1]; at the
-      first call, labels that do not lead the shape of x.
+    ValueError: a weight that is not finite, an empty interval, rescale outside [0, 1]; no null
+      condition, or one in another structure; at the first call, a condition whose arrays do not
+      lead the shape of x.
   """
   if not 0.0 <= rescale <= 1.0:
     raise ValueError(f"rescale must lie in [0, 1], got {rescale}")
+  if not callable(network):
+    raise ValueError(f"network must be a function (x, ell, condition), got {network!r}")
   row = predictions.named(prediction)
-  labels = jnp.asarray(labels)
-  null = jnp.broadcast_to(jnp.asarray(null_label, labels.dtype), labels.shape)
-  labelled = _Labelled(_programs.unjitted(network), labels, null)
+  pair = _pair(_programs.unjitted(network), condition, null)
 
   def both(x, ell, w):
-    given, free = labelled.both(x, ell)
+    given, free = pair.both(x, ell)
     guided = given + (w - 1.0) * (given - free)
     if rescale > 0.0:
-      guided = _rescaled(guided, given, rescale, tuple(range(labels.ndim, x.ndim)))
+      guided = _rescaled(guided, given, rescale, tuple(range(len(pair.batch), x.ndim)))
     return guided
 
-  given = labelled.given
-  limits = {1.0: given} if rescale > 0.0 else {0.0: labelled.free, 1.0: given}
+  given = pair.given
+  limits = {1.0: given} if rescale > 0.0 else {0.0: pair.free, 1.0: given}
   value = _guided(both, given, weight, interval, limits=limits)
   return predictions.denoiser(value, path, prediction=row)
 
 
-class _Labelled(NamedTuple):
-  """A network with the labels of a batch, and the null label in the same shape."""
+class _Pair(NamedTuple):
+  """A network with the condition of a batch, and the null condition of the same shapes.
 
-  network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-  labels: jax.Array
-  null: jax.Array
+  batch: the axes that lead those of one example.
+  """
+
+  network: Callable[[jax.Array, jax.Array, Any], jax.Array]
+  condition: Any
+  null: Any
+  batch: tuple[int, ...]
 
   def given(self, x, ell):
-    """The network's output with the labels."""
+    """The network's output with the condition."""
     self._check(x)
-    return self.network(x, ell, self.labels)
+    return self.network(x, ell, self.condition)
 
   def free(self, x, ell):
-    """The network's output with the null label."""
+    """The network's output with the null condition."""
     self._check(x)
     return self.network(x, ell, self.null)
 
   def both(self, x, ell):
     """(given, free) from one call at twice the batch size."""
     self._check(x)
-    ndim = self.labels.ndim
-    batch = self.labels.shape if ndim else (1,)
+    ndim = len(self.batch)
+    batch = self.batch if ndim else (1,)
     x_b = x.reshape(*batch, *x.shape[ndim:])
-    pairs = jnp.stack([self.labels, self.null], min(ndim, 1)).reshape(-1, *batch[1:])
-    value = self.network(jnp.repeat(x_b, 2, axis=0), ell, pairs).reshape(-1, 2, *x_b.shape[1:])
+    pairs = jax.tree.map(
+        lambda a, b: jnp.stack([a, b], min(ndim, 1)).reshape(-1, *batch[1:], *a.shape[ndim:]),
+        self.condition, self.null)
+    x_twice = jnp.repeat(x_b, 2, axis=0)
+    value = self.network(x_twice, ell, pairs)
+    predictions.like_state(value, x_twice, "network")
+    value = value.reshape(-1, 2, *x_b.shape[1:])
     return value[:, 0].reshape(x.shape), value[:, 1].reshape(x.shape)
 
   def _check(self, x):
-    if self.labels.shape != x.shape[:self.labels.ndim]:
-      raise ValueError(
-          f"labels of shape {self.labels.shape} must lead the shape {x.shape} of x")
+    if self.batch != x.shape[:len(self.batch)]:
+      what = "condition with arrays" if isinstance(self.condition, Mapping) else "labels"
+      raise ValueError(f"{what} of shape {self.batch} must lead the shape {x.shape} of x")
+
+
+def _pair(network: Callable, condition: Any, null: Any) -> _Pair:
+  """The two conditions in one structure. Raises ValueError as `classifier_free`."""
+  if isinstance(condition, Mapping):
+    condition = conditions.complete(condition)
+    null = conditions.null(condition) if null is None else conditions.complete(null)
+  if null is None:
+    raise ValueError("null must be given: the condition that stands for none, num_classes for the "
+                     "labels of the library's networks")
+  if jax.tree.structure(condition) == jax.tree.structure(0):
+    labels = jnp.asarray(condition)
+    return _Pair(network, labels, jnp.broadcast_to(jnp.asarray(null, labels.dtype), labels.shape),
+                 labels.shape)
+  shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+  if shapes(null) != shapes(condition):
+    raise ValueError(f"null must have the arrays of the condition, {shapes(condition)}, got "
+                     f"{shapes(null)}")
+  condition, null = jax.tree.map(jnp.asarray, (condition, null))
+  return _Pair(network, condition, null, jnp.shape(jax.tree.leaves(condition)[0])[:1])
 
 
 def autoguidance(
@@ -171,12 +202,20 @@ def classifier(
     ValueError: a weight that is not finite, or an empty interval.
   """
   free = predictions.at_level(denoise, path)
+  if not callable(log_prob):
+    raise ValueError(f"log_prob must be a function (x, ell), got {log_prob!r}")
+
+  def total(x, ell):
+    value = log_prob(x, ell)
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+      raise ValueError(f"log_prob must return floats, got {jnp.result_type(value)}")
+    return jnp.sum(value)
 
   def both(x, ell, w):
     alpha, sigma, *_ = predictions.unit_frame(ell)
     noise_only = alpha == 0.0
     factor = jnp.where(noise_only, 0.0, sigma**2 / jnp.where(noise_only, 1.0, alpha))
-    gradient = jax.grad(lambda x: jnp.sum(log_prob(x, ell)))(x)
+    gradient = jax.grad(total)(x, ell)
     return free(x, ell) + w * factor * gradient
 
   return predictions.Denoiser(_guided(both, free, weight, interval, limits={0.0: free}), path)
@@ -192,9 +231,9 @@ def _guided(
     both: the guided model. outside: the model that is called outside the interval.
     limits: for some weights, a cheaper model that equals `both` with that weight.
   """
-  low, high = interval
-  if not 0.0 <= low < high:
+  if np.shape(interval) != (2,) or not 0.0 <= interval[0] < interval[1]:
     raise ValueError(f"interval must satisfy 0 <= rho_lo < rho_hi, got {interval}")
+  low, high = interval
   inside = _weighted(both, weight, limits)
   if inside is outside or (low, high) == EVERYWHERE:
     return inside
@@ -220,7 +259,8 @@ def _weighted(both: _Guided, weight: Weight, limits: dict[float, _Level]) -> _Le
   if callable(weight):
     return lambda x, ell: both(x, ell, jnp.asarray(weight(ell), x.dtype))
   known = _programs.concrete(weight)
-  if known is not None and (known.ndim or not np.isfinite(known)):
+  if known is not None and (known.ndim or known.dtype.kind not in "iuf" or (
+      not np.isfinite(known))):
     raise ValueError(f"weight must be a finite number or a function of ell, got {weight}")
   if isinstance(weight, (int, float)) and float(weight) in limits:
     return limits[float(weight)]

@@ -144,8 +144,11 @@ def like_state(value: jax.Array, x: jax.Array, name: str) -> jax.Array:
     name: of the model, for the message.
 
   Raises:
-    ValueError: another shape than that of x, or a dtype that is not floating.
+    ValueError: no array, another shape than that of x, or a dtype that is not floating.
   """
+  if not hasattr(value, "dtype") and not isinstance(value, (int, float)):
+    raise ValueError(f"{name} must return floats in the shape {jnp.shape(x)} of the state, got a "
+                     f"{type(value).__name__}")
   shape, dtype = jnp.shape(value), jnp.result_type(value)
   if shape != jnp.shape(x) or not jnp.issubdtype(dtype, jnp.floating):
     raise ValueError(f"{name} must return floats in the shape {jnp.shape(x)} of the state, got "
@@ -198,10 +201,12 @@ class Denoiser:
     at: (x, ell) → D for states at unit scale, x = xₜ/√(α² + σ²), with any leading axes, and the
       scalar half log-SNR `ell`. It must not depend on the path.
     path: defines the time t and the scale of xₜ.
+    average: (x, ell, ell_s) → D̄, the average denoiser of a flow map (`flow_maps`), None of others.
   """
 
   at: Callable[[jax.Array, jax.Array], jax.Array]
   path: Path
+  average: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
   def __call__(self, x_t: jax.Array, t: jax.Array | float) -> jax.Array:
     scale = jnp.hypot(self.path.alpha(t), self.path.sigma(t))

@@ -144,6 +144,7 @@ def repaint(resamples: int = 10) -> Inpainter:
     raise ValueError(f"resamples must be at least 1, got {resamples}")
 
   def inpainter(outer, known, mask):
+    _check_outer(outer)
     outer, part = outer.without_history or outer, _known_part(known, mask)
 
     def step(draw, x, carry, model, n):
@@ -173,6 +174,7 @@ def repaint(resamples: int = 10) -> Inpainter:
 def _inpainter(relax: _Relax, *, changes_state: bool = True) -> Inpainter:
   """The inpainting method that applies `relax` at each level, then a step of the outer method."""
   def inpainter(outer, known, mask):
+    _check_outer(outer)
     outer = (outer.without_history if changes_state else None) or outer
     part = _known_part(known, mask)
 
@@ -199,6 +201,9 @@ def _method(outer: Method, step: Callable) -> Method:
 
 def _known_part(known: jax.Array, mask: jax.Array) -> KnownPart:
   """The known part with 0 where unknown, since `known` may be NaN there."""
+  if jnp.issubdtype(jnp.result_type(mask), jnp.inexact):
+    raise ValueError("mask must be booleans, True where the values are known, got "
+                     f"{jnp.result_type(mask)}")
   return KnownPart(jnp.where(mask, known, 0.0), mask)
 
 
@@ -209,12 +214,18 @@ def _noised(xi: jax.Array, x: jax.Array, level: Level, part: KnownPart) -> jax.A
 
 def _substituted(model: Callable, part: KnownPart) -> Callable:
   """The model D̂ = m y₀ + (1 − m) D."""
-  return lambda x, level: jnp.where(part.mask, part.value, model(x, level))
+  return lambda x, *levels: jnp.where(part.mask, part.value, model(x, *levels))
 
 
 def _with_known(x_s: jax.Array, level: Level, part: KnownPart) -> jax.Array:
   """x_s with bitwise the known values at the clean end, for any outer method."""
   return jnp.where(part.mask & (level.sigma == 0.0), part.value, x_s)
+
+
+def _check_outer(outer: Any) -> None:
+  if not isinstance(outer, Method):
+    raise ValueError("an inpainter is called with a sampling method, such as "
+                     f"lanpaint()(samplers.heun(), known, mask), got {outer!r}")
 
 
 def _check_inner(inner_steps: int, step_size: float) -> None:

@@ -47,7 +47,8 @@ def sample(
   method = methods.lanpaint() if method is None else method
   between = samplers.ddim() if outer is None else outer
   sampling.check_kinds(denoise, path, method=between, name="outer")
-  if isinstance(method, samplers.Method) or not callable(method):
+  uncalled = any(method is getattr(methods, name) for name in methods.__all__)
+  if isinstance(method, samplers.Method) or not callable(method) or uncalled:
     raise ValueError("method must be an inpainter, such as inpainting.lanpaint() (called), got "
                      f"{method!r}; the method between levels is `outer`")
   grid = samplers.karras(20) if grid is None else grid

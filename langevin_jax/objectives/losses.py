@@ -81,6 +81,8 @@ def corrupted_loss(
   if not callable(weight):
     raise ValueError("weight must be a function of the half log-SNR such as "
                      f"objectives.simple(density), got {weight!r}")
+  if not callable(network):
+    raise ValueError(f"network must be a function (x, ell), got {network!r}")
   ells = drawn.half_log_snr
 
   def corrupt(x_0, eps, ell):

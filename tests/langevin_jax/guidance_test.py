@@ -63,7 +63,7 @@ def denoiser(at):
 
 
 def free(weight, **options):
-  options = {"null_label": NULL, **options}
+  options = {"null": NULL, **options}
   return guidance.classifier_free(network, PATH, LABELS, weight=weight, **options)
 
 
@@ -104,9 +104,9 @@ def test_every_guided_score_is_that_of_the_product_of_powers(x64):
       "classifier_free(-0.5)": (-0.5, free(-0.5)),
       "classifier_free(ramp)": (ramp, free(ramp)),
       "velocity": (3.0, guidance.classifier_free(
-          row("velocity"), PATH, LABELS, null_label=NULL, weight=3.0, prediction="velocity")),
+          row("velocity"), PATH, LABELS, null=NULL, weight=3.0, prediction="velocity")),
       "eps": (3.0, guidance.classifier_free(
-          row("eps"), PATH, LABELS, null_label=NULL, weight=3.0, prediction="eps")),
+          row("eps"), PATH, LABELS, null=NULL, weight=3.0, prediction="eps")),
       "autoguidance": (3.0, guidance.autoguidance(
           denoiser(conditional), denoiser(plain(NULL)), PATH, weight=3.0)),
       "classifier(1)": (1.0, guidance.classifier(denoiser(plain(NULL)), log_class, PATH)),
@@ -169,7 +169,7 @@ def test_one_double_batch_inside_the_interval_and_single_calls_outside():
   options = {"weight": 3.0, "interval": (0.3, 3.0)}
   models = {
       "classifier_free": guidance.classifier_free(
-          counted(counts, "network", network), PATH, LABELS, null_label=NULL, **options),
+          counted(counts, "network", network), PATH, LABELS, null=NULL, **options),
       "autoguidance": guidance.autoguidance(good, bad, PATH, **options),
       "classifier": guidance.classifier(bad, log_prob, PATH, **options)}
   want = {
@@ -194,7 +194,7 @@ def test_any_leading_axes_and_single_examples(x64):
   """Labels of shape (), (n,) and (2, n/2) lead x's shape and give the same rows."""
   x = states()
   model = lambda labels: guidance.classifier_free(
-      network, PATH, labels, null_label=NULL, weight=2.0, rescale=0.5)
+      network, PATH, labels, null=NULL, weight=2.0, rescale=0.5)
 
   @jax.jit
   def run(x):
@@ -211,7 +211,7 @@ def test_any_leading_axes_and_single_examples(x64):
 
 def test_another_class_to_move_away_from(x64):
   """A null label for each example: a negative prompt."""
-  model = free(2.0, null_label=1 - LABELS)
+  model = free(2.0, null=1 - LABELS)
   value, given, other = at_levels(
       model, denoiser(conditional), denoiser(lambda x, ell: network(x, ell, 1 - LABELS)))
   np.testing.assert_allclose(value, other + 2.0 * (given - other), rtol=1e-12, atol=1e-12)
@@ -223,7 +223,7 @@ def test_rescale_restores_the_spread_of_each_example(x64):
   x = jnp.asarray(np.random.default_rng(1).standard_normal(shape))
   points = lambda x, ell, labels: network(x, ell, jnp.broadcast_to(labels[:, None], x.shape[:2]))
   model = lambda rescale: guidance.classifier_free(
-      points, PATH, LABELS, null_label=NULL, weight=4.0, rescale=rescale)
+      points, PATH, LABELS, null=NULL, weight=4.0, rescale=rescale)
   given, none, half, full = jax.jit(lambda x: [points(x, 0.4, jnp.asarray(LABELS))] + [
       model(phi).at(x, 0.4) for phi in (0.0, 0.5, 1.0)])(x)
   std = lambda y: np.std(y, axis=(1, 2))
@@ -238,7 +238,7 @@ def test_a_constant_prediction_is_not_divided_by_its_spread():
   """Nothing to rescale, and nothing that is not finite, also in its gradient."""
   model = guidance.classifier_free(
       lambda x, ell, labels: jnp.zeros_like(x) + labels[:, None], PATH, LABELS,
-      null_label=NULL, weight=2.0, rescale=0.7)
+      null=NULL, weight=2.0, rescale=0.7)
   value, slope = jax.jvp(lambda x: model.at(x, 0.1), (states(np.float32),), (jnp.ones((N, 2)),))
   np.testing.assert_array_equal(value, np.broadcast_to(2.0 * LABELS[:, None] - NULL, (N, 2)))
   assert np.all(np.isfinite(slope))
@@ -278,6 +278,13 @@ def test_bad_input_is_named():
       (lambda: free(np.ones(3)), "weight must be a finite number"),
       (lambda: free(2.0, interval=(2.0, 1.0)), r"0 <= rho_lo < rho_hi, got \(2.0, 1.0\)"),
       (lambda: free(2.0, interval=(-1.0, 1.0)), "interval"),
+      (lambda: free("2"), "weight must be a finite number"),
+      (lambda: free(2.0, interval=3.0), "interval"),
+      (lambda: guidance.classifier_free("mlp", PATH, LABELS, null=NULL, weight=2.0),
+       "network must be a function"),
+      (lambda: guidance.classifier(good, 3, PATH), "log_prob must be a function"),
+      (lambda: guidance.classifier(good, lambda x, ell: jnp.round(x).astype(int), PATH).at(
+          states(), 0.0), "log_prob must return floats, got int"),
       (lambda: free(2.0, rescale=1.5), r"rescale must lie in \[0, 1\], got 1.5"),
       (lambda: free(2.0, prediction="noise"), "prediction"),
       (lambda: guidance.autoguidance(good, bad, PATH, weight=np.inf), "weight"),

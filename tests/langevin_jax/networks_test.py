@@ -9,15 +9,18 @@ import optax
 import pytest
 
 from langevin_jax import likelihood, objectives, paths, predictions, samplers, training
-from langevin_jax.networks import MLP, DiT, dit
+from langevin_jax.networks import MLP, DiT, UNet
+from langevin_jax.networks import _attention as attentions
 from langevin_jax.networks import _embeddings as embeddings
 from langevin_jax.networks import _products as products
-from langevin_jax.networks.dit import attention
+from langevin_jax.networks._attention import attention
 
 IMAGE, VECTOR, CLASSES = (3, 4, 6, 2), (3, 5), 3
 NETWORKS = {
     "mlp": (MLP(width=16, depth=2, num_classes=CLASSES), VECTOR),
     "dit": (DiT(patch_size=2, width=16, depth=2, heads=2, num_classes=CLASSES), IMAGE),
+    "unet": (UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(3,), groups=4,
+                  head_channels=4, scale_shift=True, num_classes=CLASSES), IMAGE),
 }
 
 
@@ -174,14 +177,14 @@ def test_attention_is_the_textbook_sum():
 
 
 def test_queries_in_parts_attend_as_all_at_once(monkeypatch):
-  qkv = jax.random.normal(jax.random.key(5), (2, 3 * dit.QUERIES, 3 * 2 * 8))
-  weigh = jax.random.normal(jax.random.key(6), (2, 3 * dit.QUERIES, 2 * 8))
+  qkv = jax.random.normal(jax.random.key(5), (2, 3 * attentions.QUERIES, 3 * 2 * 8))
+  weigh = jax.random.normal(jax.random.key(6), (2, 3 * attentions.QUERIES, 2 * 8))
 
   def both(qkv):
     return jax.value_and_grad(lambda q: jnp.sum(weigh * attention(q, 2, "float32")))(qkv)
 
   parts = jax.jit(both)(qkv)
-  monkeypatch.setattr(dit, "QUERIES", 10**6)
+  monkeypatch.setattr(attentions, "QUERIES", 10**6)
   whole = jax.jit(lambda qkv: both(qkv))(qkv)
   np.testing.assert_allclose(parts[0], whole[0], rtol=1e-4)
   np.testing.assert_allclose(parts[1], whole[1], atol=1e-5)

@@ -210,7 +210,8 @@ def test_a_row_of_your_own():
 
 @pytest.mark.parametrize(("wrong", "got"), [
     (lambda x: x[..., :1], r"float32 of shape \(3, 1\)"), (lambda x: 0.0, r"of shape \(\)"),
-    (lambda x: x.astype(int), r"int32 of shape \(3, 2\)"), (lambda x: x + 0j, "complex64")])
+    (lambda x: x.astype(int), r"int32 of shape \(3, 2\)"), (lambda x: x + 0j, "complex64"),
+    (lambda x: None, "a NoneType"), (lambda x: (x, x), "a tuple")])
 def test_a_model_that_returns_something_else_is_refused(wrong, got):
   """Every door: a network, a function of times, and a Denoiser of one's own."""
   path, x = paths.vp(), jax.ShapeDtypeStruct((3, 2), jnp.float32)

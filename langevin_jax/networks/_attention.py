@@ -1,0 +1,111 @@
+"""Attention of a sequence to itself and to the tokens of a condition."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from langevin_jax.networks._products import Dense, compute_dtype
+
+# With more than twice as many tokens, attention processes this many queries at a time. A TPU keeps
+# the logits of 128 queries on the chip; those of 1,024 would dominate its memory traffic.
+QUERIES = 128
+# Added to the logit of a token that is not there; finite, so that no gradient is 0/0.
+_ABSENT = -1e30
+
+
+def normalize(h: jax.Array) -> jax.Array:
+  """Layer normalisation over the last axis without parameters, (h − mean)/√(var + 1e-6)."""
+  h = h - jnp.mean(h, axis=-1, keepdims=True)
+  return h * lax.rsqrt(jnp.mean(h * h, axis=-1, keepdims=True) + 1e-6)
+
+
+def attention(qkv: jax.Array, heads: int, dtype: str) -> jax.Array:
+  """Attention softmax(q kᵀ/√d) v in every head, with the softmax in float32.
+
+  Args:
+    qkv: (batch, tokens, 3·width), ordered by head, and within a head q, k, v. So a split of the
+      last axis over devices is a split over heads.
+    heads: number of heads, which divides width.
+    dtype: "float32" or "bfloat16", of the operands of the products.
+
+  Returns:
+    (batch, tokens, width), float32.
+  """
+  batch, tokens, _ = qkv.shape
+  qkv = qkv.astype(compute_dtype(dtype)).reshape(batch, tokens, heads, 3, -1)
+  # Each (batch, heads, tokens, depth), the layout of a batched matrix product.
+  q, k, v = qkv.transpose(3, 0, 2, 1, 4)
+
+  def attend(q):
+    logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
+    weights = nn.softmax(logits * q.shape[-1] ** -0.5).astype(v.dtype)
+    return jnp.einsum("bhqk,bhkd->bhqd", weights, v, preferred_element_type=jnp.float32)
+
+  if tokens <= 2 * QUERIES or tokens % QUERIES:
+    out = attend(q)
+  else:
+    # Queries are independent of each other. The gradient recomputes the weights.
+    parts = q.reshape(batch, heads, -1, QUERIES, q.shape[-1]).transpose(2, 0, 1, 3, 4)
+    out = lax.map(jax.checkpoint(attend, prevent_cse=False), parts)
+    out = out.transpose(1, 2, 0, 3, 4).reshape(q.shape)
+  return out.transpose(0, 2, 1, 3).reshape(batch, tokens, -1)
+
+
+def sequence(
+    tokens: Mapping[str, tuple[jax.Array, jax.Array]], width: int, dtype: str
+) -> tuple[jax.Array, jax.Array] | None:
+  """All tokens of a condition as one sequence of `width` channels, or None where there are none.
+
+  Its first token is a learned one that is always there: what is attended to where nothing is given.
+  Called inside a module, whose parameters the embeddings become.
+
+  Args:
+    tokens: values (batch, tokens, d) and masks (batch, tokens) by name.
+
+  Returns:
+    (batch, 1 + tokens, width) and its mask.
+  """
+  if not tokens:
+    return None
+  embedded = []
+  for name, (value, mask) in tokens.items():
+    batch, length, d = value.shape
+    h = Dense(width, dtype, coordinates=True, name=f"{name}_tokens")(value.reshape(-1, d))
+    embedded.append((h.reshape(batch, length, width), mask))
+  first = Dense(width, dtype, name="no_token")(jnp.ones((batch, 1)))[:, None, :]
+  values, masks = zip((first, jnp.ones((batch, 1), bool)), *embedded, strict=True)
+  return jnp.concatenate(values, axis=1), jnp.concatenate(masks, axis=1)
+
+
+class CrossAttention(nn.Module):
+  """Attention softmax(q kᵀ/√d) v to the tokens of a condition; zero at initialisation.
+
+  Attributes:
+    heads: number of heads, which divides the width.
+    dtype: "float32" or "bfloat16", of the products.
+  """
+
+  heads: int
+  dtype: str
+
+  @nn.compact
+  def __call__(self, h: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+    """h (batch, n, width), tokens (batch, m, d), mask (batch, m) → (batch, n, width)."""
+    batch, n, width = h.shape
+    if self.heads < 1 or width % self.heads:
+      raise ValueError(f"heads must divide width {width}, got {self.heads}")
+    dense = lambda features, name, x, zero=False: Dense(
+        features, self.dtype, zero=zero, name=name)(x.reshape(-1, x.shape[-1]))
+    split = lambda x, m: x.astype(compute_dtype(self.dtype)).reshape(
+        batch, m, self.heads, -1).transpose(0, 2, 1, 3)
+    q = split(dense(width, "query", normalize(h)), n)
+    k, v = jnp.split(split(dense(2 * width, "key_value", tokens), tokens.shape[1]), 2, axis=-1)
+    logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
+    logits = logits * q.shape[-1] ** -0.5 + jnp.where(mask, 0.0, _ABSENT)[:, None, None, :]
+    out = jnp.einsum("bhqk,bhkd->bhqd", nn.softmax(logits).astype(v.dtype), v,
+                     preferred_element_type=jnp.float32)
+    out = out.transpose(0, 2, 1, 3).reshape(batch, n, width)
+    return dense(width, "attended", out, zero=True).reshape(h.shape)
