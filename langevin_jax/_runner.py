@@ -6,6 +6,7 @@ It works from any directory, also from one with an `experiments/` of its own. Th
 of the wheel: it needs a clone, installed by `pip install -e ".[experiments]"`.
 """
 
+import difflib
 import pathlib
 import runpy
 import sys
@@ -37,7 +38,9 @@ def main() -> None:
         f"  {each:14} {text}" for each, text in found.items()))
     return
   if name not in found:
-    sys.exit(f"error: no command {name!r}; there are {', '.join(found)}")
+    near = difflib.get_close_matches(name, found, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    sys.exit(f"error: no command {name!r}{hint}; there are {', '.join(found)}")
   sys.path.insert(0, str(_ROOT))
   sys.path.append(str(pathlib.Path.cwd()))  # of modules of one's own, as with python -m
   sys.argv = [f"langevin {name}", *sys.argv[2:]]

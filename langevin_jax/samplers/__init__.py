@@ -6,6 +6,7 @@ from langevin_jax.samplers.budgets import UnresolvedNoise
 from langevin_jax.samplers.corrected import annealed_langevin, predictor_corrector
 from langevin_jax.samplers.correctors import Corrector
 from langevin_jax.samplers.edm import heun
+from langevin_jax.samplers.flow_maps import flow_map
 from langevin_jax.samplers.grids import (
     Grid,
     ancestral,
@@ -29,7 +30,7 @@ from langevin_jax.samplers.variances import ddpm
 __all__ = [
     "Corrector", "Grid", "Level", "Method", "Trajectory", "UnresolvedNoise", "adams_bashforth",
     "adaptive", "adaptive_sde", "ancestral", "annealed_langevin", "brownian", "correctors",
-    "cosine", "ddim", "ddpm", "encode", "euler", "euler_maruyama", "explicit", "heun", "karras",
-    "multistep", "optimised", "predictor_corrector", "sample", "shifted", "singlestep",
+    "cosine", "ddim", "ddpm", "encode", "euler", "euler_maruyama", "explicit", "flow_map", "heun",
+    "karras", "multistep", "optimised", "predictor_corrector", "sample", "shifted", "singlestep",
     "trajectory", "uniform_half_log_snr", "uniform_time", "unipc", "within",
 ]

@@ -130,10 +130,13 @@ def _lengths(scheme: Scheme, steps: _Steps, budget: Any) -> tuple[Any, Any]:
   | prediction, variable | clock |
   |---|---|
   | any, "alpha" or "angle" | that variable |
+  | any, "step" | the number of the step |
   | "x0", ℓ | u = ℓ + Λ, in which infinite steps have no length: no history crosses them |
   | "eps" or "velocity", ℓ | ℓ |
   """
   xp = splitting.namespace(budget)
+  if scheme.variable == "step":
+    return np.ones(len(steps.h)), np.arange(len(steps.h), dtype=float)
   if scheme.finite_ends:
     clock, end = (exponential.value(scheme.variable, level.half_log_snr)
                   for level in (steps.here, steps.after))
@@ -146,14 +149,21 @@ def _lengths(scheme: Scheme, steps: _Steps, budget: Any) -> tuple[Any, Any]:
 
 
 def _integrals(scheme: Scheme, steps: _Steps, budget: Any) -> StepIntegrals:
-  """The moments of each step in the frame of the prediction."""
+  """The moments of each step in the frame of the prediction.
+
+  With "step" they are those of Adams–Bashforth, M_j = M_0/(j + 1): the measure counts as uniform.
+  """
   xp = splitting.namespace(budget)
   width, clock = _lengths(scheme, steps, budget)
   if scheme.prediction == "x0" and not scheme.finite_ends:
     return StepIntegrals(exponential.moments(width, scheme.nodes), width, clock)
   kappa = xp.where(steps.finite, 1.0 + budget / xp.asarray(steps.h), 1.0)
+  in_steps = scheme.variable == "step"
   moments = exponential.frame_moments(
-      scheme.prediction, scheme.variable, steps.here, steps.after, kappa, scheme.nodes)
+      scheme.prediction, "half_log_snr" if in_steps else scheme.variable, steps.here, steps.after,
+      kappa, 1 if in_steps else scheme.nodes)
+  if in_steps:
+    moments = [moments[0] / (j + 1) for j in range(scheme.nodes)]
   return StepIntegrals(moments, width, clock)
 
 

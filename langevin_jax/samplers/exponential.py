@@ -19,8 +19,8 @@ The methods differ only in their nodes:
 
 For the ODE, ε or the velocity ε − x₀ can take the place of x₀ = D, each in the frame in which it
 alone moves the state (`frame_moments`). The polynomial may be one in α or in the angle atan ρ,
-which are finite also at infinite ℓ. All of these are exact for data that are one point, where x₀, ε
-and ε − x₀ are constant.
+which are finite also at infinite ℓ, or in the number of the step, as in PNDM. All of these are
+exact for data that are one point, where x₀, ε and ε − x₀ are constant.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ __all__ = [
 
 Array = np.ndarray | jax.Array
 Prediction = Literal["x0", "eps", "velocity"]
-Variable = Literal["half_log_snr", "alpha", "angle"]
+Variable = Literal["half_log_snr", "alpha", "angle", "step"]
 
 _QUADRATURE = 32  # points of Gauss–Legendre where the moments have no closed form
 _SERIES_TERMS = 24  # of Σ (−w)^m/(m + j + 1)! at w < 2, to float64

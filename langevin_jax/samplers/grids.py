@@ -253,6 +253,9 @@ def _closed(rho: np.ndarray) -> np.ndarray:
 
 
 def _check(n: int) -> None:
+  if isinstance(n, Path):
+    raise ValueError("grid must be a function of the path, got a factory of one: call it, such as "
+                     "samplers.karras(20)")
   if not isinstance(n, (int, np.integer)) or n < 1:
     raise ValueError(f"a grid needs at least 1 step, and whole ones, got n={n}")
 

@@ -41,8 +41,11 @@ class Level(NamedTuple):
   scale: Any
 
 
-Model = Callable[[jax.Array, Level], Any]
-"""(x, level) → D, one call of the network; a tuple (D, v) where `Method.takes_pairs`."""
+Model = Callable[..., Any]
+"""(x, level) → D, one call of the network; a tuple (D, v) where `Method.takes_pairs`.
+
+(x, level, ell_s) → D̄, the average denoiser to ℓ′, of a flow map.
+"""
 Draw = Callable[[Any], jax.Array]
 """i → ξ ~ N(0, I) in the shape of the state; the same i gives the same ξ within a step.
 
@@ -165,10 +168,20 @@ def model(denoise: predictions.Denoise) -> Model:
   """A denoiser as (x, level) → D for states at unit scale.
 
   A `predictions.Denoiser` is called at ℓ, any other function at (xₜ, t). D is checked, and cast to
-  the dtype of x. Of a denoiser that returns (D, v) this is D.
+  the dtype of x. Of a denoiser that returns (D, v) this is D. A third argument ℓ′ asks for D̄.
   """
   outputs = model_outputs(denoise)
-  return lambda x, level: outputs(x, level)[0]
+
+  def call(x, level, ell_s=None):
+    if ell_s is None:
+      return outputs(x, level)[0]
+    average = getattr(denoise, "average", None)
+    if average is None:
+      raise ValueError("samplers.flow_map needs a denoiser of two levels, such as "
+                       "flow_maps.denoiser(network, path): this one was trained for one")
+    return predictions.like_state(average(x, level.half_log_snr, ell_s), x, "average")
+
+  return call
 
 
 def model_outputs(

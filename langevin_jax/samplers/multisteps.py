@@ -40,7 +40,7 @@ def multistep(
     order: int = 2, stochasticity: splitting.Stochasticity = 0.0, *,
     prediction: exponential.Prediction = "x0",
     variable: exponential.Variable = "half_log_snr",
-    midpoint: bool = False, largest_budget: float = np.inf,
+    midpoint: bool = False, corrected_start: bool = True, largest_budget: float = np.inf,
 ) -> Method:
   """DPM-Solver++(2M) and its relatives of order 1 to 4; one call per step.
 
@@ -64,16 +64,20 @@ def multistep(
     prediction: what is a polynomial: "x0", as in DPM-Solver++; "eps", as in DEIS (Zhang & Chen
       2023); "velocity", ε − x₀, as in Adams–Bashforth on rectified flow. The last two need η = 0.
     variable: of the polynomial: "half_log_snr", ℓ, as published; "alpha", 1/√(1 + ρ²), in which D
-      is linear along the flow of standard normal data; "angle", atan ρ. The last two are finite at
-      the ends: a step from pure noise or to the clean end uses the polynomial too, where with ℓ it
-      is STEP.
+      is linear along the flow of standard normal data; "angle", atan ρ; "step", the number of the
+      step, with the weights of Adams–Bashforth, as in PNDM (Liu et al. 2022). All but ℓ are finite
+      at the ends: a step from pure noise or to the clean end uses the polynomial too, where with ℓ
+      it is STEP.
     midpoint: steps of two nodes use M₀/2 in the place of M₁: DPM-Solver++(2M) and its SDE as
       published; for `unipc` it is B₂(h) = e^h − 1.
+    corrected_start: whether orders 3 and 4 correct their first steps. Without it they begin with
+      lower orders, as published: `multistep(4, prediction="eps", variable="step",
+      corrected_start=False)` is iPNDM (Zhang & Chen 2023). With few steps that may be better.
     largest_budget: Λ of a step is at most this; every η(ℓ) has the same marginals.
 
   experiments/benchmarks/solvers.py compares the choices. With few steps the best are "velocity" in
-  "angle" on the grid `shifted`, and "eps" or "velocity" in ℓ on `karras`; with many steps x₀ of
-  order 3 is as good.
+  "angle" or "alpha" on the grid `shifted`, and "velocity" in ℓ or "step" on `karras`; with many
+  steps x₀ in ℓ of order 4 is as good.
 
   Raises:
     ValueError: order not 1, 2, 3 or 4; η < 0; an unknown prediction or variable, or η > 0 with a
@@ -82,7 +86,7 @@ def multistep(
   check_order(order, 4)
   return _exponential(Scheme(
       "multistep", order, stochasticity, prediction, variable, midpoint, largest_budget,
-      corrector=order - 1 if order > 2 else 0, corrected_steps=order - 2))
+      corrector=order - 1 if order > 2 and corrected_start else 0, corrected_steps=order - 2))
 
 
 @memoised

@@ -7,6 +7,7 @@ level (SDEdit).
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -139,6 +140,8 @@ def encode(
 
 def _draw(key, denoise, path, shape, method, grid, initial, moments, brownian, *, keep: bool):
   """`sample`, or `trajectory` where `keep`: checks the arguments, plans, and runs."""
+  if not isinstance(shape, Sequence) or not all(isinstance(n, (int, np.integer)) for n in shape):
+    raise ValueError(f"shape must be a tuple of integers, (samples, *shape of one), got {shape!r}")
   shape = tuple(shape)
   method, grid = _defaults(denoise, path, method, grid)
   if initial is not None and moments is not None:

@@ -4,14 +4,15 @@ The random numbers of a step come from the run's key, folded with the step numbe
 run that is restored from a state continues exactly as if it had not stopped.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from langevin_jax import objectives, predictions
+from langevin_jax import conditions, objectives, predictions
 from langevin_jax.training.averages import Average
 
 __all__ = [
@@ -51,6 +52,8 @@ class Metrics(NamedTuple):
     worst_half_log_snr: ℓ of the example with the largest error, or of the first that is not finite.
     level_error: (bins,), the sum of errors in each bin of ℓ, non-finite ones left out.
     level_count: (bins,), the number of examples in each bin.
+    param_norm: the norm of the parameters after the step, if asked for.
+    update_norm: the norm of their change, if asked for; 0 of a step that was not finite.
   """
 
   loss: jax.Array
@@ -59,6 +62,8 @@ class Metrics(NamedTuple):
   worst_half_log_snr: jax.Array
   level_error: jax.Array
   level_count: jax.Array
+  param_norm: jax.Array | None = None
+  update_norm: jax.Array | None = None
 
 
 class Loss(NamedTuple):
@@ -67,10 +72,12 @@ class Loss(NamedTuple):
   Attributes:
     draw: (key, batch) → examples, a tree with a leading axis n that includes all random numbers.
     value: (params, examples) → (mean loss, dict of `half_log_snr` and `eps_error`, each (n,)).
+    averaged: whether `value` takes the first average of the parameters, too, as `average`.
   """
 
   draw: Callable[[jax.Array, Any], Any]
-  value: Callable[[Params, Any], tuple[jax.Array, dict[str, jax.Array]]]
+  value: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+  averaged: bool = False
 
   def __call__(self, params: Params, key: jax.Array, batch: Any):
     """`value` of the examples that `draw` makes. Consumes `key`."""
@@ -95,14 +102,15 @@ def diffusion_loss(
     apply: Callable[..., jax.Array], *, density: objectives.Density, weight: objectives.Weight,
     prediction: str | predictions.Row, num_classes: int = 0, label_dropout: float = 0.1,
 ) -> Loss:
-  """`objectives.loss` for batches (x₀ at unit scale, (n, *shape); integer labels, (n,)).
+  """`objectives.loss` for batches (x₀ at unit scale, (n, *shape); condition).
 
   Args:
-    apply: the network, (params, x, ell, labels) → row values.
+    apply: the network, (params, x, ell, condition) → row values.
     density, weight, prediction: as in `objectives.loss`.
     num_classes: number of labels, and the null label. 0 ignores labels.
-    label_dropout: probability with which a label is replaced by the null label, which trains the
-      unconditional model together with the conditional one (Ho & Salimans 2022).
+    label_dropout: probability with which a condition is replaced by the null condition, which
+      trains the unconditional model together with the conditional one (`conditions.drop`). The
+      condition of a batch is integer labels (n,), or a dict of named arrays (`conditions`).
 
   Raises:
     ValueError: label_dropout outside [0, 1], or an unknown prediction.
@@ -112,24 +120,31 @@ def diffusion_loss(
   row = predictions.named(prediction)
 
   def draw(key, batch):
-    x_0, labels = batch
+    x_0, condition = batch
     key_loss, key_drop = jax.random.split(key)
-    if num_classes and label_dropout > 0.0:
-      dropped = jax.random.bernoulli(key_drop, label_dropout, labels.shape)
-      labels = jnp.where(dropped, num_classes, labels)
-    return x_0, labels, objectives.corruption(key_loss, x_0, density)
+    condition = dropped(key_drop, condition, label_dropout, num_classes)
+    return x_0, condition, objectives.corruption(key_loss, x_0, density)
 
   def value(params, examples):
-    x_0, labels, drawn = examples
+    x_0, condition, drawn = examples
     return objectives.corrupted_loss(
-        lambda x, ell: apply(params, x, ell, labels), x_0, drawn, weight=weight, prediction=row)
+        lambda x, ell: apply(params, x, ell, condition), x_0, drawn, weight=weight, prediction=row)
 
   return Loss(draw, value)
+
+
+def dropped(key: jax.Array, condition: Any, rate: float, num_classes: int) -> Any:
+  """The condition of a batch, complete, some of it not given; see `diffusion_loss`."""
+  named = isinstance(condition, Mapping)
+  if rate > 0.0 and (named or num_classes):
+    return conditions.drop(key, condition, rate, null_label=num_classes)
+  return conditions.complete(condition) if named else condition
 
 
 def train_step(
     state: TrainState, key: jax.Array, batch: Any, *, loss: Loss,
     optimizer: optax.GradientTransformation, averages: tuple[Average, ...], accumulation: int = 1,
+    norms: bool = False,
 ) -> tuple[TrainState, Metrics]:
   """One step of gradient descent.
 
@@ -145,35 +160,43 @@ def train_step(
     accumulation: number of parts of the batch, a divisor of n, processed one after another with the
       memory of one part. Levels and noise are drawn for the whole batch, so that the number of
       parts changes rounding only.
+    norms: whether the metrics have the norms of the parameters and of their change.
 
   Returns:
     The state after the step (unchanged if the step was not finite), and its metrics.
   """
   examples = loss.draw(jax.random.fold_in(key, state.step), batch)
-  (value, levels), gradient = _gradient(loss.value, state.params, examples, accumulation)
+  of_loss = (functools.partial(loss.value, average=state.ema[0]) if loss.averaged else
+             loss.value)
+  (value, levels), gradient = _gradient(of_loss, state.params, examples, accumulation)
   grad_norm = optax.tree.norm(gradient)
   finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
 
   def move(state, gradient):
     updates, opt_state = optax.with_extra_args_support(optimizer).update(
         gradient, state.opt_state, state.params, value=value, grad=gradient,
-        value_fn=lambda params: _value(loss.value, params, examples, accumulation))
+        value_fn=lambda params: _value(of_loss, params, examples, accumulation))
     params = optax.apply_updates(state.params, updates)
     step = state.step + 1
     # ema′ = ema + rate (params − ema)
     ema = tuple(_moved(old, params, average(step)) for average, old in
                 zip(averages, state.ema, strict=True))
-    return TrainState(step, params, ema, opt_state)
+    update_norm = optax.tree.norm(updates) if norms else None
+    return TrainState(step, params, ema, opt_state), update_norm
 
+  stay = lambda state, gradient: (state, jnp.zeros_like(grad_norm) if norms else None)
   # `cond`, because `where` over the tree would hold and copy both states.
-  state = jax.lax.cond(finite, move, lambda state, gradient: state, state, gradient)
-  return state, _metrics(value, grad_norm, finite, levels["half_log_snr"], levels["eps_error"])
+  state, update_norm = jax.lax.cond(finite, move, stay, state, gradient)
+  metrics = _metrics(value, grad_norm, finite, levels["half_log_snr"], levels["eps_error"])
+  if norms:
+    metrics = metrics._replace(param_norm=optax.tree.norm(state.params), update_norm=update_norm)
+  return state, metrics
 
 
 def train_steps(
     state: TrainState, key: jax.Array, batches: Any, *, loss: Loss,
     optimizer: optax.GradientTransformation, averages: tuple[Average, ...], accumulation: int = 1,
-    count: jax.Array | int | None = None,
+    count: jax.Array | int | None = None, norms: bool = False,
 ) -> tuple[TrainState, Metrics]:
   """K steps in one program: `train_step` scanned over batches with a leading axis K.
 
@@ -181,7 +204,7 @@ def train_steps(
   weight gradients are several times slower inside a loop.
 
   Args:
-    state, key, loss, optimizer, averages, accumulation: as in `train_step`.
+    state, key, loss, optimizer, averages, accumulation, norms: as in `train_step`.
     batches: the argument of `loss.draw`, with leading axes K, n.
     count: number of steps to take, ≤ K. It may be traced, so that one program takes any number.
       None is K.
@@ -191,7 +214,7 @@ def train_steps(
   """
   def step(state, batch):
     return train_step(state, key, batch, loss=loss, optimizer=optimizer, averages=averages,
-                      accumulation=accumulation)
+                      accumulation=accumulation, norms=norms)
 
   if count is None:
     return jax.lax.scan(step, state, batches)

@@ -1,0 +1,63 @@
+"""The loss of a flow map in two functions, as a training step takes it."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from langevin_jax import conditions, flow_maps, objectives, predictions
+from langevin_jax.training.steps import Loss, dropped
+
+__all__ = ["flow_map_loss"]
+
+
+def flow_map_loss(
+    apply: Callable[..., jax.Array], *, identity: flow_maps.Identity,
+    density: objectives.Density, weight: objectives.Weight, prediction: str | predictions.Row,
+    num_classes: int = 0, label_dropout: float = 0.1,
+    teacher: Callable[..., jax.Array] | None = None,
+) -> Loss:
+  """`flow_maps.loss` for batches (x₀ at unit scale, (n, *shape); condition).
+
+  Args:
+    apply: the network, (params, x, ell, condition, ell_s) → row values.
+    identity, density, weight, prediction: as in `flow_maps.loss`.
+    num_classes, label_dropout: as in `diffusion_loss`.
+    teacher: (x, ell, condition) → ε̂ − D of a trained model, None to learn from data.
+
+  Raises:
+    ValueError: label_dropout outside [0, 1], an unknown prediction, or guidance in the identity
+      without conditions that are sometimes dropped.
+  """
+  if not 0.0 <= label_dropout <= 1.0:
+    raise ValueError(f"label_dropout must lie in [0, 1], got {label_dropout}")
+  row = predictions.named(prediction)
+  if identity.is_guided and not label_dropout > 0.0:
+    raise ValueError("omega and kappa guide away from the model without a condition: they need a "
+                     "label_dropout > 0")
+
+  def draw(key, batch):
+    x_0, condition = batch
+    key_loss, key_drop = jax.random.split(key)
+    condition = dropped(key_drop, condition, label_dropout, num_classes)
+    return x_0, condition, flow_maps.corruption(key_loss, x_0, density, identity)
+
+  taught = None if teacher is None else (
+      lambda condition: lambda x, ell: teacher(x, ell, condition))
+
+  def without(condition):
+    if isinstance(condition, Mapping):
+      return conditions.null(condition)
+    return jnp.full_like(condition, num_classes)
+
+  def value(params, examples, average=None):
+    x_0, condition, drawn = examples
+    of = lambda params, given: lambda x, ell, ell_s: apply(params, x, ell, given, ell_s)
+    target = params if average is None else average
+    return flow_maps.corrupted_loss(
+        of(params, condition), x_0, drawn, identity=identity, weight=weight, prediction=row,
+        frozen=None if average is None else of(average, condition),
+        free=of(target, without(condition)) if identity.is_guided else None,
+        teacher=None if taught is None else taught(condition))
+
+  return Loss(draw, value, identity.averaged)

@@ -1,0 +1,374 @@
+"""Flow maps: identities, composition and limits of exact maps; losses at and beside them."""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import LINE, PATHS, round_mixture
+from scipy import optimize, stats
+
+from langevin_jax import (
+  flow_maps,
+  guidance,
+  inpainting,
+  mixtures,
+  networks,
+  objectives,
+  paths,
+  predictions,
+  samplers,
+)
+
+INF = np.inf
+# (ℓ, ℓ′): inside, at both ends, and nearly equal.
+PAIRS = [(-1.0, 0.5), (0.3, 2.0), (1.0, 1.01), (-INF, 0.7), (0.4, INF), (-INF, INF)]
+PLANE = np.array([0.4, 0.6]), np.array([[-1.0, 0.2], [0.8, -0.5]]), np.array([0.5, 0.3])
+
+
+@pytest.fixture(scope="module")
+def plane():
+  """States (16, 2), pairs of finite levels, and the exact D̄ of a mixture in the plane."""
+  with jax.enable_x64(True):
+    key = jax.random.key(0)
+    low, gap = jnp.linspace(-1.5, 1.5, 16), jnp.tile(jnp.array([0.05, 0.6, 1.5, 4.0]), 4)
+    average = jax.jit(flow_maps.exact(round_mixture(PLANE)))
+    return jax.random.normal(key, (16, 2)), low, low + gap, average
+
+
+def denoised(x, ell):
+  """D of the mixture in the plane, at levels of a batch."""
+  frame = predictions.unit_frame(ell)
+  return jax.vmap(round_mixture(PLANE).denoise)(x, frame.alpha, frame.sigma)
+
+
+def lift(level):
+  return level[:, None]
+
+
+def moved(average, x, ell, ell_s):
+  return jax.vmap(lambda *one: flow_maps.move(average, *one))(x, ell, ell_s)
+
+
+def quantile_map(x, ell, ell_s):
+  """z′ = F_ρ′⁻¹(F_ρ(z)) of the mixture on the line, from the side of the smaller tail."""
+  weights, means, stds = LINE
+
+  def tails(z, rho):
+    scaled = (z - means[:, 0]) / np.hypot(stds, rho)
+    return weights @ stats.norm.cdf(scaled), weights @ stats.norm.sf(scaled)
+
+  alpha = 1.0 / np.hypot(1.0, np.exp(-ell))
+  below, above = (stats.norm.cdf(x), stats.norm.sf(x)) if ell == -INF else (
+      tails(x / alpha, np.exp(-ell)))
+  side, goal = (0, below) if below < above else (1, above)
+  gap = lambda z: np.log(tails(z, np.exp(-ell_s))[side]) - np.log(goal)
+  return optimize.brentq(gap, -30.0, 30.0, xtol=1e-14, rtol=1e-14)
+
+
+@pytest.mark.parametrize("ell, ell_s", PAIRS)
+def test_exact_is_the_quantile_map(x64, ell, ell_s):
+  x = jnp.linspace(-3.0, 3.0, 7)[:, None]
+  out = flow_maps.move(flow_maps.exact(round_mixture(LINE)), x, ell, ell_s)
+  z = np.asarray(out)[:, 0] * np.hypot(1.0, np.exp(-ell_s))
+  np.testing.assert_allclose(
+      z, [quantile_map(float(v), ell, ell_s) for v in x[:, 0]], atol=1e-8)
+
+
+def test_gaussian_closed_form_is_the_integral(x64):
+  """Two equal components are integrated, one is a formula."""
+  covariance = jnp.array([[0.5, 0.3], [0.3, 0.4]])
+  one = mixtures.Mixture(jnp.ones(1), jnp.array([[0.3, -0.2]]), covariance[None])
+  two = mixtures.Mixture(jnp.ones(2), *(jnp.repeat(v, 2, 0) for v in one[1:]))
+  x = jax.random.normal(jax.random.key(1), (len(PAIRS) + 1, 2))
+  ell, ell_s = jnp.array([*PAIRS, (0.5, 0.5)]).T
+  formula, integral = (flow_maps.exact(m)(x, ell, ell_s) for m in (one, two))
+  np.testing.assert_allclose(formula, integral, atol=1e-9)
+
+
+def test_identities(x64, plane):
+  """The limit, the additivity in λ, and the two derivatives (docs/flow_maps.md)."""
+  x, *levels, average = plane
+
+  @jax.jit
+  def sides(ell, ell_s):
+    half = 0.5 * (ell + ell_s)
+    d_bar, d = average(x, ell, ell_s), denoised(x, ell)
+    lam, lam_m, lam_s = (lift(jnp.exp(level)) for level in (ell, half, ell_s))
+    middle = moved(average, x, ell, half)
+    parts = (lam_m - lam) * average(x, ell, half) + (lam_s - lam_m) * average(middle, half, ell_s)
+    # The total derivative is along dz/dλ = (D − z)/λ, z = x √(1 + λ⁻²).
+    scale = lambda lam: jnp.sqrt(1.0 + lam**-2)
+    in_z = lambda z, lam: average(z / scale(lam), jnp.log(lam[:, 0]), ell_s)
+    z, one = x * scale(lam), jnp.ones_like(lam)
+    total = jax.jvp(in_z, (z, lam), ((d - z) / lam, one))[1]
+    at_end = jax.jvp(lambda lam: average(x, ell, jnp.log(lam[:, 0])), (lam_s,), (one,))[1]
+    end = denoised(moved(average, x, ell, ell_s), ell_s)
+    return {"limit": (average(x, ell, ell), d), "additivity": ((lam_s - lam) * d_bar, parts),
+            "eulerian": (d_bar, d + (lam_s - lam) * total),
+            "lagrangian": (d_bar + (lam_s - lam) * at_end, end)}
+
+  for name, (left, right) in sides(*levels).items():
+    np.testing.assert_allclose(left, right, atol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize("row", [*predictions.ROWS, predictions.edm(0.5)])
+def test_every_row_is_the_same_map(x64, plane, row):
+  x, *_, average = plane
+  a, b = predictions.named(row)(predictions.unit_frame(0.3))
+
+  def network(x, ell, ell_s):
+    frame, d_bar = predictions.unit_frame(0.3), average(x, ell, ell_s)
+    return a * d_bar + b * (x - frame.alpha * d_bar) / frame.sigma
+
+  denoise = flow_maps.denoiser(network, paths.vp(), prediction=row)
+  np.testing.assert_allclose(denoise.average(x, 0.3, 1.7), average(x, 0.3, 1.7), atol=1e-11)
+  np.testing.assert_allclose(denoise.at(x, 0.3), average(x, 0.3, 0.3), atol=1e-11)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_sampling_is_exact_on_every_path_and_grid(x64, name):
+  """One step is as good as four, and both end at the quantile map."""
+  path, rho = PATHS[name], (2.0, 1.1, 0.7, 0.4)
+  denoise = flow_maps.denoiser(flow_maps.exact(round_mixture(LINE)), path, prediction="x0")
+  t = path.time(-jnp.log(2.0))
+  x = jnp.array([[-1.5], [0.2], [1.1]])
+  ends = [samplers.sample(jax.random.key(0), denoise, path, shape=(3, 1), grid=samplers.explicit(g),
+                          method=samplers.flow_map(),
+                          initial=x * jnp.hypot(path.alpha(t), path.sigma(t)))
+          for g in (rho, rho[:1])]
+  np.testing.assert_allclose(ends[0], ends[1], atol=1e-8)
+  np.testing.assert_allclose(
+      ends[1][:, 0], [quantile_map(float(v), -np.log(2.0), INF) for v in x[:, 0]], atol=1e-8)
+
+
+@pytest.mark.parametrize("stochasticity", [0.0, 0.7, INF, lambda ell: 1.0 + 0.0 * ell],
+                         ids=["0", "0.7", "inf", "function"])
+def test_law_is_exact_for_every_stochasticity(x64, stochasticity):
+  """On Gaussian data a step is affine in (x, ξ): its variance is that of the path at each level."""
+  mean, var, path = 0.7, 0.3, paths.vp()
+  data = mixtures.Mixture(jnp.ones(1), jnp.array([[mean]]), jnp.array([[[var]]]))
+  denoise = flow_maps.denoiser(flow_maps.exact(data), path, prediction="x0")
+  method = samplers.flow_map(stochasticity)
+  places = samplers.levels.place_levels(np.array([INF, 3.0, 0.5, 0.0]), path)
+  numbers, model = method.plan(places, path), samplers.levels.model(denoise)
+  for i in range(3):
+    now, after = (samplers.levels.pick(places, i + j) for j in (0, 1))
+    n = jax.tree.map(operator.itemgetter(i), numbers)
+    step = lambda x, xi, n=n: method.step(lambda _: xi, x, (), model, n)[0]
+    zero, one = jnp.zeros((1,)), jnp.ones((1,))
+    slope, noise = step(one, zero) - step(zero, zero), step(zero, one) - step(zero, zero)
+    np.testing.assert_allclose(step(now.alpha * mean * one, zero), after.alpha * mean, atol=1e-12)
+    variance = slope**2 * (now.alpha**2 * var + now.sigma**2) + noise**2
+    np.testing.assert_allclose(variance, after.alpha**2 * var + after.sigma**2, rtol=1e-12)
+
+
+def test_log_determinant_is_the_density(x64, plane):
+  """log p′(x′) = log p(x) − log |det ∂x′/∂x|, from noise to data."""
+  x, *_, average = plane
+  mixture = round_mixture(PLANE)
+  ell = -2.0
+  frame = predictions.unit_frame(ell)
+  out, log_det = flow_maps.move_and_log_det(average, x, ell, INF)
+  before = mixture.log_prob(x, frame.alpha, frame.sigma)
+  np.testing.assert_allclose(mixture.log_prob(out), before - log_det, atol=1e-7)
+
+
+def test_guidance_and_inpainting_take_the_average(x64, plane):
+  x, *_, average = plane
+  path = paths.rectified_flow()
+  labelled = lambda x, ell, ell_s, labels: average(x, ell, ell_s) + labels[:, None]
+
+  def guided(x, ell, ell_s):
+    return guidance.classifier_free(
+        lambda x, ell, labels: labelled(x, ell, ell_s, labels), path, jnp.full(16, 2.0),
+        null=0, weight=3.0).at(x, ell)
+
+  denoise = flow_maps.denoiser(guided, path, prediction="x0")
+  np.testing.assert_allclose(denoise.average(x, 0.0, 1.0), average(x, 0.0, 1.0) + 6.0, atol=1e-12)
+  plain = flow_maps.denoiser(average, path, prediction="x0")
+  mask, known = (jnp.broadcast_to(jnp.array(row), (16, 2)) for row in (
+      [True, False], [0.4, jnp.nan]))
+  out = samplers.sample(
+      jax.random.key(0), plain, path, shape=(16, 2), grid=samplers.karras(3),
+      method=inpainting.replacement()(samplers.flow_map(1.0), known, mask))
+  np.testing.assert_array_equal(out[:, 0], 0.4)
+  assert np.isfinite(out).all()
+
+
+# The losses.
+
+IDENTITIES = {
+    "semigroup": flow_maps.semigroup(), "semigroup, uneven": flow_maps.semigroup(fraction=0.2),
+    "semigroup, none": flow_maps.semigroup(stop="none"),
+    **{f"eulerian, {stop}": flow_maps.eulerian(stop=stop) for stop in ("target", "none")},
+    "eulerian, own": flow_maps.eulerian(velocity="diagonal", stop="velocity"),
+    **{f"lagrangian, {stop}": flow_maps.lagrangian(stop=stop)
+       for stop in ("target", "velocity", "none")}}
+
+
+def family(average, theta):
+  """Networks that predict v, and are the exact map at θ = 0."""
+  def network(x, ell, ell_s):
+    frame = predictions.unit_frame(ell)
+    d_bar = average(x, ell, ell_s)
+    gap = lift(jax.nn.sigmoid(-ell) - jax.nn.sigmoid(-ell_s))
+    d_bar = d_bar + theta[0] * jnp.cos(x) + theta[1] * gap * x + theta[2] * gap
+    eps = (x - lift(frame.alpha) * d_bar) / lift(frame.sigma)
+    return lift(frame.alpha) * eps - lift(frame.sigma) * d_bar
+
+  return network
+
+
+def flow_matching():
+  return objectives.flow_matching(objectives.logit_normal_s())
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_gradients_vanish_at_the_exact_map_alone(x64, plane, name):
+  """With the exact velocity as the teacher the residual is 0 for each example.
+
+  The data are one Gaussian, whose map compiles fast; the next test has a mixture.
+  """
+  x, ell, ell_s, _ = plane
+  data = mixtures.Mixture(jnp.ones(1), jnp.array([[0.3, -0.2]]),
+                          jnp.array([[[0.5, 0.3], [0.3, 0.4]]]))
+  average = flow_maps.exact(data)
+  ell_s = ell_s.at[::5].set(ell[::5])
+  drawn = flow_maps.Corruption(ell, ell_s, x)
+  teacher = flow_maps.velocity(lambda x, ell: average(x, ell, ell), prediction="x0")
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss(theta):
+    return flow_maps.corrupted_loss(
+        family(average, theta), 0.5 * x[::-1], drawn, identity=IDENTITIES[name],
+        weight=flow_matching(), prediction="v", teacher=teacher)[0]
+
+  value, slope = loss(jnp.zeros(3))
+  assert value < 1e-15 and np.abs(slope).max() < 1e-8
+  for theta in np.eye(3) * 0.05:
+    value, slope = loss(jnp.asarray(theta))
+    assert value > 1e-6 and np.abs(slope).max() > 1e-3
+
+
+def expected_slope(identity):
+  """A slope at the exact map over all (x₀, ε) at one pair of levels, by the midpoint rule."""
+  weights, means, stds = LINE
+  points = [(np.arange(-n, n) + 0.5) * (7.5 / n) for n in (13, 32)]
+  mass = np.multiply.outer(weights, np.multiply.outer(*(
+      stats.norm.pdf(p) * (p[1] - p[0]) for p in points)))
+  x_0 = np.broadcast_to((means + stds[:, None] * points[0])[:, :, None], mass.shape)
+  eps = np.broadcast_to(points[1], mass.shape)
+  x_0, eps = (jnp.asarray(v.reshape(-1, 1)) for v in (x_0, eps))
+  n = len(eps)
+  drawn = flow_maps.Corruption(jnp.zeros(n), jnp.full(n, 0.8), eps)
+  average = flow_maps.exact(round_mixture(LINE), steps=1, sweeps=8)
+
+  def loss(theta):
+    errors = flow_maps.corrupted_loss(
+        family(average, theta), x_0, drawn, identity=identity, weight=flow_matching(),
+        prediction="v")[1]["eps_error"]
+    return jnp.sum(jnp.asarray(mass.reshape(-1)) * errors)
+
+  along = jnp.array([1.0, 0.5, -1.0])
+  return float(jax.jit(lambda: jax.jvp(loss, (0.0 * along,), (along,))[1])())
+
+
+def test_from_data_the_stopped_loss_is_unbiased_and_the_full_one_is_not(x64):
+  """The square of (s − s′) v·∂ū/∂r has a variance, which the full residual makes small."""
+  assert abs(expected_slope(flow_maps.eulerian())) < 1e-7
+  assert abs(expected_slope(flow_maps.eulerian(stop="none"))) > 1e-2
+
+
+def test_guidance_inside_the_target(x64):
+  """ū = ω v + κ ū + (1 − ω − κ) ū(no label), so the fixed point has the weight ω/(1 − κ)."""
+  n, omega, kappa = 4, 1.5, 0.4
+  constant = lambda value: lambda x, *_: jnp.full_like(x, value)
+  drawn = flow_maps.Corruption(jnp.zeros(n), jnp.zeros(n), jnp.ones((n, 1)))
+  fixed = (omega * 2.0 + (1.0 - omega - kappa) * 0.5) / (1.0 - kappa)
+  run = functools.partial(
+      flow_maps.corrupted_loss, constant(fixed), jnp.zeros((n, 1)), drawn, weight=flow_matching(),
+      prediction="velocity", identity=flow_maps.eulerian(omega=omega, kappa=kappa),
+      teacher=constant(2.0))
+  assert run(free=constant(0.5))[0] < 1e-20
+  with pytest.raises(ValueError, match="need a network with conditions"):
+    run()
+
+
+def test_adaptive_weight(x64):
+  """p = 1 is the logarithm's gradient: e/(e + 10⁻³)."""
+  drawn = flow_maps.Corruption(jnp.zeros(2), jnp.zeros(2), jnp.array([[1.0], [3.0]]))
+  value, _ = flow_maps.corrupted_loss(
+      lambda x, *_: jnp.zeros_like(x), jnp.zeros((2, 1)), drawn, weight=flow_matching(),
+      prediction="velocity", identity=flow_maps.semigroup(adaptive=1.0))
+  np.testing.assert_allclose(value, 0.5 * (1.0 / 1.001 + 9.0 / 9.001), rtol=1e-12)
+
+
+def test_densities_of_pairs(x64):
+  density, n, key = objectives.logit_normal_s(), 4000, jax.random.key(3)
+  ell, ell_s = flow_maps.ordered(diagonal=0.3, to_data=0.5)(key, n, density)
+  assert (ell_s >= ell).all()
+  np.testing.assert_allclose([(ell == ell_s).mean(), (ell_s == INF).mean()], [0.3, 0.35], atol=0.03)
+  ell, ell_s = flow_maps.dyadic(diagonal=0.0, levels=3)(key, n, density)
+  gap = jax.nn.sigmoid(-ell) - jax.nn.sigmoid(-ell_s)
+  assert {round(float(v), 9) for v in gap} == {1.0, 0.5, 0.25}
+  assert (ell == -INF).any() and (ell_s == INF).any()
+
+
+@pytest.mark.parametrize("identity, dtype", [
+    (flow_maps.semigroup, "bfloat16"), (flow_maps.eulerian, "bfloat16"),
+    (flow_maps.eulerian, "float32"), (flow_maps.lagrangian, "bfloat16")])
+def test_gradients_of_networks_are_finite(identity, dtype):
+  """From ρ = 10⁴ to clean data, and on the diagonal."""
+  network = networks.MLP(width=8, depth=1, dtype=dtype, second_level=True)
+  labels, x_0 = jnp.zeros(4, int), 0.5 * jax.random.normal(jax.random.key(0), (4, 2))
+  params = network.init(jax.random.key(1), x_0, jnp.zeros(4), labels)
+  params = jax.tree.map(lambda p: p + 0.05, params)
+  drawn = flow_maps.Corruption(jnp.array([-9.21, -1.0, 0.5, 2.0]),
+                               jnp.array([INF, INF, 0.5, 6.0]), x_0[::-1])
+
+  @jax.value_and_grad
+  def loss(params):
+    call = lambda x, ell, ell_s: network.apply(params, x, ell, labels, ell_s)
+    return flow_maps.corrupted_loss(
+        call, x_0, drawn, identity=identity(), weight=flow_matching(), prediction="v")[0]
+
+  value, slope = jax.jit(loss)(params)
+  assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
+  assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(slope["params"]["conditioning"])) > 0
+
+
+def test_wrong_arguments():
+  x = jnp.zeros((2, 2))
+  exact = flow_maps.exact(round_mixture(PLANE))
+  ordinary = mixtures.denoiser(round_mixture(PLANE), paths.vp())
+  sample = functools.partial(samplers.sample, jax.random.key(0), path=paths.vp(), shape=(2, 2),
+                             method=samplers.flow_map())
+  one_level = networks.MLP(width=4, depth=0)
+  identity = flow_maps.semigroup()
+  cases = {
+      "at least half_log_snr, got 1 and 0": lambda: exact(x, 1.0, 0.0),
+      "got 2 and 1": lambda: flow_maps.move(exact, x, 2.0, 1.0),
+      "no second level": lambda: one_level.init(
+          jax.random.key(0), x, 0.0, jnp.zeros(2, int), jnp.ones(())),
+      "denoiser of two levels": lambda: sample(denoise=ordinary),
+      "encode needs an ordinary": lambda: samplers.encode(
+          ordinary, paths.vp(), x, method=samplers.flow_map()),
+      "stochasticity must be >= 0": lambda: samplers.flow_map(-1.0),
+      "diagonal must lie": lambda: flow_maps.ordered(diagonal=2.0),
+      "fraction must lie": lambda: flow_maps.semigroup(fraction=1.0),
+      "stop must be": lambda: flow_maps.lagrangian(stop="all"),
+      "kappa must lie": lambda: flow_maps.eulerian(kappa=1.0),
+      "adaptive must be": lambda: flow_maps.semigroup(adaptive=-1.0),
+      "identity must be a call": lambda: flow_maps.corrupted_loss(
+          exact, x, None, identity=flow_maps.semigroup, weight=None, prediction="v"),
+      "levels must be": lambda: flow_maps.dyadic(levels=0),
+      "steps and sweeps": lambda: flow_maps.exact(round_mixture(PLANE), steps=0)}
+  assert identity.adaptive == 0.0
+  for words, call in cases.items():
+    with pytest.raises(ValueError, match=words) as error:
+      call()
+    assert "\n" not in str(error.value)
