@@ -6,8 +6,8 @@
   python -m experiments.train --config=… --config.data="array_record(path='shards/mine')" \\
       --workdir=…
 
-A folder of pictures and a .npy are gone through block by block and may be larger than memory; an
-.npz is read whole.
+A folder of pictures or a .npy is read block by block and may be larger than memory. An .npz is read
+at once.
 """
 
 import os
@@ -16,19 +16,19 @@ from absl import flags
 
 from experiments import config as config_lib
 from experiments.config import calls, cli
-from experiments.data import dataset, shard_writer, shards, sources
+from experiments.data import dataset, shard_writer, shards, splits
 from experiments.run import progress, records
 
 _DATA = flags.DEFINE_string(
-    "data", "", "The data, as a config calls them: arrays, images, fashion_mnist, digits, "
+    "data", "", "The data, a call as in a config: arrays, images, fashion_mnist, digits, "
     "mixture2d or toy2d; --data.size=64 sets one argument. If not given, images where --path is a "
     "directory, else arrays.")
 _PATH = flags.DEFINE_string("path", "", "A .npy or .npz of examples, or a directory: --data.path.")
 _DTYPE = flags.DEFINE_string(
-    "dtype", "", f"How values are stored: {', '.join(shards.DTYPES)}. If not given, as they are "
-    "if so they can be, else as uint8 (integers of images in 0 … 255) or float32.")
-_SHARDS = flags.DEFINE_integer("shards", 8, "Files of the training examples.")
-_OUT = flags.DEFINE_string("out", "", "The new directory.")
+    "dtype", "", f"How values are stored: {', '.join(shards.DTYPES)}. If not given, the "
+    "dtype of the data if it is one of them, else uint8 (integer images in 0 … 255) or float32.")
+_SHARDS = flags.DEFINE_integer("shards", 8, "Number of files for the training examples.")
+_OUT = flags.DEFINE_string("out", "", "The new directory, or gs://bucket/folder.")
 
 
 def main() -> int:
@@ -44,9 +44,12 @@ def main() -> int:
   records.check_not_owned([out], dataset.files(call))
   if call.name == "array_record":
     raise ValueError("--data: array_record is what is written here; name the data that go in")
-  source = calls.build(call, "data", "--data")
-  if not isinstance(source, sources.Source):
+  source = dataset.read_source(call, "--data")
+  if not isinstance(source, splits.Source):
     raise ValueError(f"--data: {call.name} is no source of examples that could be written")
+  if source.augmentation is not None:
+    raise ValueError("--data: augmented is for training: write the data that are in it, and train "
+                     "on augmented(array_record(…))")
   with progress.bar(len(source.x), 0, "writing") as bar:
     facts = shard_writer.write(
         source, out, num_shards=_SHARDS.value, dtype=_DTYPE.value, scaling=call["scaling"],
@@ -59,16 +62,16 @@ def main() -> int:
 
 
 def data_call() -> config_lib.Call:
-  """The call of the data that the flags name. Raises ValueError where they name none."""
+  """The call of data of the flags. Raises ValueError if they name none."""
   name = _DATA.value or ("images" if os.path.isdir(os.path.expanduser(_PATH.value)) else "arrays")
-  given = cli.arguments("data") | ({"path": _PATH.value} if _PATH.value else {})
+  arguments = cli.arguments("data") | ({"path": _PATH.value} if _PATH.value else {})
   if "(" not in name:
-    if not _DATA.value and "path" not in given:
+    if not _DATA.value and "path" not in arguments:
       raise ValueError("--path is required: a .npy or .npz of examples, or a directory of pictures")
-    return calls.make(config_lib.Call(name, tuple(given.items())), "data", "--data")
+    return calls.make(config_lib.Call(name, tuple(arguments.items())), "data", "--data")
   call = calls.make(name, "data", "--data")
-  for argument, value in given.items():
-    call = calls.replaced(call, argument.split("."), value, "data", "--data")
+  for argument, value in arguments.items():
+    call = calls.replace(call, argument.split("."), value, "data", "--data")
   return call
 
 

@@ -1,4 +1,4 @@
-"""Your own folder of PNG and JPEG, resized, by a DiT; sub-folders are classes.
+"""Your own folder of pictures, resized, by a DiT; sub-folders are classes.
 
   python -m experiments.train --config=experiments/configs/images.py --workdir=runs/mine \\
     --config.data.path=my/folder --config.data.size=32

@@ -1,9 +1,13 @@
-"""The data of a run: in memory, or shards that are read as they are needed.
+"""The data of a run: in memory, or read from shards or from their source when indexed.
 
-In reading order: `dataset` is what the runner sees of data, `sources` finds them, `readers` opens
-files, `standardize` has their units, `shuffle` their order, `shards` and `shard_writer` the files
-of data that do not fit in memory, `facts` what a run keeps of its data, and `toy_data` draws
-points in a plane.
+In reading order: `dataset` is the data set of a run, `batches` its training batches, `comparison`
+the data that samples are compared with. `sources` are the shipped calls of data, with `readers`,
+`image_files` and `toy_data`; `user_data` and `items` are for functions of the user. `splits` holds
+out examples, `kinds` interprets shapes, `standardize` has the units, `shuffle` the order of
+examples, `augmentation` the random changes of images, `fingerprints` the digests. `on_demand`,
+`shards` and `shard_writer` are for data that do not fit in memory. `facts` is the record of a
+run's data.
 """
 
+from experiments.data.comparison import *  # noqa: F403
 from experiments.data.dataset import *  # noqa: F403

@@ -1,8 +1,8 @@
-"""What a run keeps of its data: enough to use the model without them, and to see that they changed.
+"""The record of a run's data: for use of the model without the data, and to detect changes.
 
-`data.json` in the workdir holds shape, kind, units, value range, class names, how many examples
-there are, and a fingerprint; `data_moments.npy` mean and variances in standard units. They are
-written before the first step; samples, likelihoods and loaded models use what they say.
+`data.json` in the workdir holds the shape, kind, units, value range, class names, conditions,
+number of examples and fingerprint. `data_moments.npy` holds the mean and variances in standard
+units. Both are written before the first step. Sampling, likelihoods and loaded models use them.
 """
 
 import json
@@ -17,66 +17,96 @@ from experiments.data import dataset as datasets
 from experiments.run import records
 
 FILE, MOMENTS = "data.json", "data_moments.npy"
-_SHOWN = 3
+_MOST_NAMES = 3  # in a message
 
 
 def claim(workdir: pathlib.Path, dataset: datasets.Dataset) -> None:
-  """Keeps the facts of a run's data, or checks that the data are those of the run.
+  """Writes the record of a run's data; if the run has begun, checks the data against it.
 
   Raises:
-    ValueError: the data have changed since the run began; says in one line what differs.
+    ValueError: the data have changed since the run began; the message lists the differences.
   """
-  begun = any(step.name.isdigit() for step in (workdir / "checkpoints").glob("*"))
-  if (workdir / FILE).is_file() and begun:
+  if _has_begun(workdir):
     check(workdir, dataset)
     return
-  np.save(workdir / MOMENTS, np.stack(datasets.moments(dataset)))
+  with records.written(workdir / MOMENTS) as stream:
+    np.save(stream, np.stack(datasets.moments(dataset)))
   records.write_text(workdir / FILE, json.dumps(
       _facts(dataset) | {"fingerprint": datasets.fingerprint(dataset)}, indent=1) + "\n")
 
 
+def load(workdir: pathlib.Path, call: config_lib.Call) -> datasets.Dataset:
+  """The data of a run; in the recorded units if the run has begun.
+
+  The reason: a mean that is computed again on another machine may differ in its last digits.
+
+  Raises:
+    ValueError: as `data.load`.
+  """
+  return datasets.load(call, units=_units(_read(workdir)) if _has_begun(workdir) else None)
+
+
+def _has_begun(workdir: pathlib.Path) -> bool:
+  """Whether the run has a record of its data and a checkpoint."""
+  return (workdir / FILE).is_file() and any(
+      step.name.isdigit() for step in (workdir / "checkpoints").glob("*"))
+
+
+def _units(recorded: dict[str, Any]) -> datasets.Units:
+  """(mean, scale) of a record."""
+  return np.asarray(recorded["mean"], np.float64), np.asarray(recorded["scale"], np.float64)
+
+
 def _facts(dataset: datasets.Dataset) -> dict[str, Any]:
-  """What JSON says of a data set."""
-  plain = lambda value: value if value is None else list(value)
+  """The content of data.json for a data set, without the fingerprint."""
+  value_range = dataset.value_range
   return {
       "kind": dataset.kind, "shape": list(dataset.train.shape[1:]),
       "num_classes": dataset.num_classes, "classes": list(dataset.classes),
       "mean": np.asarray(dataset.mean).tolist(), "scale": np.asarray(dataset.scale).tolist(),
-      "value_range": plain(dataset.value_range), "integers": bool(dataset.integers),
-      "examples": [len(dataset.train), len(dataset.test)]}
+      "value_range": None if value_range is None else list(value_range),
+      "integers": bool(dataset.integers),
+      "examples": [len(dataset.train), len(dataset.test)],
+      "conditions": {name: [list(value.shape[1:]), str(value.dtype)]
+                     for name, value in dataset.conditions.items()},
+      "condition_classes": dict(dataset.condition_classes)}
 
 
 def read(workdir: pathlib.Path) -> datasets.Dataset:
-  """The data set of a run without its examples: what samples and likelihoods need of it.
+  """The data set of a run without examples, from the record.
 
   Raises:
-    ValueError: the workdir has no such file, or one that is damaged; names it.
+    ValueError: a file is missing or damaged; the message names it.
   """
-  found = _read(workdir)
-  shape, classes = tuple(found["shape"]), found["num_classes"]
-  none, label = np.zeros((0, *shape), np.float32), np.zeros(0, np.int32)
+  recorded = _read(workdir)
+  shape = tuple(recorded["shape"])
+  no_x, no_labels = np.zeros((0, *shape), np.float32), np.zeros(0, np.int32)
   try:
-    moments = np.load(workdir / MOMENTS)
+    moments = np.array(records.load(workdir / MOMENTS))
     if moments.shape != (2, *shape):
       raise ValueError(f"it has the shape {moments.shape} in place of {(2, *shape)}")
   except (OSError, ValueError, EOFError) as error:
     raise ValueError(f"{workdir / MOMENTS} is damaged: {error}") from error
+  conditions = {name: np.zeros((0, *shape), dtype)
+                for name, (shape, dtype) in recorded["conditions"].items()}
   return datasets.Dataset(
-      none, label, none, label, classes, np.asarray(found["mean"], np.float64),
-      np.asarray(found["scale"], np.float64), found["kind"],
-      found["value_range"] and tuple(found["value_range"]), found["integers"],
-      tuple(found["classes"]), moments=(moments[0], moments[1]))
+      no_x, no_labels, no_x, no_labels, recorded["num_classes"], *_units(recorded),
+      recorded["kind"], recorded["value_range"] and tuple(recorded["value_range"]),
+      recorded["integers"], tuple(recorded["classes"]), moments=(moments[0], moments[1]),
+      conditions=conditions, test_conditions=conditions,
+      condition_classes=recorded["condition_classes"])
 
 
 def check(workdir: pathlib.Path, dataset: datasets.Dataset) -> None:
-  """Raises ValueError where the data are not those of the run; says in one line what differs."""
-  found, now = _read(workdir), _facts(dataset)
-  changes = differences(found["fingerprint"], datasets.fingerprint(dataset))
-  for name, value in now.items():
-    same = (np.shape(value) == np.shape(found[name]) and np.allclose(value, found[name], 1e-6, 0.0)
-            if name in ("mean", "scale") else value == found[name])
+  """Raises ValueError if the data are not those of the run; the message lists the differences."""
+  recorded = _read(workdir)
+  changes = differences(recorded["fingerprint"], datasets.fingerprint(dataset))
+  for name, value in _facts(dataset).items():
+    old = recorded[name]
+    same = (np.shape(value) == np.shape(old) and np.allclose(value, old, 1e-6, 0.0)
+            if name in ("mean", "scale") else value == old)
     if not same:
-      changes.append(f"{name} {_few(found[name])} → {_few(value)}")
+      changes.append(f"{name} {_few(old)} → {_few(value)}")
   if changes:
     raise ValueError(f"the data are not those that {workdir} was trained on: {'; '.join(changes)}")
 
@@ -84,40 +114,61 @@ def check(workdir: pathlib.Path, dataset: datasets.Dataset) -> None:
 def with_examples(
     workdir: pathlib.Path, call: config_lib.Call, *, needed_by: str = ""
 ) -> tuple[datasets.Dataset, str]:
-  """(`read` with the run's own examples, "") where they are here and unchanged, else (`read`, why).
+  """(the data set of a run, ""); if the data are missing or changed, (that of `read`, the reason).
+
+  Args:
+    needed_by: a flag that needs the examples, or "".
 
   Raises:
-    ValueError: `needed_by` names a flag that works on the data, and they are gone or changed.
+    ValueError: the examples are needed, and are missing or changed.
   """
-  kept = read(workdir)
+  recorded = read(workdir)
   try:
-    found = datasets.load(call)
-    check(workdir, found)
-  except Exception as error:  # whatever the user's own function raises
+    loaded = datasets.load(call, units=(recorded.mean, recorded.scale))
+    check(workdir, loaded)
+  except Exception as error:  # a user's function may raise anything
     if needed_by:
       raise ValueError(f"{needed_by} needs the data of the run: {error}") from error
-    return kept, str(error)
-  return kept._replace(train=found.train, train_labels=found.train_labels, test=found.test,
-                       test_labels=found.test_labels), ""
+    return recorded, str(error)
+  return recorded._replace(
+      train=loaded.train, train_labels=loaded.train_labels, test=loaded.test,
+      test_labels=loaded.test_labels, conditions=loaded.conditions,
+      test_conditions=loaded.test_conditions), ""
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-  """What differs between two fingerprints, file by file."""
+  """The differences between two fingerprints as texts; empty if they are equal.
+
+  Shards of the same content are equal, whatever their number.
+  """
+  if "shards" in old and "shards" in new:
+    if old["shards"] == new["shards"]:
+      return []
+    if len(old) > 1 < len(new):
+      old, new = ({name: value for name, value in each.items() if name != "shards"}
+                  for each in (old, new))
+    else:  # one fingerprint is from an earlier version, without digests of files
+      old, new = {"shards": old["shards"]}, {"shards": new["shards"]}
   changed = [name for name in old if name in new and old[name] != new[name]]
   parts = {"added": [name for name in new if name not in old],
            "removed": [name for name in old if name not in new], "changed": changed}
-  return [f"{len(names)} {what} ({_few(names)})" for what, names in parts.items() if names]
+  return [f"{len(names)} {change} ({_few(names)})" for change, names in parts.items() if names]
 
 
 def _few(names: Any) -> str:
+  """The first names, or a single value, as text."""
+  if isinstance(names, dict):
+    names = [f"{name} {tuple(shape)} {dtype}" for name, (shape, dtype) in names.items()] or ["none"]
   names = list(map(str, names)) if isinstance(names, (list, tuple)) else [str(names)]
-  return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+  return ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
 
 
 def _read(workdir: pathlib.Path) -> dict[str, Any]:
+  """The content of data.json; raises ValueError if it is missing or damaged."""
   file = workdir / FILE
   if not file.is_file():
     raise ValueError(f"{workdir} has no {FILE}: training has not begun there")
-  return records.read_json(
+  # Runs of an earlier version have no conditions in their record.
+  return {"conditions": {}, "condition_classes": {}} | records.read_json(
       file, kind=str, shape=list, num_classes=int, classes=list, integers=bool, examples=list,
       fingerprint=dict)

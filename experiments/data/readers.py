@@ -1,4 +1,4 @@
-"""Files and arrays that users bring: read, and refused with the field's name where they are bad."""
+"""Reads and checks the user's files and arrays; errors name the field and the remedy."""
 
 import gzip
 import math
@@ -12,9 +12,11 @@ import zlib
 import numpy as np
 from PIL import Image, ImageOps
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-FORMATS = ("PNG", "JPEG")
-# What numpy, gzip and Pillow are known to raise on a file that is cut short or of another kind.
+from experiments.run import buckets
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+# The errors of NumPy, gzip and Pillow for a damaged file or a file of another format.
 UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, IndexError, TypeError, SyntaxError, OverflowError,
     MemoryError, NotImplementedError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -24,19 +26,28 @@ _BLOCK_BYTES = 2**26
 _LARGEST = float(np.finfo(np.float32).max)
 
 
+class Unreadable(ValueError):
+  """A picture cannot be read; `what` is its name and the reason."""
+
+  def __init__(self, what: str, count: str = ""):
+    super().__init__(f"data.path: {count}must be readable pictures: {what}")
+    self.what = what
+
+
 def read_idx(file: pathlib.Path, rank: int) -> np.ndarray:
   """The uint8 array of an IDX file (plain or .gz), the format of MNIST (LeCun et al. 1998).
 
-  Two zero bytes, the type (8: unsigned bytes), the rank, the sizes as big-endian uint32, the data.
+  The file holds two zero bytes, the type (8: unsigned bytes), the rank, the sizes as big-endian
+  uint32, and the data.
 
   Raises:
-    ValueError: not such a file, or one whose length is not the header's.
+    ValueError: another format, or a length that does not match the header.
   """
   try:
     raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
   except UNREADABLE as error:
     raise ValueError(f"data.path: {str(file)!r} must be a readable file, gzip if it ends in .gz "
-                     f"({_line(error)})") from error
+                     f"({one_line(error)})") from error
   if raw[:4] != bytes((0, 0, 8, rank)):
     raise ValueError(f"data.path: {str(file)!r} must start as IDX bytes of rank {rank}, 00 00 08 "
                      f"{rank:02x}; got {raw[:4].hex(' ') or 'an empty file'}")
@@ -49,26 +60,48 @@ def read_idx(file: pathlib.Path, rank: int) -> np.ndarray:
   return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes)
 
 
+def read_records(file: pathlib.Path, size: int) -> np.ndarray:
+  """A file of records of `size` bytes as (n, size) uint8.
+
+  Raises:
+    ValueError: the file is missing or empty, or its length is no multiple of `size`.
+  """
+  content = existing(str(file), "data.path", directory=False).read_bytes()
+  if not content or len(content) % size:
+    raise ValueError(f"data.path: {str(file)!r} must be records of {size} bytes; it has "
+                     f"{len(content)}: it is cut short or damaged")
+  return np.frombuffer(content, np.uint8).reshape(-1, size)
+
+
 def existing(path: str, field: str, *, directory: bool) -> pathlib.Path:
-  """`path` as an existing file or directory; else a ValueError that names the field."""
-  found = pathlib.Path(os.path.expanduser(path))
-  if not path or not (found.is_dir() if directory else found.is_file()):
+  """`path` as an existing file or directory; else a ValueError that names the field.
+
+  What is in a bucket is copied to this machine, and the copy is returned.
+  """
+  result = pathlib.Path(os.path.expanduser(path))
+  if buckets.is_bucket(path):
+    result = buckets.local(buckets.path(field, path)) or result
+  if not path or not (result.is_dir() if directory else result.is_file()):
     kind = "directory" if directory else "file"
     raise ValueError(f"{field} must name an existing {kind}; got {path!r}")
-  return found
+  return result
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+  """The message of an error in one line; the name of its type if it has no message."""
   return " ".join(str(error).split()) or type(error).__name__
 
 
 def read_numpy(
     path: str, field: str, *, mapped: bool = False
 ) -> np.ndarray | dict[str, np.ndarray]:
-  """The array of a .npy, or the named arrays of a .npz; pickles are refused.
+  """The array of a .npy, or the named arrays of a .npz.
 
-  A .npy that is `mapped` stays on the disk until it is indexed, so that it may be larger than
-  memory.
+  Args:
+    mapped: whether a .npy is read when indexed; it may then be larger than memory.
+
+  Raises:
+    ValueError: the file is missing or damaged, or holds pickled objects.
   """
   file = existing(path, field, directory=False)
   try:
@@ -85,50 +118,17 @@ def read_numpy(
       return content
   except UNREADABLE as error:
     raise ValueError(f"{field}: {path!r} must be a readable .npy or .npz of plain numbers "
-                     f"({_line(error)})") from error
-
-
-def pictures(root: pathlib.Path) -> list[pathlib.Path]:
-  """The PNG and JPEG files under `root`, sorted; links are followed, names with a dot left out.
-
-  Raises:
-    ValueError: a folder that cannot be read, a link to nothing, or a picture that is no file.
-  """
-  found = []
-
-  def walk(folder, above):
-    above = {*above, folder.resolve()}
-    for entry in _entries(folder):
-      if entry.is_dir():
-        if entry.resolve() not in above:
-          walk(entry, above)
-      elif entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
-        found.append(entry)
-      elif entry.suffix.lower() in IMAGE_SUFFIXES or not entry.exists():
-        what = "a link to nothing" if entry.is_symlink() else "no file"
-        raise ValueError(f"data.path: {str(entry)!r} is {what}: mend or remove it")
-
-  try:
-    walk(root, set())
-  except OSError as error:
-    raise ValueError(f"data.path: {str(error.filename or root)!r} cannot be read: {_line(error)}"
-                     ) from error
-  return sorted(found)
-
-
-def folders(root: pathlib.Path) -> set[str]:
-  """The names of the folders in `root`, but for those that begin with a dot."""
-  return {entry.name for entry in _entries(root) if entry.is_dir()}
-
-
-def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
-  return [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+                     f"({one_line(error)})") from error
 
 
 def read_image(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
-  """One picture as (h, w, channels) uint8; see `sources.images`."""
+  """A picture, or the first frame of a GIF, as (h, w, channels) uint8; see `sources.images`.
+
+  Raises:
+    Unreadable: the file is damaged or has another format.
+  """
   try:
-    # Not by content alone: of its other formats, Pillow would give some to other programs.
+    # `formats` is limited because Pillow runs other programs for some of its formats.
     with Image.open(file, formats=FORMATS) as opened:
       image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I"):
@@ -139,22 +139,21 @@ def read_image(file: pathlib.Path, size: int, channels: int) -> np.ndarray:
       image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
     if size:
-      # Cropped first: a resize by `box` blends in pixels from outside of it.
+      # Crop before resizing: a resize with `box` would blend in pixels from outside of it.
       side = min(image.size)
       left, top = (image.width - side) // 2, (image.height - side) // 2
       image = image.crop((left, top, left + side, top + side))
       image = image.resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(image.height, image.width, channels)
   except UNREADABLE as error:
-    raise ValueError(f"data.path: {str(file)!r} must be a readable PNG or JPEG ({_line(error)})"
-                     ) from error
+    raise Unreadable(f"{str(file)!r} ({one_line(error)})") from error
 
 
 def check_array(x: np.ndarray, field: str) -> tuple[float, float]:
-  """The least and largest value; refuses what is not numeric, of rank 2 or more and finite.
+  """(smallest value, largest value) of an array, which is read block by block.
 
   Raises:
-    ValueError: another dtype or rank, an empty array, or values that float32 does not hold.
+    ValueError: dtype or rank are not allowed, the array is empty, or float32 cannot hold a value.
   """
   if x.dtype.kind not in "biuf":
     raise ValueError(f"{field}: array must be of integers or real numbers; got dtype {x.dtype}")
@@ -168,9 +167,9 @@ def check_array(x: np.ndarray, field: str) -> tuple[float, float]:
   rows = max(1, _BLOCK_BYTES // (x[0].size * 8))
   for start in range(0, len(x), rows):
     block = x[start:start + rows]
-    least, largest = float(block.min()), float(block.max())
-    low, high = min(low, least), max(high, largest)
-    if x.dtype.kind == "f" and not -_LARGEST <= least <= largest <= _LARGEST:  # nor is NaN
+    block_low, block_high = float(block.min()), float(block.max())
+    low, high = min(low, block_low), max(high, block_high)
+    if x.dtype.kind == "f" and not -_LARGEST <= block_low <= block_high <= _LARGEST:  # or NaN
       wrong = ~(np.abs(block) <= _LARGEST)
       if not bad and wrong.any():
         first = np.unravel_index(np.argmax(wrong), wrong.shape)
@@ -182,15 +181,8 @@ def check_array(x: np.ndarray, field: str) -> tuple[float, float]:
   return low, high
 
 
-def is_whole(x: np.ndarray) -> bool:
-  """Whether all values are whole numbers, block by block."""
-  rows = max(1, _BLOCK_BYTES // (x[0].size * 8))
-  return x.dtype.kind in "biu" or not any(
-      np.any(np.mod(x[start:start + rows], 1.0)) for start in range(0, len(x), rows))
-
-
 def check_labels(y: np.ndarray, n: int, field: str, *, num_classes: int = 0) -> None:
-  """Refuses what is not n class numbers 0, 1, 2, …, below `num_classes` where that is known."""
+  """Raises ValueError unless `y` is n class numbers ≥ 0, below `num_classes` if it is not 0."""
   allowed = f"{field} must be {n} class numbers 0, 1, 2, …, one an example"
   if y.shape != (n,):
     raise ValueError(f"{allowed}; got shape {y.shape}")

@@ -1,22 +1,29 @@
-"""Examples in ArrayRecord shards: written once, read by index, never whole in memory.
+"""Examples in ArrayRecord shards: written once, then read by index.
 
-A directory holds, for train and for test, `train-00000-of-00008.array_record` …, a record an
-example, its values in C order; `train_labels.npy` where there are classes; `moments.npy`, mean and
-variance of every element; and `metadata.json`, the fields of `Facts`. Shard k of s has the examples
-from ⌊k n/s⌋ on. Training examples keep the order of their source, so that a run is the same from
-shards and from memory; held-out ones are shuffled, so that the first of them stand for all.
+A directory holds
+
+  train-00000-of-00008.array_record …   one record per example, its values in C order
+  train_labels.npy                      if there are classes
+  train_condition_NAME.npy              for each condition
+  test…                                 the same for held-out examples
+  moments.npy                           mean and variance of every element
+  metadata.json                         the fields of `Facts`
+
+Shard k of s starts at example ⌊k n/s⌋. Training examples keep the order of their source, so that a
+run is the same from shards and from memory. Held-out examples are shuffled, so that the first of
+them represent all.
 """
 
 import bisect
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from experiments.data import readers, sources, standardize
+from experiments.data import kinds, readers, standardize
 
 DTYPES = {"uint8": np.uint8, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16,
           "float32": np.float32, "float64": np.float64}
@@ -25,37 +32,41 @@ VERSION = 1
 
 
 class Facts(NamedTuple):
-  """What metadata.json says; `examples` and `shards` are of train and test."""
+  """The content of metadata.json; `examples` and `shards` are (of train, of test)."""
 
   version: int
   shape: tuple[int, ...]
-  dtype: str  # of a record's values
+  dtype: str  # of the values of a record
   num_classes: int
   kind: str
   value_range: tuple[float, float] | None
   integers: bool
   mean: list[float] | float
-  scale: list[list[float]] | list[float] | float  # as `standardize` says
+  scale: list[list[float]] | list[float] | float  # see `standardize`
   examples: tuple[int, int]
   shards: tuple[int, int]
   sha256: str  # of all records and labels, train before test
-  classes: tuple[str, ...] = ()  # names, in the order of labels; of shards from before, numbers
+  classes: tuple[str, ...] = ()  # names, in the order of labels; () in earlier versions
+  digests: Mapping[str, str] = {}  # by file; none in earlier versions
+  conditions: Mapping[str, Sequence] = {}  # (shape of one example, dtype) by name
 
 
 class Stored(NamedTuple):
-  """A directory of shards, opened."""
+  """An opened directory of shards."""
 
   facts: Facts
   train: "Examples"
-  train_labels: np.ndarray  # (n,) int32, or (0,) when unconditional; on the disk until indexed
+  train_labels: np.ndarray  # (n,) int32, or (0,) when unconditional; read when indexed
   test: "Examples"
   test_labels: np.ndarray
+  conditions: dict[str, np.ndarray]  # (n, …), read when indexed
+  test_conditions: dict[str, np.ndarray]
 
 
 class Examples:
-  """(n, *shape) float32 in standard units, read from shards when indexed; by threads, too.
+  """Examples (n, *shape), float32 in standard units, read from shards when indexed; thread-safe.
 
-  `mean` and `var` are those of every element over all training examples, in standard units.
+  `mean` and `var` are of every element over all training examples, in standard units.
   """
 
   dtype = np.dtype(np.float32)
@@ -67,22 +78,22 @@ class Examples:
     self._files, self._stored = files, np.dtype(DTYPES[facts.dtype])
     self._mean, self._scale = np.asarray(facts.mean), np.asarray(facts.scale)
     self.mean = standardize.standardise(moments[0], self._mean, self._scale)
-    # What has been whitened has unit variances.
+    # Whitening makes the variances 1.
     self.var = (moments[1] / self._scale**2 if self._scale.ndim < 2 else np.ones(facts.shape))
-    self._source = _opened(files, n)
+    self._source = _open(files, n)
 
   def __len__(self) -> int:
     return self.shape[0]
 
   def __array__(self, dtype=None, copy=None):
-    raise TypeError(f"{len(self)} examples in shards are not read whole: index them")
+    raise TypeError(f"{len(self)} examples in shards do not become one array: index them")
 
   def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
-    """Examples at an integer, a slice, an array of integers ≥ 0, or where an array is True.
+    """Examples (…, *shape) at an integer, a slice, an array of integers, or a boolean array.
 
     Raises:
-      IndexError: outside of [0, n).
-      OSError: a shard that cannot be read, or a record of another length.
+      IndexError: an index outside of [0, n).
+      OSError: a shard cannot be read, or a record has another length.
     """
     index = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
     index = np.flatnonzero(index) if index.dtype == np.bool_ else index
@@ -94,28 +105,29 @@ class Examples:
     return standardize.standardise(x, self._mean, self._scale)
 
   def _record(self, i: int) -> bytes:
-    wanted = self._stored.itemsize * self.bytes_per_example // 4
+    """The record of example i. Raises OSError if it is damaged."""
+    size = self._stored.itemsize * self.bytes_per_example // 4
     try:
       record = self._source[i]
     except RuntimeError as error:
-      raise OSError(f"data.path: {self._shard(i)} cannot be read at example {i}: {_line(error)}"
-                    ) from error
-    if len(record) != wanted:
+      raise OSError(f"data.path: {self._shard(i)} cannot be read at example {i}: "
+                    f"{readers.one_line(error)}") from error
+    if len(record) != size:
       raise OSError(f"data.path: {self._shard(i)} is cut short or damaged: example {i} has "
-                    f"{len(record)} bytes in place of {wanted}")
+                    f"{len(record)} bytes in place of {size}")
     return record
 
   def _shard(self, i: int) -> str:
+    """The shard of example i, for messages."""
     starts = [part[0] for part in parts(range(len(self)), len(self._files))]
     return f"shard {str(self._files[bisect.bisect_right(starts, i) - 1])!r}"
 
 
 def read(path: str) -> Stored:
-  """Opens a directory of shards; examples stay where they are.
+  """Opens a directory of shards without reading examples.
 
   Raises:
-    ValueError: no such directory, or metadata, shards or labels that are missing, damaged or do not
-      agree.
+    ValueError: the directory, metadata, shards or labels are missing, damaged or inconsistent.
   """
   root = readers.existing(path, "data.path", directory=True)
   facts = _facts(root)
@@ -127,64 +139,82 @@ def read(path: str) -> Stored:
   if moments[1].min() < 0.0:
     raise ValueError(f"data.path: {str(root / 'moments.npy')!r} must hold means and variances; it "
                      f"has a variance of {moments[1].min():g}")
-  found = []
+  splits = []
   for split, n, shards in zip(SPLITS, facts.examples, facts.shards, strict=True):
     files = [root / file_name(split, k, shards) for k in range(shards)]
-    found += [Examples(files, facts, n, moments), _labels(root, split, n, facts.num_classes)]
-  return Stored(facts, *found)
+    splits += [Examples(files, facts, n, moments), _labels(root, split, n, facts.num_classes)]
+  conditions = [_conditions(root, split, n, facts.conditions)
+                for split, n in zip(SPLITS, facts.examples, strict=True)]
+  return Stored(facts, *splits, *conditions)
 
 
 def parts(index: Sequence[int], count: int) -> list[Sequence[int]]:
-  """What each of `count` shards has of the examples of a split."""
+  """The indices of the examples in each of `count` shards."""
   return [index[k * len(index) // count:(k + 1) * len(index) // count] for k in range(count)]
 
 
 def file_name(split: str, k: int, shards: int) -> str:
+  """The file of shard k."""
   return f"{split}-{k:05d}-of-{shards:05d}.array_record"
 
 
+def condition_file(split: str, name: str) -> str:
+  """The file of a condition."""
+  return f"{split}_condition_{name}.npy"
+
+
 def _facts(root: pathlib.Path) -> Facts:
+  """The content of metadata.json. Raises ValueError if it is missing, damaged or not valid."""
   file = root / "metadata.json"
   if not file.is_file():
     raise ValueError(f"data.path: {str(root)!r} must hold shards *.array_record and metadata.json, "
                      "as `python -m experiments.array_records` writes; it has no metadata.json")
   try:
-    found = json.loads(file.read_text(encoding="utf-8"))
-    facts = Facts(**found)._replace(
-        shape=tuple(map(int, found["shape"])), examples=tuple(map(int, found["examples"])),
-        shards=tuple(map(int, found["shards"])), classes=tuple(found.get("classes", ())),
-        value_range=found["value_range"] and tuple(map(float, found["value_range"])))
-    mean, scale = (np.asarray(value, np.float64) for value in (facts.mean, facts.scale))
-    features = facts.shape[-1:]
-    sound = {
-        f"version {VERSION}": facts.version == VERSION,
-        "a shape": len(facts.shape) > 0 and min(facts.shape) > 0,
-        f"a dtype of {', '.join(DTYPES)}": facts.dtype in DTYPES,
-        "num_classes of 0 or more": int(facts.num_classes) >= 0,
-        "a name for every class": len(facts.classes) in (0, int(facts.num_classes))
-        and all(isinstance(name, str) for name in facts.classes),
-        "a kind": facts.kind in sources.KINDS,
-        "examples and shards of train and test": len(facts.examples) == len(facts.shards) == 2
-        and all(n >= s >= 1 for n, s in zip(facts.examples, facts.shards, strict=True)),
-        "finite means and a positive scale": np.isfinite(mean).all() and np.isfinite(scale).all()
-        and mean.shape in ((features,) if facts.kind in ("vector", "sequence") else ((), features))
-        and scale.shape in ((), features, 2 * features)
-        and (standardize.deviations(scale) > 0.0).all()
-        and (scale.ndim < 2 or np.linalg.matrix_rank(scale) == len(scale)),
-    }
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    facts = Facts(**fields)._replace(
+        shape=tuple(map(int, fields["shape"])), examples=tuple(map(int, fields["examples"])),
+        shards=tuple(map(int, fields["shards"])), classes=tuple(fields.get("classes", ())),
+        value_range=fields["value_range"] and tuple(map(float, fields["value_range"])))
+    missing = [name for name, holds in _requirements(facts).items() if not holds]
   except (OSError, ValueError, TypeError, AttributeError, KeyError, OverflowError,
           RecursionError) as error:
     raise ValueError(f"data.path: {str(file)!r} must be the JSON that `python -m "
-                     f"experiments.array_records` writes: {_line(error)}") from error
-  if wrong := [name for name, right in sound.items() if not right]:
-    raise ValueError(f"data.path: {str(file)!r} must have {wrong[0]}")
+                     f"experiments.array_records` writes: {readers.one_line(error)}") from error
+  if missing:
+    raise ValueError(f"data.path: {str(file)!r} must have {missing[0]}")
   return facts
 
 
-def _opened(files: list[pathlib.Path], n: int):
-  """Grain's source of the records of these files, which must be n."""
+def _requirements(facts: Facts) -> dict[str, bool]:
+  """The requirements on metadata.json in words, and whether each one holds."""
+  mean, scale = (np.asarray(value, np.float64) for value in (facts.mean, facts.scale))
+  features = facts.shape[-1:]
+  return {
+      f"version {VERSION}": facts.version == VERSION,
+      "a shape": len(facts.shape) > 0 and min(facts.shape) > 0,
+      f"a dtype of {', '.join(DTYPES)}": facts.dtype in DTYPES,
+      "num_classes of 0 or more": int(facts.num_classes) >= 0,
+      "a name for every class": len(facts.classes) in (0, int(facts.num_classes))
+      and all(isinstance(name, str) for name in facts.classes),
+      "a kind": facts.kind in kinds.KINDS,
+      "examples and shards of train and test": len(facts.examples) == len(facts.shards) == 2
+      and all(n >= s >= 1 for n, s in zip(facts.examples, facts.shards, strict=True)),
+      "finite means and a positive scale": np.isfinite(mean).all() and np.isfinite(scale).all()
+      and mean.shape in ((features,) if facts.kind in ("vector", "sequence") else ((), features))
+      and scale.shape in ((), features, 2 * features)
+      and (standardize.deviations(scale) > 0.0).all()
+      and (scale.ndim < 2 or np.linalg.matrix_rank(scale) == len(scale)),
+      "digests by file": all(isinstance(value, str) for value in facts.digests.values()),
+      "a shape and dtype of every condition": all(
+          isinstance(shape, list) and isinstance(dtype, str)
+          for shape, dtype in facts.conditions.values()),
+  }
+
+
+def _open(files: list[pathlib.Path], n: int):
+  """Grain's source of the n records in these files. Raises ValueError if they are damaged."""
   try:
-    import grain  # a tenth of a second that data in memory do not need
+    import grain  # takes 0.1 s, which data in memory do not need
   except ImportError as error:
     raise ValueError("config.data=array_record needs grain and array-record: `pip install grain "
                      f"array-record` ({error})") from error
@@ -195,13 +225,13 @@ def _opened(files: list[pathlib.Path], n: int):
   try:
     source = grain.sources.ArrayRecordDataSource(names)
   except RuntimeError:
-    # It does not say which of them is damaged.
+    # The error does not name the damaged shard.
     for name in names:
       try:
         grain.sources.ArrayRecordDataSource(name)
       except RuntimeError as error:
-        raise ValueError(f"data.path: shard {name!r} is cut short or damaged: {_line(error)}"
-                         ) from error
+        raise ValueError(f"data.path: shard {name!r} is cut short or damaged: "
+                         f"{readers.one_line(error)}") from error
     raise
   if len(source) != n:
     raise ValueError(f"data.path: the shards of {str(files[0].parent)!r} hold {len(source)} "
@@ -210,6 +240,7 @@ def _opened(files: list[pathlib.Path], n: int):
 
 
 def _labels(root: pathlib.Path, split: str, n: int, num_classes: int) -> np.ndarray:
+  """The checked labels (n,) of a split; (0,) without classes."""
   if not num_classes:
     return np.zeros((0,), np.int32)
   file = root / f"{split}_labels.npy"
@@ -218,5 +249,15 @@ def _labels(root: pathlib.Path, split: str, n: int, num_classes: int) -> np.ndar
   return labels
 
 
-def _line(error: BaseException) -> str:
-  return " ".join(str(error).split()) or type(error).__name__
+def _conditions(
+    root: pathlib.Path, split: str, n: int, conditions: Mapping[str, Sequence]
+) -> dict[str, np.ndarray]:
+  """The checked conditions (n, …) of a split by name."""
+  arrays = {}
+  for name, (shape, dtype) in conditions.items():
+    file = root / condition_file(split, name)
+    arrays[name] = values = readers.read_numpy(str(file), "data.path", mapped=True)
+    if values.shape != (n, *shape) or str(values.dtype) != dtype:
+      raise ValueError(f"data.path: {str(file)!r} must have the shape {(n, *shape)} and dtype "
+                       f"{dtype} that metadata.json says; it has {values.shape} {values.dtype}")
+  return arrays

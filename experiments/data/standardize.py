@@ -1,16 +1,16 @@
-"""Standard units, A⁻¹(x − mean), and the moments of examples that come block by block.
+"""Standard units, z = A⁻¹(x − mean), and moments of examples that are read block by block.
 
-The matrix A acts on the last axis, the features. `scale` stands for it:
+The matrix A acts on the last axis, the features. `scale` holds A as
 
-  ()      one scale for everything, A = s I
+  ()      one scale for all features, A = s I
   (c,)    a scale for each feature, A = diag(s)
-  (c, c)  whitening, A = D C^½ with deviations D and correlations C: standard units have unit
-          covariance, and each is the nearest to its own feature (ZCA-cor; Kessy et al. 2018)
+  (c, c)  whitening, A = D C^½ with standard deviations D and correlations C: z has covariance I,
+          and the largest correlation with the features (ZCA-cor; Kessy et al. 2018)
 
-Vectors and sequences have a mean for each feature, images and other arrays one mean. `scaling` is
-"one", "features", "whiten" or "": then vectors and sequences get a scale for each feature where the
-deviations of two features are more than a factor of 4 apart, and one scale where they are not, so
-that coordinates of one space keep their shape; images and other arrays get one scale.
+Vectors and sequences have a mean for each feature; images and other arrays have one mean.
+`scaling` is "one", "features" or "whiten". With "", vectors and sequences get a scale for each
+feature if the standard deviations differ by more than a factor of 4. Otherwise they get one scale,
+which keeps the geometry of coordinates of one space. Images and other arrays get one scale.
 """
 
 from typing import NamedTuple
@@ -18,16 +18,16 @@ from typing import NamedTuple
 import numpy as np
 
 SCALINGS = ("one", "features", "whiten")
-# Deviations of features within this factor are those of coordinates of one space.
-_ALIKE = 4.0
-# A correlation matrix with a smaller eigenvalue is taken for a singular one.
+# Features whose standard deviations lie within this factor are coordinates of one space.
+_SAME_SPACE = 4.0
+# A correlation matrix with an eigenvalue below this is singular.
 _SINGULAR = 1e-9
-# Least ratio of a feature's deviation to the spacing of float32 at its mean.
+# float32 resolves a feature if its standard deviation is at least this many spacings at its mean.
 _RESOLVED = 2.0**10
 
 
 class Moments(NamedTuple):
-  """Element by element over examples seen so far; float64, in the user's units."""
+  """Moments of every element over examples, float64, in the user's units."""
 
   count: int
   mean: np.ndarray  # (*shape)
@@ -35,10 +35,10 @@ class Moments(NamedTuple):
 
 
 def check(scaling: str, kind: str, field: str = "data.scaling") -> None:
-  """Raises ValueError where data of this kind cannot be scaled so."""
+  """Raises ValueError if `scaling` is unknown or does not apply to data of this kind."""
   if scaling and scaling not in SCALINGS:
-    raise ValueError(f"{field} must be one of {', '.join(SCALINGS)}, or empty to leave the choice "
-                     f"to the data; got {scaling!r}")
+    raise ValueError(f"{field} must be one of {', '.join(SCALINGS)}, or empty for what fits the "
+                     f"data; got {scaling!r}")
   if scaling == "whiten" and kind != "vector":
     raise ValueError(f"{field}=whiten is for vectors (n, d); the data are of kind {kind!r}")
   if scaling == "features" and kind == "image":
@@ -50,7 +50,7 @@ def statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
   """(mean, scale) of training examples (n, *shape), float64.
 
-  mean is E[x] of each feature, or over everything. One scale is √E[(x − mean)²].
+  mean is E[x] of each feature or of all elements. A single scale is √E[(x − mean)²].
 
   Raises:
     ValueError: constant data, or features that cannot be whitened.
@@ -65,27 +65,31 @@ def statistics(
 
 
 def moments(x: np.ndarray) -> Moments:
-  """Of a block of examples (n, *shape), n ≥ 1."""
+  """The moments of examples (n, *shape), n ≥ 1."""
   x = np.asarray(x, np.float64)
   mean = x.mean(0)
   return Moments(len(x), mean, np.square(x - mean).sum(0))
 
 
 def merged(a: Moments, b: Moments) -> Moments:
-  """Of two blocks together; no digits are lost where the mean is large (Chan et al. 1983).
+  """The moments of two blocks together (Chan et al. 1983); exact for large means, too.
 
   Σ = Σ_a + Σ_b + (mean_b − mean_a)² n_a n_b / n
   """
   n = a.count + b.count
-  apart = b.mean - a.mean
-  return Moments(n, a.mean + apart * (b.count / n),
-                 a.squares + b.squares + apart**2 * (a.count * b.count / n))
+  difference = b.mean - a.mean
+  return Moments(n, a.mean + difference * (b.count / n),
+                 a.squares + b.squares + difference**2 * (a.count * b.count / n))
 
 
 def of_moments(
     seen: Moments, kind: str, scaling: str = "", covariance: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """`statistics` from moments: E[(x − mean)²] = E[var] + var[mean] where one mean is for many.
+  """(mean, scale) of `statistics`, from moments.
+
+  With one mean for all elements,
+
+    E[(x − mean)²] = E[var] + var[mean].
 
   Args:
     covariance: (c, c), for scaling="whiten".
@@ -105,7 +109,7 @@ def scatter(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def standardise(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-  """A⁻¹(x − mean) in float32, shape kept; the difference is taken in float64."""
+  """A⁻¹(x − mean), float32 of the shape of x; computed in float64."""
   if np.ndim(scale) == 2:
     return ((x - mean) @ np.linalg.inv(scale).T).astype(np.float32)
   return ((x - mean) / scale).astype(np.float32)
@@ -114,31 +118,35 @@ def standardise(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarra
 def restore(
     x: np.ndarray, mean: np.ndarray, scale: np.ndarray, *, alpha: np.ndarray | float = 1.0
 ) -> np.ndarray:
-  """α mean + A x: standard units in the user's; α = 1 for data, of noisy states α x₀ + σ ε its own.
+  """α mean + A x: x converted from standard to the user's units.
 
-  float32, or float64 where float32 does not resolve the data (`dtype`).
+  Args:
+    alpha: 1 for data; α of a noisy state α x₀ + σ ε.
+
+  Returns:
+    The shape of x; float32, or float64 where float32 does not resolve the data (`dtype`).
   """
   x = np.asarray(x, np.float64)
-  moved = x @ np.transpose(scale) if np.ndim(scale) == 2 else scale * x
-  return (alpha * mean + moved).astype(dtype(mean, scale))
+  scaled = x @ np.transpose(scale) if np.ndim(scale) == 2 else scale * x
+  return (alpha * mean + scaled).astype(dtype(mean, scale))
 
 
 def dtype(mean: np.ndarray, scale: np.ndarray) -> np.dtype:
-  """float32, or float64 where a deviation is under 2¹⁰ spacings of float32 at the mean."""
+  """float32, or float64 if a deviation is under 2¹⁰ spacings of float32 at the mean."""
   spacing = np.spacing(np.abs(np.asarray(mean)).astype(np.float32)).astype(np.float64)
-  fine = np.all(deviations(scale) >= _RESOLVED * spacing)
-  return np.dtype(np.float32 if fine else np.float64)
+  resolved = np.all(deviations(scale) >= _RESOLVED * spacing)
+  return np.dtype(np.float32 if resolved else np.float64)
 
 
 def deviations(scale: np.ndarray) -> np.ndarray:
-  """Of each feature in the user's units where standard units have unit covariance; () or (c,)."""
+  """Standard deviation of each feature in the user's units, if cov(z) = I; () or (c,)."""
   return np.sqrt(np.sum(np.square(scale), axis=1)) if np.ndim(scale) == 2 else np.asarray(scale)
 
 
 def log_det(scale: np.ndarray, shape: tuple[int, ...]) -> float:
-  """log |det| of the change from standard units to the user's, of one example of `shape`, in nats.
+  """log |det A| over one example of `shape`, in nats.
 
-  A density in standard units is exp(log_det) times that in the user's.
+  A density in standard units is exp(log_det) times the density in the user's units.
   """
   if np.ndim(scale) == 0:
     return int(np.prod(shape)) * float(np.log(scale))
@@ -147,7 +155,7 @@ def log_det(scale: np.ndarray, shape: tuple[int, ...]) -> float:
 
 
 def covariances(covariance, scale):
-  """A⁻¹ C A⁻ᵀ: covariances (…, c, c) of the user's units in standard units; numpy's or jax's."""
+  """A⁻¹ C A⁻ᵀ: covariances (…, c, c), arrays of NumPy or JAX, in standard units."""
   if np.ndim(scale) == 0:
     return covariance / scale**2
   if np.ndim(scale) == 1:
@@ -157,12 +165,13 @@ def covariances(covariance, scale):
 
 
 def _by_feature(kind: str, scaling: str) -> bool:
+  """Whether each feature has its own mean."""
   return kind in ("vector", "sequence") or scaling == "features"
 
 
 def _scale(one, deviations, mean, scaling, covariance) -> np.ndarray:
-  """One scale, one for each feature, or the matrix; a constant feature has the least of all."""
-  # Rounding gives equal values a tiny spread, which would be blown up to unit size.
+  """One scale, one for each feature, or the matrix. A constant feature gets the smallest scale."""
+  # Rounding gives constant features a tiny deviation, which must not be scaled to 1.
   varies = deviations > 1e-12 * np.abs(mean)
   if not varies.any():
     raise ValueError("data.path: all training examples are equal to the last digit (scale 0); "
@@ -170,13 +179,13 @@ def _scale(one, deviations, mean, scaling, covariance) -> np.ndarray:
   if scaling == "whiten":
     return _whitening(covariance())
   least, largest = deviations[varies].min(), deviations[varies].max()
-  if scaling == "one" or deviations.ndim == 0 or (not scaling and largest <= _ALIKE * least):
+  if scaling == "one" or deviations.ndim == 0 or (not scaling and largest <= _SAME_SPACE * least):
     return one
   return np.where(varies, deviations, least)
 
 
 def _whitening(covariance: np.ndarray) -> np.ndarray:
-  """D C^½ of a covariance D C D."""
+  """D C^½ (c, c) of a covariance D C D; D is diagonal. Raises ValueError if C is singular."""
   d = np.sqrt(np.diag(covariance))
   # A constant feature has no correlation: its eigenvalue is 0.
   unit = np.where(d > 0.0, d, 1.0)

@@ -1,7 +1,7 @@
-"""Point sets in the plane, each an exact law that is drawn afresh: (rng, n) → (points, labels).
+"""Distributions in the plane with known densities, as functions (rng, n) → (points, labels).
 
-`points` is (n, 2) float32 of about unit scale, `labels` is (n,) int32 where the law is a mixture of
-named parts, all equally likely, and (0,) where it is not. The generator is advanced.
+`points` is (n, 2) float32 of about unit scale. `labels` is (n,) int32 if the distribution is a
+mixture of equally likely classes, else (0,). The generator `rng` is advanced.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ UNLABELLED = np.zeros((0,), np.int32)
 
 
 def moons(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-  """Two interleaved half circles of radius 1 (the law of scikit-learn's make_moons).
+  """Two interleaved half circles of radius 1 (the distribution of scikit-learn's make_moons).
 
   θ ~ U(0, π); class 0 is (cos θ, sin θ), class 1 is (1 − cos θ, ½ − sin θ); plus N(0, 0.1² I).
   """
@@ -19,21 +19,21 @@ def moons(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
   theta = np.pi * rng.random(n)
   upper = np.stack([np.cos(theta), np.sin(theta)], 1)
   points = np.where(labels[:, None] == 0, upper, np.array([1.0, 0.5]) - upper)
-  return _finish(points + 0.1 * rng.standard_normal((n, 2)), labels)
+  return _cast(points + 0.1 * rng.standard_normal((n, 2)), labels)
 
 
 def checkerboard(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-  """The uniform law on the eight unit squares of [−2, 2]² with ⌊x⌋ + ⌊y⌋ even; density 1/8."""
+  """Uniform on the eight unit squares of [−2, 2]² with ⌊x⌋ + ⌊y⌋ even; density 1/8."""
   column, pair = rng.integers(4, size=n), rng.integers(2, size=n)
   corner = np.stack([column, 2 * pair + column % 2], 1) - 2
-  # Midpoints of a grid of 2⁻²² are exact in float32 at this scale, so that no point rounds onto
-  # the edge of its square.
+  # Midpoints of a grid of spacing 2⁻²² are exact in float32 at this scale. So no point is rounded
+  # to the edge of its square.
   inside = (rng.integers(2**22, size=(n, 2)) + 0.5) / 2**22
   return (corner + inside).astype(np.float32), UNLABELLED
 
 
 def swiss_roll(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-  """The plane section of scikit-learn's make_swiss_roll, shrunk by 7 to reach out to about 2.
+  """The plane section of scikit-learn's make_swiss_roll, divided by 7 to a radius of about 2.
 
   θ ~ U(3π/2, 9π/2); (θ cos θ, θ sin θ)/7 plus N(0, 0.05² I).
   """
@@ -45,14 +45,14 @@ def swiss_roll(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray
 def pinwheel(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
   """Five curved arms (Johnson et al. 2016, "Composing graphical models with neural networks").
 
-  In the frame of an arm r ~ N(1, 0.3²) along it and s ~ N(0, 0.1²) across; (r, s) is turned
-  counter-clockwise by 2πk/5 + e^r/4, k the arm and the class. So x² + y² = r² + s², mean 1.1.
+  r ~ N(1, 0.3²) is the coordinate along an arm, s ~ N(0, 0.1²) the one across. (r, s) is rotated
+  counter-clockwise by 2πk/5 + e^r/4 for arm and class k. So x² + y² = r² + s², with mean 1.1.
   """
   labels = rng.integers(5, size=n)
   r, s = 1.0 + 0.3 * rng.standard_normal(n), 0.1 * rng.standard_normal(n)
   angle = 2.0 * np.pi * labels / 5.0 + 0.25 * np.exp(r)
   cos, sin = np.cos(angle), np.sin(angle)
-  return _finish(np.stack([r * cos - s * sin, r * sin + s * cos], 1), labels)
+  return _cast(np.stack([r * cos - s * sin, r * sin + s * cos], 1), labels)
 
 
 def rings(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,11 +60,11 @@ def rings(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
   labels = rng.integers(4, size=n)
   theta = 2.0 * np.pi * rng.random(n)
   points = np.stack([np.cos(theta), np.sin(theta)], 1) * (0.5 * (labels + 1.0))[:, None]
-  return _finish(points + 0.05 * rng.standard_normal((n, 2)), labels)
+  return _cast(points + 0.05 * rng.standard_normal((n, 2)), labels)
 
 
 def gaussian_mixture_2d() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """An eight-component mixture without symmetry: every weight, mean and covariance is its own.
+  """An eight-component mixture without symmetry: all weights, means and covariances differ.
 
   Returns:
     (weights, means, covariances), float64 of shapes (8,), (8, 2), (8, 2, 2). Component k is
@@ -93,5 +93,5 @@ def sample_mixture(
   return points.astype(np.float32)
 
 
-def _finish(points: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cast(points: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return points.astype(np.float32), labels.astype(np.int32)

@@ -1,6 +1,8 @@
 """Data in ArrayRecord shards: what goes in comes out, batch by batch, or is refused in a line."""
 
+import itertools
 import json
+import re
 import resource
 import threading
 
@@ -72,29 +74,20 @@ def test_examples_are_indexed_as_an_array_is(both):
     np.asarray(train)
 
 
-def test_batches_are_those_of_data_in_memory(both):
+def test_batches_are_those_of_data_in_memory(both, monkeypatch):
   memory, disk, _ = both
-  for step in (0, 2, 7):  # the second and the third straddle epochs of 30
-    x, y = data.batch(memory, seed=1, step=step, batch_size=13)
-    on_disk, its_labels = data.batch(disk, seed=1, step=step, batch_size=13)
-    np.testing.assert_allclose(on_disk, x, rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(its_labels, y)
-
-
-@pytest.mark.parametrize("rows", [slice(2, 9), slice(None, None, 4), np.array([0, 1, 8, 12])])
-def test_rows_are_those_of_the_whole_batch(both, rows):
-  for dataset in both[:2]:
-    whole = data.batch(dataset, seed=1, step=2, batch_size=13)
-    part = data.batch(dataset, seed=1, step=2, batch_size=13, rows=rows)
-    for a, b in zip(part, whole, strict=True):
-      np.testing.assert_array_equal(a, b[rows])
-
-
-def test_only_wanted_rows_are_read(both, monkeypatch):
-  read = []
-  record = shards.Examples._record
+  parts = (slice(None), slice(2, 9), slice(None, None, 4), np.array([0, 1, 8, 12]))
+  for step, rows in itertools.product((0, 2, 7), parts):  # the later two straddle epochs of 30
+    x, labels = data.batch(memory, seed=1, step=step, batch_size=13)
+    part, part_labels = data.batch(disk, seed=1, step=step, batch_size=13, rows=rows)
+    np.testing.assert_allclose(part, x[rows], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(part_labels, labels[rows])
+    np.testing.assert_array_equal(
+        data.batch(memory, seed=1, step=step, batch_size=13, rows=rows)[0], x[rows])
+  # Only the rows that are asked for are read.
+  read, record = [], shards.Examples._record
   monkeypatch.setattr(shards.Examples, "_record", lambda x, i: read.append(i) or record(x, i))
-  data.batch(both[1], seed=1, step=0, batch_size=12, rows=slice(3, 6))
+  data.batch(disk, seed=1, step=0, batch_size=12, rows=slice(3, 6))
   assert len(read) == 3
 
 
@@ -236,16 +229,16 @@ def test_the_order_of_many_examples_is_random(monkeypatch):
 
 def test_what_is_taken_into_memory_is_bounded(both, monkeypatch):
   memory, disk, _ = both
-  assert data.reduced(memory) is memory and data.taken(memory.test) is memory.test
-  small = data.reduced(disk, most=12)
+  assert data.comparison_data(memory) is memory and data.in_memory(memory.test) is memory.test
+  small = data.comparison_data(disk, most=12)
   assert small.train.shape == (12, 4, 4, 3) and isinstance(small.test, np.ndarray)
   # Whole examples with their own labels, of more than the first shard.
   places = [int(np.flatnonzero((disk.train[:] == x).all((1, 2, 3)))[0]) for x in small.train]
   np.testing.assert_array_equal(small.train_labels, disk.train_labels[places])
   assert len(set(places)) == 12 and max(places) > 20
-  monkeypatch.setattr("experiments.data.dataset._TAKEN_BYTES", 5 * disk.test.bytes_per_example)
-  assert data.count_taken(disk.test) == len(data.taken(disk.test)) == 5
-  small = data.reduced(disk)
+  monkeypatch.setattr("experiments.data.comparison._MEMORY_BYTES", 5 * disk.test.bytes_per_example)
+  assert data.count_in_memory(disk.test) == len(data.in_memory(disk.test)) == 5
+  small = data.comparison_data(disk)
   assert len(small.train) == 20 and len(small.test) == len(small.test_labels) == 5
   np.testing.assert_array_equal(small.test, disk.test[:5])
 
@@ -288,6 +281,7 @@ def damaged(path, how):
       "scale": lambda: rewrite(scale=0.0),
       "mean": lambda: rewrite(mean=[1.0, 2.0]),
       "count": lambda: rewrite(examples=[31, 10]),
+      "conditions": lambda: rewrite(conditions={"text": 3}),
       "a shard less": first.unlink,
       "a shard cut short": lambda: first.write_bytes(first.read_bytes()[:-100]),
       "an empty shard": lambda: first.write_bytes(b""),
@@ -307,7 +301,8 @@ def damaged(path, how):
     ("no metadata", "metadata.json"), ("no JSON", "metadata.json"), ("a list", "metadata.json"),
     ("a field less", "scale"), ("version", "version 1"), ("shape", "a shape"),
     ("another shape", r"\(2, 4, 4, 4\)"), ("dtype", "bfloat16"), ("scale", "positive scale"),
-    ("mean", "finite means"), ("count", "hold 30 examples, and metadata.json says 31"),
+    ("mean", "finite means"), ("conditions", "metadata.json"),
+    ("count", "hold 30 examples, and metadata.json says 31"),
     ("a shard less", "train-00000-of-00003.array_record is missing"),
     ("a shard cut short", "train-00000.*is cut short or damaged"),
     ("an empty shard", "train-00000.*is cut short or damaged"),
@@ -408,6 +403,7 @@ def test_what_the_converter_refuses(tmp_path):
       ((path, f"--out={out}", "--dtype=int4"), "--dtype must be one of"),
       ((path, f"--out={out}", "--data.holdout=1.5"), "data.holdout must be a fraction"),
       ((path, f"--out={out}", "--data=imagenet"), "--data: no data 'imagenet'"),
+      ((f"--out={out}", "--data=augmented(digits())"), "--data: augmented is for training"),
       ((path, f"--out={out}", "--config.seed=1"), "--config belongs to"),
       ((path, f"--out={tmp_path / 'data.path.npy'}"), "--out: ")):
     code, _, error = convert(*arguments)
@@ -427,26 +423,25 @@ def test_data_are_not_begun_on_a_disk_that_cannot_hold_them(tmp_path, monkeypatc
     shard_writer.write(source, tmp_path / "out", num_shards=1)
 
 
-def test_a_full_disk_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("how", ["full disk", "interrupt"])
+def test_a_conversion_that_fails_leaves_nothing(tmp_path, how):
   source = sources.mixture2d(train_size=30_000, test_size=100)
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  # A file may grow no further than this: the write fails as on a full disk.
-  resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+
+  def progress(done):
+    if how == "interrupt":
+      raise KeyboardInterrupt
+
   try:
-    with pytest.raises(OSError, match=r"^--out.*could not be written, and nothing is left"):
-      shard_writer.write(source, tmp_path / "out", num_shards=1)
+    if how == "full disk":  # a file may grow no further than this
+      resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    with pytest.raises((OSError, KeyboardInterrupt)) as caught:
+      shard_writer.write(source, tmp_path / "out", num_shards=1, progress=progress)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-  assert not list(tmp_path.iterdir())
-
-
-def test_a_conversion_that_is_interrupted_leaves_nothing(tmp_path):
-  def interrupt(done):
-    raise KeyboardInterrupt
-
-  source = sources.mixture2d(train_size=100, test_size=100)
-  with pytest.raises(KeyboardInterrupt):
-    shard_writer.write(source, tmp_path / "out", num_shards=1, progress=interrupt)
+  assert (how == "interrupt" or re.match(
+      "--out.*could not be written, and nothing is left", str(caught.value)))
+  assert isinstance(caught.value, KeyboardInterrupt) == (how == "interrupt")
   assert not list(tmp_path.iterdir())
 
 

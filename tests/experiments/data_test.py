@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from experiments import data
+from experiments.config import calls
 from experiments.data import readers, sources, standardize, toy_data
+from experiments.run import memory
 
 
 @pytest.fixture
@@ -46,24 +48,16 @@ def test_batch_is_a_function_of_seed_and_step(vectors):
   data.batch(vectors, seed=-1, step=0, batch_size=4)
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 12, 13, 31])
-def test_every_example_is_seen_once_an_epoch(vectors, batch_size):
-  # 12 training examples: batches divide the epoch, straddle it, and are larger than it.
-  n = len(vectors.train)
-  assert n == 12
-  steps = -(-4 * n // batch_size)
-  seen = np.concatenate([
-      data.batch(vectors, seed=0, step=step, batch_size=batch_size)[0] for step in range(steps)])
-  epochs = [seen[i:i + n] for i in range(0, 4 * n, n)]
-  for epoch in epochs:
+def test_batches_are_consecutive_parts_of_shuffled_epochs(vectors):
+  """Of 12 examples, for batches that divide the epoch, straddle it, and are larger than it."""
+  batches = lambda size: np.concatenate([
+      data.batch(vectors, seed=0, step=step, batch_size=size)[0] for step in range(-(-48 // size))])
+  whole = batches(12)
+  for epoch in np.split(whole, 4):
     assert rows(epoch) == rows(vectors.train)
-  assert any(not np.array_equal(epochs[0], epoch) for epoch in epochs[1:])
-
-
-def test_batch_sequence_does_not_depend_on_batch_size(vectors):
-  small = [data.batch(vectors, seed=1, step=step, batch_size=5)[0] for step in range(6)]
-  large = [data.batch(vectors, seed=1, step=step, batch_size=15)[0] for step in range(2)]
-  np.testing.assert_array_equal(np.concatenate(small), np.concatenate(large))
+  assert any(not np.array_equal(whole[:12], epoch) for epoch in np.split(whole, 4)[1:])
+  for size in (1, 5, 13, 31):
+    np.testing.assert_array_equal(batches(size)[:48], whole)
 
 
 def test_labels_stay_with_their_examples():
@@ -78,6 +72,33 @@ def test_batch_arguments(vectors):
   for fields in (dict(step=0, batch_size=0), dict(step=-1, batch_size=1)):
     with pytest.raises(ValueError, match="batch_size must be positive and step not negative"):
       data.batch(vectors, seed=0, **fields)
+
+
+def test_augmentation_is_a_function_of_seed_and_place():
+  """Every image is one of its 2 · 3² changed ones, each as often as another."""
+  plain = data.load("digits")
+  ours = data.load(calls.make("augmented(digits(), flip=True, shift=1)", "data", "x"))
+  assert data.fingerprint(ours) == data.fingerprint(plain)
+  np.testing.assert_array_equal(ours.train, plain.train)
+  batch = lambda dataset, **fields: data.batch(dataset, seed=3, batch_size=600, **fields)[0]
+  x, before = batch(ours, step=2), batch(plain, step=2)
+  np.testing.assert_array_equal(x, batch(ours, step=2))
+  np.testing.assert_array_equal(x[7:300:2], batch(ours, step=2, rows=slice(7, 300, 2)))
+  padded = np.pad(before, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+  flipped = np.pad(before[:, :, ::-1], ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+  found = np.array([[(image[:, i:i + 8, j:j + 8] == x).all((1, 2, 3)) for i in range(3)
+                     for j in range(3)] for image in (padded, flipped)]).reshape(18, -1)
+  assert found.any(0).all()
+  # 600 draws of 18 are 33 ± 5.6 each; some images are their own mirror or shift.
+  assert found.sum(1).min() > 10 and found.sum(1).max() < 70
+  other = batch(data.load(calls.make("augmented(digits(), flip=False)", "data", "x")), step=2)
+  np.testing.assert_array_equal(other, before)
+  for text, says in (("augmented(mixture2d(train_size=9, test_size=9))", "is for images"),
+                     ("augmented(digits(shape=(9, 9)))", "declared shape"),
+                     ("augmented(digits(), shift=8)", "shift must be from 0 to 7"),
+                     ("augmented(digits(), shift=-1)", "shift must be from 0 to 7")):
+    with pytest.raises(ValueError, match=says):
+      data.load(calls.make(text, "data", "config.data"))
 
 
 @pytest.mark.parametrize(("shape", "scaling"), [
@@ -117,12 +138,6 @@ def test_restore_undoes_standardise(tmp_path, shape, scaling):
   assert data.restore(dataset, dataset.train[:6].reshape(2, 3, *shape[1:])).shape[:2] == (2, 3)
 
 
-def test_vectors_keep_their_shape(vectors):
-  x = data.restore(vectors, vectors.train)
-  moved = (x - x.mean(0)) / vectors.train
-  np.testing.assert_allclose(moved, vectors.scale, rtol=1e-4)  # one scale for both features
-
-
 def test_features_of_other_scales_get_their_own(tmp_path):
   """Deviations more than a factor of 4 apart; of constant features, the least of the others."""
   rng, path = np.random.default_rng(0), str(tmp_path / "x.npy")
@@ -148,8 +163,9 @@ def test_samples_are_judged_in_units_that_no_run_chooses(tmp_path, scaling):
   x = np.random.default_rng(0).normal(size=(300, 2)) * [2e4, 18.0] + [4e4, 40.0]
   np.save(tmp_path / "x.npy", x)
   dataset = data.load("arrays", path=str(tmp_path / "x.npy"), scaling=scaling)
-  judged, plain = data.judged(dataset), data.load("arrays", path=str(tmp_path / "x.npy"))
-  assert data.judged(plain) is plain
+  judged = data.in_comparison_units(dataset)
+  plain = data.load("arrays", path=str(tmp_path / "x.npy"))
+  assert data.in_comparison_units(plain) is plain
   np.testing.assert_allclose(judged.scale, plain.scale, rtol=1e-5)
   np.testing.assert_allclose(judged.test, plain.test, atol=1e-4)
 
@@ -176,12 +192,6 @@ def test_digits():
   assert pixels.round().min() == 0 and pixels.round().max() == 16
   assert not set(rows(dataset.train)) & set(rows(dataset.test))
   np.testing.assert_array_equal(dataset.train, data.load("digits").train)
-
-
-def test_digits_takes_the_users_file_in_its_place(tmp_path):
-  np.savez(tmp_path / "x.npz", x=np.arange(640.0).reshape(10, 8, 8), y=np.arange(10) % 2)
-  dataset = data.load("digits", path=str(tmp_path / "x.npz"))
-  assert dataset.train.shape == (8, 8, 8, 1) and dataset.num_classes == 2
 
 
 def write_idx(path, array, *, opener=open, cut=0):
@@ -239,8 +249,27 @@ def test_fashion_mnist_refusals(idx_directory):
   assert "one size" in refusal("data.path", "fashion_mnist", path=path)
 
 
+def test_cifar10(tmp_path):
+  rng, names = np.random.default_rng(0), [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+  x = rng.integers(256, size=(6, 4, 3, 32, 32), dtype=np.uint8)
+  labels = np.arange(24, dtype=np.uint8).reshape(6, 4) % 3
+  for name, images, own in zip(names, x, labels, strict=True):
+    records = np.concatenate([own[:, None], images.reshape(4, -1)], axis=1)
+    (tmp_path / f"{name}.bin").write_bytes(records.tobytes())
+  (tmp_path / "batches.meta.txt").write_text("airplane\nautomobile\nbird\n\n")
+  dataset = data.load("cifar10", path=str(tmp_path))
+  assert (dataset.classes, dataset.kind) == (("airplane", "automobile", "bird"), "image")
+  np.testing.assert_array_equal(dataset.test_labels, labels[5])
+  np.testing.assert_array_equal(
+      data.restore(dataset, dataset.train).round(), np.moveaxis(x[:5].reshape(20, 3, 32, 32), 1, 3))
+  (tmp_path / "test_batch.bin").write_bytes(b"cut short")
+  assert "records of 3073 bytes; it has 9" in refusal("data.path", "cifar10", path=str(tmp_path))
+  (tmp_path / "test_batch.bin").unlink()
+  assert "test_batch.bin" in refusal("data.path must name", "cifar10", path=str(tmp_path))
+
+
 @pytest.mark.parametrize(("shape", "loaded", "kind", "warned"), [
-    ((20, 3), (3,), "vector", ""), ((20, 6, 4), (6, 4, 1), "image", "taken for grey images 6 × 4"),
+    ((20, 3), (3,), "vector", ""),
     ((20, 6, 6, 3), (6, 6, 3), "image", ""), ((20, 6, 6, 2), (6, 6, 2), "array", ""),
     ((20, 3, 6, 6), (3, 6, 6), "array", "channels come last here: np.moveaxis(x, 1, -1)"),
     ((20, 2, 2, 2, 2), (2, 2, 2, 2), "array", "")])
@@ -262,7 +291,7 @@ def test_kind_is_asked_for_where_a_shape_leaves_it_open(tmp_path, capsys):
   series = np.random.default_rng(0).normal(size=(20, 6, 4)) * [1.0, 10.0, 1.0, 1.0] + 3.0
   np.save(tmp_path / "x.npy", series)
   fields = {"call": "arrays", "path": str(tmp_path / "x.npy")}
-  assert "image (n, h, w), sequence (n, T, c) or array" in refusal("data.kind must say", **fields)
+  assert "sequence (6 steps of 4 channels) or array" in refusal("data.kind must say", **fields)
   for kind, loaded, value_range in (
       ("sequence", (6, 4), None), ("array", (6, 4), None),
       ("image", (6, 4, 1), (series.min(), series.max()))):
@@ -338,7 +367,7 @@ HOLED = np.where(GOOD == 7.0, np.nan, np.where(GOOD == 18.0, np.inf, GOOD))
     (HOLED, "2 of 20 are NaN, infinite or beyond it, the first at index (3, 1)"),
     (GOOD * 1e38, "beyond it"), (GOOD[:0], "empty"), (GOOD[:, :0], "empty"),
     (GOOD.astype(str), "dtype <U"), (GOOD * 1j, "dtype complex128"),
-    (np.full((10, 2), 0.1), "must differ"), (np.zeros((10, 4, 4), np.uint8), "must differ"),
+    (np.full((10, 2), 0.1), "must differ"), (np.zeros((10, 5, 5), np.uint8), "must differ"),
     (np.array([["a", None]], object), "plain numbers")])
 def test_arrays_refuses_data(tmp_path, x, says):
   np.save(tmp_path / "x.npy", x, allow_pickle=True)
@@ -421,6 +450,44 @@ def test_images(folder):
     assert dataset.train.shape == (4, 5, 5, channels)
 
 
+def test_a_folder_that_does_not_fit_in_memory_is_read_batch_by_batch(folder, monkeypatch):
+  fields = {"path": str(folder), "size": 4, "holdout": 0.34}
+  whole = data.load("images", **fields)
+  monkeypatch.setattr(memory, "free", lambda: 100.0)  # one picture
+  ours = data.load("images", **fields)
+  assert not isinstance(ours.train, np.ndarray)
+  np.testing.assert_allclose(ours.train[:], whole.train, rtol=1e-6, atol=1e-6)
+  assert data.fingerprint(ours) == data.fingerprint(whole) and ours.integers and whole.integers
+  with pytest.raises(TypeError, match="index them"):
+    np.asarray(ours.train)
+
+
+def test_formats_of_images(tmp_path):
+  x = np.zeros((4, 4, 3), np.uint8) + np.arange(4, dtype=np.uint8)[:, None, None] * 60
+  frames = [Image.fromarray(255 * (i > 0) + 0 * x[..., 0]) for i in range(2)]
+  frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+  for name in ("b.bmp", "c.PNG"):
+    Image.fromarray(x).save(tmp_path / name)
+  Image.fromarray(x).save(tmp_path / "d.webp", lossless=True)
+  seen = sources.images(path=str(tmp_path), holdout=0.25).x[np.arange(4)]
+  np.testing.assert_array_equal(seen, [0 * x, x, x, x])
+
+
+def test_unreadable_files_are_named_all_at_once(folder, capsys):
+  fields = {"path": str(folder), "size": 4, "holdout": 0.34}
+  for name in ("cats/0.png", "cats/z.jpg", "dogs/y.webp"):
+    (folder / name).write_bytes(b"nothing")
+  said = refusal("data.path: 3 files must be readable", "images", **fields)
+  assert all(name in said for name in ("0.png", "z.jpg", "y.webp"))
+  dataset = data.load("images", **fields, skip_unreadable=True)
+  assert len(dataset.train) + len(dataset.test) == 6 and len(data.fingerprint(dataset)) == 6
+  warning = capsys.readouterr().err
+  assert "3 of 9 pictures are left out" in warning and "z.jpg" in warning
+  for file in (folder / "cats").iterdir():
+    file.write_bytes(b"")
+  refusal("data.path: folder", "images", **fields, skip_unreadable=True)
+
+
 def test_images_kept_as_they_are(tmp_path):
   x = np.random.default_rng(0).integers(256, size=(6, 5, 7, 3), dtype=np.uint8)
   for i, image in enumerate(x):
@@ -486,8 +553,8 @@ def test_images_refusals(folder):
   for content in (b"", b"text", whole[:len(whole) // 2]):
     (folder / "dogs" / "x.jpg").write_bytes(content)
     assert "x.jpg" in refusal("data.path", "images", path=path, size=4)
-  # Pillow reads these, by their content; they are no PNG or JPEG.
-  for format_ in ("TIFF", "EPS", "GIF"):
+  # Pillow reads these, by their content; they are none of the formats.
+  for format_ in ("TIFF", "EPS"):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "dogs" / "x.jpg", format=format_)
     assert "x.jpg" in refusal("data.path", "images", path=path, size=4)
   (folder / "dogs" / "x.jpg").unlink()

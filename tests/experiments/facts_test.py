@@ -1,10 +1,12 @@
 """A run keeps the facts of its data: it is used without them, and says when they have changed."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
@@ -97,9 +99,8 @@ def test_what_differs_is_said_where_it_would_be_wrong(run, change, wanted, tmp_p
 
 def test_a_class_is_asked_for_by_its_name(run, tmp_path):
   workdir, _ = run
-  by_name, _ = sampled(workdir, tmp_path / "a.npy", "--label=suns")
-  by_number, _ = sampled(workdir, tmp_path / "b.npy", "--label=1")
-  np.testing.assert_array_equal(by_name, by_number)
+  sampled(workdir, tmp_path / "a.npy", "--label=suns")
+  np.testing.assert_array_equal(np.load(tmp_path / "a.labels.npy"), np.ones(6))
   assert json.loads((tmp_path / "a.json").read_text())["labels"] == "suns"
   assert "flags, suns, or none" in runner.refused("sample", f"--workdir={workdir}", "--label=moons")
 
@@ -139,6 +140,73 @@ def test_a_model_is_loaded_without_its_data(run, tmp_path):
       bad()
 
 
+@pytest.mark.parametrize("scaling", ["one", "features", "whiten"])
+def test_a_denoiser_is_that_of_the_data_in_their_own_units(tmp_path, scaling):
+  """Of noise in proportion to the scales, a linear network has D = α C (α² C + τ² A Aᵀ)⁻¹ x."""
+  x = np.random.default_rng(0).normal(size=(80, 2)) @ [[30.0, 0.4], [0.0, 0.2]] + [1000.0, 3.0]
+  np.save(tmp_path / "x.npy", x)
+  settings = config.override(config.load("arrays"), {
+      "data": f"arrays({str(tmp_path / 'x.npy')!r})", "data.scaling": scaling,
+      "objective.prediction": "x0()", "network": "mlp(width=8, depth=1)"})
+  model = experiments.load(runner.untrained(tmp_path / "run", settings))
+  # E[z₀] of unit Gaussian standard units: the exact answer for a network that is right for them.
+  exact = lambda params, z, ell, labels: z * jnp.sqrt(jax.nn.sigmoid(2.0 * ell))
+  model = dataclasses.replace(model, run=model.run._replace(apply=exact))
+  mean, matrix = model.run.dataset.mean, model.scale * np.eye(2) if scaling != "whiten" else (
+      model.scale)
+  state = np.float32([[900.0, 2.0], [400.0, 9.0], [0.0, 0.0]])
+  alpha, tau = 0.8, 0.5
+  covariance = matrix @ matrix.T  # of the data whose standard units are N(0, I)
+  gain = alpha * covariance @ np.linalg.inv(alpha**2 * covariance + tau**2 * covariance)
+  np.testing.assert_allclose(
+      model.denoise(state, alpha=alpha, sigma=tau * model.scale),
+      mean + (state - alpha * mean) @ gain.T, rtol=2e-4, atol=1e-2)
+  wrong = [2.0, 1.0] if scaling == "features" else [[1.0, 0.0], [0.0, 1.0]]
+  for sigma in (wrong, -model.scale, 0.0 * model.scale) + (() if scaling == "one" else (1.0,)):
+    with pytest.raises(ValueError, match="sigma"):
+      model.denoise(state, alpha=alpha, sigma=sigma)
+
+
+def test_a_run_goes_on_in_the_units_that_it_has_recorded(run):
+  """Another machine's mean may differ in its last digits; the batches of the run do not."""
+  workdir, _ = run
+  call = records.read_config(workdir).data
+  file, before = workdir / facts.FILE, data.load(call)
+  recorded = json.loads(file.read_text())
+  moved = recorded | {"mean": recorded["mean"] * (1.0 + 1e-9)}
+  file.write_text(json.dumps(moved))
+  try:
+    after = facts.load(workdir, call)
+    assert after.mean == moved["mean"] != before.mean
+    facts.check(workdir, after)
+    np.testing.assert_array_equal(after.train, data.standardise(
+        data.restore(before, before.train).round(), after.mean, after.scale))
+    kept, why = facts.with_examples(workdir, call)
+    assert not why
+    np.testing.assert_array_equal(kept.train, after.train)
+  finally:
+    file.write_text(json.dumps(recorded))
+  assert facts.load(workdir / "none", call).mean == before.mean
+
+
+def test_facts_have_the_conditions(tmp_path):
+  x = np.random.default_rng(0).normal(size=(40, 2))
+  dataset = data.load("arrays", path=str(save(tmp_path / "x.npy", x)))._replace(
+      conditions={"text": np.zeros((32, 5, 3), np.float32)})
+  facts.claim(tmp_path, dataset)
+  assert json.loads((tmp_path / facts.FILE).read_text())["conditions"] == {
+      "text": [[5, 3], "float32"]}
+  assert facts.read(tmp_path).conditions["text"].shape == (0, 5, 3)
+  facts.check(tmp_path, dataset)
+  with pytest.raises(ValueError, match=r"conditions text \(5, 3\) float32 → none"):
+    facts.check(tmp_path, dataset._replace(conditions={}))
+
+
+def save(file, x):
+  np.save(file, x)
+  return file
+
+
 def test_units_that_have_changed_are_other_data(tmp_path):
   """Four times the values have the same standard units, and another scale."""
   x = np.random.default_rng(0).standard_normal((40, 2))
@@ -149,3 +217,8 @@ def test_units_that_have_changed_are_other_data(tmp_path):
   np.save(tmp_path / "x.npy", 4.0 * x)
   with pytest.raises(ValueError, match=r"training examples.*scale"):
     facts.claim(workdir, data.load(settings.data))
+  with pytest.raises(ValueError, match=r"2 changed \(held-out examples, training examples\)$"):
+    facts.claim(workdir, facts.load(workdir, settings.data))
+  np.save(tmp_path / "x.npy", x[:, [0, 0, 1]])
+  with pytest.raises(ValueError, match=r"training examples\); shape 2 → 3"):
+    facts.claim(workdir, facts.load(workdir, settings.data))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import runner
 
-from experiments import targets
+from experiments.metrics import budgets
 from experiments.run import records
 
 STEPS = [10, 20, 30, 40]
@@ -21,9 +21,9 @@ STEPS = [10, 20, 30, 40]
     ([1.0, 1.0, -float("inf"), 1.0], (40.0, 30.0, 1)),
     ([1.0, 1.0, 1.0, float("nan")], (None, 40.0, 0))])
 def test_reached_is_the_first_measurement_after_which_the_target_holds(values, expected):
-  assert targets.reached(STEPS, values, 2.0) == expected
+  assert budgets.reached(STEPS, values, 2.0) == expected
   # The same of a metric of which more is better.
-  assert targets.reached(STEPS, [-v for v in values], -2.0, lower_is_better=False) == expected
+  assert budgets.reached(STEPS, [-v for v in values], -2.0, lower_is_better=False) == expected
 
 
 def test_reached_is_what_its_definition_says_of_any_curve():
@@ -31,7 +31,7 @@ def test_reached_is_what_its_definition_says_of_any_curve():
   for _ in range(200):
     steps = np.cumsum(rng.integers(1, 9, size=12))
     values = rng.normal(size=12) - np.linspace(0.0, 3.0, 12)
-    by, after, held = targets.reached(steps, values, -1.0)
+    by, after, held = budgets.reached(steps, values, -1.0)
     holds = [step for i, step in enumerate(steps) if (values[i:] <= -1.0).all()]
     assert by == (holds[0] if holds else None) and held == len(holds)
     assert after == max([0, *steps[values > -1.0]])
@@ -39,7 +39,7 @@ def test_reached_is_what_its_definition_says_of_any_curve():
 
 def test_an_easier_target_is_reached_no_later():
   values = np.random.default_rng(1).normal(size=50) - np.linspace(0.0, 3.0, 50)
-  by = [targets.reached(range(1, 51), values, target).by for target in np.linspace(-4.0, 3.0, 30)]
+  by = [budgets.reached(range(1, 51), values, target).by for target in np.linspace(-4.0, 3.0, 30)]
   found = [b for b in by if b is not None]
   assert found == sorted(found, reverse=True) and None in by and by[-1] == 1.0
   assert by[:len(by) - len(found)] == [None] * (len(by) - len(found))
@@ -50,7 +50,7 @@ def test_an_easier_target_is_reached_no_later():
     (([1, 1], [1.0, 1.0], 1.0), "must rise"), (([1, 2], [1.0, 1.0], float("nan")), "finite")])
 def test_what_is_no_curve_is_refused(arguments, words):
   with pytest.raises(ValueError, match=words):
-    targets.reached(*arguments)
+    budgets.reached(*arguments)
 
 
 def write(workdir, start, ends, seconds):
@@ -68,9 +68,9 @@ def test_the_clock_of_a_resumed_run_is_the_sum_of_what_counted(tmp_path):
   write(tmp_path, 20, [30, 40], 5.0)
   lines = records.read_metrics(tmp_path)
   np.testing.assert_allclose(
-      targets.seconds(lines, [0, 10, 20, 30, 35, 40]), [0.0, 2.0, 4.0, 9.0, 11.5, 14.0])
-  took = targets.seconds(lines, STEPS)
-  assert targets.reached(took, [4.0, 3.0, 2.0, 1.0], 2.0) == (9.0, 4.0, 2)
+      budgets.seconds(lines, [0, 10, 20, 30, 35, 40]), [0.0, 2.0, 4.0, 9.0, 11.5, 14.0])
+  took = budgets.seconds(lines, STEPS)
+  assert budgets.reached(took, [4.0, 3.0, 2.0, 1.0], 2.0) == (9.0, 4.0, 2)
 
 
 @pytest.mark.parametrize(("lines", "steps", "words"), [
@@ -79,11 +79,11 @@ def test_the_clock_of_a_resumed_run_is_the_sum_of_what_counted(tmp_path):
     ([{"step": 10, "seconds": 1.0}], [-1], "0 … 10")])
 def test_a_clock_that_was_not_kept_is_refused(lines, steps, words):
   with pytest.raises(ValueError, match=words):
-    targets.seconds(lines, steps)
+    budgets.seconds(lines, steps)
 
 
 def call(*arguments):
-  return runner.call("targets.__main__", *arguments)
+  return runner.call("targets", *arguments)
 
 
 @pytest.fixture

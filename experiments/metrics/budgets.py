@@ -1,8 +1,8 @@
-"""How much it takes until a metric is good enough: steps, examples or seconds to a target.
+"""The budget until a metric reaches a target, in steps, examples or seconds.
 
-Only what was measured counts: nothing is interpolated, so a budget is known up to the distance of
-two measurements (`Reached.after` … `Reached.by`), and arms that are compared should be measured at
-the same steps. A metric that touches its target and leaves it again has not reached it.
+Measurements are not interpolated: a budget is known up to the interval between two measurements,
+`Reached.after` … `Reached.by`. Therefore compare arms that are measured at the same steps. A metric
+that reaches its target and leaves it again has not reached it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ import numpy as np
 
 
 class Reached(NamedTuple):
-  """When a target is reached for good, in the unit of the budget given.
+  """The budget at which a target is reached and not left again, in the unit of `steps`.
 
-  by: the first measurement from which on all are as good as the target; None if the last is not.
-  after: the measurement before it, which is not; 0 if there is none. held: how many say so, `by`
-  included; 1 is the last measurement alone.
+  by: the first measurement from which on all reach the target; None if the last does not.
+  after: the measurement before `by`; 0 if there is none. held: the number of measurements from `by`
+  on; 1 means only the last one.
   """
 
   by: float | None
@@ -27,17 +27,17 @@ class Reached(NamedTuple):
 def reached(
     steps: Sequence[float], values: Sequence[float], target: float, lower_is_better: bool = True
 ) -> Reached:
-  """The first of `steps` at which a metric has come to its target and after which it stays there.
+  """The first of `steps` at which a metric reaches a target that it does not leave again.
 
   Args:
-    steps: (n,), rising; steps, examples or seconds (`seconds`) at which the metric was measured.
-    values: (n,); one that is not finite is short of any target.
-    target: as good as this is reached.
-    lower_is_better: of the metric; else higher is.
+    steps: (n,), rising: the steps, examples or seconds (`seconds`) of the measurements.
+    values: (n,), the metric; a value that is not finite does not reach any target.
+    target: the value to reach, or a better one.
+    lower_is_better: whether smaller values of the metric are better.
 
   Raises:
-    ValueError: no measurement, as many steps as values there are not, steps that do not rise, or a
-      target that is not finite.
+    ValueError: there is no measurement, the numbers of steps and values differ, steps do not rise,
+      or the target is not finite.
   """
   steps, values = np.asarray(steps, np.float64), np.asarray(values, np.float64)
   if steps.ndim != 1 or steps.shape != values.shape or not steps.size:
@@ -55,10 +55,10 @@ def reached(
 
 
 def seconds(lines: Sequence[Mapping[str, Any]], steps: Sequence[float]) -> np.ndarray:
-  """How long a run has trained until each of `steps`, (n,), from the lines of its metrics.jsonl.
+  """The training time in seconds until each of `steps`, (n,), from the lines of metrics.jsonl.
 
-  A line's `seconds` add up all sessions of a run that was stopped and went on; start-up, and steps
-  that a kill has lost and that were done again, are in none. Between two lines time is linear.
+  The `seconds` of a line cover all sessions of a run that was resumed. They exclude start-up and
+  steps that were lost in a kill and repeated. Between two lines time is interpolated linearly.
 
   Raises:
     ValueError: lines without `seconds`, or steps before 0 or after the last line.

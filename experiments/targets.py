@@ -1,10 +1,10 @@
-"""How many steps and seconds runs took until a metric was as good as a target, and stayed so.
+"""The steps and seconds until a metric of a run reaches a target and does not leave it again.
 
   python -m experiments.targets --workdir=runs/a,runs/b --metric=loss --target=0.3 --out=it.json
 
-A metric is one of metrics.jsonl, or of a sweep's run (in arms/ of the sweep) one of the points in
-result.json, such as "held-out loss". Runs of a sweep train together, so that their clock is not one
-run's: steps alone are told. What counts as reached is in experiments/targets/__init__.py.
+A metric is one of metrics.jsonl. For a run of a sweep (in arms/ of the sweep) it may also be a
+metric of the points in result.json, such as "held-out loss". Runs of a sweep train together, so
+there are no seconds for one run, only steps. experiments/metrics/budgets.py defines "reached".
 """
 
 import json
@@ -14,15 +14,15 @@ from typing import Any
 
 from absl import flags
 
-from experiments import targets
 from experiments.config import cli
+from experiments.metrics import budgets
 from experiments.run import records
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Runs, such as runs/a,runs/b.")
-_METRIC = flags.DEFINE_string("metric", "loss", "What has a target.")
-_TARGET = flags.DEFINE_float("target", None, "As good as this is reached.")
-_HIGHER = flags.DEFINE_bool("higher_is_better", False, "Of the metric; else lower is.")
-_OUT = flags.DEFINE_string("out", "", "JSON file for what the table says.")
+_METRIC = flags.DEFINE_string("metric", "loss", "The metric that has a target.")
+_TARGET = flags.DEFINE_float("target", None, "The value to reach.")
+_HIGHER = flags.DEFINE_bool("higher_is_better", False, "Whether larger values are better.")
+_OUT = flags.DEFINE_string("out", "", "JSON file for the values of the table.")
 
 
 def main() -> int:
@@ -36,45 +36,45 @@ def main() -> int:
                      f"{_TARGET.value}")
   out = None
   if _OUT.value:
-    out = cli.out(_OUT.value, lambda told: "target" in told and "runs" in told)
-  found = [_of(workdir, _METRIC.value, _TARGET.value, not _HIGHER.value) for workdir in workdirs]
-  print(_table(found), flush=True)
+    out = cli.out(_OUT.value, lambda record: "target" in record and "runs" in record)
+  runs = [_budget(workdir, _METRIC.value, _TARGET.value, not _HIGHER.value) for workdir in workdirs]
+  print(_table(runs), flush=True)
   if out:
     records.write_text(out, json.dumps({
         "metric": _METRIC.value, "target": _TARGET.value, "higher_is_better": _HIGHER.value,
-        "runs": found}, indent=2, ensure_ascii=False) + "\n")
+        "runs": runs}, indent=2, ensure_ascii=False) + "\n")
     print(f"written to {out}", flush=True)
   return 0
 
 
-def _of(workdir: pathlib.Path, metric: str, target: float, lower: bool) -> dict[str, Any]:
-  """The budgets of one run; None is never reached, or not known of seconds."""
+def _budget(workdir: pathlib.Path, metric: str, target: float, lower: bool) -> dict[str, Any]:
+  """The budgets of one run. None means that the target is not reached, or seconds are unknown."""
   lines, points = _curves(workdir)
   curve = [line for line in (lines if metric in _names(lines) else points) if metric in line]
   if metric not in _names(curve):
-    there = ", ".join(_names([*lines, *points]))
-    raise ValueError(f"--metric: {workdir} has no {metric!r}, but {there}")
+    available = ", ".join(_names([*lines, *points]))
+    raise ValueError(f"--metric: {workdir} has no {metric!r}, but {available}")
   steps = [line["step"] for line in curve]
   values = [line[metric] for line in curve]
-  budget = targets.reached(steps, values, target, lower)
-  found = {
+  budget = budgets.reached(steps, values, target, lower)
+  result = {
       "workdir": str(workdir), "measurements": len(curve), "last_step": steps[-1],
       "last_value": values[-1] if math.isfinite(values[-1]) else None,
       "steps_to_target": budget.by, "steps_before": budget.after, "held": budget.held,
       "seconds_to_target": None, "seconds_before": None,
   }
-  alone = not (workdir / "result.json").exists()
-  if alone and all("seconds" in line for line in lines):
-    clock = targets.reached(targets.seconds(lines, steps), values, target, lower)
-    found |= {"seconds_to_target": clock.by, "seconds_before": clock.after}
-  return found
+  is_single_run = not (workdir / "result.json").exists()
+  if is_single_run and all("seconds" in line for line in lines):
+    clock = budgets.reached(budgets.seconds(lines, steps), values, target, lower)
+    result |= {"seconds_to_target": clock.by, "seconds_before": clock.after}
+  return result
 
 
 def _curves(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
   """(lines of metrics.jsonl, points of result.json, if there is one) of a run.
 
   Raises:
-    ValueError: there is neither, or it is not what a run writes.
+    ValueError: there is neither, or a file is damaged.
   """
   lines, points, file = records.read_metrics(workdir), [], workdir / "result.json"
   if file.exists():
@@ -86,17 +86,18 @@ def _curves(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], list[dict[str,
 
 
 def _names(lines: list[dict[str, Any]]) -> list[str]:
-  """Of what is one number at a step, without the clock's."""
-  told = {name for line in lines for name, value in line.items() if isinstance(value, (int, float))}
-  return sorted(told - {"step", *records.CLOCKED})
+  """The names of scalar metrics, without those of the clock."""
+  names = {name for line in lines for name, value in line.items()
+           if isinstance(value, (int, float))}
+  return sorted(names - {"step", *records.CLOCKED})
 
 
-def _table(found: list[dict[str, Any]]) -> str:
-  """A line a run."""
+def _table(runs: list[dict[str, Any]]) -> str:
+  """The table as text, one line per run."""
   budget = lambda by, before, digits: f"{by:,.{digits}f} " + (
       f"(not yet at {before:,.{digits}f})" if before else "(the first)")
   rows = [["run", "steps", "seconds", "held", "last", "at step"]]
-  for run in found:
+  for run in runs:
     by, clock = run["steps_to_target"], run["seconds_to_target"]
     rows.append([
         run["workdir"],

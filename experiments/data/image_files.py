@@ -1,0 +1,144 @@
+"""Picture files in a folder, read when indexed."""
+
+import concurrent.futures
+import os
+import pathlib
+import sys
+
+import numpy as np
+
+from experiments.data import readers
+
+# The number of unreadable files that a message names.
+_MOST_NAMES = 5
+
+
+class Pictures:
+  """Image files as an array (n, h, w, channels) uint8, read when indexed."""
+
+  dtype = np.dtype(np.uint8)
+
+  def __init__(
+      self, files: list[pathlib.Path], size: int, channels: int, shape: tuple[int, ...]
+  ):
+    self._files, self._size, self._channels = files, size, channels
+    first, file = self._first()
+    self._example_shape = shape if shape and not size else first
+    self._check_shape(file, first)
+    self.shape = (len(files), *self._example_shape)
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def __getitem__(self, index: np.ndarray) -> np.ndarray:
+    """The images (k, h, w, channels) at integers (k,); one thread per core reads them.
+
+    Raises:
+      ValueError: files cannot be read, or an image has another shape; names the files.
+    """
+    # The array is filled in place: a list of images would double the memory.
+    x = np.empty((len(index), *self.shape[1:]), np.uint8)
+
+    def fill(place: int) -> readers.Unreadable | None:
+      file = self._files[index[place]]
+      try:
+        image = readers.read_image(file, self._size, self._channels)
+      except readers.Unreadable as error:
+        return error
+      self._check_shape(file, image.shape)
+      x[place] = image
+      return None
+
+    _raise_all(_in_threads(fill, range(len(index))))
+    return x
+
+  def _first(self) -> tuple[tuple[int, ...], pathlib.Path]:
+    """The shape of the first file that can be read, and the file."""
+    errors = []
+    for file in self._files:
+      try:
+        return readers.read_image(file, self._size, self._channels).shape, file
+      except readers.Unreadable as error:
+        errors.append(error)
+    raise _merge(errors)
+
+  def _check_shape(self, file: pathlib.Path, shape: tuple[int, ...]) -> None:
+    if shape != self._example_shape:
+      raise ValueError(f"data.shape: with data.size=0 every image must be {self._example_shape}; "
+                       f"{str(file)!r} is {shape}. Set data.size to resize them")
+
+
+def readable(files: list[pathlib.Path]) -> list[pathlib.Path]:
+  """The files that can be read; prints a warning that names the others."""
+
+  def error_of(file: pathlib.Path) -> readers.Unreadable | None:
+    try:
+      readers.read_image(file, 1, 1)
+    except readers.Unreadable as error:
+      return error
+    return None
+
+  errors = _in_threads(error_of, files)
+  if bad := [error for error in errors if error]:
+    print(f"warning: {len(bad)} of {len(files)} pictures are left out; {_merge(bad)}",
+          file=sys.stderr, flush=True)
+  return [file for file, error in zip(files, errors, strict=True) if not error]
+
+
+def _in_threads(function, values) -> list:
+  """The results of `function` for all values, computed by one thread per core."""
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    futures = [pool.submit(function, value) for value in values]
+    try:
+      return [future.result() for future in futures]
+    finally:
+      pool.shutdown(cancel_futures=True)
+
+
+def _raise_all(errors: list[readers.Unreadable | None]) -> None:
+  if bad := [error for error in errors if error]:
+    raise _merge(bad)
+
+
+def _merge(errors: list[readers.Unreadable]) -> readers.Unreadable:
+  """One error for several files, with a message of one line."""
+  names = "; ".join(error.what for error in errors[:_MOST_NAMES])
+  names += "; …" * (len(errors) > _MOST_NAMES)
+  return readers.Unreadable(names, f"{len(errors)} files " if len(errors) > 1 else "")
+
+
+def pictures(root: pathlib.Path) -> list[pathlib.Path]:
+  """The picture files under `root`, sorted. Links are followed; names with a dot are left out.
+
+  Raises:
+    ValueError: a folder cannot be read, a link is broken, or a picture is not a file.
+  """
+  files = []
+
+  def walk(folder, parents):
+    parents = {*parents, folder.resolve()}
+    for entry in _entries(folder):
+      if entry.is_dir():
+        if entry.resolve() not in parents:  # a link to a parent would never end
+          walk(entry, parents)
+      elif entry.suffix.lower() in readers.IMAGE_SUFFIXES and entry.is_file():
+        files.append(entry)
+      elif entry.suffix.lower() in readers.IMAGE_SUFFIXES or not entry.exists():
+        what = "a link to nothing" if entry.is_symlink() else "no file"
+        raise ValueError(f"data.path: {str(entry)!r} is {what}: mend or remove it")
+
+  try:
+    walk(root, set())
+  except OSError as error:
+    raise ValueError(f"data.path: {str(error.filename or root)!r} cannot be read: "
+                     f"{readers.one_line(error)}") from error
+  return sorted(files)
+
+
+def folders(root: pathlib.Path) -> set[str]:
+  """The names of the folders in `root`, except for those that begin with a dot."""
+  return {entry.name for entry in _entries(root) if entry.is_dir()}
+
+
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+  return [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
