@@ -1,14 +1,17 @@
 """From a config to the library's objects; what belongs to sampling is `samplers_from_config`."""
 
+import pathlib
 from collections.abc import Callable
+from types import MappingProxyType
 
 import jax
 import optax
 
 from experiments import config as config_lib
-from experiments.config import calls, networks
+from experiments.config import adapters, calls
 from experiments.config.calls import Call
-from langevin_jax import objectives, paths, predictions, training
+from experiments.run import loggers
+from langevin_jax import flow_maps, objectives, paths, predictions, training
 
 # Devices that one CPU can stand for.
 MOST_CPU_DEVICES = 1024
@@ -34,20 +37,61 @@ def weight(config: config_lib.Objective, density: objectives.Density) -> objecti
   return calls.build(config.weight, "weight", "config.objective.weight", density=density)
 
 
+def flow_map(config: config_lib.Objective) -> flow_maps.Identity | None:
+  """The identity of `config.objective`; None of an ordinary run."""
+  if config.flow_map is not None:
+    return calls.build(config.flow_map, "flow_map", "config.objective.flow_map")
+  if config.teacher is not None:
+    raise ValueError("config.objective.teacher teaches a flow map: set objective.flow_map, such "
+                     "as eulerian()")
+  return None
+
+
 def network(
     call: Call, shape: tuple[int, ...], num_classes: int, *,
+    conditions: adapters.Kinds = MappingProxyType({}), second_level: bool = False,
     constrain: Callable[[jax.Array], jax.Array] = lambda h: h,
-) -> networks.Network:
-  """The network for data of `shape`.
+) -> adapters.Network:
+  """The network for data of `shape`, of a flow map with `second_level`.
 
-  `constrain` says how activations are split over devices (`training.shardings.constrain`).
+  A function of the slot may have these parameters, which are filled in here:
+
+    shape        of one example
+    num_classes  of the labels, 0 without labels
+    conditions   the kinds of the named arrays of a condition (`langevin_jax.conditions.Kind`)
+    constrain    how activations are split over devices (`training.shardings.constrain`)
+    second_level whether it is a flow map, with a fourth argument ℓ′
+    key, rngs    the seed of parameters that a module holds: a jax key, or `flax.nnx.Rngs`
+
+  Raises:
+    ValueError: as `adapters.adapted`; of a user's own also whatever it raises, another output shape
+      and a dtype that is not floating.
   """
-  made = calls.build(call, "network", "config.network", shape=shape, num_classes=num_classes,
-                     constrain=constrain)
+  if second_level and not calls.takes(call, "network", "second_level"):
+    raise ValueError(f"config.network={call.name}: a flow map needs a network with the parameter "
+                     "second_level, such as mlp or dit")
+  seeded = [name for name in ("key", "rngs") if calls.takes(call, "network", name)]
+
+  def make(key):
+    return calls.build(
+        call, "network", "config.network", shape=shape, num_classes=num_classes,
+        conditions=conditions, constrain=constrain, second_level=second_level, key=key,
+        rngs=adapters.rngs(key) if "rngs" in seeded else None)
+
+  example = adapters.example_condition(conditions)
   try:
-    return networks.adapted(made, shape)
-  except ValueError as error:
-    raise ValueError(f"config.network={call.name}: {error}") from error
+    found = adapters.adapted(make, shape, seeded=bool(seeded), example=example)
+    if ":" in call.name:
+      adapters.check_output(found, shape, example)
+    return found
+  except Exception as error:  # whatever the user's own network raises
+    said = str(error)
+    if said.startswith("config.network") or not (":" in call.name or isinstance(error, ValueError)):
+      raise
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    given = f"; its condition is a dict of {', '.join(example)}" if conditions else ""
+    raise ValueError(f"config.network={call.name}: {kind}{said.splitlines()[0] if said else ''}"
+                     f"{given}") from error
 
 
 def optimizer(config: config_lib.Training) -> optax.GradientTransformation:
@@ -76,6 +120,25 @@ def clipped(
   return optax.chain(
       optax.clip_by_global_norm(gradient_clip),
       calls.build(optimizer, "optimizer", "config.training.optimizer", learning_rate=rate))
+
+
+def schedule(config: config_lib.Training) -> optax.Schedule:
+  """The learning rate of each step, from 0 on."""
+  return calls.build(config.schedule, "schedule", "config.training.schedule",
+                     learning_rate=config.learning_rate, steps=config.steps)
+
+
+def logger(
+    call: Call | None, workdir: pathlib.Path, step: int
+) -> loggers.Logger | None:
+  """The logger of `training.logger`, for a run that continues from `step`.
+
+  Raises:
+    ValueError: its function makes something else, or needs what is not installed.
+  """
+  if call is None:
+    return None
+  return calls.build(call, "logger", "config.training.logger", workdir=workdir, step=step)
 
 
 def averages(config: config_lib.Training) -> tuple[training.averages.Average, ...]:

@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 from experiments import config as config_lib
 from experiments.config import calls
-from experiments.run import records
+from experiments.run import buckets, files, records
 
 _CONFIG = flags.DEFINE_string(
     "config", "", "Python file with get_config(), or the name of a shipped one, such as digits. "
@@ -97,15 +97,18 @@ def _leave(code: Any) -> NoReturn:
   sys.exit()
 
 
-def config() -> config_lib.Config:
-  """The config of `--config`, with its overrides.
+def config(workdir: pathlib.Path | None = None) -> config_lib.Config:
+  """The config of `--config`, or of the run in `workdir` without one, with its overrides.
 
   Raises:
     ValueError: no `--config`, a bad file, field or value.
   """
-  if not _CONFIG.value:
-    raise ValueError("--config is required, such as --config=experiments/configs/digits.py")
-  return config_lib.override(config_lib.load(_CONFIG.value), _overrides)
+  if _CONFIG.value:
+    return config_lib.override(config_lib.load(_CONFIG.value), _overrides)
+  if workdir is not None and (workdir / "config.json").is_file():
+    return config_lib.override(records.read_config(workdir), _overrides)
+  raise ValueError("--config is required, such as --config=experiments/configs/digits.py"
+                   + ("" if workdir is None else f"; {workdir} holds no run to continue"))
 
 
 def arguments(flag: str) -> dict[str, str]:
@@ -128,17 +131,8 @@ def workdir(value: str) -> pathlib.Path:
 
 
 def place(flag: str, value: str) -> pathlib.Path:
-  """The path that a flag names, with ~ and ~user as in a shell.
-
-  Raises:
-    ValueError: the user has no home directory.
-  """
-  try:
-    return pathlib.Path(value).expanduser()
-  except RuntimeError as error:
-    user = pathlib.Path(value).parts[0]
-    raise ValueError(f"{flag} {value}: {user} is no home directory here; write the path out"
-                     ) from error
+  """The path that a flag names, in a bucket or on a disk; raises ValueError as `files.path`."""
+  return files.path(flag, value)
 
 
 def out(
@@ -168,15 +162,15 @@ def out(
   if file.is_dir():
     raise ValueError(f"--out must be a file, {file} is a directory")
   record = file.with_suffix(".json") if suffix else file
-  files = [file, record, *(file.with_suffix(end) if end.startswith(".") else file.with_name(end)
+  named = [file, record, *(file.with_suffix(end) if end.startswith(".") else file.with_name(end)
                            for end in beside)]
-  records.check_not_owned(files, inputs)
-  there = [one for one in files if one.is_dir() or (one.exists() and one.stat().st_size)]
+  records.check_not_owned(named, inputs)
+  there = [one for one in named if not files.is_empty(one)]
   if there and not unfinished and not records.wrote(record, written):
     raise ValueError(f"--out {file} would replace {there[0]}, which this command has not written; "
                      "choose another --out, or delete it")
-  file.parent.mkdir(parents=True, exist_ok=True)
-  if not os.access(file.parent, os.W_OK):
+  records.make_directory(file.parent, "--out")
+  if not buckets.is_bucket(file) and not os.access(file.parent, os.W_OK):
     raise OSError(f"--out {file}: {file.parent} cannot be written")
   return file
 
@@ -211,7 +205,7 @@ def _parse(argv: list[str]) -> list[str]:
 def _help(name: str) -> NoReturn:
   """Prints the flags and the calls, or all about one call, and ends the process."""
   if name:
-    text = calls.described(name)
+    text = calls.help_text(name)
     if not text:
       near = difflib.get_close_matches(name, calls.names(), n=1)
       hint = f" (did you mean {near[0]}?)" if near else ""
@@ -220,7 +214,7 @@ def _help(name: str) -> NoReturn:
   else:
     text = "\n".join((
         sys.modules["__main__"].__doc__ or "", flags.FLAGS.main_module_help(), "",
-        "Choices are calls. --help=NAME says all about one of them.", calls.described()))
+        "Choices are calls. --help=NAME says all about one of them.", calls.help_text()))
   with contextlib.suppress(BrokenPipeError):  # of `--help | head`
     print(text, flush=True)
   sys.exit(0)
@@ -246,6 +240,11 @@ def _answered(main: Callable[[], int | None]) -> int:
     logging.debug("where it came from", exc_info=True)
     _complain(f"error: {_line(error)}")
     return 2
+  except Exception as error:
+    if not buckets.explained(error):
+      raise
+    _complain(f"error: {buckets.explained(error)}")
+    return 2
 
 
 def _complain(line: str) -> None:
@@ -256,7 +255,7 @@ def _complain(line: str) -> None:
 def _line(error: Exception) -> str:
   """What a user is told of an error, in one line; of one that is no answer to bad input, raises it.
   """
-  said = " ".join(str(error).split())
+  said = buckets.explained(error) or " ".join(str(error).split())
   if isinstance(error, (ValueError, OSError, FloatingPointError)):
     return said
   if isinstance(error, jax.errors.JaxRuntimeError) and not any(
@@ -284,7 +283,7 @@ def _config_in_use() -> config_lib.Config:
   try:
     if _CONFIG.value:
       return config()
-    file = pathlib.Path(flags.FLAGS["workdir"].value) / "config.json"
+    file = workdir(flags.FLAGS["workdir"].value) / "config.json"
     return config_lib.from_json(file.read_text(encoding="utf-8"))
   except (KeyError, TypeError, ValueError, OSError):
     return config_lib.Config()

@@ -1,30 +1,24 @@
-"""Networks that a config may call: (init, apply) pairs for data of any shape that they take."""
+"""Networks that a config may call, besides a user's own (`adapters`)."""
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from experiments.config.adapters import Kinds, Network, example_condition, linen
 from langevin_jax import networks
 
 # Blocks that can be traced in some seconds.
 _DEEPEST = 1000
 Dtype = Literal["float32", "bfloat16"]
-
-
-class Network(NamedTuple):
-  """init: key → parameters. apply: (params, x, half_log_snr, labels) → an array of x's shape."""
-
-  init: Callable[[jax.Array], Any]
-  apply: Callable[..., jax.Array]
+Resampling = Literal["convolution", "filter", "block"]
+Constrain = Callable[[jax.Array], jax.Array]
 
 
 def mlp(
-    shape: tuple[int, ...], num_classes: int, constrain: Callable[[jax.Array], jax.Array], *,
-    width: int = 128, depth: int = 4, dtype: Dtype = "float32",
+    shape: tuple[int, ...], num_classes: int, conditions: Kinds, constrain: Constrain,
+    second_level: bool = False, *, width: int = 128, depth: int = 4, dtype: Dtype = "float32",
 ) -> Network:
   """A residual perceptron for vectors (n, d), and for sequences (n, T, c) as T·c numbers."""
   _check(width=width, depth=depth)
@@ -32,14 +26,15 @@ def mlp(
     raise ValueError(f"it takes vectors (n, d) or sequences (n, T, c), the data have examples of "
                      f"shape {shape}")
   module = networks.MLP(width=width, depth=depth, num_classes=num_classes, dtype=dtype,
-                        constrain=constrain)
-  return linen(module, (math.prod(shape),))
+                        classes=_classes(conditions), constrain=constrain,
+                        second_level=second_level)
+  return linen(module, (math.prod(shape),), example_condition(conditions))
 
 
 def dit(
-    shape: tuple[int, ...], num_classes: int, constrain: Callable[[jax.Array], jax.Array], *,
-    width: int = 128, depth: int = 4, heads: int = 4, patch_size: int = 2, dtype: Dtype = "float32",
-    unroll: int = 8, remat: bool = False,
+    shape: tuple[int, ...], num_classes: int, conditions: Kinds, constrain: Constrain,
+    second_level: bool = False, *, width: int = 128, depth: int = 4, heads: int = 4,
+    patch_size: int = 2, dtype: Dtype = "float32", unroll: int = 8, remat: bool = False,
 ) -> Network:
   """A diffusion transformer (Peebles & Xie 2023) for images (n, h, w, c) or sequences (n, T, c).
 
@@ -61,39 +56,57 @@ def dit(
                        f"{patch_size}")
     seen, patch_size = (shape[0] // patch_size, 1, patch_size * shape[1]), 1
   module = networks.DiT(patch_size=patch_size, width=width, depth=depth, heads=heads,
-                        num_classes=num_classes, dtype=dtype, unroll=unroll, remat=remat,
-                        constrain=constrain)
-  return linen(module, seen)
+                        num_classes=num_classes, classes=_classes(conditions), dtype=dtype,
+                        unroll=unroll, remat=remat, constrain=constrain, second_level=second_level)
+  return linen(module, seen, example_condition(conditions))
 
 
-NETWORKS = {"mlp": mlp, "dit": dit}
+def unet(
+    shape: tuple[int, ...], num_classes: int, conditions: Kinds, constrain: Constrain,
+    second_level: bool = False, *, channels: int = 128, multipliers: tuple[int, ...] = (1, 2, 2, 2),
+    blocks: int = 2, attention: tuple[int, ...] = (16,), attend_last: bool = False,
+    head_channels: int | None = None, groups: int = 32, scale_shift: bool = False,
+    resampling: Resampling = "convolution", taps: tuple[float, ...] = (1.0, 1.0),
+    project_skip: bool = False, input_pyramid: bool = False, skip_scale: float = 1.0,
+    dtype: Dtype = "float32", remat: bool = False,
+) -> Network:
+  """A U-Net for sequences (n, T, c), images (n, h, w, c) or volumes: DDPM's by default.
 
+  The numbers of DDPM++, NCSN++ and ADM are in the table of `langevin_jax.networks.UNet`.
 
-def linen(module: nn.Module, shape: tuple[int, ...]) -> Network:
-  """A Flax Linen module that maps (x, half_log_snr, labels), x (batch, *shape), to x's shape."""
-  def init(key):
-    return module.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)),
-                       jnp.zeros((1,), jnp.int32))["params"]
-
-  def apply(params, x, ell, labels):
-    return module.apply(
-        {"params": params}, x.reshape(-1, *shape), ell, labels).reshape(x.shape)
-
-  return Network(init, apply)
-
-
-def adapted(made: Any, shape: tuple[int, ...]) -> Network:
-  """What a call of the network slot has made, as a `Network`.
-
-  Raises:
-    ValueError: neither a Linen module nor an (init, apply) pair.
+  Args:
+    channels: of the first layer, a multiple of `groups`, the groups of its normalisations.
+    multipliers: channels of each level, in units of `channels`; a level has half the sides of the
+      one before.
+    blocks: residual blocks of a level on the way down, and one more on the way up.
+    attention: the longest sides of the levels with attention. attend_last: on the way up, only
+      after the last block of a level. head_channels: of an attention head; None is one head.
+    scale_shift: whether the conditioning scales and shifts, or is added.
+    resampling: by convolutions, a filter without parameters, or residual blocks. taps: of the
+      filter. project_skip: a product in the skips of these blocks.
+    input_pyramid: add the input, halved by convolutions, to each level.
+    skip_scale: multiplies the sum of each residual connection.
+    dtype, remat: as in `dit`.
   """
-  if isinstance(made, nn.Module):
-    return linen(made, shape)
-  if isinstance(made, tuple) and len(made) == 2 and all(map(callable, made)):
-    return Network(*made)
-  raise ValueError("a network is a Flax Linen module or a pair (init, apply), got "
-                   f"{type(made).__name__}")
+  _check(channels=channels, blocks=blocks, groups=groups, depth=blocks * len(multipliers))
+  if len(shape) < 2:
+    raise ValueError(f"it takes sequences (n, T, c), images (n, h, w, c) or volumes, the data have "
+                     f"examples of shape {shape}")
+  module = networks.UNet(
+      channels=channels, multipliers=multipliers, blocks=blocks, attention=attention,
+      attend_last=attend_last, head_channels=head_channels, groups=groups, scale_shift=scale_shift,
+      resampling=resampling, taps=taps, project_skip=project_skip, input_pyramid=input_pyramid,
+      skip_scale=skip_scale, num_classes=num_classes, classes=_classes(conditions), dtype=dtype,
+      remat=remat, constrain=constrain, second_level=second_level)
+  module.check((1, *shape))
+  return linen(module, shape, example_condition(conditions))
+
+
+NETWORKS = {"mlp": mlp, "dit": dit, "unet": unet}
+
+
+def _classes(conditions: Kinds) -> dict[str, int]:
+  return {name: kind.classes for name, kind in conditions.items() if kind.classes}
 
 
 def _check(**values: int) -> None:
@@ -101,4 +114,5 @@ def _check(**values: int) -> None:
     if not 1 <= value < 2**31:
       raise ValueError(f"{name} must be at least 1, got {value}")
   if values["depth"] > _DEEPEST:
-    raise ValueError(f"depth must be at most {_DEEPEST:,}, got {values['depth']}")
+    name = "blocks times levels" if "blocks" in values else "depth"
+    raise ValueError(f"{name} must be at most {_DEEPEST:,}, got {values['depth']}")

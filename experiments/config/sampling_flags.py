@@ -3,7 +3,11 @@
 What is not given is as the run's config says.
 """
 
+import contextlib
 import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
 
 from absl import flags
 
@@ -34,6 +38,7 @@ _GUIDANCE = flags.DEFINE_string(
 _STEPS = flags.DEFINE_integer("steps", None, "Number of steps: --grid.n.")
 _STOCHASTICITY = flags.DEFINE_float(
     "stochasticity", None, "η, 0 for the ODE, 1 for the reverse SDE: --sampler.stochasticity.")
+_SHORT = {"steps": "sampling.grid.n", "stochasticity": "sampling.sampler.stochasticity"}
 _FIELDS = {
     "start_level": flags.DEFINE_float(
         "start_level", None, "ρ at which sampling starts, from examples of --start."),
@@ -56,14 +61,7 @@ def config(trained: config_lib.Config) -> config_lib.Config:
       nothing.
   """
   cli.refuse_config()
-  given = {"sampling.sampler": _SAMPLER.value, "sampling.grid": _GRID.value,
-           "sampling.guidance": _GUIDANCE.value, "path": _PATH.value or None,
-           "sampling.grid.n": _STEPS.value, "sampling.sampler.stochasticity": _STOCHASTICITY.value,
-           **{f"sampling.{name}": flag.value for name, flag in _FIELDS.items()}}
-  given = {name: value for name, value in given.items() if value is not None}
-  for head in ("sampler", "grid", "guidance", "path"):
-    group = head if head == "path" else f"sampling.{head}"
-    given |= {f"{group}.{rest}": value for rest, value in cli.arguments(head).items()}
+  given = _given()
   found = config_lib.override(trained, given)
   for flag, head, argument in (
       ("steps", "grid", "n"), ("stochasticity", "sampler", "stochasticity")):
@@ -73,7 +71,39 @@ def config(trained: config_lib.Config) -> config_lib.Config:
       name.startswith("sampling.grid") for name in given):
     raise ValueError("--grid and --steps would do nothing: the adaptive sampler chooses its own "
                      "steps, by --sampler.tolerance")
+  sampler = found.sampling.sampler
+  if trained.objective.flow_map is not None and not samplers_from_config.is_flow_map(sampler):
+    print(f"{sampler.name} uses the diagonal ℓ′ = ℓ of the flow map; its own steps are those of "
+          "--sampler=flow_map", flush=True)
   return found
+
+
+@contextlib.contextmanager
+def named_in_errors() -> Iterator[None]:
+  """Has a ValueError name the flag that was given where it names the config's field."""
+  try:
+    yield
+  except ValueError as error:
+    text = str(error).removeprefix("config.sampling: ")
+    for field in sorted(_given(), key=len, reverse=True):
+      name = {value: key for key, value in _SHORT.items()}.get(field, field)
+      flag = "--" + name.removeprefix("sampling.")
+      # Messages may leave out the "config." of a field that has a dot.
+      group = r"(config\.)?" if "." in field else r"config\."
+      text = re.sub(rf"(?<![\w.-]){group}{re.escape(field)}(?!\w)", flag, text)
+    raise ValueError(text) from error
+
+
+def _given() -> dict[str, Any]:
+  """What the flags say, by the config's field."""
+  values = {"path": _PATH.value or None, "sampling.sampler": _SAMPLER.value,
+            "sampling.grid": _GRID.value, "sampling.guidance": _GUIDANCE.value,
+            _SHORT["steps"]: _STEPS.value, _SHORT["stochasticity"]: _STOCHASTICITY.value,
+            **{f"sampling.{name}": flag.value for name, flag in _FIELDS.items()}}
+  for head in ("path", "sampler", "grid", "guidance"):
+    group = head if head == "path" else f"sampling.{head}"
+    values |= {f"{group}.{rest}": value for rest, value in cli.arguments(head).items()}
+  return {name: value for name, value in values.items() if value is not None}
 
 
 def ema(trained: config_lib.Config, workdir: pathlib.Path) -> averages.Choice:

@@ -27,7 +27,7 @@ class _Checked:
       value = getattr(self, field.name)
       if _is_group(field):
         if type(value) is not field.type:
-          raise ValueError(f"{name}: expected a {field.type.__name__}, got {calls.shown(value)}")
+          raise ValueError(f"{name}: expected a {field.type.__name__}, got {calls.one_line(value)}")
         continue
       value = (calls.make(value, field.name, name) if _is_call(field)
                else calls.convert(value, field.type, name))
@@ -36,11 +36,17 @@ class _Checked:
 
 @dataclasses.dataclass(frozen=True)
 class Objective(_Checked):
-  """The loss: density π(ℓ) × weight w(ℓ), computed on the row `prediction` of Table 5."""
+  """The loss: density π(ℓ) × weight w(ℓ), computed on the row `prediction` of Table 5.
+
+  flow_map: None, or the identity by which a network of two levels learns the average denoiser.
+  teacher: None, or the workdir of an ordinary run whose velocity takes the place of the data's.
+  """
 
   prediction: Call = "velocity()"
   density: Call = "logit_normal_s(rho_min=0.002, rho_max=500)"
   weight: Call = "flow_matching()"
+  flow_map: Call | None = None
+  teacher: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +63,11 @@ class Training(_Checked):
   Samplers use the first average of the parameters, of `ema_half_life_steps`. Averages of
   `ema_relative_std`, the power functions of Karras et al. 2024, are kept besides, as snapshots
   every `snapshot_every` steps (0: none), from which an average of any length is made afterwards.
+
+  Every `sample_every` steps samples of the first average go to samples/ in the workdir, every
+  `evaluate_every` steps its held-out loss to metrics.jsonl (0: never), with `evaluate_metrics`:
+  keys of evaluation.json such as c2st or fid, of `evaluation.num_samples` or 1,000 samples.
+  `logger` gets numbers and pictures besides; None is metrics.jsonl alone.
   """
 
   steps: int = 4000
@@ -76,6 +87,10 @@ class Training(_Checked):
   checkpoint_every: int = 500
   keep_checkpoints: int = 3
   log_every: int = 50
+  sample_every: int = 0
+  evaluate_every: int = 0
+  evaluate_metrics: tuple[str, ...] = ()
+  logger: Call | None = "tensorboard()"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +198,7 @@ def _replace(node: Any, parts: list[str], name: str, value: Any) -> Any:
   field, old = fields[head], getattr(node, head)
   if _is_call(field):
     place = f"config.{name}".removesuffix("".join(f".{part}" for part in rest))
-    return dataclasses.replace(node, **{head: calls.replaced(old, rest, value, head, place)})
+    return dataclasses.replace(node, **{head: calls.replace(old, rest, value, head, place)})
   if _is_group(field) != bool(rest):
     kind = "a single field" if rest else "a group of fields: name one of them"
     raise ValueError(f"config.{name}: {head!r} is {kind}")
@@ -216,7 +231,7 @@ def load(file: str) -> Config:
 def to_plain(config: Any) -> Any:
   """A config, or a group of its fields, as JSON has it."""
   if isinstance(config, Call) or not dataclasses.is_dataclass(config):
-    return calls.plain(config)
+    return calls.to_plain(config)
   return {field.name: to_plain(getattr(config, field.name))
           for field in dataclasses.fields(config)}
 
@@ -255,7 +270,7 @@ def difference(old: Config, new: Config) -> list[str]:
   a, b = dict(flatten(old)), dict(flatten(new))
   functions = {name for name in overrides(old, new) if a[name] != b[name]}
   inside = lambda name: any(name.startswith(f"{function}.") for function in functions)
-  return [f"{name}: {calls.shown(a[name])} → {calls.shown(b[name])}"
+  return [f"{name}: {calls.one_line(a[name])} → {calls.one_line(b[name])}"
           for name in b if name in a and a[name] != b[name] and not inside(name)]
 
 

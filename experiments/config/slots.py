@@ -7,17 +7,21 @@ returns a `Grid` is a grid. A new one needs no entry here.
 import functools
 import inspect
 import math
+import numbers
 import typing
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
 import jax.numpy as jnp
+import optax
 
 from experiments.config import networks, optimizers
 from experiments.config.calls import Slot
 from experiments.data import dataset, sources
-from langevin_jax import guidance, inpainting, objectives, paths, predictions, samplers
+from experiments.metrics import classifier, distances
+from experiments.run import loggers
+from langevin_jax import flow_maps, guidance, inpainting, objectives, paths, predictions, samplers
 from langevin_jax.samplers import correctors, levels
 
 
@@ -76,23 +80,39 @@ SLOTS: Mapping[str, Slot] = {
         "array_record": dataset.array_record}, shared=_of_data(
         shape=tuple[int, ...], num_classes=int, scaling=str)),
     "path": Slot(_returning(paths.Path, paths, without=("check_path", "from_coefficients",
-                                                        "from_sde"))),
-    "network": Slot(lambda: networks.NETWORKS, provided=("shape", "num_classes", "constrain")),
-    "prediction": Slot(functools.cache(_rows)),
+                                                        "from_sde")), result=paths.Path),
+    "network": Slot(lambda: networks.NETWORKS, provided=(
+        "shape", "num_classes", "conditions", "constrain", "second_level", "key", "rngs")),
+    "prediction": Slot(functools.cache(_rows), result=Callable),
     "density": Slot(_returning(objectives.Density, objectives, without=("by_error",)),
-                    provided=("path",)),
-    "weight": Slot(_returning(objectives.Weight, objectives), provided=("density",)),
-    "optimizer": Slot(lambda: optimizers.OPTIMIZERS, provided=("learning_rate",)),
-    "schedule": Slot(lambda: optimizers.SCHEDULES, provided=("learning_rate", "steps")),
-    "sampler": Slot(lambda: _returning(levels.Method, samplers)() | {"adaptive": samplers.adaptive},
-                    provided=("key", "denoise", "path", "shape", "initial", "moments")),
-    "corrector": Slot(_returning(correctors.Corrector, correctors)),
+                    provided=("path",), result=objectives.Density),
+    "weight": Slot(_returning(objectives.Weight, objectives), provided=("density",),
+                   result=Callable),
+    "flow_map": Slot(_returning(flow_maps.Identity, flow_maps), optional=True,
+                     result=flow_maps.Identity),
+    "pairs": Slot(_returning(flow_maps.Pairs, flow_maps), result=flow_maps.Pairs),
+    "optimizer": Slot(lambda: optimizers.OPTIMIZERS, provided=("learning_rate",),
+                      result=optax.GradientTransformation),
+    "schedule": Slot(lambda: optimizers.SCHEDULES, provided=("learning_rate", "steps"),
+                     result=Callable),
+    "sampler": Slot(lambda: _returning(levels.Method, samplers)() | {
+        "adaptive": samplers.adaptive, "adaptive_sde": samplers.adaptive_sde},
+                    provided=("key", "denoise", "path", "shape", "initial", "moments"),
+                    result=levels.Method),
+    "corrector": Slot(_returning(correctors.Corrector, correctors), result=correctors.Corrector),
     "budget": Slot(lambda: {"snr": correctors.snr}, provided=("event_axes",)),
-    "stochasticity": Slot(lambda: {"noise_interval": noise_interval}),
+    "stochasticity": Slot(lambda: {"noise_interval": noise_interval},
+                          result=(float, int, Callable)),
     "grid": Slot(_returning(samplers.Grid, samplers),
-                 provided=("key", "denoise", "path", "shape", "method", "progress")),
+                 provided=("key", "denoise", "path", "shape", "method", "progress"),
+                 result=Callable),
     "guidance": Slot(lambda: {"classifier_free": guidance.classifier_free},
-                     provided=("network", "path", "labels", "null_label", "prediction"),
-                     number="classifier_free", optional=True),
-    "inpainter": Slot(_returning(inpainting.Inpainter, inpainting)),
+                     provided=("network", "path", "condition", "null", "prediction"),
+                     number="classifier_free", optional=True, result=Callable),
+    "inpainter": Slot(_returning(inpainting.Inpainter, inpainting), result=Callable),
+    "extractor": Slot(lambda: {"classifier": classifier.extractor, "pixels": classifier.pixels},
+                      provided=("model",), result=Callable),
+    "metric": Slot(_returning(float, distances), provided=("x", "y", "seed"), result=numbers.Real),
+    "logger": Slot(_returning(loggers.Logger, loggers), provided=("workdir", "step"),
+                   optional=True, result=loggers.Logger),
 }

@@ -6,6 +6,8 @@
 #   sbatch --nodes=2 --gpus-per-node=8 experiments/launch/slurm.sh \
 #     --config=experiments/configs/imagenet64_dit_xl2.py --workdir=/shared/runs/dit
 #
+# On clouds the workdir may be in a bucket, --workdir=gs://mine/runs/dit (pip install gcsfs).
+#
 # A sweep needs none of this: its groups are jobs of their own, one node each, submitted by
 #
 #   python -m experiments.sweep --config=… --sweep=… --workdir=/shared/runs/x --launcher=slurm \

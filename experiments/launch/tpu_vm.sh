@@ -3,11 +3,11 @@
 # starts the same command on all of them. jax finds the hosts (--multihost), process 0 writes.
 #
 #   NAME=dit ZONE=us-west4-a TYPE=v5litepod-256 VERSION=v2-alpha-tpuv5-lite \
-#     experiments/launch/tpu_vm.sh /mnt/bucket/runs/dit \
+#     experiments/launch/tpu_vm.sh gs://mine/runs/dit \
 #     --config=experiments/configs/imagenet64_dit_xl2.py
 #
-# The workdir must be on a disk that every host sees: a bucket mounted by gcsfuse, or NFS; so must
-# data.path. `python -m experiments.plan --topology=v5e:16x16` says beforehand whether it fits.
+# The workdir is in a bucket that the account of the VMs may read and write (Storage Object User), or
+# on a disk that every host sees; so is data.path. `python -m experiments.plan --topology=v5e:16x16` says beforehand whether it fits.
 # The same command again goes on after a preemption. Images of TPU VMs have an older Python than
 # this project's: 3.11 is installed from the deadsnakes archive where a host has none, unless PYTHON
 # names one that is there. Delete the slice when done:
@@ -47,5 +47,5 @@ gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --worker=all --command="
   tar xzf langevin_jax.tar.gz
   [ -x langevin_jax_python/bin/python ] || \$python -m venv langevin_jax_python
   cd langevin_jax
-  ../langevin_jax_python/bin/python -m pip install --quiet -e '.[tpu]'
+  ../langevin_jax_python/bin/python -m pip install --quiet -e '.[experiments,buckets,tpu]'
   $command"

@@ -1,11 +1,15 @@
 """A run as an object: what its config makes, its state on a mesh, the model in its workdir."""
 
+import dataclasses
+import functools
 import os
 import pathlib
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.extend import core
@@ -14,14 +18,18 @@ from experiments import config as config_lib
 from experiments import data
 from experiments.config import build
 from experiments.data import facts
-from experiments.run import checkpoints, memory, meshes, records
+from experiments.run import checkpoints, conditions, memory, meshes, records
 from experiments.sampling import samplers_from_config
-from langevin_jax import paths, training
+from langevin_jax import conditions as conditions_lib
+from langevin_jax import flow_maps, paths, training
 from langevin_jax.training import shardings
 
 
 class Run(NamedTuple):
-  """Everything that a config determines; making one is what finds bad input."""
+  """Everything that a config determines; making one is what finds bad input.
+
+  make_loss: `loss` of another density, weight, prediction and label_dropout.
+  """
 
   config: config_lib.Config
   dataset: data.Dataset
@@ -32,6 +40,7 @@ class Run(NamedTuple):
   loss: training.Loss
   optimizer: optax.GradientTransformation
   averages: tuple[training.averages.Average, ...]
+  make_loss: Callable[..., training.Loss]
 
 
 def configure_jax(config: config_lib.Config) -> None:
@@ -54,11 +63,15 @@ def keep_compiled() -> None:
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def prepare(config: config_lib.Config, dataset: data.Dataset | None = None) -> Run:
+def prepare(
+    config: config_lib.Config, dataset: data.Dataset | None = None, *,
+    workdir: pathlib.Path | None = None,
+) -> Run:
   """Builds and checks everything that `config` names, on all devices; nothing is written.
 
   Args:
     dataset: in the place of the config's own, which are loaded if it is not given.
+    workdir: of the run that goes on, whose recorded units the data get.
 
   Raises:
     ValueError: anything that the config asks for and cannot be had, by the field's name.
@@ -66,8 +79,10 @@ def prepare(config: config_lib.Config, dataset: data.Dataset | None = None) -> R
   mesh = meshes.make(config.mesh)
   check(config)
   memory.check_state(config, mesh)
-  dataset = data.load(config.data) if dataset is None else dataset
-  run = assemble(config, dataset.train.shape[1:], dataset.num_classes, mesh)
+  if dataset is None:
+    dataset = facts.load(workdir, config.data) if workdir else data.load(config.data)
+  run = assemble(config, dataset.train.shape[1:], dataset.num_classes, mesh,
+                 conditions.kinds(dataset))
   run = run._replace(dataset=dataset)
   check_labels(run, config.sampling)
   return run
@@ -81,24 +96,83 @@ def check(config: config_lib.Config) -> None:
   build.at_least("evaluation.num_samples", config.evaluation.num_samples, 0)
   build.optimizer(config.training)
   samplers_from_config.check(config.sampling, build.path(config.path))
+  for field in ("sample_every", "evaluate_every"):
+    build.at_least(f"training.{field}", getattr(config.training, field), 0)
+  if config.training.evaluate_metrics and not config.training.evaluate_every:
+    raise ValueError("config.training.evaluate_metrics would do nothing without "
+                     "training.evaluate_every, the steps between two evaluations")
+  if config.training.sample_every or config.training.evaluate_metrics:
+    samplers_from_config.check_whole(config.sampling)
+    if config.sampling.grid.name == "optimised":
+      raise ValueError("config.training.sample_every: sampling.grid=optimised is searched for with "
+                       "a trained model; choose another grid")
 
 
 def assemble(
-    config: config_lib.Config, shape: tuple[int, ...], num_classes: int, mesh: jax.sharding.Mesh
+    config: config_lib.Config, shape: tuple[int, ...], num_classes: int, mesh: jax.sharding.Mesh,
+    kinds: Mapping[str, conditions_lib.Kind] = MappingProxyType({}),
 ) -> Run:
-  """The run on `mesh` for examples of `shape`, without any: `dataset` is None."""
+  """The run on `mesh` for examples of `shape`, without any: `dataset` is None.
+
+  Args:
+    kinds: of named conditions.
+  """
   path = build.path(config.path)
   density = build.density(config.objective, path)
   weight = build.weight(config.objective, density)
   optimizer, averages = build.optimizer(config.training), build.averages(config.training)
+  identity = build.flow_map(config.objective)
   init, apply = build.network(
-      config.network, shape, num_classes, constrain=shardings.constrain(mesh))
-  loss = training.diffusion_loss(
-      apply, density=density, weight=weight, prediction=build.prediction(config.objective),
-      num_classes=num_classes, label_dropout=config.training.label_dropout)
+      config.network, shape, num_classes, conditions=kinds, constrain=shardings.constrain(mesh),
+      second_level=identity is not None)
+  make_loss = functools.partial(training.diffusion_loss, apply, num_classes=num_classes)
+  if identity is not None:
+    taught = None if config.objective.teacher is None else lambda *inputs: teacher(
+        config, shape, num_classes, mesh, tuple(kinds.items()))(*inputs)
+    make_loss = functools.partial(
+        training.flow_map_loss, apply, num_classes=num_classes, identity=identity, teacher=taught)
+  try:
+    if identity is not None and identity.is_guided and not (num_classes or kinds):
+      raise ValueError("omega and kappa need data with labels or other conditions")
+    loss = make_loss(density=density, weight=weight, prediction=build.prediction(config.objective),
+                     label_dropout=config.training.label_dropout)
+  except ValueError as error:
+    raise ValueError(f"config.objective.flow_map: {error}") from error
   start = lambda key: training.init(init(key), optimizer, averages=len(averages))
   jax.eval_shape(start, jax.random.key(0))  # a network that does not fit the data says so now
-  return Run(config, None, mesh, path, apply, start, loss, optimizer, averages)
+  return Run(config, None, mesh, path, apply, start, loss, optimizer, averages, make_loss)
+
+
+@functools.lru_cache(maxsize=1)
+def teacher(
+    config: config_lib.Config, shape: tuple[int, ...], num_classes: int, mesh: jax.sharding.Mesh,
+    kinds: tuple[tuple[str, conditions_lib.Kind], ...] = (),
+) -> Callable[..., jax.Array]:
+  """(x, ℓ, condition) → ε̂ − D of the first average of `objective.teacher`.
+
+  Only a training needs it: a trained run can be sampled where its teacher is gone.
+
+  Raises:
+    ValueError: no trained run there, or one of other data.
+  """
+  workdir = pathlib.Path(config.objective.teacher)
+  taught = records.read_config(workdir)
+  if taught.data != config.data:
+    raise ValueError(f"config.objective.teacher: {workdir} was trained on {taught.data}, this run "
+                     f"is of {config.data}: a teacher must have the run's own data")
+  run = assemble(dataclasses.replace(taught, mesh=config.mesh), shape, num_classes, mesh,
+                 dict(kinds))
+  params = restored(run, workdir).ema[0]
+  row = build.prediction(taught.objective)
+  return lambda x, ell, condition: flow_maps.velocity(
+      lambda x, ell: run.apply(params, x, ell, condition), prediction=row)(x, ell)
+
+
+def load_teacher(run: Run) -> None:
+  """Loads the teacher of a training, where it has one; raises ValueError as `teacher`."""
+  if run.config.objective.teacher is not None:
+    teacher(run.config, run.dataset.train.shape[1:], run.dataset.num_classes, run.mesh,
+            tuple(conditions.kinds(run.dataset).items()))
 
 
 def alone(run: Run) -> Run:
@@ -107,7 +181,7 @@ def alone(run: Run) -> Run:
     return run
   mesh = meshes.make(config_lib.Mesh(), jax.local_devices()[:1])
   return assemble(run.config, run.dataset.train.shape[1:], run.dataset.num_classes,
-                  mesh)._replace(dataset=run.dataset)
+                  mesh, conditions.kinds(run.dataset))._replace(dataset=run.dataset)
 
 
 def abstract_state(run: Run) -> training.TrainState:
@@ -116,6 +190,40 @@ def abstract_state(run: Run) -> training.TrainState:
   return jax.tree.map(
       lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
       shapes, shardings.state(shapes, run.mesh))
+
+
+def average_names(config: config_lib.Training) -> list[str]:
+  """Names of the averages in `state.ema`, in its order."""
+  return [*(f"half_life={life:.12g}" for life in config.ema_half_life_steps),
+          *(f"relative_std={std:.12g}" for std in config.ema_relative_std)]
+
+
+def state_reader(
+    config: config_lib.Training, assumed: config_lib.Training | None = None
+) -> Callable[[checkpoints.Manager, int, training.TrainState], training.TrainState]:
+  """A `checkpoints.read` of states, for a run that keeps the averages of `config`.
+
+  An average of the checkpoint is kept by its name. A new one starts as the parameters.
+
+  Args:
+    assumed: whose averages a checkpoint has that does not name them; `config` if not given.
+  """
+  wanted = average_names(config)
+
+  def read(manager, step, target):
+    held = checkpoints.averages_of(manager, step)
+    if not held and average_names(assumed or config) != wanted:
+      raise ValueError(f"config.training.ema_half_life_steps cannot change: the checkpoint of step "
+                       f"{step} does not name its averages; an earlier version has saved it")
+    held = held or wanted
+    state = checkpoints.read(manager, step, target._replace(ema=(target.params,) * len(held)))
+    if held == wanted:
+      return state
+    return state._replace(ema=tuple(
+        state.ema[held.index(name)] if name in held else jax.tree.map(jnp.copy, state.params)
+        for name in wanted))
+
+  return read
 
 
 def start(run: Run) -> training.TrainState:
@@ -139,8 +247,10 @@ def steps_at_once(run: Run) -> int:
 def _convolves(run: Run) -> bool:
   """Whether the network has a convolution."""
   shape = (2, *run.dataset.train.shape[1:])
+  kinds = conditions.kinds(run.dataset)
+  condition = conditions_lib.example(kinds, 2) if kinds else np.zeros(2, np.int32)
   arguments = (jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct((2,), np.float32),
-               jax.ShapeDtypeStruct((2,), np.int32))
+               condition)
   traced = jax.make_jaxpr(run.apply)(abstract_state(run).params, *arguments)
 
   def inside(jaxpr):
@@ -160,7 +270,7 @@ def train_step(run: Run, *, many: bool = False) -> Callable:
   """
   config = run.config.training
   options = {"loss": run.loss, "optimizer": run.optimizer, "averages": run.averages,
-             "accumulation": config.accumulation}
+             "accumulation": config.accumulation, "norms": True}
   places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(run))
   everywhere = shardings.replicated(run.mesh)
   options_of_jit = {"out_shardings": (places, everywhere), "donate_argnums": 0}
@@ -199,16 +309,17 @@ def restored(
   """
   if not (workdir / "checkpoints").is_dir():
     raise ValueError(f"--workdir {workdir} has no checkpoint yet")
+  reader = state_reader(run.config.training)
   with checkpoints.manager(workdir, keep=1, read_only=True) as manager:
     steps = sorted(manager.all_steps())
     if step is not None and steps and step not in steps:
       raise ValueError(f"--step must be one of the checkpoints in {workdir}, "
                        f"{', '.join(map(str, steps))}; got {step}")
     if step is None or not steps:
-      state = checkpoints.restore(manager, abstract_state(run))
+      state = checkpoints.restore(manager, abstract_state(run), reader=reader)
     else:
       try:
-        state = checkpoints.read(manager, step, abstract_state(run))
+        state = reader(manager, step, abstract_state(run))
       except checkpoints.Damaged as error:
         raise ValueError(f"--step={step}: that checkpoint in {workdir} is damaged ({error})"
                          ) from error
@@ -224,22 +335,34 @@ def check_labels(run: Run, sampling: config_lib.Sampling, *, unlabelled: bool = 
   """
   guided = samplers_from_config.is_guided(sampling)
   what = "sampling.guidance" if guided else "sampling without labels" if unlabelled else ""
-  if not what or (unlabelled and not run.dataset.num_classes):
+  conditional = run.dataset.num_classes or run.dataset.conditions
+  if not what or (unlabelled and not conditional):
     return
-  if not run.dataset.num_classes:
+  if not conditional:
     raise ValueError(f"{what} needs data with labels, and {run.config.data.name} has none")
   if not run.config.training.label_dropout > 0.0:
     raise ValueError(f"{what} needs a run that was trained with training.label_dropout > 0: no "
                      "other knows what there is without a label")
 
 
-def even_labels(run: Run, n: int) -> np.ndarray:
-  """n labels that go round the classes; zeros (which are ignored) where there are none."""
+def even_labels(run: Run, n: int) -> Any:
+  """n labels that go round the classes; zeros (which are ignored) where there are none.
+
+  Of named conditions those of the first n training examples, which go round.
+  """
+  if run.dataset.conditions:
+    return conditions.of_examples(run.dataset, np.arange(n) % max(len(run.dataset.train), 1))
   return (np.arange(n) % max(run.dataset.num_classes, 1)).astype(np.int32)
 
 
-def data_labels(run: Run, n: int, seed: int) -> np.ndarray:
-  """n labels as frequent as in the training data: what samples must have to be compared with it."""
+def data_labels(run: Run, n: int, seed: int) -> Any:
+  """n labels as frequent as in the training data: what samples must have to be compared with it.
+
+  Named conditions are those of training examples.
+  """
+  if run.dataset.conditions:
+    order = np.random.default_rng(seed).permutation(len(run.dataset.train))
+    return conditions.of_examples(run.dataset, np.resize(order, n))
   if not run.dataset.num_classes:
     return np.zeros(n, np.int32)
   labels = np.resize(np.random.default_rng(seed).permutation(run.dataset.train_labels), n)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import config as config_lib
-from experiments.run import assembly, checkpoints, multihost
+from experiments.run import assembly, checkpoints, dispatches, multihost
 from langevin_jax import training
 from langevin_jax.training import averages
 
@@ -117,7 +117,7 @@ def of(
 def snapshot_due(config: config_lib.Training, start: int, end: int) -> bool:
   """Whether steps start…end have passed a multiple of `snapshot_every`, or are the last ones."""
   every = config.snapshot_every
-  return every > 0 and (end // every > start // every or end == config.steps)
+  return dispatches.passes(every, start, end) or (every > 0 and end == config.steps)
 
 
 def manager(workdir: pathlib.Path, *, read_only: bool = False) -> checkpoints.Manager:

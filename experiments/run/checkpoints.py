@@ -1,9 +1,9 @@
-"""Checkpoints of a run, by Orbax: asynchronous, atomic, and verified before they are believed."""
+"""Checkpoints of a run, by Orbax: asynchronous, atomic, and verified when they are read."""
 
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -12,15 +12,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from experiments.run import multihost
+from experiments.run import buckets, files, multihost
 
 State = Any
 Result = TypeVar("Result")
-_STEP = "/step"  # beside the checksums; no array has such a name
+# Arrays of another network that a message names.
+_NAMED = 5
+# Beside the checksums, under names that no array has.
+_STEP, _AVERAGES = "/step", "/averages"
 
 
 class Damaged(Exception):
-  """What is on disk cannot be read, or is not what was written; the text says how."""
+  """A checkpoint cannot be read, or differs from what was written; the text says how."""
 
 
 class Manager(ocp.CheckpointManager):
@@ -29,7 +32,8 @@ class Manager(ocp.CheckpointManager):
   def __init__(self, place: pathlib.Path, *, keep: int | None, read_only: bool = False):
     every = keep is None or read_only
     super().__init__(
-        place.absolute(), options=ocp.CheckpointManagerOptions(
+        place if buckets.is_bucket(place) else place.absolute(),
+        options=ocp.CheckpointManagerOptions(
             preservation_policy=None if every else checkpoint_managers.LatestN(keep),
             read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only),
         item_handlers={"state": ocp.StandardCheckpointHandler(),
@@ -64,17 +68,19 @@ def manager(workdir: pathlib.Path, *, keep: int, read_only: bool = False) -> Man
   return Manager(workdir / "checkpoints", keep=keep, read_only=read_only)
 
 
-def save(manager: Manager, step: int, state: State) -> None:
+def save(manager: Manager, step: int, state: State, averages: Sequence[str] = ()) -> None:
   """Starts saving; returns as soon as `state` is copied, so that it may be donated after.
+
+  Args:
+    averages: names of the averages in the state, if it has any.
 
   Raises:
     OSError: an earlier save could not be written (a full disk, say). What was complete before it
       is untouched.
   """
-  place = pathlib.Path(manager.directory)
+  place = manager.directory
   needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-  free = shutil.disk_usage(place).free
-  if free < needed:
+  if not buckets.is_bucket(place) and (free := shutil.disk_usage(place).free) < needed:
     raise OSError(f"disk full: the checkpoint of step {step} takes {needed / 1e6:.1f} MB, {place} "
                   f"has {free / 1e6:.1f} MB left; earlier checkpoints are complete")
   if jax.default_backend() == "cpu":
@@ -82,7 +88,7 @@ def save(manager: Manager, step: int, state: State) -> None:
     # Orbax writes. Elsewhere Orbax has transferred everything to the host before its `save`
     # returns (transfer_arrays_to_host), and a copy would take the device's memory for nothing.
     state = jax.tree.map(jnp.copy, state)
-  checksums = _checksums(state) | {_STEP: step}
+  checksums = _checksums(state) | {_STEP: step, _AVERAGES: list(averages)}
   _quieten()
 
   def start():
@@ -98,13 +104,17 @@ def finish(manager: Manager) -> None:
   _reported(manager, manager.wait_until_finished)
 
 
-def restore(manager: Manager, target: State, *, discard_damaged: bool = False) -> State | None:
+def restore(
+    manager: Manager, target: State, *, discard_damaged: bool = False,
+    reader: Callable[[Manager, int, State], State] | None = None,
+) -> State | None:
   """The newest readable checkpoint, or None where there is none at all.
 
   Args:
     target: a tree of `jax.ShapeDtypeStruct` with shardings, which the answer fits exactly.
     discard_damaged: move unreadable checkpoints out of the way (to `damaged_checkpoints/`), so that
       a run can write those steps again.
+    reader: reads one step; `read` if not given.
 
   Raises:
     ValueError: a checkpoint of another shape, dtype or structure, by the parameter's name; or
@@ -114,7 +124,7 @@ def restore(manager: Manager, target: State, *, discard_damaged: bool = False) -
   damaged: dict[int, str] = {}
   for step in steps:
     try:
-      restored = read(manager, step, target)
+      restored = (reader or read)(manager, step, target)
     except Damaged as error:
       damaged[step] = f"step {step}: {error}"
       print(f"checkpoint of step {step} is damaged, trying the one before ({error})",
@@ -131,9 +141,9 @@ def restore(manager: Manager, target: State, *, discard_damaged: bool = False) -
 
 
 def read(manager: Manager, step: int, target: State, *, part: bool = False) -> State:
-  """The tree of `step`; on every process, or where one of them cannot read it, on none.
+  """The tree of `step`. If one process cannot read it, all raise.
 
-  Trees that were saved before there were checksums are believed without.
+  A tree without checksums, of an earlier version, is accepted.
 
   Args:
     target: as in `restore`; with `part`, a dict of some of what the tree has outermost.
@@ -142,11 +152,11 @@ def read(manager: Manager, step: int, target: State, *, part: bool = False) -> S
     Damaged: it cannot be read, or is not what was written.
     ValueError: another shape, dtype or structure, by the array's name.
   """
-  place, handler = pathlib.Path(manager.directory) / str(step), ocp.PyTreeCheckpointHandler()
-  found = _together(lambda: _named(handler.metadata(place / "state").tree))
+  place, handler = manager.directory / str(step), ocp.PyTreeCheckpointHandler()
+  found = _together(lambda: by_path(handler.metadata(place / "state").tree))
   if part:
     found = {name: leaf for name, leaf in found.items() if name.split("/")[0] in target}
-  _check_same(found, _named(target), f"{'snapshot' if part else 'checkpoint'} of step {step}")
+  _check_same(found, by_path(target), f"{'snapshot' if part else 'checkpoint'} of step {step}")
   # Not `manager.restore`: it waits for the other processes when it is done, and one that has
   # failed never is.
   state = _together(lambda: handler.restore(place / "state", args=ocp.args.PyTreeRestore(
@@ -157,14 +167,43 @@ def read(manager: Manager, step: int, target: State, *, part: bool = False) -> S
   return state
 
 
+def read_average(manager: Manager, step: int) -> State:
+  """The first average of the parameters in `step`, of a run of which nothing else is known.
+
+  All averages are read, to one device of each process.
+
+  Raises:
+    Damaged: as `read`.
+  """
+  place = manager.directory / str(step) / "state"
+  stored = _together(lambda: ocp.PyTreeCheckpointHandler().metadata(place).tree["ema"])
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  target = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), stored)
+  return read(manager, step, {"ema": target}, part=True)["ema"][0]
+
+
+def averages_of(manager: Manager, step: int) -> list[str]:
+  """Names of the averages in the state of `step`; [] where an earlier version has saved it.
+
+  Raises:
+    Damaged: it cannot be read.
+  """
+  place = manager.directory / str(step) / "checksums"
+  return _together(lambda: ocp.JsonCheckpointHandler().restore(place).get(_AVERAGES, [])
+                   if place.is_dir() else [])
+
+
 def _together(action: Callable[[], Result]) -> Result:
-  """What `action` reads, once it has on every process; raises Damaged on all of them otherwise."""
+  """The result of `action`; if it fails on one process, all raise Damaged."""
   result, failure = None, None
   try:
     result = action()
   except (PermissionError, MemoryError):
     raise
   except Exception as error:
+    if buckets.is_out_of_reach(error):  # it is not damaged, and stays where it is
+      raise OSError(f"checkpoints cannot be read: {multihost.first_line(error)[:200]}") from error
     failure = f"{type(error).__name__}: {multihost.first_line(error)[:200]}"
     _quieten()
   if not multihost.everywhere(failure is None):
@@ -173,10 +212,10 @@ def _together(action: Callable[[], Result]) -> Result:
 
 
 def _quieten() -> None:
-  """Keeps Python from printing, array by array, what Orbax leaves unfinished when one has failed.
+  """Hides what Python prints about reads and writes that Orbax abandons after a failure.
 
-  That comes until the last read or write of TensorStore's threads has ended: tens of kilobytes that
-  would bury the line that matters. Anything else that cannot be raised is printed as ever.
+  TensorStore's threads print tens of kilobytes, array by array, which would bury the error. Other
+  exceptions that cannot be raised are printed as usual.
   """
   for name in ("unraisablehook", "excepthook"):
     shown = getattr(sys, name)
@@ -202,7 +241,7 @@ def _checksums(tree: State) -> dict[str, int]:
 
   Orbax guards the index of what it writes and not the numbers themselves.
   """
-  return dict(zip(_named(tree), multihost.fetch(_sums(tree)).tolist(), strict=True))
+  return dict(zip(by_path(tree), multihost.fetch(_sums(tree)).tolist(), strict=True))
 
 
 @jax.jit
@@ -247,34 +286,40 @@ def _check_written(checksums: dict[str, int], place: pathlib.Path, step: int) ->
 
 def _discard(manager: Manager, steps) -> None:
   """Moves checkpoints to damaged_checkpoints/, once an older one is known to be good."""
-  place = pathlib.Path(manager.directory).parent / "damaged_checkpoints"
-  place.mkdir(exist_ok=True)
+  place = manager.directory.parent / "damaged_checkpoints"
+  files.make_directory(place)
   for step in steps:
-    shutil.rmtree(place / str(step), ignore_errors=True)
-    shutil.move(pathlib.Path(manager.directory) / str(step), place / str(step))
+    files.move(manager.directory / str(step), place / str(step))
 
 
-def _named(tree: State) -> dict[str, Any]:
+def by_path(tree: State) -> dict[str, Any]:
+  """The leaves of a tree by their paths, such as blocks/qkv/kernel."""
   return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf
           for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _check_same(found: dict[str, Any], target: dict[str, Any], what: str) -> None:
-  """Names the first array in which a checkpoint differs; Orbax would cast a dtype silently."""
+  """Names the first arrays in which a checkpoint differs; Orbax would cast a dtype silently."""
   # Averages have been numbered since there can be several.
   if found.keys() != target.keys() and any(
       name.startswith("ema/") and not name.split("/")[1].isdecimal() for name in found):
     raise ValueError(f"{what} was written by an earlier version of langevin_jax, whose states "
                      "this one does not read; train it again in another --workdir")
-  for name in sorted(found.keys() | target.keys()):
-    if name not in found or name not in target:
-      holder = "the checkpoint" if name in found else "this config"
-      raise ValueError(f"{what}: {name} exists only in {holder}; "
-                       "it was written for another network or optimizer")
-    old, new = found[name], target[name]
-    if tuple(old.shape) != tuple(new.shape) or old.dtype != new.dtype:
-      raise ValueError(f"{what}: {name} is {old.dtype}{list(old.shape)}, "
-                       f"this config makes {new.dtype}{list(new.shape)}")
+  plain = lambda leaf: f"{leaf.dtype}{list(leaf.shape)}"
+  wrong = []
+  # Parameters first: averages and the optimizer's state only repeat them.
+  for name in sorted(found.keys() | target.keys(), key=lambda name: (
+      not name.startswith("params/"), name)):
+    if name not in target:
+      wrong.append(f"{name} {plain(found[name])} exists only in the checkpoint")
+    elif name not in found:
+      wrong.append(f"{name} {plain(target[name])} exists only in this config")
+    elif plain(found[name]) != plain(target[name]):
+      wrong.append(f"{name} is {plain(found[name])}, this config makes {plain(target[name])}")
+  if wrong:
+    more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    raise ValueError(f"{what} was written for another network or optimizer: "
+                     f"{'; '.join(wrong[:_NAMED])}{more}")
 
 
 def _reported(manager: Manager, action: Callable[[], None]) -> None:

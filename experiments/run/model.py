@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from experiments import config as config_lib
 from experiments.config import build
 from experiments.data import facts
-from experiments.run import assembly, averages, records
+from experiments.run import assembly, averages, conditions, files, records
 from experiments.sampling import drawing, samplers_from_config
 from langevin_jax import paths, predictions
 
@@ -39,43 +40,69 @@ class Model:
     """Names of the classes, in the order of labels; empty where the model has none."""
     return self.run.dataset.classes
 
+  @property
+  def scale(self) -> np.ndarray:
+    """A of the data's units x = mean + A z: (), by feature (c,), or of whitening (c, c)."""
+    return self.run.dataset.scale
+
   def denoise(
-      self, x: jax.Array, *, alpha: jax.Array | float, sigma: jax.Array | float,
+      self, x: jax.Array, *, alpha: jax.Array | float, sigma: Any,
       condition: jax.Array | None = None,
   ) -> jax.Array:
     """E[x₀ | x = α x₀ + σ ε], ε ~ N(0, I), x and x₀ in the data's own units.
 
+    Where features have scales of their own, the network knows noise in proportion to them:
+    σ = τ A with A = `scale`, so that x = α x₀ + τ A ε. Pass sigma=tau * model.scale, which is right
+    for every model.
+
     Args:
-      x: (n, *shape). alpha, sigma: scalars, α > 0 and σ > 0; α = 0, too, of a network that predicts
-        what the data are made of there (x₀, velocity, v, EDM's F).
-      condition: (n,) class numbers; None for the model without labels.
+      x: (n, *shape). alpha: a scalar > 0; 0, too, of a network that predicts what the data are made
+        of there (x₀, velocity, v, EDM's F). sigma: a scalar > 0, or τ · `scale`, τ > 0.
+      condition: (n,) class numbers, or a dict of named arrays (n, …); None: nothing is given.
 
     Raises:
-      ValueError: an x of another shape, other α and σ, or a model whose features have scales of
-        their own, for which ε would not have one σ.
+      ValueError: an x of another shape, other α and σ, a σ that is not in proportion to `scale`, or
+        no condition for a model that was never trained without one.
     """
     dataset, x = self.run.dataset, jnp.asarray(x)
-    alpha, sigma = (np.asarray(value, np.float32) for value in (alpha, sigma))
+    alpha = np.asarray(alpha, np.float32)
     row = build.prediction(self.run.config.objective)
-    alone = float(row(predictions.unit_frame(-math.inf))[0]) == 0.0
-    least = alpha > 0.0 or (alpha == 0.0 and not alone)
-    if alpha.ndim or sigma.ndim or not sigma > 0.0 or not least:
-      raise ValueError(f"denoise needs scalars σ > 0 and α {'>' if alone else '≥'} 0, got "
-                       f"alpha={alpha} and sigma={sigma}")
+    noise_alone = float(row(predictions.unit_frame(-math.inf))[0]) == 0.0
+    if alpha.ndim or not (alpha > 0.0 or (alpha == 0.0 and not noise_alone)):
+      raise ValueError(f"denoise needs a scalar α {'>' if noise_alone else '≥'} 0, got "
+                       f"alpha={alpha}")
     if x.shape[1:] != self.shape:
       shape = ", ".join(map(str, ("n", *self.shape)))
       raise ValueError(f"x must have the shape ({shape}), got {x.shape}")
-    if np.ndim(dataset.scale) > 0:
-      raise ValueError("denoise needs one scale for all features; this model was trained with "
-                       "data.scaling=features or whiten")
-    mean, scale = (jnp.asarray(value, jnp.float32) for value in (dataset.mean, dataset.scale))
-    # x = α (mean + A z₀) + σ ε, so (x − α mean)/A = α z₀ + (σ/A) ε.
-    z = (x - alpha * mean) / scale
-    sigma = sigma / scale
+    assembly.check_labels(self.run, config_lib.Sampling(), unlabelled=condition is None)
+    tau = self._noise_level(sigma)
+    mean = jnp.broadcast_to(np.float32(dataset.mean), x.shape)
+    scale, whitened = np.float32(dataset.scale), np.ndim(dataset.scale) == 2
+    scale = scale if whitened else jnp.broadcast_to(scale, x.shape)
+    # x = α (mean + A z₀) + τ A ε, so A⁻¹(x − α mean) = α z₀ + τ ε.
+    z = x - alpha * mean
+    z = z @ np.linalg.inv(scale).T if whitened else z / scale
     model = drawing.denoiser(
         self.run, self.params, paths.vp(), self._labels(condition, len(x)))
-    found = model.at(z / jnp.hypot(alpha, sigma), jnp.log(alpha) - jnp.log(sigma))
-    return mean + scale * found
+    z_0 = model.at(z / jnp.hypot(alpha, tau), jnp.log(alpha) - jnp.log(tau))
+    return mean + (z_0 @ scale.T if whitened else scale * z_0)
+
+  def _noise_level(self, sigma: Any) -> np.ndarray:
+    """τ of σ = τ A, the noise in standard units, float32."""
+    scale, sigma = (np.asarray(value, np.float32) for value in (self.scale, sigma))
+    if sigma.shape != scale.shape:
+      wanted = "a scalar σ" if scale.ndim == 0 else (
+          f"sigma=tau * model.scale, of shape {scale.shape}: the features of this model have "
+          "scales of their own, and its noise is in proportion to them")
+      raise ValueError(f"denoise needs {wanted}; got sigma of shape {sigma.shape}")
+    # Of a matrix the largest element, where rounding matters least.
+    largest = np.argmax(np.abs(scale))
+    tau = sigma.ravel()[largest] / scale.ravel()[largest]
+    if not 0.0 < tau < np.inf or not np.allclose(
+        sigma, tau * scale, rtol=1e-3, atol=1e-6 * tau * np.abs(scale).max()):
+      raise ValueError(f"denoise needs σ > 0{' in proportion to model.scale' * (scale.ndim > 0)}, "
+                       f"got sigma={sigma}")
+    return tau
 
   def sample(
       self, key: jax.Array, n: int, *, condition: jax.Array | None = None, sampler: str = "",
@@ -84,7 +111,8 @@ class Model:
     """n samples (n, *shape) in the data's units.
 
     Args:
-      condition: (n,) class numbers, one number or name, or None for the model without labels.
+      condition: (n,) class numbers, one number or name, or a dict of named arrays, (n, …) or
+        those of one example for all; None: nothing is given.
       sampler, grid, path, guidance: calls, as on the command line; the run's own if not given.
     """
     config = self.run.config
@@ -103,18 +131,31 @@ class Model:
     return drawing.draw(self.run, self.params, config.sampling, build.path(config.path), labels,
                         seed=seed)
 
-  def _labels(self, condition: Any, n: int) -> np.ndarray:
-    """Class numbers (n,); those of no class are one more than the last."""
-    classes = self.run.dataset.num_classes
-    if isinstance(condition, str) and condition in self.classes:
-      condition = self.classes.index(condition)
-    labels = np.asarray(classes if condition is None else condition)
+  def _labels(self, condition: Any, n: int) -> Any:
+    """Class numbers (n,), those of no class one more than the last; or n of each named array."""
+    classes, named = self.run.dataset.num_classes, bool(self.run.dataset.conditions)
+    dropout = self.run.config.training.label_dropout
+    if named and (condition is None or isinstance(condition, Mapping)):
+      given = dict(condition or {})
+      if given.get("label") is not None:
+        given["label"] = self._number(given["label"])
+      return conditions.given(self.run.dataset, given, n, dropout=dropout)
+    if named and not classes:
+      raise ValueError("condition must be a dict of named arrays: "
+                       f"{', '.join(conditions.kinds(self.run.dataset))}")
+    labels = np.asarray(classes if condition is None else self._number(condition))
+    most = classes - 1 if named else classes
     if labels.dtype.kind not in "iu" or labels.shape not in ((), (n,)) or not (
-        0 <= labels.min() <= labels.max() <= classes):
+        0 <= labels.min() <= labels.max() <= most):
       raise ValueError(f"condition must be a class by number (0 … {classes - 1}) or name, or {n} "
-                       "numbers, got "
-                       f"{condition!r:.100}")
+                       f"numbers, got {condition!r:.100}")
+    if named:
+      return conditions.given(self.run.dataset, {"label": labels}, n, dropout=dropout)
     return np.broadcast_to(labels, (n,)).astype(np.int32)
+
+  def _number(self, label: Any) -> Any:
+    """The number of a class that is given by its name; anything else as it is."""
+    return self.classes.index(label) if isinstance(label, str) and label in self.classes else label
 
 
 def load(workdir: str | pathlib.Path, *, ema: str = "", step: int | None = None) -> Model:
@@ -127,7 +168,7 @@ def load(workdir: str | pathlib.Path, *, ema: str = "", step: int | None = None)
   Raises:
     ValueError: no run there, no such checkpoint or average.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = files.path("workdir", str(workdir))
   config = dataclasses.replace(records.read_config(workdir), mesh=config_lib.Mesh())
   run = assembly.alone(assembly.prepare(config, facts.read(workdir)))
   state = assembly.restored(run, workdir, step=step)

@@ -1,17 +1,16 @@
-"""One run on several processes: how they find each other, what each holds, how they stop together.
+"""One run on several processes: how they connect, which rows each has, how they stop together.
 
-On Cloud TPU, Slurm and Kubernetes `--multihost` is enough, jax finds the rest; elsewhere every
-process is told of the first one:
+On Cloud TPU, Slurm and Kubernetes `--multihost` is enough: jax finds the other processes. Elsewhere
+every process gets the address of the first one:
 
   python -m experiments.train … --coordinator=host:port --num_processes=2 --process_id=0
 
-All processes run the same command on the same workdir, which they share. Process 0 writes. They
-compare their flags, config, data and versions before the first step, and end where these differ.
+All processes run the same command on one shared workdir. Process 0 writes. Before the first step
+they compare their flags, config, data and versions, and end if these differ.
 
-The port of --coordinator is private to the run: it asks for no password, and whoever reaches it can
-end the run (a process that joins with a number that is taken already does). So process 0 listens on
-the given address alone, and a firewall should let nobody in but the other processes. With
---multihost it listens where jax does, on all addresses.
+The port of --coordinator asks for no password: whoever reaches it can end the run. Process 0
+therefore listens on the given address only, and a firewall should admit only the other processes.
+With --multihost it listens on all addresses, as jax does.
 """
 
 import collections
@@ -51,7 +50,7 @@ Result = TypeVar("Result")
 
 
 def connect() -> None:
-  """Joins the other processes, if the flags say that there are any; before jax has any devices.
+  """Connects to the other processes, if the flags name any. Call it before jax has devices.
 
   Raises:
     ValueError: flags that do not belong together.
@@ -110,13 +109,14 @@ def connect() -> None:
 def joined(
     facts: Callable[[], Mapping[str, Any]] = dict, *, stop_together: bool = False
 ) -> Iterator[None]:
-  """`connect`, and all that follows: what ends one process ends all, each in one line.
+  """Connects the processes. An error in one of them ends all, each with one line.
 
-  What `facts` makes is to be the same on all processes, as their flags are: see `check_same`. With
-  `stop_together` SIGTERM is for `stopping`; else it ends a process as usual, and so the rest.
+  If a process is gone, a collective fails or jax's heartbeats stop (`--peer_timeout`). An orderly
+  exit would wait for that process, so this one is not orderly.
 
-  Another process may be gone: then a collective with it fails, or jax's own heartbeats stop
-  (`--peer_timeout`). An orderly exit would wait for it, so this is none.
+  Args:
+    facts: what must be the same on all processes, besides their flags; see `check_same`.
+    stop_together: `stopping` handles SIGTERM. Otherwise it ends a process, and so the others.
   """
   connect()
   check_devices()
@@ -140,7 +140,7 @@ def joined(
 
 
 def check_devices() -> None:
-  """Raises ValueError where jax has none of the devices that it is told to use."""
+  """Raises ValueError where jax does not find the devices that JAX_PLATFORMS names."""
   try:
     jax.devices()
   except (RuntimeError, AssertionError) as error:
@@ -151,10 +151,9 @@ def check_devices() -> None:
 
 
 def check_same(facts: Mapping[str, Any]) -> None:
-  """Raises ValueError on all processes, naming what differs, where their `facts` do.
+  """Raises ValueError on all processes if their `facts` differ, and names what differs.
 
-  Facts are numbers, texts and the like, by their names. All must call it; it is the first that
-  processes do together, since what they compute would not fit together otherwise.
+  Facts are JSON values by name. All processes must call it, before any other collective.
   """
   if jax.process_count() == 1:
     return
@@ -175,7 +174,7 @@ def check_same(facts: Mapping[str, Any]) -> None:
 
 
 def _flags() -> dict[str, Any]:
-  """What the command line says, but for what a process has for itself, or as its config."""
+  """The flags, without those that differ between processes and without the config."""
   private = {"process_id", "coordinator", "coordinator_bind", "connect_timeout", "peer_timeout",
              "config"}
   return {f"--{flag.name}": flag.value
@@ -188,15 +187,22 @@ def several() -> bool:
   return jax.process_count() > 1
 
 
+def say(words: str) -> None:
+  """Prints a line, once for all processes."""
+  if is_first():
+    with heard():
+      print(words, flush=True)
+
+
 def is_first() -> bool:
   """Whether this is process 0, which writes for all."""
   return jax.process_index() == 0
 
 
 def by_first(action: Callable[[], Result]) -> Result | None:
-  """Process 0 runs `action`, the others wait until it has; all fail where it fails.
+  """Process 0 runs `action`; the others wait for it, and fail if it fails.
 
-  A process that ended early would count as lost. All must call it.
+  A process that ended early would count as lost. All processes must call it.
 
   Returns:
     What `action` returns on process 0, None on the others.
@@ -225,10 +231,10 @@ def by_first(action: Callable[[], Result]) -> Result | None:
 
 
 def agreed(action: Callable[[], Result]) -> Result:
-  """What `action` returns on this process, if it fails on none; all must call it.
+  """Runs `action` on every process, and fails on all if it fails on one; all must call it.
 
   Raises:
-    ValueError: where it has failed on another process alone.
+    ValueError: it has failed on another process only.
   """
   try:
     result, failure = action(), None
@@ -242,7 +248,7 @@ def agreed(action: Callable[[], Result]) -> Result:
 
 
 def everywhere(fact: bool) -> bool:
-  """Whether it holds on every process; all must call it."""
+  """Whether `fact` is true on every process; all must call it."""
   if jax.process_count() == 1:
     return fact
   return bool(multihost_utils.process_allgather(np.asarray(fact)).all())
@@ -303,11 +309,11 @@ def spread(sharding: jax.sharding.Sharding, tree: Any) -> Any:
 
 
 def stopping() -> Callable[[int], bool]:
-  """A function of the dispatch, counted up by one, that says on all processes at once: stop here.
+  """A function: number of the dispatch, counted up by one → whether to stop after it.
 
-  A single process stops after SIGINT or SIGTERM, or where nobody reads its output any longer
-  (`heard`); a second signal kills as usual. Of several, jax catches SIGTERM and has them agree on
-  the dispatch; all else is passed on as SIGTERM.
+  It is true for the same dispatch on all processes. A single process stops after SIGINT or SIGTERM,
+  or when its output has no reader any longer (`heard`); a second signal kills it. Of several
+  processes jax catches SIGTERM and agrees on a dispatch; the other requests are sent on as SIGTERM.
   """
   _received.clear()
 
@@ -335,9 +341,9 @@ def _stop(number: int) -> None:
 
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
-  """For what is printed while something is to be saved: `train | head` stops as by a signal.
+  """For printing during a training: `train | head` stops it as a signal does, and it saves.
 
-  Whoever read the output has gone; what is printed from here on leads nowhere.
+  After its reader has gone, output is discarded.
   """
   try:
     yield

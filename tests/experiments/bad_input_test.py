@@ -22,7 +22,7 @@ from experiments.paper import record
 from experiments.paper.exact import densities
 from experiments.run import assembly, checkpoints, memory, meshes, records
 from experiments.sampling import optimized_grids, samplers_from_config
-from experiments.sweeping import arms, history, plan
+from experiments.sweeping import arms, history, layouts
 from langevin_jax import paths
 
 
@@ -66,7 +66,7 @@ def refused(override):
     ("objective.density.rho_min", "600", "0 < rho_min < rho_max"),
     ("objective.density", "log_normal_rho(std=-1)", "std of the noise levels must be positive"),
     ("path", "linear_vp(beta_min=30)", "0 < beta_min <= beta_max"),
-    ("network", "unet", "config.network: no network 'unet'; there are mlp, dit"),
+    ("network", "cnn", "config.network: no network 'cnn'; there are mlp, dit, unet"),
     ("network", "dit", "images"),
     ("network.dtype", "float16", "network.dtype: expected one of float32, bfloat16"),
     ("network.width", "0", "width must be at least 1, got 0"),
@@ -157,7 +157,7 @@ def test_free_memory_is_what_the_process_may_still_take(monkeypatch):
     OverflowError("Python int too large to convert to C long"),
     jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 10 bytes.\nmore")])
 def test_out_of_memory_anywhere_is_one_line_with_the_largest_setting(error, monkeypatch):
-  def prepare(_):
+  def prepare(*_, **__):
     raise error
 
   monkeypatch.setattr(assembly, "prepare", prepare)
@@ -179,9 +179,9 @@ DAMAGED = {
 def test_files_of_ours_that_are_damaged_are_named(content, tmp_path):
   readers_of = {
       "config.json": lambda: records.read_config(tmp_path),
-      "sweep.json": lambda: plan.read(tmp_path),
+      "sweep.json": lambda: layouts.read(tmp_path),
       "result.json": lambda: records.read_result(tmp_path / "result.json"),
-      "history.json": lambda: history.History(tmp_path, 1),
+      "history.json": lambda: history.History(tmp_path),
       "grids.json": lambda: optimized_grids._read(tmp_path / "grids.json"),
       "nothing.json": lambda: record.read(tmp_path / "nothing.json"),
       "density.json": lambda: densities.load(str(tmp_path / "density.json"))}
@@ -308,8 +308,8 @@ def test_pure_noise_is_refused_where_the_prediction_says_nothing_there(grid, pre
     ("evaluate", "other.json", "would replace"),
     ("evaluate", "directory.json", "directory.json is a directory"),
     ("evaluate", "mine.npy/e.json", "mine.npy"),
-    ("targets.__main__", "config.json", "config.json is a name of the run"),
-    ("targets.__main__", "other.json", "would replace"),
+    ("targets", "config.json", "config.json is a name of the run"),
+    ("targets", "other.json", "would replace"),
 ])
 def test_out_replaces_nothing_but_its_own(module, out, wanted, trained, tmp_path):
   workdir = tmp_path / "run"
@@ -364,13 +364,13 @@ def test_sample_from_its_own_process_says_one_line(trained):
 
 
 @pytest.mark.parametrize(("arguments", "wanted"), [
-    ("--path=nonsense", "config.path: no path 'nonsense'"),
-    ("--steps=0", "sampling.grid.n: must be at least 1"),
-    ("--sampler=nonsense", "config.sampling.sampler: no sampler 'nonsense'"),
+    ("--path=nonsense", "--path: no path 'nonsense'"),
+    ("--steps=0", "--steps: must be at least 1"),
+    ("--sampler=nonsense", "--sampler: no sampler 'nonsense'"),
     ("--num_samples=0", "num_samples: must be at least 1"),
     (f"--num_samples={10**12}", "--num_samples: must be at most 2,147,483,647"),
-    (f"--steps={10**9}", "config.sampling.grid.n: must be at most 100,000"),
-    (f"--batch_size={10**30}", "config.sampling.batch_size: must lie in"),
+    (f"--steps={10**9}", "--steps: must be at most 100,000"),
+    (f"--batch_size={10**30}", "--batch_size: must lie in"),
     ("--mask=left --known=held_out --inpainting.inner_steps=2147483648", "inner_steps: must lie"),
     ("--out=x.txt", "--out must end in .npy"),
     ("--seed=-1", "--seed must lie in"),
@@ -387,18 +387,18 @@ def test_sample_from_its_own_process_says_one_line(trained):
     ("--sampler=heun(chrun=3)", "heun has no argument 'chrun' (did you mean churn?)"),
     ("--sampler=multistep(2,order=3)", "multistep got order twice"),
     ("--sampler=heun(", "expected a call of literals such as name(2, option='text'), got 'heun('"),
-    ("--sampler=predictor_corrector(heun(),karras(3))", "sampler.corrector: no corrector 'karras'"),
+    ("--sampler=predictor_corrector(heun(),karras(3))", "--sampler.corrector: no corrector 'karr"),
     ("--sampler=predictor_corrector(heun())",
      "predictor_corrector(predictor, corrector, corrections=1) needs corrector"),
-    ("--sampler=ddim --brownian", "sampling.brownian needs stochasticity > 0"),
+    ("--sampler=ddim --brownian", "--brownian needs stochasticity > 0"),
     ("--sampler=ddim(noise_interval(1,1,.1))", "rho_min must lie in [0, rho_max), got 1.0 and 0.1"),
-    ("--grid=explicit((80,20,20,1))", "grid=explicit(rho=(80.0, 20.0, 20.0, 1.0)): a grid"),
+    ("--grid=explicit((80,20,20,1))", "--grid=explicit(rho=(80.0, 20.0, 20.0, 1.0)): a grid"),
     ("--grid=explicit((80,20,-1))", "a grid"),
-    ("--grid=explicit((80,'x'))", "config.sampling.grid.rho: expected a number, got 'x'"),
-    ("--grid=explicit((80,20)) --steps=3", "config.sampling.grid.n: explicit has no argument 'n'"),
-    ("--grid=explicit", "config.sampling.grid: explicit(rho, end=0.0) needs rho"),
+    ("--grid=explicit((80,'x'))", "--grid.rho: expected a number, got 'x'"),
+    ("--grid=explicit((80,20)) --steps=3", "--steps: explicit has no argument 'n'"),
+    ("--grid=explicit", "--grid: explicit(rho, end=0.0) needs rho"),
     ("--grid=explicit((200,20)) --path=geometric_ve", "begin at the path's noisiest level 80"),
-    ("--grid=cosine --grid.rho_min=.1", "config.sampling.grid.rho_min: cosine has no argument"),
+    ("--grid=cosine --grid.rho_min=.1", "--grid.rho_min: cosine has no argument"),
     ("--grid.rho_min=90", "0 < rho_min < rho_max"),
     ("--grid.rho_max=inf", "0 < rho_min < rho_max < inf"),
     ("--sampler=predictor_corrector(heun(),exact(-1))", "budget must be"),
@@ -408,8 +408,16 @@ def test_sample_from_its_own_process_says_one_line(trained):
     ("--sampler=adaptive --trajectory", "--sampler=adaptive has no levels"),
     ("--sampler=adaptive --start_level=3", "adaptive has no levels to start or stop at"),
     ("--sampler=ddim(1) --grid=optimised", "an optimised grid is for the ODE alone"),
-    ("--guidance=2", "sampling.guidance needs data with labels"),
-    ("--guidance=nan", "sampling.guidance.weight must be finite"),
+    ("--sampler=adaptive --sampler.tolerance=-1", "--sampler: tolerance must be positive"),
+    ("--sampler=adaptive(max_steps=0)", "max_steps at least 1, got 0.0001 and 0"),
+    ("--sampler=adaptive(rho_min=90)", "--sampler: rho_min must lie in (0, rho_max), got 90.0"),
+    ("--sampler=adaptive_sde(stochasticity=0)",
+     "--sampler.stochasticity must be positive, got 0.0: take adaptive for the ODE"),
+    ("--sampler=adaptive_sde --moments", "--moments is not for adaptive_sde"),
+    ("--grid=optimised(8,rounds=-1)", "--grid.rounds: must be at least 0, got -1"),
+    ("--sampler=multistep(largest_budget=.5)", "largest_budget needs stochasticity > 0"),
+    ("--guidance=2", "--guidance needs data with labels"),
+    ("--guidance=nan", "--guidance.weight must be finite"),
     ("--guidance.interval=1,2", "there is no call yet whose arguments could be set"),
     ("--guidance=classifier_free(2,interval=(3,1))", "guidance=classifier_free("),
     ("--guidance=2 --guidance.rescale=2", "rescale must lie in [0, 1]"),
@@ -457,8 +465,11 @@ def test_directories_that_hold_no_run(trained, tmp_path):
 def test_checkpoint_of_another_shape_or_dtype_names_the_array(trained, tmp_path):
   run = assembly.prepare(config.override(records.read_config(trained), {"network.width": 24}))
   with checkpoints.manager(trained, keep=1, read_only=True) as manager:
-    with pytest.raises(ValueError, match=r"checkpoint of step 20: ema/.* is float32\[.*\], this"):
+    with pytest.raises(ValueError, match=(
+        r"checkpoint of step 20 was written for another network or optimizer: params/.* is float32"
+        r"\[32\], this config makes float32\[48\]; (params/[^;]*; ){4}and \d+ more$")) as error:
       checkpoints.restore(manager, assembly.abstract_state(run))
+    assert "\n" not in str(error.value)
     run = assembly.prepare(records.read_config(trained))
     target = assembly.abstract_state(run)
     other = target._replace(step=target.step.update(dtype="int16"))

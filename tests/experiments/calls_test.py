@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import runner
 from experiments import config
 from experiments.config import calls, slots
 from experiments.run import assembly, records
-from experiments.sweeping import arms, canonical, plan
+from experiments.sweeping import arms, equivalence, layouts
+from langevin_jax import _runner
 
 SHIPPED = sorted(runner.CONFIGS.glob("[a-z]*.py"))
 
@@ -60,7 +62,8 @@ def test_a_call_is_read_and_its_own_text_and_json_mean_the_same(text, slot, argu
   for name, value in arguments.items():
     assert type(made[name]) is type(value)
   assert calls.make(str(made), slot, "x") == made == calls.make(made, slot, "x")
-  assert calls.make(json.loads(json.dumps(calls.plain(made), allow_nan=False)), slot, "x") == made
+  stored = json.loads(json.dumps(calls.to_plain(made), allow_nan=False))
+  assert calls.make(stored, slot, "x") == made
   assert calls.make(calls.short(made, slot), slot, "x") == made
 
 
@@ -77,19 +80,19 @@ def test_calls_nest(text, inner):
   for key, (name, argument, value) in inner.items():
     assert made[key].name == name and made[key][argument] == value
   assert calls.make(str(made), "sampler", "x") == made
-  assert calls.make(json.loads(json.dumps(calls.plain(made))), "sampler", "x") == made
+  assert calls.make(json.loads(json.dumps(calls.to_plain(made))), "sampler", "x") == made
 
 
 def test_a_call_deep_inside_is_read_and_replaced():
   text = "predictor_corrector(ddim(), exact(snr(0.2)))"
   made = calls.make(text, "sampler", "x")
   assert made["corrector"]["budget"]["ratio"] == 0.2
-  other = calls.replaced(made, ["corrector", "budget", "ratio"], "0.3", "sampler", "x")
+  other = calls.replace(made, ["corrector", "budget", "ratio"], "0.3", "sampler", "x")
   assert other == calls.make(text.replace("0.2", "0.3"), "sampler", "x")
   with pytest.raises(ValueError, match=r"^x\.predictor\.churn: ddim has no argument 'churn'"):
-    calls.replaced(made, ["predictor", "churn"], 1, "sampler", "x")
+    calls.replace(made, ["predictor", "churn"], 1, "sampler", "x")
   with pytest.raises(ValueError, match=r"^x\.predictor\.stochasticity: there is no call yet"):
-    calls.replaced(made, ["predictor", "stochasticity", "rho_min"], 1, "sampler", "x")
+    calls.replace(made, ["predictor", "stochasticity", "rho_min"], 1, "sampler", "x")
 
 
 @pytest.mark.parametrize(("value", "slot", "said"), [
@@ -123,7 +126,8 @@ def test_a_call_deep_inside_is_read_and_replaced():
     (True, "guidance", "expected a call"), (None, "grid", "expected a call such as"),
     ({"width": 3}, "network", "expected a call"), ({"call": 3}, "network", "expected a call"),
     (config.Training(), "network", "expected a call"),
-    ("os:nope", "network", "module 'os' has no attribute 'nope'"),
+    ("os:zzzz", "network", "module 'os' has no attribute 'zzzz'"),
+    ("os:path.joim", "network", "module 'os' has no attribute 'path.joim' (did you mean join?)"),
     ("no.such:f", "network", "module 'no.such' cannot be imported: ModuleNotFoundError"),
     ("math:pi", "network", "math:pi is no function but 3.14"),
     ("builtins:dict(a=1)", "network", "builtins:dict has no signature"),
@@ -238,7 +242,7 @@ def test_arguments_are_set_after_the_call_in_whatever_order_they_are_given():
 
 def test_a_bare_name_keeps_what_was_set_and_both_functions_take():
   def bare(text, name, slot="sampler"):
-    return str(calls.replaced(calls.make(text, slot, "x"), [], name, slot, "x"))
+    return str(calls.replace(calls.make(text, slot, "x"), [], name, slot, "x"))
 
   full = lambda text, slot="sampler": str(calls.make(text, slot, "x"))
   assert bare("multistep(order=3, stochasticity=0.5)", "unipc") == full("unipc(3, 0.5)")
@@ -255,9 +259,9 @@ def test_a_bare_name_keeps_what_was_set_and_both_functions_take():
       (["corrector"], "midpoint()", "predictor_corrector(ddim(0.5), midpoint())"),
       (["predictor"], "unipc",
        "predictor_corrector(unipc(stochasticity=0.5), baoab(0.3, friction=2))")):
-    assert str(calls.replaced(inner, path, name, "sampler", "x")) == full(wanted)
+    assert str(calls.replace(inner, path, name, "sampler", "x")) == full(wanted)
   noisy = calls.make("ddim(noise_interval(1))", "sampler", "x")
-  assert calls.replaced(noisy, ["stochasticity"], "0.5", "sampler", "x")["stochasticity"] == 0.5
+  assert calls.replace(noisy, ["stochasticity"], "0.5", "sampler", "x")["stochasticity"] == 0.5
   with pytest.raises(ValueError, match="no sampler 'hen'"):
     bare("heun()", "hen")
   # What a function requires may stand beside its bare name, in any order.
@@ -281,7 +285,7 @@ def test_a_config_of_version_0_1_is_refused_in_one_line(tmp_path):
 
 def test_every_function_of_every_slot_says_what_it_is():
   """Each is found by what it returns: named, with arguments of known types, and a summary."""
-  listed = calls.described()
+  listed = calls.help_text()
   for slot, kind in slots.SLOTS.items():
     assert kind.functions(), slot
     for name, function in kind.functions().items():
@@ -308,6 +312,12 @@ def test_help_lists_the_calls_and_says_all_about_one():
   assert "sampler: euler()" in out and "corrector: euler(budget=0.1)" in out
   code, _, err = runner.call("sample", "--help=kras")
   assert code == 2 and "no call is named 'kras'" in err
+
+
+def test_a_misspelt_command_gets_the_nearest_one(monkeypatch):
+  monkeypatch.setattr(sys, "argv", ["langevin", "trian"])
+  with pytest.raises(SystemExit, match=r"no command 'trian' \(did you mean train\?\)"):
+    _runner.main()
 
 
 MINE = '''
@@ -355,6 +365,10 @@ def load(root="nowhere", *, n: int = 60, path=()):
   return Source(x, None, np.arange(n) % 4 == 0, 0, "vector", None)
 
 
+def number():
+  return 3
+
+
 def broken(*, n: int = 3):
   raise ValueError(f"n must be even, got {n}")
 '''
@@ -379,7 +393,7 @@ OWN = (
     "--config.sampling.sampler=my_calls:sampler(eta=1)", "--config.sampling.grid=my_calls:grid(5)")
 
 
-def test_functions_of_ones_own_train_go_on_and_sample(mine, tmp_path):
+def test_functions_of_ones_own_train_and_sample(mine, tmp_path):
   """With no change to the repository: in a config, in config.json, in flags, in a plan of arms."""
   workdir = tmp_path / "run"
   command = "train", *OWN, f"--workdir={workdir}"
@@ -390,33 +404,26 @@ def test_functions_of_ones_own_train_go_on_and_sample(mine, tmp_path):
       "call": "my_calls:network", "width": 6, "rate": 1.0, "act": "sin"}
   assert stored["data"]["root"] == "here" and stored["data"]["path"] == [1, 2]
   assert stored["sampling"]["grid"] == {"call": "my_calls:grid", "n": 5, "top": 20.0}
-  code, _, err = runner.call(*command)  # it is the same run
-  assert code == 0, err
   code, _, err = runner.call(*command, "--config.network.rate=0.5")
   assert code == 2 and "network.rate: 1.0 → 0.5" in err
 
-  code, _, err = runner.call("sample", f"--workdir={workdir}", "--num_samples=30")
-  assert code == 0, err
+  runner.succeed("sample", f"--workdir={workdir}", "--num_samples=30",
+                 "--path=my_calls:path(power=2)", "--grid.n=7", "--sampler.eta=0.5")
   made = json.loads((workdir / "samples.json").read_text())
   x = np.load(workdir / "samples.npy")
-  assert x.shape == (30, 3) and np.isfinite(x).all() and made["network_calls"] == 5
-  assert made["sampling"]["sampler"] == {"call": "my_calls:sampler", "eta": 1.0}
-  assert made["path"] == {"call": "my_calls:path", "power": 1.5}
-  code, _, err = runner.call(
-      "sample", f"--workdir={workdir}", "--num_samples=30", "--path=my_calls:path(power=2)",
-      "--grid.n=7", "--sampler.eta=0", f"--out={tmp_path / 'other.npy'}")
-  assert code == 0, err
-  assert json.loads((tmp_path / "other.json").read_text())["network_calls"] == 7
+  assert x.shape == (30, 3) and np.isfinite(x).all() and made["network_calls"] == 7
+  assert made["sampling"]["sampler"] == {"call": "my_calls:sampler", "eta": 0.5}
+  assert made["path"] == {"call": "my_calls:path", "power": 2.0}
 
   base = records.read_config(workdir)
   sweep = arms.Sweep({"a": {}, "b": {"objective.weight.scale": 6.0}, "c": {"path.power": 1.0},
                       "d": {"network.width": 7}}, "a", (0,))
   configs = arms.configs(base, sweep)
-  found = canonical.find(configs)
+  found = equivalence.find(configs)
   # Twice the weight is the same minimum, and other draws of levels are not the same run.
   assert ("b", "a", "expectation", 2.0) in [
       (f.arm, f.like, f.kind, pytest.approx(f.factor)) for f in found]
-  assert plan.make(base, sweep, configs, found).groups == [["a", "b", "c"], ["d"]]
+  assert layouts.make(base, sweep, configs, found).groups == [["a", "b", "c"], ["d"]]
 
 
 def test_errors_of_functions_of_ones_own_are_one_line_with_the_field(mine):
@@ -426,11 +433,15 @@ def test_errors_of_functions_of_ones_own_are_one_line_with_the_field(mine):
       ("my_calls:broken(n=x)", "expected a call of literals"),
       ("my_calls:broken(m=3)", r"^config\.path\.m: my_calls:broken has no argument 'm'; it has n"),
       ("my_calls:broken(n='x')", r"^config\.path\.n: expected an integer, got 'x'"),
-      ("my_calls:brokn", r"^config\.path: module 'my_calls' has no attribute 'brokn'")):
+      ("my_calls:brokn", r"no attribute 'brokn' \(did you mean broken\?\)$"),
+      ("my_calls:grid(3)", r"^config\.path=my_calls:grid\(n=3\): it must return a Path, got <fun")):
     with pytest.raises(ValueError, match=said) as caught:
       arms.check(made(text))
     assert "\n" not in str(caught.value)
-  with pytest.raises(ValueError, match=r"^config\.network=.*Linen module or a pair"):
+  for slot in ("density", "sampler", "grid", "weight", "optimizer", "inpainter"):
+    with pytest.raises(ValueError, match=r"^x=my_calls:number\(\): it must return a .*, got 3$"):
+      calls.build(calls.make("my_calls:number", slot, "x"), slot, "x")
+  with pytest.raises(ValueError, match=r"^config\.network=.*module, or a pair"):
     assembly.prepare(config.override(config.load("mixture2d"), {"network": "my_calls:path"}))
 
 
@@ -444,9 +455,9 @@ def test_a_file_that_fails_to_import_is_said(tmp_path, monkeypatch):
 def test_text_without_annotation_stays_text_and_numbers_become_numbers(mine):
   made = calls.make("my_calls:network", "network", "x")
   for value, wanted in (("2", 2), ("0.5", 0.5), ("tanh", "tanh"), ("(1, 2)", (1, 2)), ([1], (1,))):
-    assert calls.replaced(made, ["rate"], value, "network", "x")["rate"] == wanted
+    assert calls.replace(made, ["rate"], value, "network", "x")["rate"] == wanted
   # Where the default is text, so is the argument.
-  assert calls.replaced(made, ["act"], "3", "network", "x")["act"] == "3"
+  assert calls.replace(made, ["act"], "3", "network", "x")["act"] == "3"
 
 
 def test_a_shipped_config_by_name_and_a_file_that_is_none():

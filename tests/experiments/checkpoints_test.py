@@ -129,7 +129,7 @@ def test_what_was_saved_before_there_were_checksums_is_read(manager):
 def test_a_part_is_read_and_checked_alone(manager):
   part = {"half": abstract(tree(0)["half"])}
   assert same(checkpoints.read(manager, 2, part, part=True), {"half": tree(2)["half"]})
-  with pytest.raises(ValueError, match="snapshot of step 2: half is bfloat16"):
+  with pytest.raises(ValueError, match=r"snapshot of step 2 was .*: half is bfloat16"):
     checkpoints.read(manager, 2, {"half": abstract(jnp.zeros(9))}, part=True)
   file = max(data_files(manager, 2), key=lambda file: file.stat().st_size)
   flip(file, file.stat().st_size // 2)
@@ -148,7 +148,7 @@ def test_an_earlier_version_s_averages_are_named_as_such(tmp_path):
     more = abstract({"ema": average, "params": average | {"other": jnp.ones(2)}})
     checkpoints.save(manager, 2, {"ema": (average,), "params": average})
     checkpoints.finish(manager)
-    with pytest.raises(ValueError, match="step 2: params/other exists only in this config"):
+    with pytest.raises(ValueError, match=r"step 2 was .*: params/other .* only in this config"):
       checkpoints.restore(manager, more | {"ema": (more["ema"],)})
 
 

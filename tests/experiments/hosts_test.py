@@ -263,7 +263,7 @@ def test_a_dead_peer_does_not_leave_the_coordinator_waiting(tmp_path, number):
   assert (workdir / "checkpoints" / "200").exists()
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_process_that_finds_no_other_says_so(tmp_path, index):
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))

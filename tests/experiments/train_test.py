@@ -15,7 +15,7 @@ from tensorboardX.proto import event_pb2
 
 import langevin_jax
 from experiments import config, data
-from experiments.run import assembly, records
+from experiments.run import assembly, dispatches, records, reporting
 from langevin_jax import training
 
 
@@ -100,6 +100,23 @@ def test_sigkill_at_any_moment_many_times_ends_bitwise_the_same(tmp_path, times)
   assert manifest(killed)["sha256"] == manifest(whole)["sha256"]
   assert manifest(killed)["sha256_ema"] == manifest(whole)["sha256_ema"]
   assert unclocked(killed) == unclocked(whole)
+  # Every session is in the manifest; its events take back what TensorBoard has beyond its start.
+  sessions = manifest(killed)["sessions"]
+  assert len(sessions) > times / 2
+  assert all(session["mesh"]["data"] == -1 and session["versions"] for session in sessions)
+  purged = [event.step for file in sorted(killed.glob("events*"))[1:]
+            for event in event_records(file) if event.HasField("session_log")]
+  # One that is killed at its start may have no events yet.
+  assert purged and set(purged) <= {session["from_step"] + 1 for session in sessions[1:]}
+
+
+def event_records(file):
+  """The records of an event file: length, its checksum, the event, its checksum."""
+  content, place = file.read_bytes(), 0
+  while place + 12 <= len(content):
+    size = int.from_bytes(content[place:place + 8], "little")
+    yield event_pb2.Event.FromString(content[place + 12:place + 12 + size])
+    place += 16 + size
 
 
 def test_failed_write_keeps_the_checkpoint_before(tmp_path):
@@ -139,15 +156,15 @@ def test_loss_not_finite_stops_with_step_and_level(tmp_path):
 @pytest.mark.parametrize("in_flight", [1, 2, 4])
 def test_no_more_dispatches_are_in_flight_than_allowed(in_flight):
   """The reporter reads the metrics of all but the last few, and with that waits for their steps."""
-  with runner.entry("train") as train:
-    reporter = train._Reporter(
-        config.Training(dispatches_in_flight=in_flight, log_every=1000), None, 0)
-    zeros = training.Metrics(*[np.zeros((5,))] * 2, np.ones((5,), bool), *[np.zeros((5,))] * 3)
-    for i in range(8):
-      reporter.add(5 * i, train._Sent(zeros, 5, 0.1), now=False)
-      assert len(reporter._pending) == min(i + 1, in_flight - 1)
-    reporter.add(40, train._Sent(zeros, 5, 0.1), now=True)
-    assert not reporter._pending
+  reporter = reporting.Reporter(
+      config.Training(dispatches_in_flight=in_flight, log_every=1000), None, 0)
+  zeros = training.Metrics(*[np.zeros((5,))] * 2, np.ones((5,), bool), *[np.zeros((5,))] * 5)
+  sent = lambda start: dispatches.Dispatch(start, start + 5, None, zeros, 0.1)
+  for i in range(8):
+    reporter.add(sent(5 * i), now=False)
+    assert len(reporter._pending) == min(i + 1, in_flight - 1)
+  reporter.add(sent(40), now=True)
+  assert not reporter._pending
 
 
 def tiny(**changes) -> assembly.Run:
@@ -182,19 +199,19 @@ def test_slow_steps_make_short_dispatches_and_the_same_files(small_run, tmp_path
   """A second a dispatch at most, at the measured time of a step; what is written is the same."""
   with runner.entry("train") as train:
     monkeypatch.setattr(train.pictures, "training", lambda *_: None)
-    assert [train._number(seconds, 20) for seconds in (1e-3, 0.3, 7.0)] == [20, 3, 1]
+    assert [dispatches._steps_allowed(s, 20) for s in (1e-3, 0.3, 7.0)] == [20, 3, 1]
     settings = config.override(
         records.read_config(small_run), {"training.steps": 43, "training.log_every": 7})
     found = {}
     for number in (5, 2):
       workdir = tmp_path / str(number)
       records.claim(workdir, settings)
-      train._number = lambda seconds, most, number=number: number
-      sizes, steps = [], train._steps
-      train._steps = lambda *args, steps=steps, sizes=sizes: (
-          sizes.append(each[2].steps) or each for each in steps(*args))
-      state = train.train(assembly.prepare(settings), workdir)
-      train._steps = steps
+      sizes, run_steps = [], dispatches.run_steps
+      with monkeypatch.context() as patch:
+        patch.setattr(dispatches, "_steps_allowed", lambda seconds, most, number=number: number)
+        patch.setattr(dispatches, "run_steps", lambda *args, sizes=sizes, run_steps=run_steps: (
+            sizes.append(each.end - each.start) or each for each in run_steps(*args)))
+        state = train.train(assembly.prepare(settings), workdir)
       found[number] = (records.sha256(state.params), unclocked(workdir), steps_saved(workdir))
       assert sum(sizes) == 43 and sizes[:2] == [1, 1] and max(sizes) == number
   assert found[2] == found[5] and found[5][2] == [20, 40, 43]
@@ -202,16 +219,15 @@ def test_slow_steps_make_short_dispatches_and_the_same_files(small_run, tmp_path
 
 def test_a_run_that_has_learned_no_more_than_moments_says_so(capsys):
   run = tiny()
-  with runner.entry("train") as train:
-    linear = train._linear_loss(run)
-    for loss, resumed_at, told in ((linear * 0.99, 0, 0), (linear * 1.01, 0, 1), (np.nan, 0, 1),
-                                   (linear * 1.01, 2000, 0)):
-      learning = train._Learning(run, resumed_at)  # 8,000 steps: judged at 1,600
-      for start in range(resumed_at, 3000, 20):
-        # What is lost early on does not count.
-        learning.add(start, np.full(20, 100.0 if start < 800 else loss))
-      out = capsys.readouterr().out
-      assert out.count("by step 1600 the loss is") == told and len(out.splitlines()) == told
+  linear = reporting.linear_loss(run)
+  for loss, resumed_at, told in ((linear * 0.99, 0, 0), (linear * 1.01, 0, 1), (np.nan, 0, 1),
+                                 (linear * 1.01, 2000, 0)):
+    check = reporting.LinearCheck(run, resumed_at)  # 8,000 steps: compared at 1,600
+    for start in range(resumed_at, 3000, 20):
+      # Early losses do not count.
+      check.add(start, np.full(20, 100.0 if start < 800 else loss))
+    out = capsys.readouterr().out
+    assert out.count("by step 1600 the loss is") == told and len(out.splitlines()) == told
   # Two dimensions, mean variance 1, eigenvalues of its own: the quadrature by hand.
   x = np.asarray(run.dataset.train, np.float64)
   variances = np.linalg.eigvalsh(np.cov(x, rowvar=False))
@@ -229,34 +245,6 @@ def test_parameters_that_are_not_finite_are_not_kept(tmp_path):
   assert code == 2 and len(err.splitlines()) == 1
   assert "not finite after step 0" in err
   assert not steps_saved(tmp_path / "run")
-
-
-def test_a_manifest_remembers_all_sessions_and_scalars_are_there_once(tmp_path):
-  """Killed before its first checkpoint, then finished: two sessions, no TensorBoard step twice."""
-  workdir = tmp_path / "run"
-  arguments = (*SMALL, "--config.training.steps=3000", "--config.training.checkpoint_every=3000",
-               f"--workdir={workdir}")
-  process = runner.start("train", *arguments)
-  runner.wait_until(lambda: list(workdir.glob("events*")) and any(
-      file.stat().st_size > 5000 for file in workdir.glob("events*")), process)
-  process.kill()
-  process.communicate()
-  runner.succeed("train", *arguments)
-  sessions = manifest(workdir)["sessions"]
-  assert [session["from_step"] for session in sessions] == [0, 0]
-  assert all(session["mesh"]["data"] == -1 and session["versions"] for session in sessions)
-  purged = [event.step for file in sorted(workdir.glob("events*"))[1:]
-            for event in tensorboardX_events(file) if event.HasField("session_log")]
-  assert purged == [1]
-
-
-def tensorboardX_events(file):
-  """The records of an event file: length, its checksum, the event, its checksum."""
-  content, place = file.read_bytes(), 0
-  while place + 12 <= len(content):
-    size = int.from_bytes(content[place:place + 8], "little")
-    yield event_pb2.Event.FromString(content[place + 12:place + 12 + size])
-    place += 16 + size
 
 
 def test_a_batch_split_over_virtual_devices_learns_the_same(small_run, tmp_path):

@@ -1,0 +1,70 @@
+"""Runs that train flow maps: resumed, taught, sampled by both kinds of samplers, and refused."""
+
+import shutil
+
+import numpy as np
+import pytest
+import runner
+from runner import SMALL, manifest
+
+from experiments.metrics import few_calls
+from experiments.run import assembly
+from langevin_jax import networks
+
+FLOW = (*SMALL, "--config.training.steps=20", "--config.training.checkpoint_every=10",
+        "--config.objective.flow_map=eulerian(ordered(diagonal=0.4), averaged=True)")
+
+
+def plain(width: int = 4, depth: int = 0):
+  """A user's network of one level."""
+  return networks.MLP(width=width, depth=depth)
+
+
+@pytest.fixture(scope="module")
+def flow_run(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("flow") / "run"
+  runner.succeed("train", *FLOW, f"--workdir={workdir}")
+  return workdir
+
+
+def test_resumes_bitwise(flow_run, tmp_path):
+  again = tmp_path / "again"
+  shutil.copytree(flow_run, again)
+  shutil.rmtree(again / "checkpoints" / "20")
+  runner.succeed("train", *FLOW, f"--workdir={again}")
+  assert manifest(again)["sha256"] == manifest(flow_run)["sha256"]
+
+
+@pytest.mark.parametrize("sampler", ["flow_map(0.5)", "ddim()"])
+def test_samplers_of_both_kinds_draw(flow_run, tmp_path, sampler):
+  """Ordinary ones use the diagonal ℓ′ = ℓ."""
+  out = tmp_path / "x.npy"
+  said = runner.succeed("sample", f"--workdir={flow_run}", f"--sampler={sampler}",
+                        "--num_samples=50", "--grid=explicit((99, 1))", f"--out={out}")
+  assert ("the diagonal" in said) == (sampler == "ddim()")
+  assert np.isfinite(np.load(out)).all()
+
+
+def test_an_evaluation_has_few_calls(flow_run):
+  run, state = assembly.trained(flow_run)
+  rows = few_calls.rows(run, state.ema[0], run.config.sampling, run.path, run.dataset,
+                        np.zeros(60, np.int32), seed=0, numbers=(1,))
+  assert [row.key for row in rows] == ["map_sliced_w2_1", "solver_sliced_w2_1"]
+  assert all(row.value > row.floor > 0.0 for row in rows)
+
+
+def test_a_teacher_takes_the_place_of_the_data(flow_run, small_run, tmp_path):
+  taught = tmp_path / "taught"
+  runner.succeed("train", *FLOW, f"--config.objective.teacher={small_run}", f"--workdir={taught}")
+  assert manifest(taught)["sha256"] != manifest(flow_run)["sha256"]
+
+
+def test_what_cannot_be_is_refused(small_run, tmp_path):
+  train = lambda *flags: runner.refused("train", *flags, f"--workdir={tmp_path / 'none'}")
+  teacher = f"--config.objective.teacher={small_run}"
+  assert "one noise level" in runner.refused(
+      "sample", f"--workdir={small_run}", "--sampler=flow_map()", f"--out={tmp_path / 'x.npy'}")
+  assert "set objective.flow_map" in train(*SMALL, teacher)
+  assert "own data" in train(*FLOW, teacher, "--config.data.train_size=400")
+  assert "need data with labels" in train(*FLOW, "--config.objective.flow_map=eulerian(omega=2)")
+  assert "second_level" in train(*FLOW, "--config.network=flow_map_runs_test:plain()")

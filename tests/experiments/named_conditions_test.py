@@ -1,0 +1,119 @@
+"""Runs with named conditions: from a user's data through training to samples, by an object."""
+
+import dataclasses
+import importlib
+
+import jax
+import numpy as np
+import pytest
+import runner
+
+import experiments
+from experiments import config
+from experiments.run import assembly
+
+LAB = '''
+import numpy as np
+
+
+def load(*, seed: int = 0):
+  rng = np.random.default_rng(seed)
+  n, place = 200, rng.normal(size=(200, 2))
+  words = rng.normal(size=(n, 3, 4))
+  return {"train": place + 0.1 * rng.normal(size=(n, 2)), "labels": np.arange(n) % 3,
+          "conditions": {"place": place, "words": words, "count": np.arange(n) % 5,
+                         "words_mask": np.arange(n * 3).reshape(n, 3) % 4 > 0,
+                         "flag": np.arange(n) % 2 == 0}}
+'''
+SETTINGS = (*runner.SMALL[:1], "--config.data=named_lab:load", *runner.SMALL[3:],
+            "--config.training.steps=10")
+SWEEP = """
+SEEDS = (0,)
+def sweep():
+  return {"all": {}, "some": {"training.label_dropout": 0.0}, "v": {"objective.prediction": "v"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+  place = tmp_path_factory.mktemp("lab")
+  (place / "named_lab.py").write_text(LAB)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(place))
+    importlib.invalidate_caches()
+    runner.succeed("train", *SETTINGS, f"--workdir={place / 'run'}")
+    yield experiments.load(place / "run")
+
+
+def test_a_model_is_drawn_from_under_any_part_of_its_conditions(model):
+  """Nothing, one condition of all samples, several of their own; guidance moves them."""
+  key = jax.random.key(0)
+  given = {"place": np.ones(2), "label": np.arange(6) % 3, "words": np.zeros((6, 3, 4)),
+           "words_mask": np.ones((6, 3), bool), "flag": True}
+  draw = lambda condition, **options: model.sample(key, 6, condition=condition, **options)
+  nothing, whole = draw(None), draw(given)
+  assert np.isfinite(whole).all() and np.array_equal(nothing, draw({}))
+  for name in ("place", "label", "flag"):
+    assert not np.array_equal(whole, draw({k: v for k, v in given.items() if k != name})), name
+  assert not np.array_equal(whole, draw(given, guidance=3))
+  # A class alone, by name or number, is the condition in which no more is given.
+  for label in (1, "1", {"label": "1"}):
+    np.testing.assert_array_equal(draw(label), draw({"label": 1}))
+  # A mask of one example is for all samples; as many samples as words are ambiguous.
+  one = {"words": np.ones((3, 4)), "words_mask": np.array([True, False, True])}
+  each = {name: np.stack([value] * 6) for name, value in one.items()}
+  np.testing.assert_array_equal(draw(one), draw(each))
+  with pytest.raises(ValueError, match="may be of 3 samples, or of one example"):
+    model.sample(key, 3, condition=one)
+  np.testing.assert_array_equal(draw(given, guidance=1), whole)
+  x = np.zeros((6, 2))
+  assert not np.array_equal(*(model.denoise(x, alpha=1.0, sigma=1.0, condition=condition)
+                              for condition in (None, given)))
+
+
+@pytest.mark.parametrize(("condition", "words"), [
+    ({"plaze": np.ones(2)}, "has no 'plaze'; it has place, words, count, flag, label, and"),
+    ({"place": np.ones((5, 2))}, r"'place' must be real numbers of shape \(6, 2\) or \(2,\), got"),
+    ({"place": np.ones(3)}, r"'place' must be real numbers of shape"),
+    ({"place": np.array(["a", "b"])}, "'place' must be real numbers"),
+    ({"count": 5}, r"'count' must be integers 0 … 4 of shape \(6,\) or \(\), got .*, 5 … 5"),
+    ({"count": 1.5}, "'count' must be integers 0 … 4"),
+    ({"words": np.ones((6, 3, 4)), "words_mask": np.ones((6, 2), bool)}, "'words_mask' must be"),
+    ({"place": np.array([np.nan, 1.0])}, "'place' must be finite; 1 of its 2 numbers are not"),
+    (7, r"must be a class by number \(0 … 2\) or name"), ("cat", "must be a class by number"),
+    ({"words_mask": np.ones((6, 3), bool)}, "'words_mask' masks 'words', which is not there"),
+])
+def test_conditions_that_do_not_fit_are_one_line(model, condition, words):
+  with pytest.raises(ValueError, match=words) as error:
+    model.sample(jax.random.key(0), 6, condition=condition)
+  assert "\n" not in str(error.value)
+
+
+def test_a_model_that_was_never_without_its_conditions_needs_all_of_them(model):
+  settings = config.override(model.run.config, {"training.label_dropout": 0.0})
+  strict = dataclasses.replace(model, run=model.run._replace(config=settings))
+  with pytest.raises(ValueError, match="'place' must be given: the run was trained with"):
+    strict.sample(jax.random.key(0), 2, condition={"label": 1})
+  with pytest.raises(ValueError, match=r"trained with training\.label_dropout > 0"):
+    strict.denoise(np.zeros((2, 2)), alpha=1.0, sigma=1.0)
+
+
+def test_samples_that_are_judged_have_conditions_of_the_data(model):
+  with pytest.raises(ValueError, match=r"the data that have them are not here; give place, words"):
+    assembly.data_labels(model.run, 4, 0)
+  dataset = experiments.data.load("named_lab:load")
+  run = model.run._replace(dataset=dataset)
+  found = assembly.data_labels(run, 500, 0)
+  assert set(found) == {"place", "words", "words_mask", "count", "flag", "label"}
+  # Every training example, with what belongs to it.
+  count = np.unique(found["place"], axis=0)
+  assert len(count) == len(dataset.train) and {len(value) for value in found.values()} == {500}
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_and_judges_all_arms_under_their_conditions(model, tmp_path):
+  (tmp_path / "sweep.py").write_text(SWEEP)
+  runner.succeed("sweep", *SETTINGS, f"--sweep={tmp_path / 'sweep.py'}",
+                 f"--workdir={tmp_path / 'sweep'}")
+  report = next((tmp_path / "sweep").glob("*.md")).read_text()
+  assert all(f"| {arm} |" in report for arm in ("all", "some", "v"))
