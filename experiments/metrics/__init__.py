@@ -1,6 +1,8 @@
-"""How good samples and models are.
+"""Metrics of samples and models.
 
-`distances` compares two sets of samples, `classifier` gives features of labelled images,
-`likelihoods` computes bits and nats, `mixture_metrics` compares with an exact mixture, and
-`certificate` finds the noise levels at which a network breaks duality.
+`distances` compares two sets of samples. `classifier` computes features of labelled images.
+`comparisons` uses both for the rows of an evaluation, and `samples` collects all rows.
+`few_calls` evaluates flow maps, `likelihoods` computes nats and bits, `mixture_metrics` compares
+with an exact mixture. `budgets` finds the step at which a metric reaches a target. `certificate`
+finds the noise levels at which a network violates duality.
 """

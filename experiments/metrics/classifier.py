@@ -1,7 +1,7 @@
-"""A small convolutional classifier of real images, for label agreement and for FID's features.
+"""A small convolutional classifier of real images, for label agreement and the features of FID.
 
-Trained on the spot in seconds, so that nothing need be downloaded. Distances on its features
-compare runs that were judged by the same classifier; they are not the FID of other papers.
+It is trained in seconds, so that no weights are downloaded. Distances of its features compare runs
+that use the same classifier. They are not comparable with the FID of papers.
 """
 
 import functools
@@ -14,13 +14,16 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+Extractor = Callable[[np.ndarray], np.ndarray]
+"""Examples (n, *shape) → features (n, d)."""
+
 LEAST_SIDE = 8  # pixels of an image
 _EVALUATION_BATCH = 500
 _LABEL_SMOOTHING = 0.1
 
 
 class Classifier(NamedTuple):
-  """A trained classifier: parameters, and what an image must be put through before them.
+  """A trained classifier: its parameters and the standardization of its inputs.
 
   Attributes:
     params: of the network, on the device.
@@ -37,9 +40,9 @@ class Classifier(NamedTuple):
 
 
 class _Network(nn.Module):
-  """3×3 convolutions, halving the image until it is at most 7 wide, then two dense layers.
+  """3×3 convolutions that halve the image until it is at most 7 pixels wide, then two dense layers.
 
-  Images of 16 pixels and more are halved by the first layer, which would otherwise cost the most.
+  The first layer, which costs most, halves images of 16 pixels or more.
   """
 
   num_classes: int
@@ -65,10 +68,10 @@ def train(
     images: np.ndarray, labels: np.ndarray, *, num_classes: int, seed: int, steps: int = 1000,
     batch_size: int = 128, progress: Callable[[int, str], None] | None = None,
 ) -> Classifier:
-  """A classifier of `images`, by AdamW on label-smoothed cross-entropy with shifts of ±1 pixel.
+  """Trains a classifier with AdamW on label-smoothed cross-entropy and shifts of ±1 pixel.
 
-  The same arguments on the same machine give the same parameters. The default is about 90 epochs of
-  1,437 images and 2 of 60,000.
+  The same arguments on the same machine give the same parameters. The default number of steps is
+  about 90 epochs of 1,437 images, or 2 epochs of 60,000.
 
   Args:
     images: (n, h, w, c) finite, any units, h and w ≥ 8.
@@ -76,32 +79,32 @@ def train(
     num_classes: ≥ 2.
     seed: of initial parameters, order and shifts; ≥ 0.
     steps: of the optimiser, ≥ 1.
-    batch_size: images a step, ≥ 1.
-    progress: called as progress(steps done, note) after each step.
+    batch_size: number of images per step, ≥ 1.
+    progress: called as progress(number of steps, text) after each step.
 
   Raises:
     ValueError: an argument is not as above.
   """
-  images = _images(images, None)
-  labels = _labels(labels, len(images), num_classes)
+  images = _checked_images(images, None)
+  labels = _checked_labels(labels, len(images), num_classes)
   for name, value in (("steps", steps), ("batch_size", batch_size)):
     if value < 1:
       raise ValueError(f"{name} must be at least 1, got {value}")
   if seed < 0:
     raise ValueError(f"seed must be at least 0, got {seed}")
-  some = images[::-(-len(images) // 10_000)].astype(np.float64)  # enough for two moments
-  mean = some.mean((0, 1, 2)).astype(np.float32)
-  scale = some.std((0, 1, 2)).astype(np.float32)
-  scale = np.where(scale > 0.0, scale, np.float32(1.0))  # a constant channel says nothing
+  subset = images[::-(-len(images) // 10_000)].astype(np.float64)  # enough for two moments
+  mean = subset.mean((0, 1, 2)).astype(np.float32)
+  scale = subset.std((0, 1, 2)).astype(np.float32)
+  scale = np.where(scale > 0.0, scale, np.float32(1.0))  # a constant channel has scale 0
 
   state = _init(jax.random.key(seed), jnp.zeros((1, *images.shape[1:])), num_classes=num_classes,
                 steps=steps)
   rng = np.random.default_rng(seed)
   for step, index in enumerate(_batches(rng, len(images), steps, batch_size), start=1):
-    x = _shifted(rng, (images[index] - mean) / scale)
+    x = _shift(rng, (images[index] - mean) / scale)
     state, loss = _step(state, x, labels[index], num_classes=num_classes, steps=steps)
     if progress is not None:
-      # Reading the loss waits for the device, so it is not done every step.
+      # Reading the loss waits for the device, so the loss is read only every 50 steps.
       progress(step, f"loss {float(loss):.3f}" if step % 50 == 0 or step == steps else "")
   return Classifier(state.params, num_classes, images.shape[1:], mean, scale)
 
@@ -122,14 +125,24 @@ def logits(classifier: Classifier, images: np.ndarray) -> np.ndarray:
 
 
 def features(classifier: Classifier, images: np.ndarray) -> np.ndarray:
-  """The last hidden layer, (n, 64) float32, for distances such as FID. As `logits` otherwise."""
+  """The last hidden layer, (n, 64) float32, for distances such as FID. See `logits`."""
   return _evaluate(classifier, images)[1]
 
 
-def label_agreement(classifier: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
-  """Share of images that the classifier gives the label they came with, in [0, 1].
+def extractor(model: Classifier) -> Extractor:
+  """The last hidden layer of a classifier that is trained on the run's labelled images."""
+  return functools.partial(features, model)
 
-  Of real images this is the classifier's accuracy, and the ceiling to hold samples against.
+
+def pixels() -> Extractor:
+  """The values of an example in standard units."""
+  return lambda x: x.reshape(len(x), -1)
+
+
+def label_agreement(classifier: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
+  """The share of images, in [0, 1], for which the classifier predicts their label.
+
+  For real images this is the accuracy of the classifier. It is the best value that samples reach.
 
   Args:
     images: (n, h, w, c), as for `logits`.
@@ -139,7 +152,7 @@ def label_agreement(classifier: Classifier, images: np.ndarray, labels: np.ndarr
     ValueError: as `logits`, or labels not as above.
   """
   values = logits(classifier, images)
-  labels = _labels(labels, len(values), classifier.num_classes)
+  labels = _checked_labels(labels, len(values), classifier.num_classes)
   return float(np.mean(values.argmax(-1) == labels))
 
 
@@ -154,7 +167,7 @@ def _init(key: jax.Array, x: jax.Array, *, num_classes: int, steps: int) -> _Sta
   return _State(params, _optimizer(steps).init(params))
 
 
-# One step a dispatch: gradients of convolutions inside a scan are several times slower on CPU.
+# One step per dispatch: on CPU, gradients of convolutions are several times slower in a scan.
 @functools.partial(jax.jit, static_argnames=("num_classes", "steps"), donate_argnums=0)
 def _step(
     state: _State, x: jax.Array, labels: jax.Array, *, num_classes: int, steps: int
@@ -176,8 +189,8 @@ def _apply(params: Any, x: jax.Array, *, num_classes: int) -> tuple[jax.Array, j
 
 
 def _evaluate(classifier: Classifier, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(logits, features) in batches of one shape, the last one filled up, for one compile."""
-  images = _images(images, classifier.shape)
+  """(logits (n, classes), features (n, 64)). Batches are padded, to compile only once."""
+  images = _checked_images(images, classifier.shape)
   parts = []
   for start in range(0, len(images), _EVALUATION_BATCH):
     x = (images[start:start + _EVALUATION_BATCH] - classifier.mean) / classifier.scale
@@ -191,7 +204,7 @@ def _evaluate(classifier: Classifier, images: np.ndarray) -> tuple[np.ndarray, n
 def _batches(
     rng: np.random.Generator, n: int, steps: int, batch_size: int
 ) -> Iterator[np.ndarray]:
-  """Indices (batch_size,) of each step: one epoch's order after another, cut into batches."""
+  """Yields the indices (batch_size,) of each step: a sequence of permutations, cut into batches."""
   order = np.zeros(0, np.int64)
   for _ in range(steps):
     while len(order) < batch_size:
@@ -200,16 +213,16 @@ def _batches(
     order = order[batch_size:]
 
 
-def _shifted(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-  """Each image moved by −1, 0 or 1 pixel along both axes, its border repeated."""
+def _shift(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+  """Images, each shifted by −1, 0 or 1 pixel along both axes; the border is repeated."""
   padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
   windows = np.lib.stride_tricks.sliding_window_view(padded, x.shape[1:3], axis=(1, 2))
   down, right = rng.integers(0, 3, (2, len(x)))
   return np.moveaxis(windows[np.arange(len(x)), down, right], 1, -1)
 
 
-def _images(images: np.ndarray, shape: tuple[int, int, int] | None) -> np.ndarray:
-  """As float32, of `shape` if one is given, or a ValueError."""
+def _checked_images(images: np.ndarray, shape: tuple[int, int, int] | None) -> np.ndarray:
+  """The images as float32. Raises ValueError if they are invalid or not of `shape`, if given."""
   images = np.asarray(images)
   if (images.ndim != 4 or len(images) == 0 or min(images.shape[1:3]) < LEAST_SIDE
       or images.shape[3] < 1):
@@ -224,8 +237,8 @@ def _images(images: np.ndarray, shape: tuple[int, int, int] | None) -> np.ndarra
   return images
 
 
-def _labels(labels: np.ndarray, n: int, num_classes: int) -> np.ndarray:
-  """As int32, or a ValueError."""
+def _checked_labels(labels: np.ndarray, n: int, num_classes: int) -> np.ndarray:
+  """The labels as int32. Raises ValueError if they are not n integers in [0, num_classes)."""
   labels = np.asarray(labels)
   if num_classes < 2:
     raise ValueError(f"num_classes must be at least 2, got {num_classes}")

@@ -1,17 +1,17 @@
-"""Distances between two sets of vectors, and how near samples lie to the data they came from.
+"""Distances between two sets of vectors, and distances of samples to their training data.
 
-Everywhere the first set is the reference, real data; both are (n, d) arrays, in units of the
-caller's choice. Every function is pure and raises ValueError where a set is not (n, d), is empty or
-too small, has NaN or infinity, or where the two differ in d. A number means little by itself: the
-real-against-real floor is the same call with a second real set, of the same size, in place of y.
+The first set is the reference, the real data. Both are (n, d) arrays in the same units. All
+functions are pure. They raise ValueError if a set is not (n, d), is empty or too small, has NaN or
+infinity, or if the two differ in d. Compare a distance with its floor: the same call with a second
+real set of the same size in place of y.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-_BLOCK = 1 << 22  # entries of a matrix of pairs that are held at once
-# What an evaluation calls the distances of `two_sample`.
+_BLOCK = 1 << 22  # the number of entries of a matrix of pairs that are in memory at once
+# The keys of the distances of `two_sample` in an evaluation.
 KEYS = {"sliced W2": "sliced_w2", "MMD²": "mmd", "energy distance": "energy_distance",
         "C2ST accuracy": "c2st"}
 
@@ -19,7 +19,7 @@ KEYS = {"sliced W2": "sliced_w2", "MMD²": "mmd", "energy distance": "energy_dis
 def two_sample(
     real: np.ndarray, fake: np.ndarray, *, seed: int, max_n: int = 10_000
 ) -> dict[str, float]:
-  """The four distances for vectors, on subsets of equal size n = min(n_real, n_fake, max_n).
+  """Four distances of vectors, on subsets of equal size n = min(n_real, n_fake, max_n).
 
   Returns:
     {"sliced W2", "MMD²", "energy distance", "C2ST accuracy"}.
@@ -59,8 +59,8 @@ def sliced_wasserstein2(
     raise ValueError(f"projections must be at least 1, got {projections}")
   theta = np.random.default_rng(seed).normal(size=(x.shape[1], projections))
   theta /= np.linalg.norm(theta, axis=0)
-  # Both quantile functions are constant between the multiples of 1/n and of 1/m; in units of 1/nm
-  # these are integers, and no breakpoint is counted twice by rounding.
+  # Both quantile functions are constant between the multiples of 1/n and of 1/m. In units of 1/nm
+  # these breakpoints are integers, so that rounding duplicates none of them.
   n, m = len(x), len(y)
   ends = np.union1d(m * np.arange(1, n + 1), n * np.arange(1, m + 1))
   width = np.diff(ends, prepend=0) / (n * m)
@@ -79,7 +79,7 @@ def mmd(x: np.ndarray, y: np.ndarray, bandwidths: Sequence[float] | None = None)
 
     MMD² = E k(x, x′) + E k(y, y′) − 2 E k(x, y),   k(a, b) = meanᵢ exp(−|a − b|² / 2sᵢ²)
 
-  (Gretton et al. 2012, eq. 3). It is 0 on average where the laws are equal, so may be negative.
+  (Gretton et al. 2012, eq. 3). Its mean is 0 for equal distributions, so it may be negative.
 
   Args:
     bandwidths: sᵢ > 0; ½, 1 and 2 times the median distance within x if not given.
@@ -89,8 +89,8 @@ def mmd(x: np.ndarray, y: np.ndarray, bandwidths: Sequence[float] | None = None)
   """
   x, y = _pair(x, y, at_least=2)
   if bandwidths is None:
-    some = x[::-(-len(x) // 2000)]  # 2,000 vectors say the median well enough
-    squared = np.concatenate([b[_off_diagonal(b, i)] for i, b in _blocks(some, some)])
+    subset = x[::-(-len(x) // 2000)]  # 2,000 vectors are enough for the median
+    squared = np.concatenate([b[_off_diagonal(b, i)] for i, b in _blocks(subset, subset)])
     median = np.sqrt(np.median(squared))
     if median == 0.0:
       raise ValueError("bandwidths must be given where most of x is one repeated vector")
@@ -100,16 +100,16 @@ def mmd(x: np.ndarray, y: np.ndarray, bandwidths: Sequence[float] | None = None)
     raise ValueError(f"bandwidths must be one or more positive numbers, got {bandwidths}")
 
   def kernel(squared):
-    squared = squared.astype(np.float32)  # exp is then several times faster, and good to 1e-7
+    squared = squared.astype(np.float32)  # exp is several times faster, with an error of 1e-7
     return sum(np.exp(squared * np.float32(-0.5 / s**2)) for s in bandwidths) / len(bandwidths)
 
   return _discrepancy(x, y, kernel)
 
 
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
-  """Energy distance, in the units of x; unbiased, so 0 on average if equal, and maybe negative.
+  """Energy distance, in the units of x; unbiased, so it may be negative for equal distributions.
 
-    D = 2 E|x − y| − E|x − x′| − E|y − y′|   (Székely & Rizzo 2013, eq. 2.5; elsewhere called D²)
+    D = 2 E|x − y| − E|x − x′| − E|y − y′|   (Székely & Rizzo 2013, eq. 2.5; also called D²)
 
   Raises:
     ValueError: as above, or fewer than 2 vectors.
@@ -119,10 +119,10 @@ def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def c2st(x: np.ndarray, y: np.ndarray, *, seed: int, folds: int = 3) -> float:
-  """Accuracy of a small MLP that tells x from y on folds that it was not trained on.
+  """Held-out accuracy of a small MLP that classifies vectors as x or y, by cross-validation.
 
-  0.5 is indistinguishable, 1 is told apart surely; the standard error at no difference is about
-  ½/√(2n). Sets are cut to equal size n at random (Lopez-Paz & Oquab 2017).
+  0.5 means indistinguishable, 1 means perfectly distinguishable. The standard error for equal
+  distributions is about ½/√(2n). Random subsets have equal size n (Lopez-Paz & Oquab 2017).
 
   Raises:
     ValueError: as above, folds < 2, or fewer than 2 folds vectors.
@@ -138,30 +138,30 @@ def c2st(x: np.ndarray, y: np.ndarray, *, seed: int, folds: int = 3) -> float:
   rng = np.random.default_rng(seed)
   n = min(len(x), len(y))
   both = np.concatenate([_subset(rng, x, n), _subset(rng, y, n)])
-  which = np.repeat([0, 1], n)
+  labels = np.repeat([0, 1], n)
   model = pipeline.make_pipeline(
       preprocessing.StandardScaler(),
-      # Early stopping on a held-back part would cost power with a thousand vectors. tol = 0 goes
-      # on through plateaus, with which learning a fine structure such as a checkerboard begins.
+      # Early stopping on held-out vectors would reduce the power for a thousand vectors. tol = 0
+      # continues through plateaus, with which training on a checkerboard begins.
       neural_network.MLPClassifier((64, 64), alpha=0.1, learning_rate_init=3e-3, max_iter=100,
                                    tol=0.0, random_state=seed))
   split = model_selection.StratifiedKFold(folds, shuffle=True, random_state=seed)
-  # One BLAS thread: the matrices are small, and threads that wait for each other spin.
+  # One BLAS thread is faster: the matrices are small.
   with warnings.catch_warnings(), threadpoolctl.threadpool_limits(1, user_api="blas"):
-    # 100 epochs are the budget whether or not the loss has settled.
+    # 100 epochs are the budget, whether or not the loss has converged.
     warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-    return float(model_selection.cross_val_score(model, both, which, cv=split).mean())
+    return float(model_selection.cross_val_score(model, both, labels, cv=split).mean())
 
 
 def frechet(x: np.ndarray, y: np.ndarray) -> float:
-  """Squared Fréchet distance of the two sets' Gaussian fits; FID where the vectors are features.
+  """Squared Fréchet distance of Gaussian fits to the two sets; FID if the vectors are features.
 
     |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁^½ Σ₂ Σ₁^½)^½)   (Heusel et al. 2017)
 
-  The last trace is the nuclear norm of Σ₁^½ Σ₂^½, which needs no root of a nearly singular product,
-  so n ≤ d is allowed. With Σ = AᵀA, A the centred vectors over √(n − 1), it is that of A₁ A₂ᵀ, too,
-  n₁ × n₂, which is taken where a set has fewer than d vectors. Biased upwards by O(d/n): compare at
-  equal n only.
+  The last trace is the nuclear norm of Σ₁^½ Σ₂^½. This needs no root of a nearly singular product,
+  so n ≤ d is allowed. With Σ = AᵀA, A the centred vectors over √(n − 1), it is also the nuclear
+  norm of A₁ A₂ᵀ (n₁, n₂), which is used if a set has fewer than d vectors. The bias is +O(d/n):
+  compare only at equal n.
 
   Raises:
     ValueError: as above, or fewer than 2 vectors.
@@ -194,7 +194,7 @@ def kid(
   rng = np.random.default_rng(seed)
   n, m = min(subset_size, len(x)), min(subset_size, len(y))
   if n == len(x) and m == len(y):
-    subsets = 1  # all subsets are the whole
+    subsets = 1  # every subset is the whole set
   kernel = lambda a, b: (a @ b.T / a.shape[1] + 1.0) ** 3
   within = lambda k: (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))
   values = []
@@ -207,13 +207,13 @@ def kid(
 def prdc(real: np.ndarray, fake: np.ndarray, *, neighbours: int = 5) -> dict[str, float]:
   """Improved precision and recall, density and coverage.
 
-  With B(a) the ball about a that reaches its k-th neighbour in its own set:
+  With B(a) the ball around a up to its k-th neighbour in its own set:
     precision  share of fakes in some B(real)            (Kynkäänniemi et al. 2019, eq. 2)
     recall     share of reals in some B(fake)
     density    mean over fakes of #{real: fake ∈ B(real)} / k       (Naeem et al. 2020, eq. 4)
-    coverage   share of reals whose B(real) holds a fake
-  Two sets of one law and size give density 1 on average and coverage about 1 − 2⁻ᵏ; precision and
-  recall depend on d. Compare with a floor of the same sizes.
+    coverage   share of reals whose B(real) contains a fake
+  Two sets of equal distribution and size have mean density 1 and coverage about 1 − 2⁻ᵏ; precision
+  and recall depend on d. Compare with a floor of the same sizes.
 
   Raises:
     ValueError: as above, neighbours < 1, or a set of no more than `neighbours` vectors.
@@ -221,37 +221,39 @@ def prdc(real: np.ndarray, fake: np.ndarray, *, neighbours: int = 5) -> dict[str
   if neighbours < 1:
     raise ValueError(f"neighbours must be at least 1, got {neighbours}")
   real, fake = _pair(real, fake, names=("real", "fake"), at_least=neighbours + 1)
-  reach_real, reach_fake = (_nearest(a, a, neighbours + 1)[:, -1] for a in (real, fake))
-  held, recalled = np.zeros(len(fake), np.int64), np.zeros(len(real), bool)
+  radius_real, radius_fake = (_nearest(a, a, neighbours + 1)[:, -1] for a in (real, fake))
+  balls, recalled = np.zeros(len(fake), np.int64), np.zeros(len(real), bool)
   covered = np.zeros(len(real), bool)
   for i, squared in _blocks(real, fake):
     rows = slice(i, i + len(squared))
     distance = np.sqrt(squared)
-    inside = distance <= reach_real[rows, None]
-    held += inside.sum(0)
+    inside = distance <= radius_real[rows, None]
+    balls += inside.sum(0)
     covered[rows] = inside.any(1)
-    recalled[rows] = (distance <= reach_fake).any(1)
-  return {"precision": float((held > 0).mean()), "recall": float(recalled.mean()),
-          "density": float(held.mean() / neighbours), "coverage": float(covered.mean())}
+    recalled[rows] = (distance <= radius_fake).any(1)
+  return {"precision": float((balls > 0).mean()), "recall": float(recalled.mean()),
+          "density": float(balls.mean() / neighbours), "coverage": float(covered.mean())}
 
 
 def nearest_distances(
     samples: np.ndarray, train: np.ndarray, held_out: np.ndarray, *, seed: int
 ) -> dict[str, float]:
-  """Whether samples lie nearer to the training set than new real data do.
+  """Distances of samples to the training set, compared with those of new real data.
 
-  A nearest neighbour in a larger set is nearer, so distances are compared only where the sets
-  searched have the same size: the whole training set from samples and from held-out data, and a
-  random part of it, as large as the held-out set, beside that set (the larger is cut).
+  A nearest neighbour in a larger set is nearer. Therefore the searched sets have equal sizes: the
+  training set, for samples and for held-out data; and random parts of the training and held-out
+  sets of equal size, for samples.
 
   Returns:
-    Medians of Euclidean distance, in the units of the data:
-      "samples to train", "held-out to train", and "ratio" of the two: ≪ 1 where memorised, but a
-        little below 1 for samples that are merely smoother than data;
-      "samples to part of train", "samples to held-out": alike where nothing was memorised;
-    and "nearest is in train", the share of samples whose nearest real vector is a training one,
-    with "train share", what that is if training data are no nearer than others. Memorising gives 1.
-    "ratio" is NaN where held-out data repeat the training set.
+    Medians of Euclidean distances, in the units of the data:
+      "samples to train", "held-out to train", and their "ratio": ≪ 1 if the model memorised, a
+        little below 1 if samples are only smoother than data, NaN if held-out data repeat the
+        training set;
+      "samples to part of train", "samples to held-out": equal if nothing was memorised;
+    and shares:
+      "nearest is in train": of samples whose nearest real vector is in the training set, 1 if the
+        model memorised;
+      "train share": its expected value if training data are not nearer than held-out data.
 
   Raises:
     ValueError: as above.
@@ -275,7 +277,7 @@ def nearest_distances(
 
 
 def _discrepancy(x: np.ndarray, y: np.ndarray, kernel: Callable[[np.ndarray], np.ndarray]) -> float:
-  """E k(x, x′) + E k(y, y′) − 2 E k(x, y) without diagonals; k takes squared distances."""
+  """E k(x, x′) + E k(y, y′) − 2 E k(x, y) without diagonals; `kernel` maps squared distances."""
   total = lambda a, b: sum(np.sum(kernel(s), dtype=np.float64) for _, s in _blocks(a, b))
   within = lambda a: sum(
       np.sum(kernel(s) * _off_diagonal(s, i), dtype=np.float64) for i, s in _blocks(a, a)
@@ -284,9 +286,9 @@ def _discrepancy(x: np.ndarray, y: np.ndarray, kernel: Callable[[np.ndarray], np
 
 
 def _blocks(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-  """(first row, |xᵢ − yⱼ|² of some rows i and all j), in float64 and about the mean of y."""
+  """Yields (first row, |xᵢ − yⱼ|² of a block of rows i and all j), float64."""
   centre = y.mean(0)
-  x, y = x - centre, y - centre  # |x|² + |y|² − 2x·y cancels less the nearer both are to 0
+  x, y = x - centre, y - centre  # |x|² + |y|² − 2x·y cancels less if both are near 0
   y_squared = np.sum(y**2, axis=1)
   step = max(1, _BLOCK // len(y))
   for i in range(0, len(x), step):
@@ -296,28 +298,31 @@ def _blocks(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _off_diagonal(block: np.ndarray, first_row: int) -> np.ndarray:
+  """A mask of the entries i ≠ j of a block of rows."""
   return np.arange(block.shape[1]) != first_row + np.arange(len(block))[:, None]
 
 
 def _nearest(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
-  """(n_a, count) distances from each a to its nearest in b, ascending; a itself among them."""
-  from sklearn import neighbors  # half a second of import that not every distance needs
+  """The distances (n_a, count) from each a to its nearest neighbours in b, ascending."""
+  from sklearn import neighbors  # takes 0.5 s, which not every distance needs
   return neighbors.NearestNeighbors(n_neighbors=count).fit(b).kneighbors(a)[0]
 
 
 def _covariance_root(x: np.ndarray) -> np.ndarray:
+  """The symmetric square root (d, d) of the covariance of x."""
   values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x, rowvar=False)))
   return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
 def _subset(rng: np.random.Generator, x: np.ndarray, n: int) -> np.ndarray:
+  """n random vectors of x."""
   return x[rng.permutation(len(x))[:n]]
 
 
 def _pair(
     x: np.ndarray, y: np.ndarray, *, names: tuple[str, str] = ("x", "y"), at_least: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Both as float64 (n, d), or a ValueError."""
+  """Both sets as float64 (n, d). Raises ValueError if they are invalid."""
   for name, a in zip(names, (x, y), strict=True):
     shape = np.shape(a)
     if len(shape) != 2 or shape[1] < 1:

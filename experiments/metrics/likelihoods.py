@@ -1,9 +1,10 @@
-"""How likely a trained model finds held-out data: nats an example, bits a dimension, and bounds.
+"""The likelihood of held-out data under a trained model: nats per example and bits per dimension.
 
-Everything is in the data's own units. Whole grey levels have a probability, which is bounded twice:
-spread evenly over their cells, where a model that has learned whole levels puts little, and with
-noise of a quarter of a level, from which the level is read off again. Other data have a density, of
-the model blurred by ρ_min. Labels are given where there are some; guidance is none of the model.
+All values are in the units of the data. Integer grey levels have a probability, for which there are
+two bounds. The first spreads each level uniformly over its cell; it is loose for a model that has
+learned integers. The second adds noise of a quarter of a level and decodes the level again. Other
+data have a density, that of the model at noise level ρ_min. Labels are used if there are some;
+guidance is not part of the model.
 """
 
 import math
@@ -20,19 +21,19 @@ from experiments.config import build, calls
 from experiments.data import standardize
 from experiments.metrics import mixture_metrics
 from experiments.metrics.result import Result
-from experiments.run import assembly, multihost
+from experiments.run import assembly, conditions, multihost
 from experiments.sampling import drawing, samplers_from_config
 from langevin_jax import likelihood, paths
 from langevin_jax.training import shardings
 
-# Up to so many dimensions an exact divergence costs less than the noise of a probe is worth.
+# Up to this number of dimensions the exact divergence is the default: random probes add noise.
 EXACT_UP_TO = 16
-_NOISE = 0.25  # of a grey level
-_PARTS = 16  # of the data for the bound, each with levels of its own
+_NOISE = 0.25  # in grey levels
+_PARTS = 16  # number of parts of the data in the bound; each part draws its own noise levels
 
 
 class Settings(NamedTuple):
-  """What the flags ask for; 0 and "" mean "not given"."""
+  """The values of the flags; 0 and "" mean "not given"."""
 
   samples: int
   divergence: str
@@ -40,7 +41,7 @@ class Settings(NamedTuple):
 
 
 def check(settings: Settings, sampling: config_lib.Sampling) -> None:
-  """Raises ValueError for settings that are not allowed, before a run is loaded."""
+  """Raises ValueError for settings that are not allowed. It needs no run."""
   build.at_least("likelihood_samples", settings.samples, 0)
   build.at_least("likelihood_steps", settings.steps, 1)
   if settings.divergence not in ("", "exact", "hutchinson"):
@@ -51,10 +52,10 @@ def check(settings: Settings, sampling: config_lib.Sampling) -> None:
 
 
 class _Pass(NamedTuple):
-  """Nats of each example: `nats(params, *arguments)`, so many examples at once.
+  """One quantity, in nats for each example: `nats(params, *arguments)`.
 
-  key: of the results. is_density: they are of a density in standard units; otherwise of what has a
-  probability.
+  key, name: of the results. size: number of examples at once. is_density: whether it is a density
+  in standard units; otherwise it is a probability.
   """
 
   key: str
@@ -68,17 +69,17 @@ class _Pass(NamedTuple):
 def check_run(
     run: assembly.Run, sampling: config_lib.Sampling, path: paths.Path, settings: Settings
 ) -> None:
-  """Raises, as `rows` would, before anything is computed: traces what `rows` computes.
+  """Traces the computation of `rows`, so that its errors are raised before it starts.
 
   Raises:
-    ValueError: what the likelihood or the network's derivatives refuse.
+    ValueError: settings that the likelihood does not allow, or a network without derivatives.
   """
   params = assembly.abstract_state(run).params
-  for each in _passes(run, sampling, path, settings)[0]:
-    index, _ = next(_groups(count(run, settings), each.size, shardings.batch_shards(run.mesh)))
+  for pass_ in _passes(run, sampling, path, settings)[0]:
+    index, _ = next(_groups(count(run, settings), pass_.size, shardings.batch_shards(run.mesh)))
     try:
-      jax.eval_shape(each.nats, params, *(a[index] for a in each.arguments))
-    except TypeError as error:  # jax's answer for a network without a forward-mode derivative
+      jax.eval_shape(pass_.nats, params, *_take(pass_.arguments, index))
+    except TypeError as error:  # jax raises it for a network without a forward-mode derivative
       raise ValueError(f"--likelihood: the network cannot be differentiated: "
                        f"{multihost.first_line(error)}") from error
 
@@ -87,156 +88,192 @@ def rows(
     run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
     settings: Settings, progress: Callable[[int], None],
 ) -> tuple[list[Result], dict[str, Any]]:
-  """Rows of the evaluation's table, and the facts.
+  """(rows of the evaluation, the settings for the record).
 
-  `progress` is told of what is done, `work` in all.
+  Args:
+    progress: called with the amount of work that is done; the total is `work`.
 
   Raises:
-    ValueError: an exact divergence that would not fit in memory.
+    ValueError: an exact divergence does not fit in memory.
   """
   dataset, n = run.dataset, count(run, settings)
   x, d = dataset.test[:n], math.prod(dataset.test.shape[1:])
   passes, facts = _passes(run, sampling, path, settings)
-  # From a density in standard units to one in the data's own.
-  nats = standardize.log_det(dataset.scale, dataset.test.shape[1:])
+  # Converts a density in standard units to the units of the data.
+  log_det = standardize.log_det(dataset.scale, dataset.test.shape[1:])
   values = {}
-  for i, each in enumerate(passes):
-    values[each.key] = nats * each.is_density + _batches(
-        run.mesh, params, each.nats, each.arguments, each.size,
+  for i, pass_ in enumerate(passes):
+    values[pass_.key] = log_det * pass_.is_density + _compute(
+        run.mesh, params, pass_.nats, pass_.arguments, pass_.size,
         lambda done, i=i: progress(i * n + done))
 
   floor, table = None, []
-  parts = {each.key: each.name for each in passes}
+  names = {pass_.key: pass_.name for pass_ in passes}
   if run.config.data.name == "mixture2d":
     truth = mixture_metrics.mixture(dataset)
-    floor = mixture_metrics.entropy(truth) + nats
-    # The same points by the same blur: what is left is the model's.
-    gap = values["nll"] - nats + np.asarray(
+    floor = mixture_metrics.entropy(truth) + log_det
+    # Both densities are at the same points and noise level: the difference is the model's error.
+    gap = values["nll"] - log_det + np.asarray(
         truth.log_prob(jnp.asarray(x), 1.0, samplers_from_config.ends(sampling)[0]))
     table.append(_row("kl_held_out", "KL(data‖model), nats, held-out points", gap, gap, 1.0, 0.0))
-  for key, each in values.items():
-    # Examples of a part share their levels: there the parts are what is independent.
-    part = _part(n)
-    apart = [each[i:i + part].mean() for i in range(0, n, part)] if "bound" in key else each
-    table.append(_row(f"{key}_nats", f"{parts[key]}, nats", each, apart, 1.0, floor))
-    table.append(_row(f"{key}_bits_per_dim", f"{parts[key]}, bits/dim", each, apart,
+  for key, nats in values.items():
+    # Examples of a part of the bound share their noise levels: only the parts are independent.
+    size = _part_size(n)
+    independent = [nats[i:i + size].mean() for i in range(0, n, size)] if "bound" in key else nats
+    table.append(_row(f"{key}_nats", f"{names[key]}, nats", nats, independent, 1.0, floor))
+    table.append(_row(f"{key}_bits_per_dim", f"{names[key]}, bits/dim", nats, independent,
                       d * math.log(2.0), floor))
   return table, facts
+
+
+class _Nats(NamedTuple):
+  """Functions (params, keys, x, labels) → nats of each example, x (n, *shape) in standard units.
+
+  noise: the ρ from which grey levels are decoded, or at which the density is taken.
+  ends: the range of ρ of the sampler. moments: of the data, for the prior, or None.
+  decode: as in `likelihood.bound`, or None.
+  """
+
+  run: assembly.Run
+  path: paths.Path
+  steps: int
+  divergence: str
+  noise: float
+  ends: tuple[float, float]
+  moments: Any
+  decode: Callable[..., jax.Array] | None
+
+  def density(self, params, keys, x, labels) -> jax.Array:
+    """−log q by the probability-flow ODE."""
+    return self._flow(params, keys, x, labels, self.ends[0])
+
+  def decoded(self, params, keys, x, labels) -> jax.Array:
+    """An upper bound on −log P of grey levels, by the ODE from a noisy example.
+
+      −log P(x) ≤ E[−log q(z) − log P(x | z) + log q(z | x)],   z = x + ρ ξ
+    """
+    keys = jax.vmap(jax.random.split)(keys)
+    xi = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys[:, 1])
+    z = x + self.noise * xi
+    # The ½ ‖ξ‖² of the last term is kept, not replaced by its mean: it cancels the noise of the
+    # first term if the model is certain of the levels.
+    decoding = jnp.sum(self.decode(z, x, self.noise) + 0.5 * xi**2, axis=tuple(range(1, x.ndim)))
+    log_normal = -0.5 * math.prod(x.shape[1:]) * math.log(2.0 * math.pi * self.noise**2)
+    return self._flow(params, keys[:, 0], z, labels, self.noise) - decoding + log_normal
+
+  def bound(self, params, keys, x, labels) -> jax.Array:
+    """The upper bound on −log q or −log P by the SDE, η = 1."""
+    return likelihood.bound(
+        keys[0], drawing.denoiser(self.run, params, self.path, labels), self.path, x,
+        decode=self.decode, rho_min=self.noise, rho_max=self.ends[1], moments=self.moments,
+        batch_axes=1)
+
+  def _flow(self, params, keys, x, labels, rho_min) -> jax.Array:
+    """−log q at noise level ρ_min, by the probability-flow ODE."""
+    return -likelihood.log_prob(
+        keys, drawing.denoiser(self.run, params, self.path, labels), self.path, x,
+        steps=self.steps, divergence=self.divergence, rho_min=rho_min, rho_max=self.ends[1],
+        moments=self.moments, batch_axes=1)
 
 
 def _passes(
     run: assembly.Run, sampling: config_lib.Sampling, path: paths.Path, settings: Settings
 ) -> tuple[list[_Pass], dict[str, Any]]:
-  """What is computed of every example, in order, and the facts of it."""
-  dataset = run.dataset
-  n = count(run, settings)
+  """(the quantities that are computed, in order; the settings for the record)."""
+  dataset, n = run.dataset, count(run, settings)
   x, d = dataset.test[:n], math.prod(dataset.test.shape[1:])
-  labels = dataset.test_labels[:n] if dataset.num_classes else np.zeros(n, np.int32)
+  if dataset.conditions:
+    labels = conditions.of_examples(dataset, np.arange(n), held_out=True)
+  else:
+    labels = dataset.test_labels[:n] if dataset.num_classes else np.zeros(n, np.int32)
   divergence = settings.divergence or ("exact" if d <= EXACT_UP_TO else "hutchinson")
-  # The prior has the moments that samples start from.
-  moments = data.moments(dataset) if sampling.moments else None
-  least, rho_max = samplers_from_config.ends(sampling)
-  ends = {"rho_max": rho_max, "moments": moments, "batch_axes": 1}
-  # Whole grey levels are those of images, which have one scale.
-  rho_min = max(least, _NOISE / float(dataset.scale)) if dataset.integers else least
-  grey = _grey_levels(dataset) if dataset.integers else None
-  decode = likelihood.decoder(jnp.asarray(grey)) if dataset.integers else None
-  # Every example has keys, and with them noise, of its own.
+  ends = samplers_from_config.ends(sampling)
+  # Only images have integer grey levels, and images have one scale.
+  noise = max(ends[0], _NOISE / float(dataset.scale)) if dataset.integers else ends[0]
+  decode = likelihood.decoder(jnp.asarray(_grey_levels(dataset))) if dataset.integers else None
+  # The prior is the distribution from which samples start.
+  nats = _Nats(run, path, settings.steps, divergence, noise, ends,
+               data.moments(dataset) if sampling.moments else None, decode)
+  # Every example has its own keys.
   keys = [jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
           for key in jax.random.split(jax.random.key(run.config.evaluation.seed), 4)]
-
-  def flow(params, keys, x, labels, rho_min):
-    return -likelihood.log_prob(
-        keys, drawing.denoiser(run, params, path, labels), path, x, steps=settings.steps,
-        divergence=divergence, rho_min=rho_min, **ends)
-
-  def density(params, keys, x, labels):
-    return flow(params, keys, x, labels, least)
-
-  def decoded(params, keys, x, labels):
-    keys = jax.vmap(jax.random.split)(keys)
-    xi = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys[:, 1])
-    z = x + rho_min * xi
-    # −log P(x) ≤ E[−log q(z) − log P(x | z) + log q(z | x)], z = x + ρ ξ. Where the model knows
-    # the levels, the ½ ‖ξ‖² of the first and of the last cancel: no entropy in its place.
-    given = jnp.sum(decode(z, x, rho_min) + 0.5 * xi**2, axis=tuple(range(1, x.ndim)))
-    log_normal = -0.5 * d * math.log(2.0 * math.pi * rho_min**2)
-    return flow(params, keys[:, 0], z, labels, rho_min) - given + log_normal
-
-  def bound(params, keys, x, labels):
-    return likelihood.bound(keys[0], drawing.denoiser(run, params, path, labels), path, x,
-                            decode=decode, rho_min=rho_min, **ends)
-
   size = drawing.batch_size(run.mesh, sampling, n)
   if divergence == "exact":
-    # The tangents of a batch must fit; a single example that does not is refused by the library.
+    # The tangents of a batch must fit in memory. The library refuses an example that does not fit.
     largest = likelihood.flow.TANGENT_LIMIT_BYTES // (4 * d * d)
     size = max(min(size, largest) // jax.device_count(), 1) * jax.device_count()
-  part = _part(n)
-  if dataset.integers:
-    even = np.asarray(jax.vmap(lambda key, x: likelihood.dequantise(
-        key, x, mean=float(dataset.mean), scale=float(dataset.scale)))(
-            keys[3], np.round(data.restore(dataset, x))))
-    noise = "noise of ¼ level"
-    passes = [
-        _Pass("nll_even", "−log P ≤ (ODE, even over cells)", density, (keys[0], even, labels), size,
-              True),
-        _Pass("nll_noise", f"−log P ≤ (ODE, {noise})", decoded, (keys[1], x, labels), size, False),
-        _Pass("nll_bound", f"−log P ≤ (η = 1, {noise})", bound, (keys[2], x, labels), part, False)]
-  else:
-    passes = [_Pass("nll", "−log q (ODE)", density, (keys[0], x, labels), size, True),
-              _Pass("nll_bound", "−log q ≤ (η = 1)", bound, (keys[2], x, labels), part, True)]
-  return passes, {
-      "n": n, "divergence": divergence, "steps": settings.steps, "dimensions": d,
-      "discrete": dataset.integers, "rho_min": rho_min, "rho_max": rho_max}
+  part = _part_size(n)
+  facts = {"n": n, "divergence": divergence, "steps": settings.steps, "dimensions": d,
+           "discrete": dataset.integers, "rho_min": noise, "rho_max": ends[1]}
+  if not dataset.integers:
+    return [_Pass("nll", "−log q (ODE)", nats.density, (keys[0], x, labels), size, True),
+            _Pass("nll_bound", "−log q ≤ (η = 1)", nats.bound, (keys[2], x, labels), part,
+                  True)], facts
+  uniform = np.asarray(jax.vmap(lambda key, x: likelihood.dequantise(
+      key, x, mean=float(dataset.mean), scale=float(dataset.scale)))(
+          keys[3], np.round(data.restore(dataset, x))))
+  noise_text = "noise of ¼ level"
+  return [
+      _Pass("nll_even", "−log P ≤ (ODE, even over cells)", nats.density, (keys[0], uniform, labels),
+            size, True),
+      _Pass("nll_noise", f"−log P ≤ (ODE, {noise_text})", nats.decoded, (keys[1], x, labels), size,
+            False),
+      _Pass("nll_bound", f"−log P ≤ (η = 1, {noise_text})", nats.bound, (keys[2], x, labels), part,
+            False)], facts
 
 
-def _part(n: int) -> int:
-  """Examples that share their levels in the bound; the same whatever the mesh."""
+def _part_size(n: int) -> int:
+  """The number of examples that share noise levels in the bound. It does not depend on the mesh."""
   return -(-n // min(_PARTS, n))
 
 
 def count(run: assembly.Run, settings: Settings) -> int:
-  """How many held-out examples are judged: all (of shards, `data.taken`), or the first so many."""
-  return min(settings.samples or data.count_taken(run.dataset.test), len(run.dataset.test))
+  """The number of held-out examples that are used: `settings.samples`, or all in memory."""
+  return min(settings.samples or data.count_in_memory(run.dataset.test), len(run.dataset.test))
 
 
 def work(run: assembly.Run, settings: Settings) -> int:
-  """How much `rows` tells of: examples, as often as they are gone through."""
+  """The total work of `rows`: the number of examples times the number of quantities."""
   return count(run, settings) * (3 if run.dataset.integers else 2)
 
 
-def _row(key: str, label: str, each, apart, unit: float, floor: float | None) -> Result:
-  """The mean of `each`, of which `apart` are independent."""
-  apart = np.asarray(apart) / unit
-  error = float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else math.nan
-  return Result(key, label, float(np.mean(each)) / unit, None if floor is None else floor / unit,
-                len(each), error)
+def _row(key: str, label: str, values, independent, unit: float, floor: float | None) -> Result:
+  """The mean of `values` in a unit. Its error is that of the mean of the `independent` values."""
+  independent = np.asarray(independent) / unit
+  n = len(independent)
+  error = float(independent.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+  return Result(key, label, float(np.mean(values)) / unit, None if floor is None else floor / unit,
+                len(values), error)
 
 
 def _grey_levels(dataset: data.Dataset) -> np.ndarray:
-  """The whole grey levels of the data's range, in standard units."""
+  """The integer grey levels in the range of the data, in standard units."""
   low, high = dataset.value_range
   return (np.arange(low, high + 1.0) - float(dataset.mean)) / float(dataset.scale)
 
 
-def _batches(mesh, params, function, arguments, size, progress) -> np.ndarray:
-  """`function(params, *arguments)` of examples, `size` at a time, as many on every device."""
+def _compute(mesh, params, function, arguments, size, progress) -> np.ndarray:
+  """`function(params, *arguments)` for all examples (n,), in batches of `size` over the mesh."""
   n = len(arguments[1])
   compiled = jax.jit(function)
   parts = []
   for index, count in _groups(n, size, shardings.batch_shards(mesh)):
-    batch = multihost.spread(shardings.batch(mesh), tuple(a[index] for a in arguments))
+    batch = multihost.spread(shardings.batch(mesh), _take(arguments, index))
     parts.append(multihost.fetch(compiled(params, *batch)).astype(np.float64)[:count])
     progress(min(int(index[0]) + size, n))
   return np.concatenate(parts)
 
 
-def _groups(n: int, size: int, shards: int) -> Iterator[tuple[np.ndarray, int]]:
-  """(examples, how many of them count): `size` of n at a time, all groups alike.
+def _take(arguments: Any, index: np.ndarray) -> Any:
+  """The examples `index` of every array."""
+  return jax.tree.map(lambda values: values[index], arguments)
 
-  What counts is the same for any `shards`. The rest fills up what they divide; it comes last, where
-  jax's noise for the rows before it does not depend on it.
+
+def _groups(n: int, size: int, shards: int) -> Iterator[tuple[np.ndarray, int]]:
+  """Yields (indices of a batch, how many of them count), for n examples in batches of `size`.
+
+  The size is padded to a multiple of `shards`. The padding comes last. So the examples that count,
+  and their noise, do not depend on `shards`.
   """
   for first in range(0, n, size):
     index = np.arange(first, first + size + -size % shards)

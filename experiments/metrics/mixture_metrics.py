@@ -1,4 +1,4 @@
-"""What can be said exactly of a model of a known Gaussian mixture: its KL and its score error."""
+"""Exact metrics of a model of a known Gaussian mixture: KL divergence and score error."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ _LEVELS = np.linspace(-4.0, 4.0, 33)  # half log-SNR, for the score error
 
 
 def mixture(dataset: data.Dataset) -> mixtures.Mixture:
-  """The law of mixture2d in the run's standard units."""
+  """The distribution of mixture2d in the run's standard units."""
   weights, means, covariances = data.gaussian_mixture_2d()
   return mixtures.Mixture(
       jnp.asarray(weights, jnp.float32),
@@ -24,7 +24,11 @@ def mixture(dataset: data.Dataset) -> mixtures.Mixture:
 
 
 def rows(run: assembly.Run, params, path: paths.Path, x: np.ndarray) -> list[Result]:
-  """KL(data‖model) of the probability-flow ODE by quadrature, and ∫E‖ε̂ − ε̂*‖² dℓ."""
+  """KL(data‖model) by quadrature, KL(data‖samples), and the score error ∫E‖ε̂ − ε̂*‖² dℓ.
+
+  Args:
+    x: samples (n, 2) in the run's standard units.
+  """
   truth = mixture(run.dataset)
   kl, mass = model_kl(run, truth, params, path)
   histogram, floor = kl_to_samples(truth, x, np.asarray(
@@ -39,9 +43,9 @@ def rows(run: assembly.Run, params, path: paths.Path, x: np.ndarray) -> list[Res
 def model_kl(
     run: assembly.Run, truth: mixtures.Mixture, params, path: paths.Path, *, points: int = 160
 ) -> tuple[float, float]:
-  """`kl_by_quadrature` of a run's network, from the ρ_min that it is sampled to."""
-  batch = drawing.denoiser(run, params, path, jnp.zeros((1,), jnp.int32))
-  denoise = lambda x_t, t: batch(x_t[None], t)[0]
+  """`kl_by_quadrature` of a run's network, with the ρ_min of its sampling."""
+  denoise_batch = drawing.denoiser(run, params, path, jnp.zeros((1,), jnp.int32))
+  denoise = lambda x_t, t: denoise_batch(x_t[None], t)[0]
   rho_min, _ = samplers_from_config.ends(run.config.sampling)
   return kl_by_quadrature(truth, denoise, path, rho_min=rho_min, points=points)
 
@@ -49,29 +53,29 @@ def model_kl(
 def kl_by_quadrature(
     truth: mixtures.Mixture, denoise, path: paths.Path, *, rho_min: float, points: int = 160
 ) -> tuple[float, float]:
-  """∫ p log(p/q) over a square grid that holds all but ~1e-6 of p, and the grid's mass of q.
+  """(∫ p log(p/q), ∫ q) over a square grid that contains all but ~1e-6 of p.
 
-  log q is the model's probability-flow density (exact divergence, 48 RK4 steps). Both densities are
-  taken at the noise level ρ_min, where the flow starts.
+  log q is the density of the model's probability-flow ODE (exact divergence, 48 RK4 steps). Both
+  densities are those at the noise level ρ_min, where the flow starts.
   """
   x, area = _square(truth, points)
-  one = lambda x: likelihood.log_prob(
+  log_prob = lambda x: likelihood.log_prob(
       jax.random.key(0), denoise, path, x, steps=48, rho_min=rho_min)
-  log_q = jax.jit(lambda x: jax.lax.map(one, x, batch_size=3200))(x)
+  log_q = jax.jit(lambda x: jax.lax.map(log_prob, x, batch_size=3200))(x)
   log_p = truth.log_prob(x, 1.0, rho_min)
   p = jnp.exp(log_p)
   return float(area * jnp.sum(p * (log_p - log_q))), float(area * jnp.sum(jnp.exp(log_q)))
 
 
 def entropy(truth: mixtures.Mixture, *, points: int = 400) -> float:
-  """−∫ p log p in nats: the least that any model's mean −log q can be."""
+  """−∫ p log p in nats, a lower bound on the mean −log q of any model."""
   x, area = _square(truth, points)
   log_p = truth.log_prob(x, 1.0, 0.0)
   return -float(area * jnp.sum(jnp.exp(log_p) * log_p))
 
 
 def _square(truth: mixtures.Mixture, points: int) -> tuple[jax.Array, float]:
-  """The points (points², 2) of a square grid that holds all but ~1e-6 of p, and a cell's area."""
+  """(points (points², 2) of a square grid that contains all but ~1e-6 of p, the area of a cell)."""
   half = float(jnp.max(jnp.abs(truth.means))) + 5.0 * float(
       jnp.sqrt(jnp.max(jnp.linalg.eigvalsh(truth.covariances))))
   axis = np.linspace(-half, half, points, dtype=np.float32)
@@ -82,15 +86,16 @@ def _square(truth: mixtures.Mixture, points: int) -> tuple[jax.Array, float]:
 def kl_to_samples(
     truth: mixtures.Mixture, x: np.ndarray, real: np.ndarray, *, bins: int = 30
 ) -> tuple[float, float]:
-  """KL between histograms of the law and of samples; and of as many real draws, the floor.
+  """(KL of the mixture to a histogram of samples x, the same for exact draws `real`: the floor).
 
-  Σ P log(P/Q̂) with Q̂ = (count + ½)/(n + ½ (bins² + 1)). It sees what a sampler adds to the model's
-  own error, but is biased upwards by about bins²/2n: compare it with its floor.
+    Σ P log(P/Q̂),   Q̂ = (count + ½)/(n + ½ (bins² + 1))
+
+  It includes the error of the sampler. Its bias is about +bins²/2n: compare it with the floor.
   """
   low, high = np.quantile(real, [0.0005, 0.9995], axis=0)
   edges = [np.linspace(a - 0.05 * (b - a), b + 0.05 * (b - a), bins + 1)
            for a, b in zip(low, high, strict=True)]
-  fine = 4  # each cell's probability by the midpoint rule on 4 × 4 points
+  fine = 4  # the midpoint rule on 4 × 4 points gives the probability of a cell
   centres = [np.linspace(e[0], e[-1], bins * fine, endpoint=False) for e in edges]
   centres = [c + 0.5 * (c[1] - c[0]) for c in centres]
   grid = jnp.asarray(np.stack(np.meshgrid(*centres, indexing="ij"), -1).reshape(-1, 2), jnp.float32)
@@ -100,7 +105,7 @@ def kl_to_samples(
 
   def kl(points):
     count = np.histogram2d(*points.T, bins=edges)[0]
-    # Points outside the box are one more cell, of no probability: they are missed inside it.
+    # Points outside the box form one more cell, whose P is 0.
     estimate = (count + 0.5) / (len(points) + 0.5 * (bins**2 + 1))
     return float(np.sum(probability * np.log(np.maximum(probability, 1e-300) / estimate)))
 
@@ -110,7 +115,7 @@ def kl_to_samples(
 def score_error(
     run: assembly.Run, truth: mixtures.Mixture, params, path: paths.Path, *, n: int = 4000
 ) -> float:
-  """∫ E‖ε̂ − ε̂*‖² dℓ over ℓ in [−4, 4]: what the model's score adds to KL(data‖model) (eq. 17)."""
+  """∫ E‖ε̂ − ε̂*‖² dℓ over ℓ in [−4, 4], the score's part of KL(data‖model) (eq. 17)."""
   denoise = drawing.denoiser(run, params, path, jnp.zeros((n,), jnp.int32))
 
   def error(key, ell):

@@ -1,13 +1,14 @@
-"""One number of an evaluation: what a machine reads, a key, and what people read, a label."""
+"""One number of an evaluation, with a key for programs and a label for people."""
 
 from typing import Any, NamedTuple
 
 
 class Result(NamedTuple):
-  """value: of samples or of the model. floor: the same number for real data, where there is one.
+  """A number and its context.
 
-  key: stable from one version to the next. n: examples in each set that is compared, or judged.
-  error: the standard error of the value, where it is known.
+  key: stable between versions. label: text for tables. value: of samples or of the model.
+  floor: the same number for real data, if there is one. n: number of examples in each set.
+  error: the standard error of the value, if it is known.
   """
 
   key: str
@@ -17,13 +18,13 @@ class Result(NamedTuple):
   n: int | None = None
   error: float | None = None
 
-  def plain(self) -> dict[str, Any]:
-    """For JSON, under its key."""
+  def to_plain(self) -> dict[str, Any]:
+    """The fields for JSON, without the key."""
     fields = {"value": self.value, "floor": self.floor, "n": self.n, "label": self.label}
     return fields if self.error is None else fields | {"error": self.error}
 
-  def described(self) -> str:
-    """The label with what is known of its accuracy."""
+  def description(self) -> str:
+    """The label with the standard error and the number of examples."""
     facts = [] if self.error is None else [f"± {self.error:.2g}"]
     facts += [] if self.n is None else [f"n = {self.n}"]
     return f"{self.label} ({', '.join(facts)})" if facts else self.label

@@ -1,6 +1,7 @@
-"""Drawing from a trained run.
+"""Sampling from a trained run.
 
-`samplers_from_config` makes the library's methods, `drawing` runs them in batches, `inpaint` and
-`starts` give samples something to begin with, `optimized_grids` finds levels for a model,
-`resumable_npy` writes samples as they come, `pictures` shows them.
+In reading order: `samplers_from_config` builds the method and the grid, `drawing` runs them in
+batches, `conditioning` reads labels and conditions, `inpaint` known values and masks, and `starts`
+initial states; `optimized_grids` optimises levels for a model, `resumable_npy` writes samples batch
+by batch, `outputs` the other files of a command, `pictures` the images.
 """

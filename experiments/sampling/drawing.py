@@ -1,4 +1,4 @@
-"""The reverse process of a trained run: its network as a denoiser, samples, trajectories."""
+"""Sampling from a trained run: its network as a denoiser, batches of samples, trajectories."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -26,21 +26,26 @@ def denoiser(
     run: assembly.Run, params: Any, path: paths.Path, labels: jax.Array,
     sampling: config_lib.Sampling | None = None,
 ) -> predictions.Denoiser:
-  """The network as `denoise(x_t, t)` along `path`, for one batch with these labels.
+  """The network as `denoise(x_t, t)` along `path`, for one batch.
 
-  With `sampling`, under its guidance.
+  Args:
+    labels: the condition of each sample: labels (batch,), or named arrays (batch, …).
+    sampling: whose guidance is applied; without it, the denoiser is unguided.
   """
   return samplers_from_config.denoiser(
-      lambda x, ell, labels: run.apply(params, x, ell, labels), path, labels, sampling,
-      null_label=run.dataset.num_classes, prediction=build.prediction(run.config.objective))
+      lambda x, ell, labels, *ell_s: run.apply(params, x, ell, labels, *ell_s), path, labels,
+      sampling, null_label=run.dataset.num_classes,
+      prediction=build.prediction(run.config.objective),
+      second_level=run.config.objective.flow_map is not None)
 
 
 class Begin(NamedTuple):
-  """Where samples begin other than at noise; sample i has the (i mod k)-th of the values.
+  """Initial states that replace pure noise. Sample i uses the (i mod k)-th value.
 
-  kind: "start", examples that are noised to the grid's first level; "encode", examples whose codes
-  are made; "decode", codes. values: (k, *shape), examples in standard units, or codes: states at
-  unit scale at the grid's first level.
+  kind: "start": examples, noised to the grid's first level. "encode": examples, mapped to codes.
+    "decode": codes, mapped to samples.
+  values: (k, *shape). Examples are in standard units. Codes are states at unit scale at the
+    grid's first level.
   """
 
   kind: str
@@ -48,10 +53,10 @@ class Begin(NamedTuple):
 
 
 class Known(NamedTuple):
-  """What samples are given, for inpainting; sample i has the (i mod length)-th of each array.
+  """The known part of each sample, for inpainting. Sample i uses the (i mod length)-th entry.
 
-  values: (k, *shape) in standard units. restored: the same in the user's. mask: (m, *shape),
-  True where known.
+  values: (k, *shape) in standard units. restored: the same values in the user's units.
+  mask: (m, *shape), True where known. method: the inpainting method.
   """
 
   values: np.ndarray
@@ -65,40 +70,46 @@ def batches(
     labels: np.ndarray, *,
     seed: int, start: int = 0, known: Known | None = None, begin: Begin | None = None,
 ) -> Iterator[np.ndarray]:
-  """Samples from the `start`-th on, batch by batch, in the user's units, (k, *shape) float32.
+  """Yields batches of samples (k, *shape) float32 in the user's units, from sample `start` on.
 
-  Where they end above ρ = 0 they are α mean + A xₜ, noisy; codes (`begin`) are in standard units.
+  Sample i depends only on (seed, i, its label, its known or initial values). Exception: rounding.
+  Another batch size rounds matrix products differently, and a grey level near a half may change.
+  Images are clipped to the range of the data, and rounded if the data are integers.
 
-  Sample i depends on (seed, i, its label, what it is given) alone, not on the batch it rides in,
-  but for rounding: products of another batch size end in other bits, and a grey level at a half may
-  flip with them.
-  Samples of images are clipped to the range of the data, and rounded where the data are whole grey
-  levels. A batch is sent off before the one before it is read: a device waits for no disk.
+  A grid that ends above ρ = 0 gives noisy samples α mean + A xₜ. Codes are in standard units.
+
+  Each batch is dispatched before the previous one is read, so that the device never waits for the
+  disk.
 
   Args:
-    labels: (n,), one a sample. start: a multiple of the batch size (`batch_size`).
+    labels: (n,), or named arrays (n, …), one entry per sample.
+    seed: of the noise.
+    start: index of the first sample, a multiple of `batch_size`.
+    known: known values, for inpainting.
+    begin: initial states other than noise.
 
   Raises:
     FloatingPointError: a sample is not finite.
   """
-  n, size = len(labels), batch_size(run.mesh, sampling, len(labels))
+  n = len(jax.tree.leaves(labels)[0])
+  size = batch_size(run.mesh, sampling, n)
   shape = (size, *run.dataset.train.shape[1:])
-  draw = jax.jit(_drawing(run, sampling, path, shape, known) if begin is None else
-                 _beginning(run, sampling, path, shape, begin.kind))
+  draw = jax.jit(_make_sampler(run, sampling, path, shape, known) if begin is None else
+                 _make_sampler_from(run, sampling, path, shape, begin.kind))
   last = _last_alpha(sampling, path)
   sent: list[tuple[int, jax.Array]] = []
   for first in range(start, n, size):
-    # The last batch repeats its end, so that one compiled program serves all.
+    # The last batch is padded with its last sample: all batches then share one compiled program.
     index = np.minimum(np.arange(first, first + size), n - 1)
     sent.append((first, draw(params, *_arguments(run.mesh, labels, index, seed, known, begin))))
     if len(sent) > 1:
-      yield _finished(run, *sent.pop(0), n, known, sampling, begin, last)
+      yield _in_user_units(run, *sent.pop(0), n, known, sampling, begin, last)
   for first, x in sent:
-    yield _finished(run, first, x, n, known, sampling, begin, last)
+    yield _in_user_units(run, first, x, n, known, sampling, begin, last)
 
 
 def batch_size(mesh: jax.sharding.Mesh, sampling: config_lib.Sampling, n: int) -> int:
-  """How many samples are drawn at once: no more than wanted, and as many on every device."""
+  """Samples per batch: at most n, rounded up to the same number on every device."""
   size = min(sampling.batch_size, n)
   return size + -size % shardings.batch_shards(mesh)
 
@@ -108,7 +119,7 @@ def draw(
     labels: np.ndarray, *,
     seed: int, known: Known | None = None, progress: Progress = lambda done: None,
 ) -> np.ndarray:
-  """All of `batches` in one array, (n, *shape)."""
+  """All samples of `batches` in one array (n, *shape); `progress` gets the number drawn so far."""
   parts, done = [], 0
   for x in batches(run, params, sampling, path, labels, seed=seed, known=known):
     parts.append(x)
@@ -122,19 +133,20 @@ def trajectory(
     labels: np.ndarray, *,
     seed: int, known: Known | None = None,
 ) -> samplers.Trajectory:
-  """The whole reverse runs of the first len(labels) samples of `batches`, on the path's own scale.
+  """The trajectories of the first n = len(labels) samples of `batches`, at the path's scale.
 
-  In standard units and neither clipped nor rounded; on one device, where `params` must be whole.
+  States are in standard units, neither clipped nor rounded. They are computed on one device, so
+  `params` must not be sharded.
   """
-  run, n = assembly.alone(run), len(labels)
+  run, n = assembly.alone(run), len(jax.tree.leaves(labels)[0])
   arguments = _arguments(None, labels, np.arange(n), seed, known)
-  run_back = _drawing(run, sampling, path, (n, *run.dataset.train.shape[1:]), known,
-                      samplers.trajectory)
-  return jax.tree.map(np.asarray, jax.jit(run_back)(params, *arguments))
+  sampler = _make_sampler(run, sampling, path, (n, *run.dataset.train.shape[1:]), known,
+                          samplers.trajectory)
+  return jax.tree.map(np.asarray, jax.jit(sampler)(params, *arguments))
 
 
-def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Callable:
-  """A function (params, keys, labels, values, mask) → what `sample` makes of the process."""
+def _make_sampler(run, sampling, path, shape, known, sample=samplers.sample) -> Callable:
+  """A function (params, keys, labels, values, mask) → the result of `sample`, for one batch."""
   samplers_from_config.check(sampling, path, run.config.objective)
   method, grid, brownian = samplers_from_config.process(sampling, event_axes=len(shape) - 1)
   start = data.moments(run.dataset) if sampling.moments else None
@@ -148,15 +160,18 @@ def _drawing(run, sampling, path, shape, known, sample=samplers.sample) -> Calla
     return solve
 
   def draw(params, keys, labels, values, mask):
-    here = method if known is None else known.method(method, values, mask)
+    batch_method = method if known is None else known.method(method, values, mask)
     return sample(keys, denoiser(run, params, path, labels, sampling), path, shape=shape,
-                  method=here, grid=grid, brownian=brownian, moments=start)
+                  method=batch_method, grid=grid, brownian=brownian, moments=start)
 
   return draw
 
 
-def _beginning(run, sampling, path, shape, kind) -> Callable:
-  """As `_drawing`, from noised examples (start) or codes (decode), or up to codes (encode)."""
+def _make_sampler_from(run, sampling, path, shape, kind) -> Callable:
+  """A function (params, keys, labels, values) → samples, or codes if `kind` is "encode".
+
+  The initial values replace pure noise; `Begin` lists the kinds.
+  """
   method, grid, brownian = samplers_from_config.process(sampling, event_axes=len(shape) - 1)
   first = levels.pick(levels.place_levels(levels_of(grid, path)[:1], path), 0)
   scale, alpha, sigma = map(float, (first.scale, first.alpha, first.sigma))
@@ -166,7 +181,7 @@ def _beginning(run, sampling, path, shape, kind) -> Callable:
     if kind == "encode":
       return samplers.encode(model, path, values, method=method, grid=grid) / scale
     if kind == "start":
-      # A draw of each sample's own, which no step makes.
+      # This index of `fold` is used by no step of a sampler.
       noise_keys = noise.fold(keys, _START_DRAW)
       values = alpha * values + sigma * noise.normal(noise_keys, values)
     return samplers.sample(keys, model, path, shape=shape, method=method, grid=grid,
@@ -176,27 +191,33 @@ def _beginning(run, sampling, path, shape, kind) -> Callable:
 
 
 def _last_alpha(sampling, path) -> float | None:
-  """α where the grid ends on the path, or None where it ends clean."""
+  """α at the last level of the grid; None if the grid ends at clean data."""
   if not sampling.stop_level:
     return None
-  at = levels.place_levels(levels_of(samplers_from_config.grid(sampling), path)[-1:], path)
-  return float(at.alpha[0] * at.scale[0])
+  last = levels.place_levels(levels_of(samplers_from_config.grid(sampling), path)[-1:], path)
+  return float(last.alpha[0] * last.scale[0])
 
 
 def _arguments(mesh, labels, index, seed, known, begin=None) -> tuple:
+  """The arguments of a sampler after `params`, for the samples `index`, sharded over `mesh`."""
   keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(index))
   if begin is not None:
-    given = (begin.values[index % len(begin.values)].astype(np.float32),)
+    inputs = (begin.values[index % len(begin.values)].astype(np.float32),)
   elif known is None:
-    given = (None, None)
+    inputs = (None, None)
   else:
-    given = known.values[index % len(known.values)], known.mask[index % len(known.mask)]
-  arguments = keys, labels[index], *given
+    inputs = known.values[index % len(known.values)], known.mask[index % len(known.mask)]
+  arguments = keys, jax.tree.map(lambda values: values[index], labels), *inputs
   return arguments if mesh is None else multihost.spread(shardings.batch(mesh), arguments)
 
 
-def _finished(run, first, x, n, known, sampling, begin, last_alpha) -> np.ndarray:
-  """A batch in the user's units, checked; without what repeats the last sample."""
+def _in_user_units(run, first, x, n, known, sampling, begin, last_alpha) -> np.ndarray:
+  """The batch x without its padding, in the user's units, checked to be finite.
+
+  Args:
+    first: index of the first sample of the batch. n: number of all samples.
+    last_alpha: α of noisy samples, None for clean ones.
+  """
   x = multihost.fetch(x)[:n - first]
   noisy = last_alpha is not None
   if noisy:
@@ -215,7 +236,7 @@ def _finished(run, first, x, n, known, sampling, begin, last_alpha) -> np.ndarra
   x = np.round(x) if run.dataset.integers else x
   x = x if run.dataset.value_range is None else np.clip(x, *run.dataset.value_range)
   if known is not None:
-    # What was given comes back as it was given, whatever standardising has rounded.
+    # Known values are copied from the input, so that standardizing rounds none of them.
     index = np.arange(first, last)
     mask = known.mask[index % len(known.mask)]
     x = np.where(mask, known.restored[index % len(known.restored)], x)

@@ -1,8 +1,9 @@
-"""Flags and files of inpainting: what is known, where, and the method that keeps to it.
+"""Flags and files of inpainting: the known values, the mask, and the method.
 
-`--known` is an array of one example's shape or (N, …), or a PNG, in the user's units, or
-`held_out`; `--mask` is boolean or 0/1, of the same shapes, True where known, or a PNG that is white
-where known, or the half of the image that is known: left, right, top or bottom.
+`--known` is an array of the shape of one example or (N, …) in the user's units, a PNG, or
+`held_out`. `--mask` is a boolean or 0/1 array of one of these shapes, True where known; or a PNG,
+white where known; or the known half of the image: left, right, top or bottom. A PNG is cropped and
+resized like the data.
 """
 
 import pathlib
@@ -32,99 +33,114 @@ HALVES = ("left", "right", "top", "bottom")
 
 
 def files() -> tuple[str, str]:
-  """What the flags may name a file of."""
+  """The values of --known and --mask, which may be names of files."""
   return _KNOWN.value, _MASK.value
 
 
 def method(sampling: config_lib.Sampling) -> tuple[config_lib.Call, inpainting.Inpainter] | None:
-  """(the call, the inpainting method) of the flags; None where nothing is inpainted.
+  """(the call, the inpainting method) of the flags; None without --known and --mask.
 
   Raises:
-    ValueError: a flag that would do nothing, or a sampler that the method cannot use.
+    ValueError: a flag that would have no effect, or a sampler that the method cannot use.
   """
-  given = cli.arguments("inpainting")
+  arguments = cli.arguments("inpainting")
   if bool(_MASK.value) != bool(_KNOWN.value):
-    missing, there = ("mask", "known") if _KNOWN.value else ("known", "mask")
-    raise ValueError(f"--{there} needs --{missing} beside it: what is known, and where")
+    missing, present = ("mask", "known") if _KNOWN.value else ("known", "mask")
+    raise ValueError(f"--{present} needs --{missing} beside it: what is known, and where")
   if not _MASK.value:
-    if _METHOD.value or given:
+    if _METHOD.value or arguments:
       raise ValueError("--inpainting belongs to inpainting: give --mask and --known")
     return None
   call = calls.make(_METHOD.value or "lanpaint()", "inpainter", "--inpainting")
-  for argument, value in given.items():
-    call = calls.replaced(call, argument.split("."), value, "inpainter", "--inpainting")
+  for argument, value in arguments.items():
+    call = calls.replace(call, argument.split("."), value, "inpainter", "--inpainting")
   if call.name == "repaint" and not samplers_from_config.is_noisy(sampling):
     raise ValueError("--inpainting=repaint resamples by noise, and this sampler takes none: add "
                      "--sampler=ddim --stochasticity=1")
   return call, calls.build(call, "inpainter", "--inpainting")
 
 
-def known(run: assembly.Run, method: inpainting.Inpainter) -> drawing.Known:
-  """What the flags say is known, checked against the run's data.
+def read_known(run: assembly.Run, method: inpainting.Inpainter) -> drawing.Known:
+  """The known values and the mask of the flags, checked against the run's data.
 
   Raises:
-    ValueError: files that cannot be read, shapes that do not fit, a mask that is not boolean, or
-      all or nothing known, known values that are not finite or outside the data's range.
+    ValueError: a file that cannot be read; shapes that do not fit; a mask that is not boolean, or
+      that is all True or all False; known values that are not finite or outside the data's range.
   """
   dataset = run.dataset
   shape = dataset.train.shape[1:]
   if np.ndim(dataset.scale) == 2:
-    raise ValueError("--known needs a run whose standard units are of one feature each, and this "
-                     "one was trained with data.scaling=whiten: train with data.scaling=features")
+    raise ValueError("--known needs standard units that scale each feature by itself, and this run "
+                     "was trained with data.scaling=whiten: train with data.scaling=features")
   restored = examples(run, _KNOWN.value, "--known")
-  mask = half(_MASK.value, dataset) if _MASK.value in HALVES else _mask(shape)
+  mask = half_mask(_MASK.value, dataset) if _MASK.value in HALVES else _mask(shape, _size(run))
   count = max(len(restored), len(mask))
   if count % len(restored) or count % len(mask):
     raise ValueError(f"--known holds {len(restored)} examples and --mask {len(mask)}: give one "
                      "mask, or one for each")
-  for name, each in (("everything", mask.all), ("nothing", lambda axis: ~mask.any(axis))):
-    if (bad := each(axis=tuple(range(1, mask.ndim)))).any():
+  axes = tuple(range(1, mask.ndim))
+  for name, bad in (("everything", mask.all(axes)), ("nothing", ~mask.any(axes))):
+    if bad.any():
       remedy = "leaves nothing to sample" if name == "everything" else "is plain sampling"
       raise ValueError(f"--mask: {name} is known in example {int(np.argmax(bad))}, which {remedy}")
   index = np.arange(count)
   try:
-    restored, chosen = restored[index % len(restored)], mask[index % len(mask)]
-    inpainting.checked(restored, chosen, (count, *shape), value_range=dataset.value_range)
+    restored, masks = restored[index % len(restored)], mask[index % len(mask)]
+    inpainting.checked(restored, masks, (count, *shape), value_range=dataset.value_range)
   except ValueError as error:
     raise ValueError(f"--known: {error}") from error
-  restored = np.where(chosen, restored, 0.0).astype(standardize.dtype(dataset.mean, dataset.scale))
+  restored = np.where(masks, restored, 0.0).astype(standardize.dtype(dataset.mean, dataset.scale))
   return drawing.Known(
       data.standardise(restored, dataset.mean, dataset.scale), restored, mask, method)
 
 
 def examples(run: assembly.Run, value: str, flag: str) -> np.ndarray:
-  """The examples (k, *shape) that a flag names, in the user's units: a file, or held_out.
+  """The examples (k, *shape) of a flag, in the user's units: of a file, or the held-out data.
 
   Raises:
-    ValueError: a file that cannot be read, or holds something else.
+    ValueError: a file that cannot be read, or whose shape does not fit.
   """
   dataset = run.dataset
   if value != "held_out":
-    return read_examples(value, flag, dataset.train.shape[1:])
-  restored = data.restore(dataset, data.taken(dataset.test))
-  # Whole grey levels come back whole from standard units.
+    return read_examples(value, flag, run)
+  restored = data.restore(dataset, data.in_memory(dataset.test))
+  # Removes the rounding error of the conversion from standard units.
   return np.round(restored) if dataset.integers else restored
 
 
-def read_examples(value: str, flag: str, shape: tuple[int, ...]) -> np.ndarray:
+def read_examples(value: str, flag: str, run: assembly.Run) -> np.ndarray:
   """The examples (k, *shape) of the file `value`; raises ValueError as `examples` does."""
-  return _examples(_read(value, flag, shape), shape, flag)
+  shape = run.dataset.train.shape[1:]
+  return _examples(_read(value, flag, shape, _size(run)), shape, flag)
+
+
+def _size(run: assembly.Run) -> int:
+  """The side in pixels to which the images of the data were cropped and resized; 0 for none.
+
+  Shards do not record it. There square images are assumed to be cropped and resized.
+  """
+  shape, call = run.dataset.train.shape[1:], run.config.data
+  if call.name == "augmented":
+    call = call["data"]
+  if call.name == "array_record":
+    return shape[0] if len(shape) == 3 and shape[0] == shape[1] else 0
+  return call.get("size", 0) if call.name == "images" else 0
 
 
 def held_out_labels(run: assembly.Run, n: int) -> np.ndarray | None:
-  """The labels of n samples made of the held-out examples in turn; None where there are none."""
+  """The labels (n,) of samples that use the held-out examples in turn; None without classes."""
   if not run.dataset.num_classes:
     return None
-  return run.dataset.test_labels[np.arange(n) % data.count_taken(run.dataset.test)]
+  return run.dataset.test_labels[np.arange(n) % data.count_in_memory(run.dataset.test)]
 
 
-def is_held_out() -> bool:
-  """Whether what is unknown has a real value to be compared with."""
+def uses_held_out() -> bool:
+  """Whether the known values are held-out data, so that the unknown part has a real value."""
   return _KNOWN.value == "held_out"
 
 
-def half(name: str, dataset: data.Dataset) -> np.ndarray:
-  """The mask (1, h, w, c) of the half of an image that is known."""
+def half_mask(name: str, dataset: data.Dataset) -> np.ndarray:
+  """The mask (1, h, w, c) of an image whose half `name` is known."""
   if dataset.kind != "image":
     raise ValueError(f"--mask={name} needs images; the data are examples of shape "
                      f"{dataset.train.shape[1:]}: give a .npy")
@@ -137,7 +153,8 @@ def half(name: str, dataset: data.Dataset) -> np.ndarray:
   return mask
 
 
-def _read(name: str, flag: str, shape: tuple[int, ...]) -> np.ndarray:
+def _read(name: str, flag: str, shape: tuple[int, ...], size: int) -> np.ndarray:
+  """The array of a .npy file, or of a picture (h, w, c), cropped and resized to `size`."""
   file = readers.existing(name, flag, directory=False)
   if file.suffix.lower() not in readers.IMAGE_SUFFIXES:
     content = readers.read_numpy(name, flag)
@@ -149,13 +166,13 @@ def _read(name: str, flag: str, shape: tuple[int, ...]) -> np.ndarray:
     raise ValueError(f"{flag}: {name!r} is a picture, the data are examples of shape {shape}: "
                      "give a .npy")
   try:
-    return readers.read_image(pathlib.Path(file), 0, channels)
+    return readers.read_image(pathlib.Path(file), size, channels)
   except ValueError as error:
     raise ValueError(str(error).replace("data.path", flag, 1)) from error
 
 
 def _examples(array: np.ndarray, shape: tuple[int, ...], flag: str) -> np.ndarray:
-  """(k, *shape) of one example or k; images may leave out a single channel."""
+  """The array as (k, *shape). It holds one example or k; a single channel may be left out."""
   if array.dtype.kind not in "biuf":
     raise ValueError(f"{flag} must be of numbers, got dtype {array.dtype}")
   grey = shape[:-1] if shape[2:] == (1,) else None
@@ -167,37 +184,42 @@ def _examples(array: np.ndarray, shape: tuple[int, ...], flag: str) -> np.ndarra
                    f"{', '.join(map(str, shape))}); got {array.shape}")
 
 
-def _mask(shape: tuple[int, ...]) -> np.ndarray:
-  array = _read(_MASK.value, "--mask", shape)
+def _mask(shape: tuple[int, ...], size: int) -> np.ndarray:
+  """The mask of a file, (k, *shape) booleans, True where known."""
+  array = _read(_MASK.value, "--mask", shape, 0)
   picture = not _MASK.value.endswith(".npy")
-  on = 255 if picture else 1
-  if array.dtype.kind not in "biuf" or not np.isin(array, (0, on)).all():
+  true_value = 255 if picture else 1
+  if array.dtype.kind not in "biuf" or not np.isin(array, (0, true_value)).all():
     allowed = "black or white" if picture else "boolean or 0/1"
-    raise ValueError(f"--mask must be {allowed}, True where known; got "
-                     f"{'values such as ' + str(_other(array, on)) if array.size else array.shape}")
-  array = array == on
+    got = f"values such as {_invalid(array, true_value)}" if array.size else array.shape
+    raise ValueError(f"--mask must be {allowed}, True where known; got {got}")
+  if picture and size:
+    # Resizing makes grey levels at the edges of the mask.
+    array = true_value * (_read(_MASK.value, "--mask", shape, size) > true_value // 2)
+  array = array == true_value
   if len(shape) == 3 and shape[-1] > 1 and array.shape != shape:
-    # A mask of pixels is one of all their channels.
-    flat = (*shape[:-1], 1)
-    if array.shape in (shape[:-1], flat) or array.shape[1:] in (shape[:-1], flat):
-      return np.repeat(_examples(array, flat, "--mask"), shape[-1], axis=-1)
+    # A mask without channels applies to all channels of a pixel.
+    one_channel = (*shape[:-1], 1)
+    allowed = (shape[:-1], one_channel)
+    if array.shape in allowed or array.shape[1:] in allowed:
+      return np.repeat(_examples(array, one_channel, "--mask"), shape[-1], axis=-1)
   return _examples(array, shape, "--mask")
 
 
-def _other(array: np.ndarray, on: int) -> Any:
-  """A value that is neither 0 nor `on`, or the type where it is not a number at all."""
+def _invalid(array: np.ndarray, true_value: int) -> Any:
+  """A value of a mask that is neither 0 nor `true_value`; the dtype if it is not of numbers."""
   if array.dtype.kind not in "biuf":
     return array.dtype
-  return array[~np.isin(array, (0, on))].flat[0]
+  return array[~np.isin(array, (0, true_value))].flat[0]
 
 
-def wrap(method: inpainting.Inpainter):
-  """For `samplers_from_config.network_calls`: the method with one number known."""
+def for_counting(method: inpainting.Inpainter):
+  """The `wrap` of `samplers_from_config.network_calls`: inpainting with one known number."""
   one = np.zeros((1, 1), np.float32)
   return lambda outer: method(outer, one, one == 0.0)
 
 
-def described(known: drawing.Known) -> dict[str, Any]:
-  """What was known, for the record; the digest tells two files of one name apart."""
+def describe(known: drawing.Known) -> dict[str, Any]:
+  """The flags and a digest of the known values, for the record."""
   digest = records.sha256({"known": np.where(known.mask, known.restored, 0.0), "mask": known.mask})
   return {"mask": _MASK.value, "known": _KNOWN.value, "sha256": digest}

@@ -1,9 +1,11 @@
-"""Pictures: samples beside real data, reverse trajectories, the loss by noise level."""
+"""Pictures: samples beside real data, reverse trajectories, the loss over steps and levels."""
 
 import pathlib
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+from PIL import Image
 
 from experiments import data
 from experiments.run import records
@@ -13,10 +15,15 @@ matplotlib.use("Agg")  # a run has no screen; must precede pyplot
 import matplotlib.pyplot as plt
 
 INK, ACCENT, SECOND = "#222222", "#b5452c", "#2c6fb5"
+# A sheet of images has at most this many pixels, and rows for at most this many classes.
+_SHEET_PIXELS, _MOST_CLASSES = 2**22, 100
 
 
 def training(workdir: pathlib.Path, run) -> None:
-  """loss.png: the loss over steps; loss_by_level.png: ‖ε − ε̂‖² by noise level, early and late."""
+  """Writes loss.png, the loss over steps, and loss_by_level.png, ‖ε − ε̂‖² by noise level.
+
+  The second has one curve for each quarter of the training.
+  """
   lines = records.read_metrics(workdir)
   if not lines:
     return
@@ -25,7 +32,8 @@ def training(workdir: pathlib.Path, run) -> None:
   axes.set(xlabel="step", ylabel=f"loss ({run.config.objective.weight} weight)", yscale="log")
   _save(figure, workdir / "loss.png")
 
-  # The centres of the bins of ℓ; the two open ones are drawn half a bin beyond their edge.
+  # The centres of the bins of ℓ. The first and last bin are unbounded: their points lie half a
+  # bin beyond the edge.
   edges = np.array(library_training.LEVEL_EDGES)
   width = edges[1] - edges[0]
   centres = np.append(edges - 0.5 * width, edges[-1] + 0.5 * width)
@@ -34,9 +42,9 @@ def training(workdir: pathlib.Path, run) -> None:
   for i, part in enumerate(parts):
     error = np.sum([lines[j]["level_error"] for j in part], axis=0)
     count = np.sum([lines[j]["level_count"] for j in part], axis=0)
-    seen = count >= 20
-    axes.plot(centres[seen], error[seen] / count[seen], color=ACCENT, alpha=(i + 1) / len(parts),
-              label=f"to step {lines[part[-1]]['step']}")
+    enough = count >= 20
+    axes.plot(centres[enough], error[enough] / count[enough], color=ACCENT,
+              alpha=(i + 1) / len(parts), label=f"to step {lines[part[-1]]['step']}")
   axes.axhline(1.0, color=INK, lw=0.6, ls=":")
   axes.set(xlabel="half log-SNR ℓ = log(α/σ)   (noise ← → data)",
            ylabel="mean squared error of ε", yscale="log")
@@ -45,24 +53,16 @@ def training(workdir: pathlib.Path, run) -> None:
 
 
 def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> None:
-  """Samples beside real data, both in the user's units; images by class, points as densities.
+  """Draws samples beside real data, both in the user's units, (n, *shape) with labels (n,).
 
-  Samples alone, where the data set has no examples.
+  Images are sorted by class; points are drawn as densities. At most 2²² pixels of images are shown,
+  and as many real images of each class. Without held-out examples only samples are drawn.
   """
-  real = data.restore(dataset, data.taken(dataset.test))
-  shown = {"samples": (x, labels)} | (
+  real = data.restore(dataset, data.in_memory(dataset.test))
+  columns = {"samples": (x, labels)} | (
       {"real": (real, dataset.test_labels[:len(real)])} if len(real) else {})
   if dataset.kind == "image":
-    figure, panels = plt.subplots(1, len(shown), figsize=(5 * len(shown), 6), squeeze=False)
-    given = sorted(set(labels.tolist()))
-    # Samples without a label are of no class.
-    rows_fit = len(given) == 1 or dataset.num_classes <= 12
-    classes = given if given[-1] < dataset.num_classes and rows_fit else []
-    for axes, (title, (images, own)) in zip(panels.ravel(), shown.items(), strict=True):
-      rows = layout(own, classes, len(images))
-      _tile(axes, [images[row] for row in rows], max(1, *map(len, rows)), dataset.value_range)
-      axes.set_title(title)
-    return _save(figure, file)
+    return _sheets(file, dataset, columns)
   if dataset.kind != "vector" or x.shape[1] < 2:
     return None
   reference = real if len(real) else x
@@ -70,40 +70,97 @@ def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np
   low, high = np.quantile(project(reference), [0.001, 0.999], axis=0)
   margin = 0.15 * (high - low)
   limits = np.stack([low - margin, high + margin], axis=1)
-  figure, panels = plt.subplots(1, len(shown), figsize=(4.5 * len(shown), 4.5), sharex=True,
+  figure, panels = plt.subplots(1, len(columns), figsize=(4.5 * len(columns), 4.5), sharex=True,
                                 sharey=True, squeeze=False)
-  for axes, (title, (points, _)) in zip(panels.ravel(), shown.items(), strict=True):
+  for axes, (title, (points, _)) in zip(panels.ravel(), columns.items(), strict=True):
     axes.hist2d(*project(points).T, bins=100, range=limits, cmap="magma")
     axes.set(title=title, aspect=_aspect(dataset))
   return _save(figure, file)
 
 
-def layout(labels: np.ndarray, classes: list[int], n: int) -> list[np.ndarray]:
-  """Which of n images stand in each row of a sheet, up to eight in each.
+def read(file: pathlib.Path) -> np.ndarray:
+  """A picture as (height, width, 3) uint8."""
+  with file.open("rb") as stream:
+    return (plt.imread(stream, format="png")[..., :3] * 255.0).round().astype(np.uint8)
 
-  A row for each of several classes, else as many full rows as there are images, up to eight: of the
-  one class where there is one.
+
+def _sheets(
+    file: pathlib.Path, dataset: data.Dataset, sheets: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+  """Draws sheets of images side by side. `sheets` maps a title to (images, labels)."""
+  images, labels = sheets["samples"]
+  _, h, w, _ = images.shape
+  n = min(len(images), max(64, _SHEET_PIXELS // (h * w)))
+  classes, counts = np.unique(labels[:n], return_counts=True)
+  if classes[-1] >= dataset.num_classes or len(classes) > _MOST_CLASSES:
+    classes, counts = [None], [n]  # without labels, or with too many classes: no rows by class
+  columns = max(8, int(np.ceil(np.sqrt(n))))
+  width = float(np.clip(columns * (w + 1) / 130, 5.0, 20.0))
+  figure, panels = plt.subplots(1, len(sheets), figsize=(width * len(sheets), 1.2 * width),
+                                squeeze=False)
+  for axes, (title, (images, labels)) in zip(panels.ravel(), sheets.items(), strict=True):
+    rows = layout(labels, classes, counts, len(images), columns)
+    _tile(axes, [images[index] for _, index in rows], columns, dataset.value_range)
+    ticks = [(i, dataset.classes[label]) for i, (label, _) in enumerate(rows) if label is not None]
+    axes.set_yticks([(h + 1) * i + 0.5 * h for i, _ in ticks], [name for _, name in ticks],
+                    fontsize=float(np.clip(72.0 * width / max(len(ticks), 1), 3.0, 10.0)))
+    axes.tick_params(length=0)
+    axes.set_title(title if len(images) <= n or title != "samples" else
+                   f"the first {n} of {len(images)} samples")
+  _save(figure, file)
+
+
+def layout(
+    labels: np.ndarray, classes: Sequence[int | None], counts: Sequence[int], n: int, columns: int
+) -> list[tuple[int | None, np.ndarray]]:
+  """The rows of a sheet of n images, each (class, indices of its images).
+
+  A class has as many rows as its count needs; the class is None in all rows but its first. The
+  class None in `classes` stands for all images.
   """
-  if len(classes) > 1:
-    return [np.flatnonzero(labels == value)[:8] for value in classes]
-  index = np.flatnonzero(labels == classes[0]) if classes else np.arange(n)
-  return np.split(index[:64], range(8, min(len(index), 64), 8))
+  rows = []
+  for label, count in zip(classes, counts, strict=True):
+    index = (np.arange(n) if label is None else np.flatnonzero(labels == label))[:count]
+    parts = np.split(index, range(columns, len(index), columns))
+    rows += [(None if i else label, part) for i, part in enumerate(parts)]
+  return rows
+
+
+def write_pngs(
+    directory: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np.ndarray
+) -> None:
+  """Writes each image to its own PNG, `png_place`, with grey levels scaled to 0 … 255.
+
+  `--config.data=images` reads such a directory.
+  """
+  for i, (image, label) in enumerate(zip(x, labels, strict=True)):
+    png = png_place(directory, dataset, i, int(label))
+    records.make_directory(png.parent)
+    grey = np.round(255.0 * _scaled(image, dataset.value_range)).astype(np.uint8)
+    with png.open("wb") as stream:
+      Image.fromarray(grey[..., 0] if grey.shape[-1] == 1 else grey).save(stream, format="PNG")
+
+
+def png_place(directory: pathlib.Path, dataset: data.Dataset, i: int, label: int) -> pathlib.Path:
+  """The file of image i: its number, in the folder of its class if it has one."""
+  folder = directory / dataset.classes[label] if label < dataset.num_classes else directory
+  return folder / f"{i:06}.png"
 
 
 def inpainted(
     file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, known, *, real: bool
 ) -> None:
-  """Known, result and, where there is one, real: a column an image, or points and their results.
+  """Draws known values, results and, if `real`, the held-out examples; one column per image.
 
-  Unknown pixels are blue. `known` is the run's `drawing.Known`.
+  Unknown pixels are blue. Points are drawn as results over the data. `known` is a `drawing.Known`.
   """
   n = min(len(x), 16)
   index = np.arange(n)
   values, mask = known.restored[index % len(known.restored)], known.mask[index % len(known.mask)]
-  shown = {"known": values, "result": x[:n]} | ({"real": _real(dataset, n)} if real else {})
+  rows = {"known": values, "result": x[:n]} | ({"real": _real(dataset, n)} if real else {})
   if dataset.kind == "image":
-    return strips(file, dataset, shown, ~mask.all(axis=-1))
-  held_out = data.restore(dataset, data.taken(dataset.test))
+    return strips(file, dataset, rows, ~mask.all(axis=-1))
+  held_out = data.restore(dataset, data.in_memory(dataset.test))
   project = _plane(dataset, held_out if len(held_out) else x)
   figure, axes = plt.subplots(figsize=(5.5, 5.0))
   axes.scatter(*project(data.restore(dataset, dataset.test[:2000])).T, s=2, color="#cccccc")
@@ -117,7 +174,7 @@ def inpainted(
 def strips(
     file: pathlib.Path, dataset: data.Dataset, rows: dict[str, np.ndarray], unknown: np.ndarray
 ) -> None:
-  """Named rows of n images each; in the first, what is `unknown` (n, h, w) is blue."""
+  """Draws rows of n images, by name; in the first row, pixels `unknown` (n, h, w) are blue."""
   n, h = unknown.shape[:2]
   figure, axes = plt.subplots(figsize=(0.7 * n + 0.8, 0.75 * len(rows) + 0.3))
   coloured = [np.repeat(_scaled(images, dataset.value_range)[..., :3],
@@ -130,32 +187,33 @@ def strips(
 
 
 def _real(dataset: data.Dataset, n: int) -> np.ndarray:
-  """The first n held-out examples, over again where there are fewer, in the user's units."""
-  return data.restore(dataset, dataset.test[np.arange(n) % data.count_taken(dataset.test)])
+  """n held-out examples (n, *shape) in the user's units, repeated if there are fewer."""
+  return data.restore(dataset, dataset.test[np.arange(n) % data.count_in_memory(dataset.test)])
 
 
 def trajectories(
     file: pathlib.Path, dataset: data.Dataset, runs: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
-  """Reverse runs by name: (ρ of n + 1 levels, states (n + 1, m, *shape) at unit scale √(α² + σ²)).
+  """Draws trajectories by name: (ρ (n + 1,), states (n + 1, m, *shape) at unit scale).
 
-  Images become strips, noise at the left; points become curves over the real data.
+  Unit scale is x/√(α² + σ²). Images become strips, noise at the left; points become curves over the
+  real data.
   """
   figure, panels = plt.subplots(1, len(runs), figsize=(6.5 * len(runs), 5.5), squeeze=False)
   for axes, (name, (rho, states)) in zip(panels.ravel(), runs.items(), strict=True):
     axes.set_title(name)
     if dataset.kind == "image":
-      # Evenly spread in the angle atan ρ between data and noise, where the picture changes.
+      # The levels nearest to a uniform grid in the angle atan ρ.
       angle = np.arctan(rho)
-      wanted = np.linspace(angle[0], 0.0, 10)
-      shown = np.unique(np.abs(angle[:, None] - wanted).argmin(0))
-      _tile(axes, list(np.swapaxes(states[shown], 0, 1)), len(shown), (-2.0, 2.0))
+      targets = np.linspace(angle[0], 0.0, 10)
+      steps = np.unique(np.abs(angle[:, None] - targets).argmin(0))
+      _tile(axes, list(np.swapaxes(states[steps], 0, 1)), len(steps), (-2.0, 2.0))
       size = states.shape[3] + 1
-      axes.set_xticks(size * np.arange(len(shown)) + 0.5 * size,
-                      [f"{rho[i]:.2g}" for i in shown], fontsize=8)
+      axes.set_xticks(size * np.arange(len(steps)) + 0.5 * size,
+                      [f"{rho[i]:.2g}" for i in steps], fontsize=8)
       axes.set_xlabel("noise-to-signal ratio ρ = σ/α")
     elif dataset.kind == "vector" and states.shape[-1] >= 2:
-      held_out = data.taken(dataset.test)
+      held_out = data.in_memory(dataset.test)
       project = _principal(held_out if len(held_out) else states[-1])
       axes.scatter(*project(dataset.test[:2000]).T, s=2, color="#cccccc")
       curves = project(states)
@@ -168,17 +226,17 @@ def trajectories(
 
 
 def _plane(dataset: data.Dataset, real: np.ndarray):
-  """A projection of the user's units to two dimensions: none where there are two."""
+  """A function that projects points (…, d) in the user's units to two dimensions (…, 2)."""
   if real.shape[-1] == 2 or np.ndim(dataset.scale) == 0:
     return _principal(real)
-  # The feature of the largest scale would be the principal axis.
+  # Without standard units, the feature of the largest scale would be the first principal axis.
   standard = lambda x: data.standardise(x, dataset.mean, dataset.scale)
   project = _principal(standard(real))
   return lambda x: project(standard(x))
 
 
 def _principal(real: np.ndarray):
-  """A projection to two dimensions: none where there are two, else onto the principal plane."""
+  """A function that projects points (…, d) to the two principal axes of `real`; d = 2 is kept."""
   if real.shape[-1] == 2:
     return lambda x: x
   mean = real.mean(0)
@@ -187,12 +245,12 @@ def _principal(real: np.ndarray):
 
 
 def _aspect(dataset: data.Dataset) -> str:
-  """Equal where features are coordinates of one space."""
+  """The aspect of the axes: "equal" if features are coordinates of one space."""
   return "equal" if np.ndim(dataset.scale) == 0 else "auto"
 
 
 def _tile(axes, rows: list[np.ndarray], columns: int, value_range) -> None:
-  """Rows of images (k ≤ columns, h, w, c) as one picture with a pixel between them."""
+  """Draws rows of images (k ≤ columns, h, w, c) as one picture, with a pixel between images."""
   h, w, c = rows[0].shape[1:]
   sheet = np.ones((len(rows) * (h + 1), columns * (w + 1), c))
   for i, row in enumerate(rows):
@@ -206,12 +264,14 @@ def _tile(axes, rows: list[np.ndarray], columns: int, value_range) -> None:
 
 
 def _scaled(image: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
-  """Grey levels between 0 and 1."""
+  """Grey levels scaled from `value_range` to [0, 1]; from [−2, 2] without a range."""
   low, high = value_range if value_range is not None else (-2.0, 2.0)
   return np.clip((image - low) / (high - low), 0.0, 1.0)
 
 
 def _save(figure, file: pathlib.Path) -> None:
+  """Writes and closes a figure."""
   figure.tight_layout()
-  figure.savefig(file, dpi=130, bbox_inches="tight")
+  with records.written(file) as stream:
+    figure.savefig(stream, dpi=130, bbox_inches="tight", format=file.suffix[1:])
   plt.close(figure)

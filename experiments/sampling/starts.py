@@ -1,13 +1,15 @@
-"""Samples that begin elsewhere than at noise: from noised examples, or from their codes.
+"""Sampling from other initial states than noise: noised examples, or codes of examples.
 
   python -m experiments.sample --workdir=… --start=pictures.npy --start_level=2
-  python -m experiments.sample --workdir=… --encode=held_out --sampler=heun --out=codes.npy
-  python -m experiments.sample --workdir=… --decode=codes.npy --sampler=heun
+  python -m experiments.sample --workdir=… --encode=held_out --sampler=heun --label=none \\
+      --out=codes.npy
+  python -m experiments.sample --workdir=… --decode=codes.npy --sampler=heun --label=none
 
-`--start` noises examples to a level and samples from there (SDEdit). `--encode` follows the
-probability-flow ODE from examples to noise, and `--decode` back: with the same sampler, grid and
-labels the examples return, up to the error of the sampler. Codes are states at unit scale in
-standard units at the grid's first level.
+`--start` adds noise to examples up to a level and samples from there (SDEdit). `--encode` follows
+the probability-flow ODE from examples to noise, `--decode` from noise to examples. With the same
+sampler, grid and labels the two are inverse up to the error of the sampler. Without --label,
+held-out examples have their own labels, and codes none. Codes are states at unit scale in standard
+units at the grid's first level.
 """
 
 import numpy as np
@@ -25,15 +27,16 @@ _START = flags.DEFINE_string(
 _ENCODE = flags.DEFINE_string(
     "encode", "", "Examples whose codes are written instead of samples, as in --start.")
 _DECODE = flags.DEFINE_string(
-    "decode", "", "Codes that samples are made of: a .npy that --encode has written.")
+    "decode", "", "Codes that are decoded to samples: a .npy that --encode has written.")
 _FLAGS = {"start": _START, "encode": _ENCODE, "decode": _DECODE}
 
 
-def kind(sampling: config_lib.Sampling, *, inpainting: bool) -> str:
-  """Which flag is given: start, encode, decode, or "" for none.
+def requested(sampling: config_lib.Sampling, *, inpainting: bool) -> str:
+  """The name of the flag that is given: start, encode or decode; "" for none.
 
   Raises:
-    ValueError: two of them, one beside inpainting, or a sampler that has no such beginning.
+    ValueError: more than one is given, one is given with inpainting, or with a sampler that cannot
+      use it.
   """
   given = [name for name, flag in _FLAGS.items() if flag.value]
   if not given:
@@ -59,28 +62,28 @@ def kind(sampling: config_lib.Sampling, *, inpainting: bool) -> str:
   return name
 
 
-def values(run: assembly.Run, name: str) -> drawing.Begin | None:
-  """The examples or codes of the flag called `name`; raises ValueError where they do not fit."""
+def read(run: assembly.Run, name: str) -> drawing.Begin | None:
+  """The examples or codes of the flag `name`; None for "". Raises ValueError if they do not fit."""
   if not name:
     return None
   flag, dataset = _FLAGS[name], run.dataset
   if name == "decode":
-    codes = inpaint.read_examples(flag.value, "--decode", dataset.train.shape[1:])
+    codes = inpaint.read_examples(flag.value, "--decode", run)
     return drawing.Begin(name, np.asarray(codes, np.float32))
   restored = inpaint.examples(run, flag.value, f"--{name}")
   return drawing.Begin(name, data.standardise(restored, dataset.mean, dataset.scale))
 
 
-def is_held_out() -> bool:
-  """Whether samples begin with the run's held-out examples, which have labels."""
+def uses_held_out() -> bool:
+  """Whether the initial states come from the held-out examples, which have labels."""
   return "held_out" in (_START.value, _ENCODE.value)
 
 
-def described(begin: drawing.Begin) -> dict[str, str]:
-  """What samples began with, for the record."""
+def describe(begin: drawing.Begin) -> dict[str, str]:
+  """The flag and a digest of the initial states, for the record."""
   return {begin.kind: _FLAGS[begin.kind].value, "sha256": records.sha256({"x": begin.values})}
 
 
 def files() -> tuple[str, ...]:
-  """The files that are read, which no output may replace."""
+  """The input files of the flags, which no output may replace."""
   return tuple(flag.value for flag in _FLAGS.values() if flag.value not in ("", "held_out"))

@@ -81,7 +81,7 @@ def test_other_shapes_constant_channels_and_few_images():
 
 def test_shifts_are_by_one_pixel():
   x = np.random.default_rng(0).normal(size=(400, 8, 9, 2)).astype(np.float32)
-  moved = classifier._shifted(np.random.default_rng(1), x)
+  moved = classifier._shift(np.random.default_rng(1), x)
   assert moved.shape == x.shape
   padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
   windows = np.stack(

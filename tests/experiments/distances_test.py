@@ -64,29 +64,26 @@ def brute_force(x, y, kernel):
   return (within(x) / (n * (n - 1)) + within(y) / (m * (m - 1)) - 2.0 * between / (n * m))
 
 
-def test_mmd_is_the_unbiased_statistic(small_blocks):
+@pytest.mark.parametrize(("function", "kernel"), [
+    # Kernels of `mmd` are float32, at most 1.
+    (lambda x, y: distances.mmd(x, y, [0.3, 2.0]), lambda a, b: np.mean(
+        [np.exp(-np.sum((a - b) ** 2) / (2.0 * s**2)) for s in (0.3, 2.0)])),
+    (distances.energy_distance, lambda a, b: -np.linalg.norm(a - b)),
+    (lambda x, y: distances.kid(x, y, seed=0), lambda a, b: (a @ b / 3.0 + 1.0) ** 3)])
+def test_the_unbiased_statistics(small_blocks, function, kernel):
+  x, y = pairs(41, 33, 3, shift=0.4)
+  assert function(x, y) == pytest.approx(brute_force(x, y, kernel), abs=1e-6)
+  # Many small subsets of KID have the same mean, to five of their standard errors.
+  parts = [distances.kid(x, y, seed=seed, subset_size=10, subsets=20) for seed in range(40)]
+  whole = distances.kid(x, y, seed=0)
+  assert np.mean(parts) == pytest.approx(whole, abs=5.0 * np.std(parts) / np.sqrt(40))
+
+
+def test_bandwidths_are_about_the_median_distance():
   x, y = pairs(41, 33, 3, shift=0.4)
   median = np.median(scipy.spatial.distance.pdist(x))
-  for given, widths in ((None, (0.5 * median, median, 2.0 * median)), ([0.3, 2.0], (0.3, 2.0))):
-    kernel = lambda a, b, widths=widths: np.mean(
-        [np.exp(-np.sum((a - b) ** 2) / (2.0 * s**2)) for s in widths])
-    # Kernels are float32, at most 1.
-    assert distances.mmd(x, y, given) == pytest.approx(brute_force(x, y, kernel), abs=1e-6)
-
-
-def test_energy_distance_is_the_unbiased_statistic(small_blocks):
-  x, y = pairs(41, 33, 3, shift=0.4)
-  kernel = lambda a, b: -np.linalg.norm(a - b)
-  assert distances.energy_distance(x, y) == pytest.approx(brute_force(x, y, kernel), rel=1e-9)
-
-
-def test_energy_distance_in_one_dimension():
-  # SciPy's is the square root of the biased form, which keeps the zero diagonals.
-  x, y = pairs(30, 50, 1, shift=2.0)
-  keep = lambda a: np.mean(np.abs(a - a.T))
-  biased = distances.energy_distance(x, y) + keep(x) / 29.0 + keep(y) / 49.0
-  assert biased == pytest.approx(
-      scipy.stats.energy_distance(x[:, 0], y[:, 0]) ** 2, rel=1e-9)
+  assert distances.mmd(x, y) == pytest.approx(
+      distances.mmd(x, y, (0.5 * median, median, 2.0 * median)), rel=1e-5)
 
 
 def test_far_from_the_origin():
@@ -108,16 +105,6 @@ def test_unbiased_on_one_law(function):
 
 
 # On features.
-
-
-def test_kid_is_the_unbiased_statistic():
-  x, y = pairs(25, 31, 3, shift=0.5)
-  kernel = lambda a, b: (a @ b / 3.0 + 1.0) ** 3
-  exact = brute_force(x, y, kernel)
-  assert distances.kid(x, y, seed=0) == pytest.approx(exact, rel=1e-9)
-  # Many small subsets have the same mean; the tolerance is five times their standard error.
-  parts = [distances.kid(x, y, seed=seed, subset_size=10, subsets=20) for seed in range(40)]
-  assert np.mean(parts) == pytest.approx(exact, abs=5.0 * np.std(parts) / np.sqrt(40))
 
 
 def gaussian(mean, covariance, n, seed=0):
@@ -150,11 +137,7 @@ def test_frechet_of_few_vectors_is_that_of_their_covariances(n, m):
   exact = (np.sum((x.mean(0) - y.mean(0)) ** 2) + x.var(0, ddof=1).sum() + y.var(0, ddof=1).sum()
            - 2.0 * np.linalg.norm(roots[0] @ roots[1], ord="nuc"))
   assert distances.frechet(x, y) == pytest.approx(exact, rel=1e-6)
-
-
-def test_frechet_of_many_dimensions_needs_no_matrix_of_them():
-  x, y = pairs(6, 8, 100_000)  # 100,000² numbers would be 80 GB
-  assert distances.frechet(x, y) > 0.0
+  assert distances.frechet(*pairs(6, 8, 100_000)) > 0.0  # 100,000² numbers would be 80 GB
 
 
 def test_frechet_of_singular_covariances():
@@ -212,9 +195,6 @@ def test_c2st():
   xor = np.abs(signs + 0.2 * np.random.default_rng(1).normal(size=(1200, 2))) * signs
   same, opposite = xor[signs.prod(1) > 0], xor[signs.prod(1) < 0]
   assert distances.c2st(same[:300], opposite[:250], seed=0) > 0.97
-
-
-def test_c2st_ignores_the_larger_set_s_size():
   # Always answering "the larger set" would score .9 if sizes were not made equal.
   assert distances.c2st(NORMAL[:900], NORMAL[900:], seed=0) == pytest.approx(0.5, abs=0.13)
 

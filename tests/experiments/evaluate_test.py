@@ -14,7 +14,7 @@ from runner import SMALL
 from experiments import config, data
 from experiments.config import build
 from experiments.data import sources
-from experiments.metrics import classifier, likelihoods, mixture_metrics
+from experiments.metrics import classifier, comparisons, likelihoods, mixture_metrics
 from experiments.run import assembly, meshes, records
 from experiments.sampling import drawing, pictures
 from langevin_jax import mixtures, paths, predictions
@@ -201,18 +201,19 @@ def test_sample_digits_of_one_class(digits_run):
     assert (digits_run / name).stat().st_size > 1000
 
 
-def test_a_sheet_shows_all_images_in_full_rows():
+def test_a_sheet_shows_all_images_in_rows_by_class():
   labels = np.array([2, 0, 1] * 30)
-  rows = pictures.layout(np.full(16, 2), [2], 16)
-  assert [len(row) for row in rows] == [8, 8] and len(np.unique(rows)) == 16
-  # Real images beside them are of the class; of several classes each has its row.
-  assert all(np.all(labels[row] == 2) for row in pictures.layout(labels, [2], 90))
-  by_class = pictures.layout(labels, [0, 1, 2], 90)
-  assert [labels[row].tolist() for row in by_class] == [[value] * 8 for value in (0, 1, 2)]
-  # Without labels, and fewer than a row of a class that is not there.
-  assert [len(row) for row in pictures.layout(np.zeros(0, int), [], 20)] == [8, 8, 4]
-  assert sum(map(len, pictures.layout(labels, [], 90))) == 64
-  assert [len(row) for row in pictures.layout(labels, [5], 90)] == [0]
+  # Of 30 of each class 8 to a row, the class named at its first row.
+  rows = pictures.layout(labels, [0, 1, 2], [30, 30, 30], 90, 8)
+  assert [label for label, _ in rows] == [0, None, None, None, 1, None, None, None, 2] + [None] * 3
+  assert [len(index) for _, index in rows] == [8, 8, 8, 6] * 3
+  assert all(np.all(labels[index] == i // 4) for i, (_, index) in enumerate(rows))
+  assert len(np.unique(np.concatenate([index for _, index in rows]))) == 90
+  # Real images beside 12 samples of one class; without labels; of a class that has none.
+  assert [len(index) for _, index in pictures.layout(labels, [2], [12], 90, 8)] == [8, 4]
+  rows = pictures.layout(np.zeros(0, int), [None], [20], 20, 8)
+  assert [(label, len(index)) for label, index in rows] == [(None, 8), (None, 8), (None, 4)]
+  assert [len(index) for _, index in pictures.layout(labels, [5], [9], 90, 8)] == [0]
 
 
 @pytest.mark.parametrize(("kind", "n", "says"), [
@@ -224,27 +225,66 @@ def test_too_few_real_examples_are_said_before_samples_are_drawn(tmp_path, kind,
   np.save(tmp_path / "x.npy", np.random.default_rng(0).random((n, *shape)))
   dataset = data.load("arrays", path=str(tmp_path / "x.npy"), kind=kind)
   with pytest.raises(ValueError, match=f"^{says}$"):
-    evaluate().check_sizes(dataset, "arrays")
+    comparisons.check_sizes(dataset, "arrays")
   np.save(tmp_path / "x.npy", np.random.default_rng(0).random((40, *shape)))
-  evaluate().check_sizes(data.load("arrays", path=str(tmp_path / "x.npy"), kind=kind), "arrays")
+  comparisons.check_sizes(data.load("arrays", path=str(tmp_path / "x.npy"), kind=kind), "arrays")
 
 
 def test_pixels_without_labels_are_named_and_bounded(tmp_path, monkeypatch):
   x = np.random.default_rng(0).random((60, 9, 8, 1))
   np.save(tmp_path / "x.npy", x)
   dataset = data.load("arrays", path=str(tmp_path / "x.npy"), kind="image")
-  module = evaluate()
-  monkeypatch.setattr(module, "_PIXELS", 20 * 72)
-  monkeypatch.setattr(module, "_ROOTS", 10)
-  rows = {row.key: row for row in module.images(dataset, dataset.test, None, 0)}
+  monkeypatch.setattr(comparisons, "_PIXELS", 20 * 72)
+  monkeypatch.setattr(comparisons, "_MOST_FRECHET", 10)
+  rows = {row.key: row for row in comparisons.images(dataset, dataset.test, None, 0)}
   assert {"fd_pixels", "kd_pixels", "precision_pixels", "coverage_pixels"} <= set(rows)
   assert not {"fid", "kid"} & set(rows) and rows["fd_pixels"].n == 10
   assert rows["c2st"].n == 12 and "floor of 12 each" in rows["c2st"].label
 
 
-def evaluate():
-  with runner.entry("evaluate") as module:
-    return module
+MINE = '''
+import numpy as np
+
+
+def extractor(*, bins: int = 4):
+  def features(x):
+    assert x.shape[1:] == (8, 8, 1) and np.all(x % 1 == 0) and x.max() == 16, "no grey levels"
+    return np.stack([np.histogram(image, bins, (0, 17))[0] for image in x])
+  return features
+
+
+def torn():
+  return lambda x: x[:2].reshape(2, -1)
+
+
+def gap(x, y, *, power: float = 1.0) -> float:
+  return np.abs(x.mean() - y.mean()) ** power
+'''
+
+
+def test_an_extractor_and_metrics_of_ones_own(digits_run, tmp_path, monkeypatch):
+  """They see grey levels and features, and have rows; faults are found before samples are drawn."""
+  (tmp_path / "my_metrics.py").write_text(MINE)
+  monkeypatch.syspath_prepend(str(tmp_path))
+  out = tmp_path / "e.json"
+  monkeypatch.setattr(classifier, "train", functools.partial(classifier.train, steps=2))
+  runner.succeed("evaluate", f"--workdir={digits_run}", "--num_samples=40", f"--out={out}",
+                 "--extractor=my_metrics:extractor(bins=5)", "--metric=kid(subsets=3)",
+                 "--metric=my_metrics:gap(power=2)")
+  made = json.loads(out.read_text())
+  assert made["extractor"] == {"call": "my_metrics:extractor", "bins": 5}
+  metrics = made["metrics"]
+  assert metrics["fid"]["label"] == "FID, my_metrics:extractor" and metrics["fid"]["floor"] >= 0.0
+  # Five counts of 64 pixels have the same mean whatever the image.
+  assert metrics["my_metrics:gap(power=2)"]["value"] < 1e-20 and "kid(subsets=3)" in metrics
+  monkeypatch.setattr(drawing, "draw", lambda *_, **__: pytest.fail("samples were drawn"))
+  for argument, says in (
+      ("--extractor=my_metrics:torn", "must map (6, 8, 8, 1) to finite features (6, d)"),
+      ("--extractor=my_metrics:gap", "my_metrics:gap(x, y, power=1.0) needs x"),
+      ("--extractor=clasifier", "no extractor 'clasifier' (did you mean classifier?)"),
+      ("--metric=my_metrics:torn", "it must return a Real, got <function"),
+      ("--metric=kid(subset=3)", "--metric.subset: kid has no argument 'subset' (did you mean")):
+    assert says in runner.refused("evaluate", f"--workdir={digits_run}", argument)
 
 
 def test_kl_by_quadrature_of_known_laws():
@@ -277,9 +317,10 @@ def test_histogram_kl_of_the_law_itself_is_its_floor():
 
 
 @pytest.mark.parametrize(("call", "kernel"), [
-    ("mlp(width=8, depth=1)", (24, 8)), ("dit(width=8, depth=1, heads=2, patch_size=3)", (12, 8))])
-def test_a_sequence_is_seen_by_both_networks(call, kernel):
-  """All numbers at once, or a token for every three of six steps of four features."""
+    ("mlp(width=8, depth=1)", (24, 8)), ("dit(width=8, depth=1, heads=2, patch_size=3)", (12, 8)),
+    ("unet(channels=8, multipliers=(1, 2), blocks=1, attention=(), groups=4)", (3, 4, 8))])
+def test_a_sequence_is_seen_by_every_network(call, kernel):
+  """All numbers at once, a token for every three of six steps of four features, or three steps."""
   init, apply = build.network(config.Config(network=call).network, (6, 4), 0)
   params = jax.eval_shape(init, jax.random.key(0))
   assert kernel in {leaf.shape for leaf in jax.tree.leaves(params)}
@@ -287,6 +328,8 @@ def test_a_sequence_is_seen_by_both_networks(call, kernel):
   assert jax.eval_shape(apply, params, x, jnp.zeros(5), jnp.zeros(5, jnp.int32)).shape == x.shape
   with pytest.raises(ValueError, match=r"^config.network=.*patch_size must divide the 7 steps"):
     build.network(config.Config(network="dit(patch_size=3)").network, (7, 4), 0)
+  with pytest.raises(ValueError, match=r"^config.network=.*multiples of 8, got 12; take fewer"):
+    build.network(config.Config(network="unet()").network, (12, 4), 0)
 
 
 def test_every_shipped_config_builds(tmp_path):
@@ -307,5 +350,5 @@ def test_every_shipped_config_builds(tmp_path):
       # A config for a pod: its data are elsewhere, and its mesh is of other devices.
       one = meshes.make(config.Mesh())
       assert assembly.assemble(settings, *data.shape_of(settings.data), one).mesh.size == 1
-    elif file.stem != "fashion_mnist":
+    elif file.stem not in ("cifar10", "fashion_mnist"):
       assembly.prepare(settings)

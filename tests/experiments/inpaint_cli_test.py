@@ -8,6 +8,7 @@ import runner
 from PIL import Image
 
 from experiments import config, data
+from experiments.data import readers
 from experiments.metrics import classifier
 from experiments.run import assembly, records
 from experiments.sampling import drawing, inpaint
@@ -64,7 +65,7 @@ def test_files_of_one_example_or_many_as_arrays_or_pictures(workdir, run, tmp_pa
   def read(known_file, mask_file):
     with runner.parsed("sample", f"--known={tmp_path / known_file}",
                        f"--mask={tmp_path / mask_file}"):
-      return inpaint.known(run, inpainting.ddnm())
+      return inpaint.read_known(run, inpainting.ddnm())
 
   for names in (("one.npy", "mask.npy"), ("many.npy", "masks.npy"), ("holes.npy", "mask.png"),
                 ("one.png", "masks.npy"), ("grey.npy", "mask.npy")):
@@ -180,3 +181,36 @@ def test_points_are_inpainted_too(tmp_path):
   np.testing.assert_array_equal(x[:, 0], np.float32([0.5, 0.7]))
   assert made["num_samples"] == 2 and made["labels"] is None
   assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+def test_pictures_in_and_out_are_prepared_as_the_data_were(tmp_path):
+  """Of folders cropped and resized to 8: a large known PNG and its mask, and a PNG a sample."""
+  rng = np.random.default_rng(0)
+  for i in range(12):
+    file = tmp_path / "data" / ("suns", "flags")[i % 2] / f"{i}.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 255, (10, 14, 3), np.uint8)).save(file)
+  workdir = runner.untrained(tmp_path / "run", config.override(
+      config.load(str(runner.CONFIGS / "images.py")), {
+          "data.path": str(tmp_path / "data"), "data.size": 8, "network.width": 8,
+          "network.depth": 1, "network.heads": 2, "network.patch_size": 4, "sampling.grid.n": 2,
+          "sampling.sampler": "ddim"}))
+  large = rng.integers(0, 255, (30, 20, 3), np.uint8)
+  white = np.zeros((30, 20), np.uint8)
+  white[:, :10] = 255
+  Image.fromarray(large).save(tmp_path / "known.png")
+  Image.fromarray(white).save(tmp_path / "mask.png")
+  pngs = tmp_path / "pngs"
+  known = readers.read_image(tmp_path / "known.png", 8, 3)
+  x, _ = sample(workdir, tmp_path / "x.npy", f"--known={tmp_path / 'known.png'}", "--label=suns",
+                f"--mask={tmp_path / 'mask.png'}", "--num_samples=3", f"--pngs={pngs}")
+  np.testing.assert_array_equal(x[:, :, :4], np.stack([known[:, :4]] * 3))
+  assert sorted(str(file.relative_to(pngs)) for file in pngs.rglob("*.png")) == [
+      f"suns/{i:06}.png" for i in range(3)]
+  np.testing.assert_array_equal(np.asarray(Image.open(pngs / "suns" / "000002.png")), x[2])
+  # Into a directory of something else it does not write; into one of its own it would.
+  for arguments, says in (
+      ((f"--pngs={tmp_path / 'data'}",), "--pngs: "), ((f"--pngs={tmp_path}",), "a new directory"),
+      ((f"--pngs={pngs}", "--stop_level=1"), "leave --encode and --stop_level out")):
+    assert says in runner.refused(
+        "sample", f"--workdir={workdir}", f"--out={tmp_path / 'y.npy'}", *arguments)

@@ -98,6 +98,10 @@ def test_an_optimised_grid_is_found_once_and_an_adaptive_one_agrees(workdir, tmp
                              "--sampler.tolerance=1e-4")
   assert code == 0, err
   assert np.quantile(np.abs(np.load(out) - x), 0.9) < 0.02 * np.std(x)
+  # An untrained model, whose samples are nearly Gaussian: the SDE's have the ODE's spread.
+  code, _, err = runner.call("sample", *arguments[:3], "--sampler=adaptive_sde(tolerance=0.1)")
+  assert code == 0, err
+  assert abs(np.log(np.load(out).std() / x.std())) < 0.5
 
 
 @pytest.mark.parametrize(("own", "arguments", "wanted"), [
@@ -203,7 +207,7 @@ def test_a_killed_command_goes_on_to_the_same_samples(workdir, tmp_path):
 
   # A different command keeps its hands off.
   code, _, err = runner.call(*command, "--steps=7")
-  assert code == 2 and "sampling.grid.n: 6 → 7" in err and "delete" in err
+  assert code == 2 and "--steps: 6 → 7" in err and "delete" in err, err
   assert partial.read_bytes()[:len(whole)] == whole
 
   code, stdout, err = runner.call(*command)
@@ -316,3 +320,46 @@ def test_a_disk_without_room_is_said_before_anything_is_drawn(tmp_path, monkeypa
   with pytest.raises(OSError, match=r"disk full: .* takes 1,200 bytes more, 100 are free"):
     resumable_npy.Stream(tmp_path / "x.npy", (100, 3), {})
   assert list(tmp_path.iterdir()) == []
+
+
+def test_conditions_come_from_files_or_examples_or_are_null(tmp_path, monkeypatch):
+  """What is given goes beside the samples, and the likelihood and the metrics have it too."""
+  (tmp_path / "my_conditioned.py").write_text(
+      "import numpy as np\n"
+      "def load():\n"
+      "  x = np.random.default_rng(0).normal(size=(60, 2))\n"
+      "  return {'train': x[:40], 'test': x[40:], 'labels': np.arange(40) % 2,\n"
+      "          'test_labels': np.arange(20) % 2, 'conditions': {'size': 2.0 * x[:40, :1]},\n"
+      "          'test_conditions': {'size': 2.0 * x[40:, :1]}}\n")
+  monkeypatch.syspath_prepend(str(tmp_path))
+  workdir = runner.untrained(tmp_path / "run", config.override(
+      config.load(str(runner.CONFIGS / "arrays.py")), {
+          "data": "my_conditioned:load()", "network.width": 8, "network.depth": 1,
+          "sampling.grid.n": 2, "sampling.sampler": "ddim"}))
+  np.savez(tmp_path / "given.npz", size=np.linspace(0.0, 1.0, 3)[:, None], label=1)
+
+  def sample(*arguments):
+    out = tmp_path / "x.npy"
+    runner.succeed("sample", f"--workdir={workdir}", f"--out={out}", "--num_samples=3", *arguments)
+    with np.load(out.with_suffix(".conditions.npz")) as made:
+      return dict(made), np.load(out.with_suffix(".labels.npy"))
+
+  made, labels = sample(f"--condition={tmp_path / 'given.npz'}")
+  np.testing.assert_allclose(made["size"][:, 0], [0.0, 0.5, 1.0])
+  assert made["size_mask"].all() and labels.tolist() == [1, 1, 1]
+  # A killed command goes on with the same arrays only, not with those of another file of the name.
+  record = json.loads((tmp_path / "x.json").read_text())
+  assert record["condition_sha256"] == records.sha256(made)
+  made, labels = sample("--condition=label=0")
+  assert not made["size_mask"].any() and labels.tolist() == [0, 0, 0]
+  made, labels = sample("--condition=null")
+  assert not made["size_mask"].any() and labels.tolist() == [2, 2, 2]
+  made, labels = sample()
+  assert np.unique(made["size"]).size == 3 and labels.tolist() == [0, 1, 0]
+  for arguments, says in (
+      (("--condition=null", "--label=1"), "give one of them"),
+      (("--condition=label=4",), "--label must be a class in 0 … 1"),
+      ((f"--condition={tmp_path / 'none.npz'}",), "--condition: ")):
+    assert says in runner.refused("sample", f"--workdir={workdir}", *arguments)
+  runner.succeed("evaluate", f"--workdir={workdir}", "--num_samples=20", "--likelihood",
+                 "--likelihood_samples=4", "--likelihood_steps=2")

@@ -1,0 +1,215 @@
+"""Compares samples with real data, by the kind of the data. The floor compares real with real data.
+
+Images are compared by features: those of a classifier that is trained on the run's real images, or
+the pixels, if there are no labels. Other extractors and metrics are calls, also of functions of the
+user.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments import data
+from experiments.config import calls
+from experiments.config.calls import Call
+from experiments.metrics import classifier, distances
+from experiments.metrics.result import Result
+
+# The largest number of examples in a set. More take minutes and change no printed digit.
+_LIMIT = 10_000
+# The largest number of values in a set of raw pixels, and of images in a Fréchet distance.
+_PIXELS, _MOST_FRECHET = 2**25, 2000
+# The smallest number of examples in a set: for three folds of two classes, and five neighbours.
+LEAST = 6
+
+
+class Choice(NamedTuple):
+  """The user's choice: an extractor of features instead of the default, and further metrics."""
+
+  extractor: Call | None = None
+  metrics: tuple[Call, ...] = ()
+
+
+_DEFAULT = Choice()
+
+
+class _Sets(NamedTuple):
+  """Features (n, d) of real data, of samples, and of other real data, for the floor."""
+
+  real: np.ndarray
+  fake: np.ndarray
+  other: np.ndarray
+
+
+def choice_of_flags(extractor: str, metrics: Sequence[str]) -> Choice:
+  """The calls of the flags --extractor and --metric. Raises ValueError if one is invalid."""
+  return Choice(calls.make(extractor, "extractor", "--extractor") if extractor else None,
+                tuple(calls.make(each, "metric", "--metric") for each in metrics))
+
+
+def check_sizes(dataset: data.Dataset, name: str) -> None:
+  """Raises ValueError if there are too few real examples for a comparison."""
+  train, test = len(dataset.train), len(dataset.test)
+  if dataset.kind == "image" and train + test < 2 * LEAST:
+    raise ValueError(f"data.path: an evaluation compares halves of the real images and needs "
+                     f"{2 * LEAST} of them; config.data={name} has {train + test}")
+  if dataset.kind != "image" and min(train, test) < LEAST:
+    raise ValueError(f"data.holdout, or data.test_size: an evaluation needs {LEAST} training and "
+                     f"{LEAST} held-out examples; config.data={name} has {train} and {test}")
+
+
+def check(choice: Choice, dataset: data.Dataset) -> None:
+  """Runs the user's functions on a few real examples, before samples are drawn.
+
+  Raises:
+    ValueError: a function fails, or does not return features (n, d) or a number.
+  """
+  call, few = choice.extractor, dataset.test[:LEAST]
+  if call is not None and call.name == "classifier" and not _can_classify(dataset):
+    raise ValueError("--extractor=classifier needs images with labels, of at least "
+                     f"{classifier.LEAST_SIDE} × {classifier.LEAST_SIDE} pixels")
+  if call is not None and call.name != "classifier":
+    few = _features(call, dataset, None)(few)
+  few = few.reshape(len(few), -1)
+  user_metrics = tuple(metric for metric in choice.metrics if ":" in metric.name)
+  _metric_rows(choice._replace(metrics=user_metrics), _Sets(few, few[::-1], few), seed=0)
+
+
+def vectors(
+    dataset: data.Dataset, x: np.ndarray, seed: int, choice: Choice = _DEFAULT
+) -> list[Result]:
+  """Two-sample distances of samples to held-out data; the floor is that of training data."""
+  count = min(len(x), len(dataset.test), len(dataset.train))
+  rng = np.random.default_rng(seed)
+  features = _flat if choice.extractor is None else _features(choice.extractor, dataset, None)
+  held_out, train, fake = (features(a[rng.permutation(len(a))[:count]])
+                           for a in (dataset.test, dataset.train, x))
+  value = distances.two_sample(held_out, fake, seed=seed)
+  floor = distances.two_sample(held_out, train, seed=seed)
+  suffix = "" if choice.extractor is None else f", {choice.extractor.name}"
+  return [*(Result(distances.KEYS[name], name + suffix, value[name], floor[name], count)
+            for name in value),
+          *_metric_rows(choice, _Sets(held_out, fake, train), seed)]
+
+
+def images(
+    dataset: data.Dataset, x: np.ndarray, labels: np.ndarray, seed: int, choice: Choice = _DEFAULT
+) -> list[Result]:
+  """Feature distances, C2ST, label agreement and distances to the nearest real images.
+
+  FID and similar distances depend on the sizes of the sets. Therefore both samples and, for the
+  floor, one half of the real data are compared with the other half, at equal n. C2ST uses all real
+  data. Sets of raw pixels have at most 2²⁵ values.
+  """
+  real = np.concatenate([dataset.train, dataset.test])
+  limit = min(_LIMIT, max(LEAST, _PIXELS // real[0].size))
+  order = np.random.default_rng(seed).permutation(len(real))[:2 * _LIMIT]
+  real = real[order]
+  n = min(len(real) // 2, len(x))
+  half, other = real[:n], real[len(real) // 2:][:n]
+  model = classifier.train(
+      dataset.train, dataset.train_labels, num_classes=dataset.num_classes,
+      seed=seed) if _can_classify(dataset) else None
+  call = choice.extractor or Call("pixels" if model is None else "classifier")
+  features = _features(call, dataset, model)
+  sets = _Sets(*(features(a[:limit] if call.name == "pixels" else a) for a in (half, x[:n], other)))
+  rows = [*_feature_rows(sets, call.name, seed), *_metric_rows(choice, sets, seed)]
+  compared = min(len(x), len(real), limit)
+  rows.append(Result("c2st", f"C2ST accuracy, pixels; floor of {min(n, limit)} each",
+                     distances.c2st(_flat(real[:compared]), _flat(x[:compared]), seed=seed),
+                     distances.c2st(_flat(half[:limit]), _flat(other[:limit]), seed=seed),
+                     compared))
+  if model is not None:
+    rows.append(Result(
+        "label_agreement", f"label agreement; floor of {len(dataset.test)} held-out images",
+        classifier.label_agreement(model, x, labels),
+        classifier.label_agreement(model, dataset.test, dataset.test_labels), len(x)))
+  near = distances.nearest_distances(
+      *(_flat(a[:limit]) for a in (x, dataset.train, dataset.test)), seed=seed)
+  return [
+      *rows,
+      Result("nearest_train", "distance to the nearest training image, median; floor of held-out",
+             near["samples to train"], near["held-out to train"]),
+      Result("nearest_train_part", "the same to an equal number of training images; floor to "
+             "held-out", near["samples to part of train"], near["samples to held-out"])]
+
+
+def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> list[Result]:
+  """The share of samples whose label a nearest-neighbour classifier of real data predicts."""
+  import sklearn.neighbors  # takes 1 s and is needed only here
+  model = sklearn.neighbors.KNeighborsClassifier(min(15, len(dataset.train))).fit(
+      _flat(dataset.train), dataset.train_labels)
+  return [Result("label_agreement", "label agreement; floor of held-out data",
+                 float(model.score(_flat(x), labels)),
+                 float(model.score(_flat(dataset.test), dataset.test_labels)), len(x))]
+
+
+def _feature_rows(sets: _Sets, extractor: str, seed: int) -> list[Result]:
+  """FID, KID, precision, recall, density and coverage of features.
+
+  For raw pixels they have other names. `fd_pixels` is the Fréchet distance of Gaussian fits to the
+  pixels, which is not FID.
+  """
+  value, floor = distances.prdc(sets.real, sets.fake), distances.prdc(sets.real, sets.other)
+  n = len(sets.real) if min(sets.real.shape) <= _MOST_FRECHET else _MOST_FRECHET
+  frechet = lambda fake: distances.frechet(sets.real[:n], fake[:n])
+  kid = lambda fake: distances.kid(sets.real, fake, seed=seed)
+  names, labels, end, suffix = ("fid", "kid"), ("FID", "KID"), "", ""
+  if extractor == "pixels":
+    names, labels = ("fd_pixels", "kd_pixels"), ("Fréchet distance", "kernel distance")
+    labels, end, suffix = [f"{label} of pixels" for label in labels], "_pixels", ", pixels"
+  elif extractor != "classifier":
+    labels, suffix = [f"{label}, {extractor}" for label in labels], f", {extractor}"
+  return [
+      Result(names[0], labels[0], frechet(sets.fake), frechet(sets.other), n),
+      Result(names[1], labels[1], kid(sets.fake), kid(sets.other), len(sets.real)),
+      *(Result(name + end, name + suffix, value[name], floor[name], len(sets.real))
+        for name in value)]
+
+
+def _metric_rows(choice: Choice, sets: _Sets, seed: int) -> list[Result]:
+  """The metrics of the user's choice; their keys are the texts of their calls."""
+  rows = []
+  for call in choice.metrics:
+    name = calls.short(call, "metric")
+    value, floor = (float(calls.build(call, "metric", "--metric", x=sets.real, y=y, seed=seed))
+                    for y in (sets.fake, sets.other))
+    rows.append(Result(name, name, value, floor, len(sets.real)))
+  return rows
+
+
+def _features(
+    call: Call, dataset: data.Dataset, model: classifier.Classifier | None
+) -> Callable[[np.ndarray], np.ndarray]:
+  """The extractor of a call, as a function of examples in standard units.
+
+  A user's extractor gets examples in the user's units.
+  """
+  extract = calls.build(call, "extractor", "--extractor", model=model)
+  if ":" not in call.name:
+    return extract
+
+  def features(x):
+    restored = data.restore(dataset, x)
+    try:
+      values = np.asarray(extract(np.round(restored) if dataset.integers else restored), np.float64)
+    except Exception as error:  # a user's function may raise anything
+      raise ValueError(f"--extractor={call.name}: {type(error).__name__}: {error}") from error
+    if values.ndim != 2 or len(values) != len(x) or not np.isfinite(values).all():
+      raise ValueError(f"--extractor={call.name} must map {x.shape} to finite features "
+                       f"({len(x)}, d); got {values.shape}")
+    return values
+
+  return features
+
+
+def _can_classify(dataset: data.Dataset) -> bool:
+  """Whether the data are labelled images that are large enough for the classifier."""
+  return dataset.kind == "image" and dataset.num_classes > 1 and (
+      min(dataset.train.shape[1:3]) >= classifier.LEAST_SIDE)
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+  """Examples (n, *shape) as vectors (n, d)."""
+  return x.reshape(len(x), -1)

@@ -1,0 +1,41 @@
+"""All metrics of samples of a run, for `evaluate` and during training."""
+
+from typing import Any
+
+import numpy as np
+
+from experiments import data
+from experiments.metrics import comparisons, mixture_metrics
+from experiments.metrics.result import Result
+from experiments.run import assembly
+from experiments.sampling import conditioning
+from langevin_jax import paths
+
+_DEFAULT = comparisons.Choice()
+
+
+def rows(
+    run: assembly.Run, params: Any, path: paths.Path, dataset: data.Dataset, x: np.ndarray,
+    condition: Any, choice: comparisons.Choice = _DEFAULT,
+) -> list[Result]:
+  """The metrics of samples x (n, *shape) in the user's units, by the kind of the data.
+
+  Args:
+    run: on one device. params: on the same device. dataset: the data of the run in memory
+      (`data.comparison_data`).
+    condition: labels (n,) or named arrays (n, …) of the samples.
+  """
+  seed = run.config.evaluation.seed
+  x_run = data.standardise(x, dataset.mean, dataset.scale)  # in standard units of the run
+  labels = conditioning.class_numbers(dataset, condition, len(x))
+  dataset = data.in_comparison_units(dataset)
+  x = data.standardise(x, dataset.mean, dataset.scale)
+  if dataset.kind == "image":
+    results = comparisons.images(dataset, x, labels, seed, choice)
+  else:
+    results = comparisons.vectors(dataset, x, seed, choice)
+  if dataset.num_classes and dataset.kind != "image":
+    results += comparisons.vector_agreement(dataset, x, labels)
+  if run.config.data.name == "mixture2d":
+    results += mixture_metrics.rows(run, params, path, x_run)
+  return results

@@ -1,0 +1,175 @@
+"""The files beside the samples in a .npy: labels, the record, trajectories and pictures."""
+
+import dataclasses
+import json
+import pathlib
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import config as config_lib
+from experiments.data import standardize
+from experiments.run import assembly, records
+from experiments.sampling import conditioning, drawing, pictures, samplers_from_config
+from langevin_jax import paths, samplers
+from langevin_jax.samplers import levels
+from langevin_jax.samplers.sampling import plan
+
+# The numbers of trajectories of images and of points, and of samples, in a picture.
+_IMAGES_SHOWN, _POINTS_SHOWN, _SAMPLES_SHOWN = 8, 60, 20_000
+
+
+class Drawn(NamedTuple):
+  """n samples of a command: their model, process, condition, and known or initial values.
+
+  condition: labels (n,), or named arrays (n, …).
+  """
+
+  run: assembly.Run
+  params: Any
+  config: config_lib.Config
+  path: paths.Path
+  n: int
+  condition: Any
+  seed: int
+  known: drawing.Known | None
+  begin: drawing.Begin | None
+
+  @property
+  def ends_clean(self) -> bool:
+    """Whether the samples are data: neither noisy nor codes."""
+    return not self.config.sampling.stop_level and (
+        self.begin is None or self.begin.kind != "encode")
+
+
+def beside(out: pathlib.Path) -> tuple[str, ...]:
+  """Suffixes or names of the files that `write` may write beside `out`."""
+  return ".labels.npy", ".conditions.npz", ".trajectory.npy", ".png", _trajectories(out).name
+
+
+def write(
+    out: pathlib.Path, drawn: Drawn, record: dict[str, Any], *, held_out: bool, trajectory: bool,
+    pngs: pathlib.Path | None,
+) -> None:
+  """Writes all files beside the samples in `out`, and prints their names.
+
+  Args:
+    record: the settings of the command, for the .json.
+    held_out: whether the known values are held-out data, so that real values can be shown.
+    trajectory: whether the trajectories of the first samples are written.
+    pngs: the directory for one PNG per image, if any.
+  """
+  dataset = drawn.run.dataset
+  labels = conditioning.class_numbers(dataset, drawn.condition, drawn.n)
+  written = [out, out.with_suffix(".json")]
+  if dataset.num_classes:
+    written.insert(1, out.with_suffix(".labels.npy"))
+    _save(written[1], labels)
+  if dataset.conditions:
+    written.insert(1, out.with_suffix(".conditions.npz"))
+    with records.written(written[1]) as stream:
+      np.savez(stream, **drawn.condition)
+  # Only images and points of two or more dimensions have a picture.
+  has_picture = drawn.ends_clean and (dataset.kind == "image" or (
+      dataset.kind == "vector" and dataset.train.shape[1] > 1))
+  has_trajectories = has_picture and drawn.begin is None
+  reverse = _Trajectories(drawn) if has_trajectories or trajectory else None
+  if trajectory:
+    written.insert(1, out.with_suffix(".trajectory.npy"))
+    _save(written[1], reverse.restored())
+    record["trajectory"] = {"file": written[1].name, "samples": reverse.n, **reverse.levels()}
+  if has_picture:
+    written.append(out.with_suffix(".png"))
+    x = records.load(out)[:_SAMPLES_SHOWN]
+    if drawn.known is None:
+      pictures.samples(written[-1], dataset, x, labels[:len(x)])
+    else:
+      pictures.inpainted(written[-1], dataset, x, drawn.known, real=held_out)
+  if has_trajectories:
+    written.append(_trajectories(out))
+    reverse.draw(written[-1], "" if drawn.known is None else f", {record['inpainting']['call']}")
+  if pngs is not None:
+    written.append(pngs)
+    pictures.write_pngs(pngs, dataset, records.load(out), labels)
+  records.write_text(
+      out.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+  print("wrote " + ", ".join(map(str, written)))
+
+
+def _save(file: pathlib.Path, array: np.ndarray) -> None:
+  with records.written(file) as stream:
+    np.save(stream, array)
+
+
+class _Trajectories:
+  """The trajectories of the first n samples.
+
+  An adaptive solver has none: `ddim` on the grid, with the same stochasticity, stands for it.
+  """
+
+  def __init__(self, drawn: Drawn):
+    self._drawn, self._dataset = drawn, drawn.run.dataset
+    limit = _POINTS_SHOWN if self._dataset.kind == "vector" else _IMAGES_SHOWN
+    self.n = min(limit, drawn.n)
+    self._condition = jax.tree.map(lambda values: values[:self.n], drawn.condition)
+    self._sampling = drawn.config.sampling
+    if samplers_from_config.is_adaptive(self._sampling):
+      eta = self._sampling.sampler.get("stochasticity", 0.0)
+      self._sampling = dataclasses.replace(self._sampling, sampler=f"ddim({eta})")
+    self._states = self._run(self._sampling)
+    # At a step where the noise level rises, this is the level before the rise.
+    method, grid, _ = samplers_from_config.process(self._sampling)
+    self._levels = plan(drawn.path, method, grid).levels
+
+  def _run(self, sampling: config_lib.Sampling) -> np.ndarray:
+    """The states (steps + 1, n, *shape) of a process, from the same noise."""
+    drawn = self._drawn
+    return drawing.trajectory(drawn.run, drawn.params, sampling, drawn.path, self._condition,
+                              seed=drawn.seed, known=drawn.known).x
+
+  def restored(self) -> np.ndarray:
+    """The states xₜ (steps + 1, n, *shape) in the user's units, α mean + A xₜ."""
+    alpha = (self._levels.alpha * self._levels.scale).reshape(
+        -1, *[1] * (self._states.ndim - 1))
+    return standardize.restore(
+        self._states, self._dataset.mean, self._dataset.scale, alpha=alpha)
+
+  def levels(self) -> dict[str, list[float | None]]:
+    """t, ρ, α and σ of the states, for JSON: None stands for infinity."""
+    level = self._levels
+    values = {"t": level.t, "rho": np.exp(-level.half_log_snr), "alpha": level.alpha * level.scale,
+              "sigma": level.sigma * level.scale}
+    return {name: [float(v) if np.isfinite(v) else None for v in row]
+            for name, row in values.items()}
+
+  def draw(self, file: pathlib.Path, within: str) -> None:
+    """Draws the trajectories beside those of `counterpart` from the same noise.
+
+    Args:
+      within: text that is added to the titles.
+    """
+    other = counterpart(self._sampling)
+    with warnings.catch_warnings():
+      # The user did not choose this process, so advice about it would not help.
+      warnings.simplefilter("ignore", samplers.UnresolvedNoise)
+      other_states = self._run(other)
+    rho, name = np.exp(-self._levels.half_log_snr), self._drawn.config.path.name
+    unit = lambda x: x / self._levels.scale.reshape(-1, *[1] * (x.ndim - 1))
+    pictures.trajectories(file, self._dataset, {
+        f"{name}, {samplers_from_config.title(sampling)}{within}": (rho, unit(states))
+        for sampling, states in ((self._sampling, self._states), (other, other_states))})
+
+
+def counterpart(sampling: config_lib.Sampling) -> config_lib.Sampling:
+  """The other process with the same marginals: the SDE for the ODE, the ODE for an SDE."""
+  noisy = levels.is_random(samplers_from_config.method(sampling))
+  return dataclasses.replace(
+      sampling, sampler=f"ddim({0.0 if noisy else 1.0})", brownian=False)
+
+
+def _trajectories(out: pathlib.Path) -> pathlib.Path:
+  """The picture of trajectories: trajectories.png for samples.npy, else NAME.trajectories.png."""
+  return out.with_name(
+      "trajectories.png" if out.stem == "samples" else f"{out.stem}.trajectories.png")
