@@ -69,7 +69,7 @@ def main() -> int:
   out = cli.out(_OUT.value, measure.is_report, beside=(".png",),
                 inputs=data.files(config.data))
   run = assembly.prepare(config)
-  run = run._replace(dataset=data.reduced(run.dataset))
+  run = run._replace(dataset=data.comparison_data(run.dataset))
   dataset = run.dataset
   if dataset.kind != "image" or not dataset.num_classes:
     raise ValueError(f"--workdir must be of a run on labelled images, got {config.data.name!r}")
@@ -104,7 +104,7 @@ def main() -> int:
 
 def halves(dataset: data.Dataset, n: int) -> np.ndarray:
   """Masks (n, h, w, c): left, right, top and bottom in turn."""
-  four = np.concatenate([inpaint.half(name, dataset) for name in inpaint.HALVES])
+  four = np.concatenate([inpaint.half_mask(name, dataset) for name in inpaint.HALVES])
   return four[np.arange(n) % 4]
 
 
@@ -135,7 +135,7 @@ def restore(
   x = restored["free"]
   square = ((x - real) ** 2).sum((1, 2, 3)) / (~mask).sum((1, 2, 3))
   rmse = math.sqrt(square.mean())
-  wrap = (lambda method: method) if method is None else inpaint.wrap(method)
+  wrap = (lambda method: method) if method is None else inpaint.for_counting(method)
   return Row(
       name, samplers_from_config.network_calls(sampling, run.path, wrap), agreement(x),
       agreement(restored["given"]), (rmse, square.std() / math.sqrt(n) / (2.0 * rmse)),
@@ -145,7 +145,7 @@ def restore(
 def best_guess(dataset: data.Dataset, mask: np.ndarray, seed: int) -> float:
   """How often a classifier of halves, the rest of them 0, names the label of the real image."""
   x, labels = dataset.train, dataset.train_labels
-  known = [np.where(inpaint.half(name, dataset), x, 0.0) for name in inpaint.HALVES]
+  known = [np.where(inpaint.half_mask(name, dataset), x, 0.0) for name in inpaint.HALVES]
   judge = classifier.train(np.concatenate(known), np.tile(labels, len(known)),
                            num_classes=dataset.num_classes, seed=seed, steps=3000)
   n = len(mask)

@@ -10,7 +10,6 @@ same data, levels and noise. Of Gaussian data nothing is better, and the two mus
 """
 
 import functools
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +23,6 @@ from experiments import config as config_lib
 from experiments.benchmarks import measure
 from experiments.config import build, cli
 from experiments.data import standardize, toy_data
-from experiments.run import records
 from langevin_jax import objectives, predictions, training
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -96,9 +94,7 @@ def main() -> int:
       print(f"{name:10} {law:18} linear {linear:.4f}  losses "
             f"{' '.join(f'{loss:.4f}' for loss in losses)}  "
             f"{'' if results[f'{name}, {law}']['passed'] else 'MISSED'}", flush=True)
-  out.parent.mkdir(parents=True, exist_ok=True)
-  records.write_text(out, json.dumps(
-      {"machine": measure.machine(), "steps": chosen.steps, "results": results}, indent=2) + "\n")
+  measure.write(out, {"machine": measure.machine(), "steps": chosen.steps, "results": results})
   print(f"wrote {out}")
   return 0
 

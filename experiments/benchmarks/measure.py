@@ -1,8 +1,8 @@
-"""Rivals timed turn about, ratios of them, and the machine they ran on.
+"""Times of alternating tasks, their ratios, a description of the machine, and the JSON report.
 
-What else runs on a machine slows everything down, but not always equally. So rivals take turns, a
-slice each, and a ratio is taken within each round of turns; the median over rounds is reported with
-the least and the greatest.
+Other programs on the machine slow the tasks down by amounts that vary in time. Therefore tasks
+alternate in short turns, and ratios are computed within each round of turns. The report has the
+median over rounds, the smallest and the largest value.
 """
 
 import datetime
@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.config import cli
 from experiments.run import records
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn", "torch")
@@ -26,7 +28,7 @@ Task = Callable[[int], Any]
 
 
 class Spread(NamedTuple):
-  """Median, least and greatest over the rounds."""
+  """The median, smallest and largest value over the rounds."""
 
   median: float
   low: float
@@ -34,23 +36,33 @@ class Spread(NamedTuple):
 
 
 class Row(NamedTuple):
-  """One line of the table: a ratio (or what `name` says), its spread, and what is wanted."""
+  """One line of the table: a quantity, usually a ratio, its value, and its target as text."""
 
   name: str
   value: Spread | None
-  target: str
+  target: str = ""
   note: str = ""
 
 
 class Part(NamedTuple):
-  """The rows of one comparison, and seconds per iteration of each rival in each round."""
+  """One comparison: its rows, and the seconds of each task in each round."""
 
   rows: list[Row]
-  seconds: dict[str, dict[str, list[float]]]
+  seconds: dict[str, dict[str, Any]]
 
 
-# (tasks, what they are) → seconds per iteration of each in each round, by `interleaved`.
-Timed = Callable[[Mapping[str, Task], str], dict[str, np.ndarray]]
+class Timer(NamedTuple):
+  """Times tasks in `repeats` rounds, about `seconds` per task and round, and prints medians."""
+
+  repeats: int
+  seconds: float
+
+  def __call__(self, tasks: Mapping[str, Task], what: str) -> dict[str, np.ndarray]:
+    """Seconds per iteration of each task in each round, by `interleaved`."""
+    times = interleaved(tasks, repeats=self.repeats, seconds=self.seconds)
+    medians = ", ".join(f"{name} {1e3 * np.median(t):.4g} ms" for name, t in times.items())
+    print(f"  {what}: {medians}", flush=True)
+    return times
 
 
 def interleaved(
@@ -59,14 +71,14 @@ def interleaved(
 ) -> dict[str, np.ndarray]:
   """Seconds per iteration of each task in each of `repeats` rounds, shape (repeats,).
 
-  A round gives every task about `seconds`, in `slices` turns (fewer where an iteration takes longer
-  than a turn would), whose order is reversed every other time. The first call of a task, in which
-  things compile, is not counted.
+  In a round every task runs for about `seconds`, in `slices` turns, or in fewer turns if an
+  iteration takes longer than a turn. The order of tasks is reversed in every second turn. The first
+  call of a task, which compiles, is not timed.
 
   Args:
-    tasks: name → run(n), which returns when n iterations have been done.
-    repeats: rounds, ≥ 1. seconds: of each task in each round. slices: turns in a round, ≥ 1.
-    clock: in seconds.
+    tasks: name → run(n), which returns after n iterations.
+    repeats: number of rounds, ≥ 1. seconds: time of each task in each round. slices: number of
+      turns in a round, ≥ 1. clock: returns seconds.
 
   Raises:
     ValueError: repeats or slices < 1, or seconds ≤ 0.
@@ -89,28 +101,33 @@ def interleaved(
     wanted[name] = max(1, round(seconds / max(once, 1e-9)))
   slices = min(slices, *wanted.values())
   counts = {name: -(-n // slices) for name, n in wanted.items()}
-
   rounds: dict[str, list[float]] = {name: [] for name in tasks}
   for _ in range(repeats):
     spent = dict.fromkeys(tasks, 0.0)
     for turn in range(slices):
-      for name in sorted(tasks, key=list(tasks).index, reverse=turn % 2 == 1):
+      for name in list(tasks)[::-1 if turn % 2 else 1]:
         spent[name] += timed(tasks[name], counts[name])
     for name in tasks:
       rounds[name].append(spent[name] / (slices * counts[name]))
   return {name: np.asarray(values) for name, values in rounds.items()}
 
 
+def repeated(call: Callable[[], Any]) -> Task:
+  """A task of n calls. It waits for the result of each call."""
+  return lambda n: [jax.block_until_ready(call()) for _ in range(n)]
+
+
 def spread(values: Sequence[float] | np.ndarray) -> Spread:
-  """Median, least and greatest."""
+  """The median, smallest and largest of the values."""
   return Spread(float(np.median(values)), float(np.min(values)), float(np.max(values)))
 
 
-def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Spread:
-  """Spread of the ratios taken round by round; both of shape (repeats,).
+def ratio(numerator: Sequence[float] | np.ndarray, denominator: Sequence[float] | np.ndarray
+          ) -> Spread:
+  """The spread of the ratios of each round. Both arguments have the shape (repeats,).
 
   Raises:
-    ValueError: shapes that differ: rounds would not belong together.
+    ValueError: the shapes differ, so the values are not of the same rounds.
   """
   if np.shape(numerator) != np.shape(denominator):
     raise ValueError(f"numerator has shape {np.shape(numerator)}, denominator "
@@ -118,18 +135,36 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Spread:
   return spread(np.asarray(numerator) / np.asarray(denominator))
 
 
-def plain(times: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-  """As JSON takes them."""
-  return {name: values.tolist() for name, values in times.items()}
+def report(parts: Mapping[str, Callable[[], Part]], *, only: Sequence[str], out: str) -> None:
+  """Measures the parts `only`, or all. Prints rows and writes the JSON file after each part.
 
-
-def repeated(call: Callable[[], Any]) -> Task:
-  """run(n): n calls, each waited for."""
-  return lambda n: [jax.block_until_ready(call()) for _ in range(n)]
+  Raises:
+    ValueError: a part is unknown, or the file must not be replaced.
+  """
+  if unknown := set(only) - set(parts):
+    raise ValueError(f"--only must be of {', '.join(parts)}, got {unknown.pop()!r}")
+  file = cli.out(out, is_report)
+  content: dict[str, Any] = {"machine": machine(), "command": sys.argv[1:], "rows": [],
+                             "seconds": {}}
+  for name in only or parts:
+    before = load()[0]
+    print(f"{name}: load average {before}", flush=True)
+    part = parts[name]()
+    content["rows"] += [
+        {"part": name, **row._asdict(), "value": row.value and row.value._asdict(),
+         "load_average": [before, load()[0]]} for row in part.rows]
+    content["seconds"] |= {what: {rival: np.asarray(values).tolist()
+                                  for rival, values in rivals.items()}
+                           for what, rivals in part.seconds.items()}
+    write(file, content)
+    for row in part.rows:
+      value = "" if row.value is None else "{:.3f} ({:.3f}…{:.3f})".format(*row.value)
+      print(f"  {row.name}: {value}  {row.target}  {row.note}".rstrip(), flush=True)
+  print(f"\nin {file}")
 
 
 def machine() -> dict[str, Any]:
-  """What and when: processor, cores, memory, versions, commit, load average, date (UTC)."""
+  """The processor, cores, memory, versions, commit, load average and date (UTC)."""
   return {
       "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
       "processor": _processor(),
@@ -145,18 +180,18 @@ def machine() -> dict[str, Any]:
 
 
 def load() -> list[float]:
-  """Load averages over 1, 5 and 15 minutes: more than the cores means that others were running."""
+  """Load averages over 1, 5 and 15 minutes. Above the number of cores, other programs compete."""
   return [round(value, 2) for value in os.getloadavg()]
 
 
-def write(file: pathlib.Path, report: Mapping[str, Any]) -> None:
-  """`report` as JSON in `file`, whose directory is made if absent."""
+def write(file: pathlib.Path, content: Mapping[str, Any]) -> None:
+  """Writes `content` as JSON. The directory is created if needed."""
   file.parent.mkdir(parents=True, exist_ok=True)
-  records.write_text(file, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+  records.write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def is_report(value: Any) -> bool:
-  """Whether a JSON value is what a benchmark writes, which another may replace."""
+  """Whether a JSON value is the report of a benchmark, which another benchmark may replace."""
   return "machine" in value
 
 

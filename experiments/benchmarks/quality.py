@@ -7,7 +7,6 @@ since one network serves all paths; finished runs are used as they are. The seco
 training session that finished a run: the whole of it, unless it was resumed.
 """
 
-import json
 import pathlib
 import subprocess
 import sys
@@ -40,8 +39,7 @@ def main() -> int:
     raise ValueError(f"--only must be one of {', '.join(METRICS)}, got {unknown.pop()!r}")
   out = cli.out(_OUT.value, measure.is_report)
   results = {name: experiment(name) for name in names}
-  records.write_text(out, json.dumps(
-      {"machine": measure.machine(), "results": results}, indent=2, ensure_ascii=False) + "\n")
+  measure.write(out, {"machine": measure.machine(), "results": results})
   for name, result in results.items():
     print(f"\n{name}: mean ± spread over {_SEEDS.value} seeds; trained in "
           f"{min(result['seconds']):.0f}–{max(result['seconds']):.0f} s")

@@ -29,9 +29,9 @@ class Rival(NamedTuple):
   """A solver of another library.
 
   run: (denoise, z, rho, seed) → x₀, torch tensors of float64; `denoise` closes the last step too.
-  calls: network calls for n steps. order: of convergence, as tests/rivals_test.py measures it; a
-    multistep method that starts with one step of first order has 2 at most. Of those that are
-    `random`, their authors'.
+  calls: network calls for n steps. order: of convergence, as
+    tests/experiments/rivals_test.py measures it; at most 2 for a multistep method that starts
+    with a step of first order. For `random` solvers it is the order that their authors state.
   random: whether it draws noise. grid: whether it takes one; if
     not, it uses the first and the last positive level and places its calls between them itself.
   closes: whether its own last step goes to ρ = 0. Where it cannot, its steps end at ρ_{n−1} and
@@ -78,30 +78,30 @@ def _dpm_fast(denoise, z, rho, seed):
 
 
 def _sampling():
-  """k-diffusion's `sampling`; where its package does not import, that file without the rest.
+  """k-diffusion's `sampling`; where its package does not import, that file and `utils` alone.
 
-  Imports in it of what is not installed are skipped: the solvers in use need none of them.
+  Imports in them of what is not installed are skipped: the solvers in use need none of them.
   """
   if "k_diffusion.sampling" in sys.modules:
     return sys.modules["k_diffusion.sampling"]
   with contextlib.suppress(ImportError):
     return importlib.import_module("k_diffusion.sampling")
   package = importlib.util.find_spec("k_diffusion")
-  file = pathlib.Path(package.submodule_search_locations[0]) / "sampling.py"
-  tree, kept = ast.parse(file.read_bytes()), []
-  for line in tree.body:
-    names = ([line.module] if isinstance(line, ast.ImportFrom) and not line.level else
-             [alias.name for alias in line.names] if isinstance(line, ast.Import) else [])
-    absent = [name for name in names if not importlib.util.find_spec(name.partition(".")[0])]
-    _NOTES.extend(f"k-diffusion: sampling.py alone, without {name}" for name in absent)
-    kept += [] if absent else [line]
-  tree.body = kept
   sys.modules["k_diffusion"] = importlib.util.module_from_spec(package)
-  module = types.ModuleType("k_diffusion.sampling")
-  module.__package__ = "k_diffusion"
-  exec(compile(tree, str(file), "exec"), vars(module))
-  sys.modules[module.__name__] = module
-  return module
+  for name in ("utils", "sampling"):
+    file = pathlib.Path(package.submodule_search_locations[0]) / f"{name}.py"
+    tree, kept = ast.parse(file.read_bytes()), []
+    for line in tree.body:
+      names = ([line.module] if isinstance(line, ast.ImportFrom) and not line.level else
+               [alias.name for alias in line.names] if isinstance(line, ast.Import) else [])
+      absent = [each for each in names if not importlib.util.find_spec(each.partition(".")[0])]
+      _NOTES.extend(f"k-diffusion: {name}.py alone, without {each}" for each in absent)
+      kept += [] if absent else [line]
+    tree.body = kept
+    module = sys.modules[f"k_diffusion.{name}"] = types.ModuleType(f"k_diffusion.{name}")
+    module.__package__ = "k_diffusion"
+    exec(compile(tree, str(file), "exec"), vars(module))
+  return sys.modules["k_diffusion.sampling"]
 
 
 def _d(

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from experiments import data
-from experiments.benchmarks import measure, scale_worker
+from experiments.benchmarks import dispatches, measure
 from experiments.run import assembly, multihost
 from langevin_jax.training import shardings
 
@@ -25,7 +25,7 @@ def shares(lines: Sequence[dict[str, float]]) -> np.ndarray:
 def fed(run: assembly.Run) -> measure.Task:
   """Dispatches whose batches are read, stacked, placed and sent as experiments.train does it."""
   feeding = _feeding(run)
-  return scale_worker.under_way(
+  return dispatches.under_way(
       lambda state: feeding.send(state, feeding.place(feeding.read())), assembly.start(run))
 
 

@@ -7,7 +7,7 @@ again by another. All is float64 but for a trained network's own arithmetic. x64
 
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import numpy as np
 from scipy import special
 
 from experiments import data
-from experiments.metrics import classifier, mixture_metrics
+from experiments.metrics import mixture_metrics
 from experiments.run import assembly
 from experiments.sampling import drawing
 from langevin_jax import mixtures, paths, predictions, samplers
@@ -33,8 +33,8 @@ class Problem(NamedTuple):
   """at: (x_unit, ell) → D. z: states (n, *shape) at RHO_MAX. x_0: where their flows end.
 
   agreement: the median and the greatest difference between the two fine solutions, a sample's root
-  mean square over its coordinates. score: x₀ → one more number, where there is one, named `scored`.
-  states: how many others a grid is optimised on; `at` takes as many.
+  mean square over its coordinates. states: how many others a grid is optimised on; `at` takes as
+  many.
   """
 
   name: str
@@ -42,8 +42,6 @@ class Problem(NamedTuple):
   z: np.ndarray
   x_0: np.ndarray
   agreement: tuple[float, float]
-  score: Callable[[np.ndarray], float] | None = None
-  scored: str = ""
   states: int = 256
 
 
@@ -52,7 +50,9 @@ def rms(difference: np.ndarray) -> np.ndarray:
   return np.sqrt(np.mean(np.square(difference.reshape(len(difference), -1)), axis=1))
 
 
-def solved(name: str, at: At, clean: np.ndarray, *, seed: int, steps: int, **rest: Any) -> Problem:
+def solved(
+    name: str, at: At, clean: np.ndarray, *, seed: int, steps: int, states: int = 256
+) -> Problem:
   """The problem whose start is that of the clean draws (n, *shape), solved in `steps` steps."""
   noise = np.random.default_rng(seed).standard_normal(clean.shape)
   z = np.asarray(clean + RHO_MAX * noise, np.float64)
@@ -65,7 +65,7 @@ def solved(name: str, at: At, clean: np.ndarray, *, seed: int, steps: int, **res
 
   x_0 = fine(samplers.singlestep(3), steps)
   gap = rms(x_0 - fine(samplers.unipc(3), 2 * steps))
-  return Problem(name, at, z, x_0, (float(np.median(gap)), float(gap.max())), **rest)
+  return Problem(name, at, z, x_0, (float(np.median(gap)), float(gap.max())), states)
 
 
 def gaussian_at(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> At:
@@ -186,21 +186,14 @@ def trained(workdir: pathlib.Path, *, n: int, steps: int) -> Problem:
   with jax.enable_x64(False):
     run, state = assembly.trained(workdir)
     params = jax.tree.map(np.asarray, state.ema[0])
-    dataset = data.reduced(run.dataset)
+    dataset = data.comparison_data(run.dataset)
     index = np.random.default_rng(1).integers(0, len(dataset.train), n)
     labels = jnp.asarray(dataset.train_labels[index] if dataset.num_classes else np.zeros(n, int),
                          jnp.int32)
-    judge = dataset.num_classes and dataset.kind == "image" and classifier.train(
-        dataset.train, dataset.train_labels, num_classes=dataset.num_classes, seed=0)
 
   def at(x, ell):
     inner = drawing.denoiser(run, params, PATH, labels[:len(x)]).at
     return jnp.asarray(inner(jnp.asarray(x, jnp.float32), jnp.asarray(ell, jnp.float32)), x.dtype)
 
-  def agreement(x_0):
-    with jax.enable_x64(False):
-      return classifier.label_agreement(judge, np.float32(x_0), np.asarray(labels))
-
   return solved(f"trained {workdir.name}", at, np.float64(dataset.train[index]), seed=2,
-                steps=steps, score=agreement if judge else None, scored="label agreement",
-                states=16)
+                steps=steps, states=16)

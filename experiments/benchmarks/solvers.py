@@ -5,31 +5,22 @@
 Exact models and a trained one, each from draws of its own law at ρ = 80, to where the exact flow
 ends; at 5, 8, 10, 20 and 50 calls of the model, on named grids and on levels optimised for the
 model. Then methods that draw noise, by the law of what they make. `--out` gets solvers.json (every
-run), solvers.md (the best of ours beside the best of theirs, and where ours is worse) and pictures:
-solvers.png, solvers_best.png, solvers_law.png.
-About 15 minutes on 2 cores; `--fast` takes two. What is absent, a library or the trained run,
-is left out by name.
+run), solvers.md (the best of ours beside the best of theirs, and where ours is worse) and
+solvers.png. About 20 minutes on 2 cores; `--fast` takes two, and `--only` one part or problem. What
+is absent, a library or the trained run, is left out by name.
 """
 
 import contextlib
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 from absl import flags
 
-from experiments.benchmarks import (
-  measure,
-  rivals,
-  solver_grids,
-  solver_plots,
-  solver_problems,
-  solver_runs,
-  solver_tables,
-)
+from experiments.benchmarks import measure, rivals, solver_problems, solver_report, solver_runs
 from experiments.benchmarks.solver_runs import Row
 from experiments.config import cli
 from experiments.configs import digits
@@ -40,15 +31,17 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/digits", "A trained run to solve
 _PYTHON = flags.DEFINE_string("rivals_python", sys.executable,
                               "Interpreter that has the other libraries.")
 _CALLS = flags.DEFINE_list("calls", ["5", "8", "10", "20", "50"], "Network calls.")
-_ONLY = flags.DEFINE_list("only", [], "Some of: exact, points, trained, law; all if not given.")
+_ONLY = flags.DEFINE_list(
+    "only", [], "Some of: exact, points, trained, law, or names of exact models; all if not given.")
 _FAST = flags.DEFINE_bool("fast", False, "Fewer samples, grids and problems.")
 
-PARTS = ("exact", "points", "trained", "law")
+PARTS = ("exact", "points", "trained", "law", *(name.replace(",", "") for name in
+                                                solver_problems.LAWS))
 
 
 def main() -> int:
   budgets = _budgets(_CALLS.value)
-  chosen = _ONLY.value or PARTS
+  chosen = _ONLY.value or PARTS[:4]
   for name in chosen:
     if name not in PARTS:
       raise ValueError(f"--only must be of {', '.join(PARTS)}, got {name!r}")
@@ -69,46 +62,41 @@ def main() -> int:
 
 def study(
     parts: Sequence[str], budgets: Sequence[int], worker: rivals.Worker | None,
-    report: dict[str, Any], say: Any, *, fast: bool = False,
+    report: dict[str, Any], say: Callable[[str], None], *, fast: bool = False,
 ) -> Iterator[tuple[list[Row], dict[str, float]]]:
   """After each problem, all rows so far, and the floors of those problems that have one.
 
   `report` gets what is known of the problems.
   """
-  n, steps = (128, 1500) if fast else (512, 6000)
-  named = {name: solver_grids.NAMED[name]
-           for name in (("karras",) if fast else solver_grids.NAMED)}
+  named = {name: solver_runs.NAMED[name]
+           for name in (("karras",) if fast else solver_runs.NAMED)}
   options = {"budgets": budgets, "key": jax.random.key(0), "say": say}
   rows: list[Row] = []
-  for make in problems(parts, n=n, steps=steps, fast=fast, say=say):
+  for make in problems(parts, n=128 if fast else 512, steps=1500 if fast else 6000, fast=fast,
+                       say=say):
     problem = make()
-    say(f"{problem.name}: two fine solutions differ by {problem.agreement[0]:.1e} (median) and "
-        f"{problem.agreement[1]:.1e} (greatest)")
     report["problems"][problem.name] = {
         "samples": len(problem.z), "shape": problem.z.shape[1:],
         "median difference of two fine solutions": problem.agreement[0],
-        "greatest difference of two fine solutions": problem.agreement[1],
-        "score": problem.scored}
-    grids = named
-    if not fast:
-      grids = {**named, **solver_grids.optimised(problem, budgets)}
-      say(f"{problem.name}: grids optimised")
+        "greatest difference of two fine solutions": problem.agreement[1]}
+    say(f"{problem.name}: {report['problems'][problem.name]}")
+    grids = named if fast else {**named, **solver_runs.optimised(problem, budgets)}
     rows += solver_runs.every(problem, worker, judge=solver_runs.errors(problem),
-                              solvers=solver_runs.ours(), random=False, grids=grids,
-                              **options)
+                              solvers=solver_runs.ours(), random=False, grids=grids, **options)
     yield rows, {}
   if "law" in parts:
     problem, judge, floor = solver_runs.laws(4096 if fast else 32768)
     report["problems"][problem.name] = {"samples": len(problem.z), "floor": floor}
     rows += solver_runs.every(problem, worker, judge=judge, solvers=solver_runs.ours_random(),
                               random=True, grids=named, **options)
+    rows += solver_runs.adaptive(problem, budgets, judge, options["key"])
     yield rows, {problem.name: floor}
 
 
-def problems(parts: Sequence[str], *, n: int, steps: int, fast: bool, say: Any):
+def problems(parts: Sequence[str], *, n: int, steps: int, fast: bool, say: Callable[[str], None]):
   """Factories of the problems that are solved sample by sample; one that is absent says so."""
-  if "exact" in parts:
-    for name in list(solver_problems.LAWS)[:2 if fast else None]:
+  for i, name in enumerate(solver_problems.LAWS):
+    if name.replace(",", "") in parts or ("exact" in parts and not (fast and i > 1)):
       yield lambda name=name: solver_problems.mixture(name, n=n, steps=steps)
   if "points" in parts and not fast:
     yield lambda: solver_problems.digits_points(n=n // 2, steps=steps // 10)
@@ -122,19 +110,18 @@ def problems(parts: Sequence[str], *, n: int, steps: int, fast: bool, say: Any):
 
 def write(out: pathlib.Path, rows: Sequence[Row], floors: dict[str, float],
           report: dict[str, Any]) -> None:
-  """solvers.json, solvers.md and the pictures."""
-  solved = [row for row in rows if row.problem not in floors]
-  random = [row for row in rows if row.problem in floors]
+  """solvers.json, solvers.md and the picture."""
   # One grid alone is the best grid, too.
-  one = len({row.grid for row in rows}) == 1
-  scopes = tuple(solver_tables.SCOPES)[:1 if one else 2]
-  compared = solver_tables.compare(solved, scopes=scopes if one else tuple(solver_tables.SCOPES))
+  one = len({row.grid for row in rows} - {solver_runs.OWN_GRID}) == 1
+  scopes = tuple(solver_report.SCOPES)[:1 if one else 4]
+  compared = solver_report.compare(
+      [row for row in rows if row.problem not in floors], scopes=scopes)
   for name, floor in floors.items():
     # Theirs are all of η = 1: ours at any η beside them, and ours at theirs.
+    random = [row for row in rows if row.problem == name]
     alike = [row._replace(problem=f"{name}, η = 1") for row in random
              if row.library != solver_runs.OURS or row.method.endswith(solver_runs.ALIKE)]
-    compared += solver_tables.compare([*random, *alike], scopes=scopes, metrics=("rmse",),
-                                      floor=floor)
+    compared += solver_report.compare([*random, *alike], scopes=scopes[:2], floor=floor)
   report["rows"] = [row._asdict() for row in rows]
   report["comparisons"] = [
       {**c._asdict(), "ours": c.ours._asdict(), "theirs": c.theirs and c.theirs._asdict()}
@@ -142,28 +129,15 @@ def write(out: pathlib.Path, rows: Sequence[Row], floors: dict[str, float],
   measure.write(out / "solvers.json", report)
   facts = [
       f"{report['machine']['date']}, commit {report['machine']['commit']}.",
-      "Error: root mean square over samples and coordinates of x₀ against the exact flow (rmse), "
-      "and the median over samples of a sample's. Of laws: W₁.",
+      "Error: root mean square over samples and coordinates of x₀ against the exact flow; of laws "
+      "W₁.",
       "Grids: " + ", ".join(dict.fromkeys(row.grid for row in rows)) + ".",
       "Ours: u = ε − x₀, φ = atan ρ, α = 1/√(1 + ρ²): what is a polynomial in what; x₀ in ℓ where "
       "nothing is said.",
       *(f"Floor of the {name}: {floor:.3g}." for name, floor in floors.items()),
       *(f"Absent: {why}." for why in report.get("absent", ()))]
-  tables = [solver_tables.methods([row for row in rows if row.problem == problem], "rmse",
-                                  "karras", f"{problem}, karras, rmse")
-            for problem in report["problems"]]
-  text = solver_tables.markdown(compared, facts)
-  if alone := solver_tables.overall(solved):
-    text += "\n## One method and named grid for all problems, geometric mean of rmse\n\n"
-    text += "\n".join(alone) + "\n"
-  text += "\n## Every method\n\n" + "\n".join(tables)
-  records.write_text(out / "solvers.md", text)
-  if solved:
-    solver_plots.every_method(solved, out / "solvers.png", grid="karras")
-    solver_plots.best_of_each(solved, out / "solvers_best.png")
-  if random:
-    solver_plots.laws(random, out / "solvers_law.png", grid="karras",
-                      floor=floors[random[0].problem])
+  records.write_text(out / "solvers.md", solver_report.markdown(compared, rows, facts))
+  solver_report.picture(rows, floors, out / "solvers.png")
 
 
 def _budgets(values: Sequence[str]) -> list[int]:

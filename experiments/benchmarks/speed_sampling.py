@@ -53,7 +53,7 @@ def _stages(name: str) -> int:
   return {"singlestep 2": 2, "singlestep 3": 3, "heun": 2}.get(name.partition(",")[0], 1)
 
 
-def sampling(timed: measure.Timed) -> Part:
+def sampling(timer: measure.Timer) -> Part:
   """samplers.sample, eager and jitted, against as many calls of the network alone."""
   rows, seconds = [], {}
   for what, config in NETWORKS:
@@ -62,8 +62,8 @@ def sampling(timed: measure.Timed) -> Part:
       tasks = _bare(network)
       for name, method in methods.items():
         tasks |= _samplings(network, name, method)
-      times = timed(tasks, f"sampling, {what}, {i + 1} of 2")
-      seconds[f"sampling {what} {i + 1}"] = measure.plain(times)
+      times = timer(tasks, f"sampling, {what}, {i + 1} of 2")
+      seconds[f"sampling {what} {i + 1}"] = times
       bare = _faster(times)
       rows += [Row(f"sampling, {how} ÷ {CALLS} bare calls, {what}, {name}",
                    measure.ratio(times[f"{how} {name}"], bare), "<= 1.05")
@@ -71,7 +71,7 @@ def sampling(timed: measure.Timed) -> Part:
   return Part(rows, seconds)
 
 
-def guided(timed: measure.Timed) -> Part:
+def guided(timer: measure.Timer) -> Part:
   """A guided call against one of the network alone at double batch."""
   network = _network(digits.get_config())
   run, labels = network.run, network.labels
@@ -81,20 +81,20 @@ def guided(timed: measure.Timed) -> Part:
   def call(params, x):
     apply = lambda x, ell, labels: run.apply(params, x, ell, labels)
     return guidance.classifier_free(
-        apply, paths.vp(), labels, null_label=run.dataset.num_classes, weight=2.0,
+        apply, paths.vp(), labels, null=run.dataset.num_classes, weight=2.0,
         prediction=row).at(x, jnp.float32(0.5))
 
   cfg = jax.jit(call)
   twice = jax.jit(lambda params, x: run.apply(params, x, jnp.float32(0.5), jnp.tile(labels, 2)))
   both = jnp.concatenate([x, x])
-  times = timed({"guided": measure.repeated(lambda: cfg(network.params, x)),
+  times = timer({"guided": measure.repeated(lambda: cfg(network.params, x)),
                  "bare": measure.repeated(lambda: twice(network.params, both))}, "guidance")
   return Part([Row("classifier-free guidance ÷ one bare call at double batch, digits DiT",
                    measure.ratio(times["guided"], times["bare"]), "<= 1.05")],
-              {"guidance digits DiT": measure.plain(times)})
+              {"guidance digits DiT": times})
 
 
-def likelihoods(timed: measure.Timed) -> Part:
+def likelihoods(timer: measure.Timer) -> Part:
   """log_prob with Hutchinson's divergence against as many calls of the network alone, four a step.
 
   A Jacobian-vector product costs two calls of the network, and its value comes along.
@@ -103,8 +103,8 @@ def likelihoods(timed: measure.Timed) -> Part:
   for what, config in NETWORKS:
     network = _network(config())
     tasks = _bare(network, 4 * STEPS) | {"hutchinson": _hutchinson(network)}
-    times = timed(tasks, f"likelihood, {what}")
-    seconds[f"likelihood {what}"] = measure.plain(times)
+    times = timer(tasks, f"likelihood, {what}")
+    seconds[f"likelihood {what}"] = times
     bare = _faster(times)
     rows.append(Row(f"log_prob by Hutchinson ÷ {4 * STEPS} bare calls, {what}",
                     measure.ratio(times["hutchinson"], bare), "<= 3"))

@@ -2,23 +2,19 @@
 
   python -m experiments.benchmarks.sweeps --out=runs/bench/sweeps.json
 
-Counted twice. In the steady state: examples a second of compiled steps, turn about, and beside them
-what the processor's own best product leaves possible; the run is in a process with one device, as
-experiments.train would have it, since beside other devices it is slower. As commands: from the
-shell's point of view, `experiments.sweep` with its measuring, table and report, against as many
-`experiments.train`, with start-up and everything else, compiled programs found in the cache.
+steady: examples a second of compiled steps, turn about, and beside them what the processor's own
+best product leaves possible. The run is in a process with one device, as experiments.train would
+have it, since beside other devices it is slower.
+commands: `experiments.sweep` with its measuring, table and report against as many
+`experiments.train`, start-up and everything else included, compiled programs found in the cache.
 """
 
-import contextlib
-import dataclasses
-import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -26,108 +22,94 @@ import numpy as np
 from absl import flags
 
 from experiments import config as config_lib
-from experiments import data
-from experiments.benchmarks import measure
+from experiments.benchmarks import dispatches, measure
+from experiments.benchmarks.measure import Part, Row
 from experiments.config import cli
 from experiments.configs import mixture2d
-from experiments.run import assembly, meshes, records
-from experiments.sweeping import groups, program
+from experiments.run import assembly
+from experiments.sweeping import group_training, program
 
 _OUT = flags.DEFINE_string("out", "runs/bench/sweeps.json", "Where the numbers go.")
 _SEEDS = flags.DEFINE_integer("seeds", 16, "How many.")
 _STEPS = flags.DEFINE_list("steps", ["200", "1000"], "Steps of the runs whose commands are timed.")
 _BATCHES = flags.DEFINE_list("batch_sizes", ["512", "64"], "Of the steady state.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds of the steady state.")
-_RIVAL = flags.DEFINE_integer("rival", 0, "Be the run by itself, of this batch size: as many "
-                              "dispatches as each line of standard input says.")
-_CONFIG = pathlib.Path(mixture2d.__file__)
+_ONLY = flags.DEFINE_list("only", [], "Of steady and commands; both if not given.")
 
 
 def main() -> int:
-  base = mixture2d.get_config()
-  if _RIVAL.value:
-    return _be_rival(base, _RIVAL.value)
-  out = cli.out(_OUT.value, measure.is_report)
-  assembly.configure_jax(dataclasses.replace(base, training=dataclasses.replace(
-      base.training, cpu_devices=groups.devices(_SEEDS.value, 1))))
-  report = {"seeds": _SEEDS.value, "steady": {}, "commands": {}}
-  for batch_size in map(int, _BATCHES.value):
-    report["steady"][str(batch_size)] = _steady(base, batch_size)
-  for steps in map(int, _STEPS.value):
-    report["commands"][str(steps)] = _commands(steps)
-  report["machine"] = measure.machine()
-  records.write_text(out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-  print(f"\nwrote {out}")
+  base, seeds = mixture2d.get_config(), _SEEDS.value
+  assembly.configure_jax(config_lib.override(
+      base, {"training.cpu_devices": group_training.devices(seeds, 1)}))
+  timer = measure.Timer(_REPEATS.value, 2.0)
+  measure.report({
+      "steady": lambda: _joined(steady(timer, config_lib.override(
+          base, {"training.batch_size": int(size)}), seeds) for size in _BATCHES.value),
+      "commands": lambda: _joined(commands(int(steps), seeds) for steps in _STEPS.value)},
+                 only=_ONLY.value, out=_OUT.value)
   return 0
 
 
-def _steady(base: config_lib.Config, batch_size: int) -> dict:
-  """Seconds of one member's step, and ratios of throughput to that of a run by itself."""
-  run = _run(base, batch_size)
-  k, n = base.training.steps_per_dispatch, _SEEDS.value
-  batches = [_stacked(run, seed) for seed in range(n)]
+def steady(timer: measure.Timer, config: config_lib.Config, seeds: int) -> Part:
+  """Throughput of compiled steps of all seeds, relative to a run by itself."""
+  run = dispatches.on_devices(assembly.prepare(config), jax.devices()[:1])
+  batches = [dispatches.stacked(run, seed) for seed in range(seeds)]
   all_batches = tuple(np.stack(part) for part in zip(*batches, strict=True))
-  with _rival(batch_size) as alone:
+  what = f"batch {config.training.batch_size}"
+  with dispatches.process(config) as alone:
     tasks = {"a run": alone}
-    for name, at_once in (("loop", 1), ("vmap", n)):
-      many = program.make([(run, seed) for seed in range(n)], jax.devices(), at_once=at_once)
-      tasks[name] = _loop(
+    for name, at_once in (("loop", 1), ("vmap", seeds)):
+      many = program.make([(run, seed) for seed in range(seeds)], jax.devices(), at_once=at_once)
+      tasks[name] = dispatches.under_way(
           lambda states, many=many: many.advance(many.members, states, all_batches),
           many.init(many.members))
-    times = measure.interleaved(tasks, repeats=_REPEATS.value, seconds=2.0)
+    times = timer(tasks, what)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(
       run.init, jax.random.key(0)).params))
   # Two products a weight in the gradient, one forward; a multiply and an add each.
-  least = 6.0 * parameters * batch_size / _peak()
-  alone = times["a run"] / k
-  found = {"seconds of a step of a run": measure.spread(alone)._asdict(),
-           "least seconds, by products alone": least,
-           "ratio possible": float(np.median(alone)) / least}
-  print(f"batch {batch_size}: a run's step {1e3 * np.median(alone):.3f} ms; products alone would "
-        f"take {1e3 * least:.3f} ms on all cores: no more than {np.median(alone) / least:.2f} ×")
-  for name in ("loop", "vmap"):
-    ratio = measure.ratio(n * times["a run"], times[name])
-    found[f"ratio, {name}"] = ratio._asdict()
-    print(f"  {n} seeds as one program, {name} over members: {ratio.median:.2f} × "
-          f"({ratio.low:.2f} … {ratio.high:.2f})", flush=True)
-  return found
+  least = 6.0 * parameters * config.training.batch_size / _peak()
+  step = times["a run"] / config.training.steps_per_dispatch
+  return Part([
+      Row(f"a run's step ÷ what its products alone take on all cores, {what}",
+          measure.spread(step / least), note=f"a step takes {1e3 * np.median(step):.3f} ms"),
+      *(Row(f"{seeds} seeds as one program, {name} over members, {what}: times as fast",
+            measure.ratio(seeds * times["a run"], times[name])) for name in ("loop", "vmap"))],
+              {what: times})
 
 
-def _run(base: config_lib.Config, batch_size: int) -> assembly.Run:
-  """The run on the first device."""
-  config = config_lib.override(base, {"training.batch_size": batch_size})
-  one = meshes.make(config_lib.Mesh(1, 1, 1), jax.devices()[:1])
-  dataset = groups.dataset_of(config)
-  return assembly.assemble(config, dataset.train.shape[1:], dataset.num_classes, one)._replace(
-      dataset=dataset)
+def commands(steps: int, seeds: int) -> Part:
+  """Whole commands: all runs one after another, and the sweep."""
+  with tempfile.TemporaryDirectory() as folder:
+    room = pathlib.Path(folder)
+    (room / "sweep.py").write_text(
+        f"SEEDS = tuple(range({seeds}))\nsweep = lambda: {{'all': {{}}}}\n")
+
+    def seconds(command: str, place: str, *more: str) -> float:
+      begun = time.perf_counter()
+      # experiments.train measures nothing on the way; a sweep does, of few samples here.
+      done = subprocess.run(
+          [sys.executable, "-m", f"experiments.{command}",
+           f"--config={pathlib.Path(mixture2d.__file__)}", f"--config.training.steps={steps}",
+           "--config.evaluation.num_samples=100", f"--workdir={room / place}", *more],
+          capture_output=True, text=True,
+          env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(room / "cache")})
+      if done.returncode:
+        raise OSError(f"experiments.{command}: {done.stderr.strip().splitlines()[-1:]}")
+      return time.perf_counter() - begun
+
+    seconds("train", "warm")  # these fill the cache
+    seconds("sweep", "warm_sweep", f"--sweep={room / 'sweep.py'}")
+    whole = seconds("sweep", "sweep", f"--sweep={room / 'sweep.py'}")
+    runs = [seconds("train", str(seed), f"--config.seed={seed}") for seed in range(seeds)]
+  row = Row(f"{seeds} runs of {steps} steps ÷ the sweep, whole commands",
+            measure.spread([sum(runs) / whole]), note=f"{sum(runs):.1f} s and {whole:.1f} s")
+  return Part([row], {f"{steps} steps": {"runs": runs, "sweep": [whole]}})
 
 
-@contextlib.contextmanager
-def _rival(batch_size: int) -> Iterator[measure.Task]:
-  """run(n): n dispatches of a run in a process of its own, which waits for them in between."""
-  with subprocess.Popen(
-      [sys.executable, "-m", "experiments.benchmarks.sweeps", f"--rival={batch_size}"], text=True,
-      stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-
-    def run(n):
-      process.stdin.write(f"{n}\n")
-      process.stdin.flush()
-      if process.stdout.readline() != "done\n":
-        raise OSError(f"the run by itself ended with exit code {process.wait()}")
-
-    yield run
-    process.stdin.close()
-
-
-def _be_rival(base: config_lib.Config, batch_size: int) -> int:
-  assembly.configure_jax(base)
-  run = _run(base, batch_size)
-  step, batches = assembly.train_step(run, many=True), _stacked(run, 0)
-  loop = _loop(lambda state: step(state, np.uint32(1), batches), assembly.start(run))
-  for line in sys.stdin:
-    loop(int(line))
-    print("done", flush=True)
-  return 0
+def _joined(parts) -> Part:
+  parts = list(parts)
+  return Part([row for part in parts for row in part.rows],
+              {what: times for part in parts for what, times in part.seconds.items()})
 
 
 def _peak() -> float:
@@ -137,60 +119,6 @@ def _peak() -> float:
   times = measure.interleaved({"product": measure.repeated(lambda: product(a))}, repeats=3,
                               seconds=0.5)
   return 2.0 * 2048**3 / float(np.min(times["product"]))
-
-
-def _stacked(run: assembly.Run, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  config = run.config.training
-  parts = [data.batch(run.dataset, seed=seed, step=step, batch_size=config.batch_size)
-           for step in range(config.steps_per_dispatch)]
-  return tuple(np.stack(part) for part in zip(*parts, strict=True))
-
-
-def _loop(step, state) -> measure.Task:
-  """run(n): n dispatches, at most two under way."""
-  held = [state, None]
-
-  def loop(n):
-    for _ in range(n):
-      before = held[1]
-      held[0], held[1] = step(held[0])
-      jax.block_until_ready(before)
-    jax.block_until_ready(held)
-
-  return loop
-
-
-def _commands(steps: int) -> dict:
-  """Seconds of all runs one after another, and of the sweep."""
-  n = _SEEDS.value
-  with tempfile.TemporaryDirectory() as room:
-    room = pathlib.Path(room)
-    sweep = room / "sweep.py"
-    sweep.write_text(f"SEEDS = tuple(range({n}))\nsweep = lambda: {{'all': {{}}}}\n")
-    # experiments.train measures nothing on the way; a sweep does, of few samples here.
-    shared = [f"--config={_CONFIG}", f"--config.training.steps={steps}",
-              "--config.evaluation.num_samples=100"]
-    runs_ = [["train", *shared, f"--config.seed={seed}", f"--workdir={room}/{seed}"]
-             for seed in range(n)]
-    one = lambda place: ["sweep", *shared, f"--sweep={sweep}", f"--workdir={room}/{place}"]
-    for words in (["train", *shared, f"--workdir={room}/warm"], one("warm_sweep")):
-      _timed(words, room)  # fills the cache
-    whole = _timed(one("sweep"), room)
-    apart = [_timed(words, room) for words in runs_]
-  print(f"{steps} steps: {n} runs {sum(apart):.1f} s, the sweep {whole:.1f} s: "
-        f"{sum(apart) / whole:.2f} ×", flush=True)
-  return {"seconds of the runs": apart, "seconds of the sweep": whole,
-          "ratio": sum(apart) / whole}
-
-
-def _timed(words: list[str], room: pathlib.Path) -> float:
-  begun = time.perf_counter()
-  done = subprocess.run(
-      [sys.executable, "-m", f"experiments.{words[0]}", *words[1:]], capture_output=True, text=True,
-      env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(room / "cache")})
-  if done.returncode:
-    raise OSError(f"experiments.{words[0]}: {done.stderr.strip().splitlines()[-1:]}")
-  return time.perf_counter() - begun
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""TPU chips in figures, each with the public document it is from."""
+"""Specifications of TPU chips, each with its public source."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,17 @@ _GIB = 2**30
 
 
 class Chip(NamedTuple):
-  """One generation; all figures are per chip.
+  """One TPU generation; all numbers are per chip.
 
-  flops: peak, bfloat16, a second. hbm_bytes: what a program may use, the specified capacity or what
-  libtpu 0.0.42 says is left of it ("available HBM", in its refusals), whichever is less.
-  hbm_bandwidth: bytes a second, reads and writes together. link_bandwidth: bytes a second through
-  one link to a neighbour, one way; every axis of the torus has two links.
-  axes: of the torus. wraps: a slice has links round all its axes where every side is a multiple of
-  this, and round none elsewhere.
-  slices: shapes that exist; where more is allowed, full_blocks: every axis a multiple of 4, with at
-  most so many chips in all.
+  flops: peak bfloat16 FLOPs per second.
+  hbm_bytes: memory for a program: the smaller of the specified capacity and the "available HBM" in
+    the error messages of libtpu 0.0.42.
+  hbm_bandwidth: bytes per second, reads and writes together.
+  link_bandwidth: bytes per second in one direction of a link; every axis has two links.
+  axes: number of axes of the torus.
+  wraps: all axes of a slice are rings if every side is a multiple of this, else none.
+  slices: the shapes that exist.
+  full_blocks: further shapes have multiples of 4 in all axes, and at most this number of chips.
   """
 
   flops: float

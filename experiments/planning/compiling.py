@@ -1,10 +1,10 @@
-"""The real training step, compiled for a slice of TPUs, and the largest batch that fits on it."""
+"""Compiles the training step for a TPU slice, and finds the largest batch that fits."""
 
 import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,17 +15,19 @@ from experiments.planning import costs, hlo, topologies
 from experiments.run import assembly, meshes
 from langevin_jax.training import shardings
 
-# Compilations of the search, besides the config's own batch, and how far one goes beyond the last:
-# where next to nothing depends on the batch, a line says little.
+# The number of compilations in the search, besides that of the config's batch.
 _MOST_TRIES = 5
-_FARTHEST = 16
+# The largest factor between a guess and the largest batch that fits. It limits extrapolation if HBM
+# hardly depends on the batch.
+_MOST_GROWTH = 16
 
 
 class Step(NamedTuple):
-  """One compilation. hbm_bytes: arguments + outputs − aliased + temporaries + program, of a chip.
+  """One compilation.
 
-  spent is None where the compiler has refused, because it needs more than there is; hbm_bytes is
-  then what it says that it needs.
+  hbm_bytes: arguments + outputs − aliased + temporaries + program, per chip. If the compiler ran
+    out of memory, it is the number in its message.
+  spent: the costs; None if the compiler ran out of memory.
   """
 
   batch_size: int
@@ -34,7 +36,7 @@ class Step(NamedTuple):
 
 
 class Job(NamedTuple):
-  """What to compile: a config for examples of `shape` on the mesh of a topology's devices."""
+  """The input of a compilation: a config, the shape of examples, and a mesh of the topology."""
 
   config: config_lib.Config
   shape: tuple[int, ...]
@@ -44,7 +46,7 @@ class Job(NamedTuple):
 
 
 def check(config: config_lib.Config, topology: topologies.Topology) -> None:
-  """Raises ValueError for a mesh that is not the topology's size, or a batch it does not divide."""
+  """Raises ValueError if the mesh does not fit the topology, or does not divide the batch."""
   try:
     sizes = meshes.shape(config.mesh, topology.chips)
     assembly.check(config)
@@ -57,7 +59,7 @@ def compile_step(job: Job, batch_size: int) -> Step:
   """Compiles the training step for a batch of `batch_size` over all chips.
 
   Raises:
-    ValueError: libtpu cannot compile it, for another reason than memory.
+    ValueError: libtpu cannot compile it, for a reason other than memory.
   """
   config = dataclasses.replace(job.config, training=dataclasses.replace(
       job.config.training, batch_size=batch_size))
@@ -69,83 +71,84 @@ def compile_step(job: Job, batch_size: int) -> Step:
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    needed = refused_bytes(str(error))
+    needed = needed_bytes(str(error))
     if needed is None:
       reason = str(error).splitlines()[0]
       raise ValueError(f"libtpu cannot compile for {job.topology.name}: {reason}") from error
-    return Step(batch_size, needed + _held_bytes(state), None)
+    return Step(batch_size, needed + _state_bytes(state), None)
   memory = compiled.memory_analysis()
   hbm = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
          + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes)
   return Step(batch_size, hbm, costs.count(hlo.parse(compiled.as_text())))
 
 
-def refused_bytes(message: str) -> int | None:
-  """What the compiler says that a program needs besides its arguments; None: no word of memory."""
+def needed_bytes(message: str) -> int | None:
+  """The memory of a program without arguments, from an error message of the compiler.
+
+  None if the message is not about memory.
+  """
   if "RESOURCE_EXHAUSTED" not in message:
     return None
-  found = (re.search(r"\(([\d.]+)([KMGT])\) exceeds available HBM", message)
+  match = (re.search(r"\(([\d.]+)([KMGT])\) exceeds available HBM", message)
            or re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message))
-  if not found:
+  if not match:
     return None
-  return int(float(found.group(1)) * 2 ** (10 * ("KMGT".index(found.group(2)) + 1)))
+  return int(float(match.group(1)) * 2 ** (10 * ("KMGT".index(match.group(2)) + 1)))
 
 
-def _held_bytes(state) -> int:
-  """Of a state's arrays, on one chip."""
+def _state_bytes(state) -> int:
+  """The bytes of a state's arrays on one chip."""
   return sum(leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
              for leaf in jax.tree.leaves(state))
 
 
-def fits(step: Step, topology: topologies.Topology) -> bool:
-  return step.spent is not None and step.hbm_bytes <= topology.chip.hbm_bytes
+def fits(step: Step, capacity: int) -> bool:
+  """Whether a compiled step fits in `capacity` bytes per chip."""
+  return step.spent is not None and step.hbm_bytes <= capacity
 
 
 def search(
     first: Step, unit: int, capacity: int, compile_at: Callable[[int], Step]
 ) -> tuple[Step | None, Step | None]:
-  """(largest batch found to fit, smallest found not to), multiples of `unit`; None: none was found.
+  """(largest compiled batch that fits, smallest that does not), multiples of `unit`; None for none.
 
-  HBM is near affine in the batch. So a second batch gives a line, the line a guess, and every
-  guess is compiled; one that does not fit moves the line and is guessed again, lower. There is an
-  end to trying: only where the two are one `unit` apart is the first the largest there is.
+  HBM is nearly affine in the batch. A line through two compiled steps gives the next guess, which
+  is compiled. If the line predicts that no larger batch fits, the next batch is compiled as a
+  check. If it fits, the search continues by bisection. At most `_MOST_TRIES` batches are compiled.
+  The first result is certainly the largest batch only if the two differ by one `unit`.
   """
   steps = [first]
-  good = lambda step: step.spent is not None and step.hbm_bytes <= capacity
-  for guess in _guesses(steps, unit, capacity, good):
+  size = first.batch_size
+  guess = 2 * size if fits(first, capacity) else max(size // 2 // unit, 1) * unit
+  bisect = False
+  for _ in range(_MOST_TRIES):
+    if any(step.batch_size == guess for step in steps):
+      break
     steps.append(compile_at(guess))
-  return _edges(steps, good)
+    below, above = _edges(steps, capacity)
+    lower = below.batch_size if below else 0
+    upper = above.batch_size if above else _MOST_GROWTH * lower + unit
+    guess = min(max(_on_line(steps, below, above, capacity) // unit * unit, unit), upper - unit)
+    if guess <= lower:
+      guess = (lower + upper) // 2 // unit * unit if bisect else lower + unit
+      bisect = True
+    if not lower < guess < upper:
+      break
+  return _edges(steps, capacity)
 
 
-def _edges(steps: list[Step], good: Callable[[Step], bool]) -> tuple[Step | None, Step | None]:
-  return (max(filter(good, steps), key=lambda step: step.batch_size, default=None),
-          min(itertools.filterfalse(good, steps), key=lambda step: step.batch_size, default=None))
+def _edges(steps: list[Step], capacity: int) -> tuple[Step | None, Step | None]:
+  """(the largest step that fits, the smallest that does not)."""
+  step_fits, size = lambda step: fits(step, capacity), lambda step: step.batch_size
+  return (max(filter(step_fits, steps), key=size, default=None),
+          min(itertools.filterfalse(step_fits, steps), key=size, default=None))
 
 
-def _guesses(steps, unit, capacity, good) -> Iterator[int]:
-  """Batches to compile next, seeing in `steps` what has become of those before."""
-  size = steps[0].batch_size
-  yield 2 * size if good(steps[0]) else max(size // 2 // unit, 1) * unit
-  doubted = False
-  for _ in range(_MOST_TRIES - 1):
-    below, above = _edges(steps, good)
-    lower, upper = below and below.batch_size, above and above.batch_size
-    # On both sides of the edge, or else the two nearest to it.
-    near = (below, above) if below and above else sorted(
-        steps, key=lambda step: abs(step.hbm_bytes - capacity))[:2]
-    (a, x), (b, y) = ((s.batch_size, s.hbm_bytes) for s in near)
-    slope = (y - x) / (b - a) if a != b else 0.0
-    guess = int(a + (capacity - x) / slope) // unit * unit if slope > 0.0 else (
-        2 * max(s.batch_size for s in steps))
-    if upper is not None:
-      guess = min(guess, upper - unit)
-    if lower is not None:
-      guess = min(guess, _FARTHEST * lower)
-    guess = max(guess, unit)
-    if guess <= (lower or 0) and not doubted:  # the line says that nothing larger fits
-      guess, doubted = lower + unit, True
-    elif guess <= (lower or 0) and upper is not None:  # and it is not so
-      guess = (lower + upper) // 2 // unit * unit
-    if guess <= (lower or 0) or any(s.batch_size == guess for s in steps):
-      return
-    yield guess
+def _on_line(steps: list[Step], below: Step | None, above: Step | None, capacity: int) -> int:
+  """The batch that needs `capacity`, on the line through both edges or the two nearest steps."""
+  a, b = (below, above) if below and above else sorted(
+      steps, key=lambda step: abs(step.hbm_bytes - capacity))[:2]
+  slope = (b.hbm_bytes - a.hbm_bytes) / (b.batch_size - a.batch_size)
+  if slope <= 0.0:
+    return 2 * max(step.batch_size for step in steps)
+  return int(a.batch_size + (capacity - a.hbm_bytes) / slope)

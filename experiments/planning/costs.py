@@ -1,48 +1,27 @@
-"""What a compiled module costs one device: matrix products, HBM traffic, collectives, with trips.
+"""The costs of a compiled module on one device: matrix products, HBM traffic and collectives.
 
-XLA's own cost analysis counts the body of a loop once; here everything inside a loop counts as
-often as it runs. Of a conditional, the branch that moves more bytes is counted.
+XLA's cost analysis counts the body of a loop once. Here it counts as often as it runs. For a
+conditional, the branch that moves more bytes counts.
 """
 
 import collections
 import math
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.planning import hlo
-
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
-         "collective-broadcast", "ragged-all-to-all")
-_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all",
-         "partition-id", "replica-id", "opt-barrier", "domain", "add-dependency"}
-# Names for memory, not work.
-_FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AsyncCollectiveStart", "AsyncCollectiveDone")
-_SLICES = {"dynamic-slice", "slice", "gather"}
-
-
-class Collective(NamedTuple):
-  """One collective operation, `runs` times a step.
-
-  bytes: on one device, of the array as a whole: what all-gather makes, what the others are given.
-  groups: the devices that exchange among themselves, by their place in the program's device
-  assignment; the (source, target) pairs of a permutation. () is all of them.
-  """
-
-  kind: str
-  bytes: int
-  groups: tuple[tuple[int, ...], ...]
-  runs: int
+from experiments.planning import collectives as collectives_lib
+from experiments.planning import hbm_traffic, hlo
+from experiments.planning.collectives import Collective
 
 
 class Costs(NamedTuple):
-  """Of one device in one run of the module.
+  """Costs of one run of the module on one device.
 
-  flops: of matrix products (2 a multiply-add) and convolutions alone. hbm_bytes: read and written
-  by every kernel, tiles' padding included. unknown_loops: how many loops end by their data; they
-  are counted as one iteration.
+  flops: of matrix products and convolutions only, 2 per multiply-add.
+  hbm_bytes: read and written by all kernels, with the padding of tiles.
+  unknown_loops: the number of loops whose length depends on data; they count as one iteration.
   """
 
   flops: int
@@ -51,39 +30,52 @@ class Costs(NamedTuple):
   unknown_loops: int
 
 
+def collective_bytes(spent: Costs) -> dict[str, int]:
+  """Bytes per chip and step, by kind of collective."""
+  kinds = collections.Counter()
+  for collective in spent.collectives:
+    kinds[collective.kind] += collective.bytes * collective.runs
+  return dict(sorted(kinds.items()))
+
+
 class _Sum:
-  """Costs being added up. TPU programs cut a collective into pieces, fused into the kernels that
-  run meanwhile: pieces of one chain are the one collective, which runs as often as its first piece.
+  """A sum of costs.
+
+  chains: by name, the collective of a chain of pieces, and the bytes that it moves. It runs as
+    often as its first piece.
   """
 
   def __init__(self):
     self.flops = self.hbm_bytes = self.unknown_loops = 0
-    self.whole: list[Collective] = []
-    self.chains: dict[tuple[str, ...], tuple[Collective, int]] = {}
+    self.collectives: list[Collective] = []
+    self.chains: dict[tuple[str, str], tuple[Collective, int]] = {}
 
   def add(self, other: "_Sum") -> None:
+    """Adds another sum."""
     self.flops += other.flops
     self.hbm_bytes += other.hbm_bytes
     self.unknown_loops += other.unknown_loops
-    self.whole += other.whole
-    for key, (collective, moved) in other.chains.items():
-      self.chain(key, collective, moved)
+    self.collectives += other.collectives
+    for name, piece in other.chains.items():
+      self.add_piece(name, *piece)
 
-  def chain(self, key: tuple[str, ...], collective: Collective, moved: int) -> None:
-    if key not in self.chains or collective.runs < self.chains[key][0].runs:
-      self.chains[key] = (collective, moved)
+  def add_piece(self, name: tuple[str, str], collective: Collective, moved: int) -> None:
+    """Adds a piece of the collective of a chain."""
+    if name not in self.chains or collective.runs < self.chains[name][0].runs:
+      self.chains[name] = collective, moved
 
 
 def count(module: hlo.Module) -> Costs:
   """The costs of one run of `module`."""
   total = _walk(module, module.entry, 1)
-  chained = list(total.chains.values())
+  chains = list(total.chains.values())
   return Costs(
-      total.flops, total.hbm_bytes + sum(c.runs * moved for c, moved in chained),
-      (*total.whole, *(c for c, _ in chained)), total.unknown_loops)
+      total.flops, total.hbm_bytes + sum(c.runs * moved for c, moved in chains),
+      (*total.collectives, *(c for c, _ in chains)), total.unknown_loops)
 
 
-def _walk(module, computation, runs) -> _Sum:
+def _walk(module: hlo.Module, computation: hlo.Computation, runs: int) -> _Sum:
+  """The costs of a computation that runs `runs` times."""
   total = _Sum()
   for instruction in computation.instructions.values():
     op = instruction.op
@@ -98,114 +90,55 @@ def _walk(module, computation, runs) -> _Sum:
     elif op in ("call", "async-start"):
       for called in instruction.called:
         total.add(_walk(module, module.computations[called], runs))
-    elif kind := _kind(computation, instruction):
-      _collective(total, computation, instruction, kind, runs, top=True)
+    elif collectives_lib.kind(computation, instruction):
+      total.hbm_bytes += _add_collective(total, computation, instruction, runs)
     else:
-      total.hbm_bytes += runs * _traffic(module, computation, instruction)
-      _products(module, computation, instruction, total, runs)
+      total.hbm_bytes += runs * hbm_traffic.traffic(module, computation, instruction)
+      _add_products(total, module, computation, instruction, runs)
   return total
 
 
-def _products(module, computation, instruction, total, runs):
-  """Adds the flops of `instruction`, and of products and collectives fused into it."""
+def _add_products(total: _Sum, module, computation, instruction, runs: int) -> None:
+  """Adds the FLOPs of `instruction`, and the products and collectives that are fused into it."""
   if instruction.op in ("dot", "convolution"):
     total.flops += runs * flops(computation, instruction)
   elif instruction.op == "fusion":
     called = module.computations[instruction.called[0]]
     for inner in called.instructions.values():
-      if kind := _kind(called, inner):
-        _collective(total, called, inner, kind, runs, top=False)
+      if collectives_lib.kind(called, inner):
+        _add_collective(total, called, inner, runs)  # its traffic is part of that of the fusion
       else:
-        _products(module, called, inner, total, runs)
+        _add_products(total, module, called, inner, runs)
 
 
-def _kind(computation, instruction):
-  """Which of KINDS the instruction is, or ""; an all-reduce of which parts are kept scatters."""
-  kind = instruction.op.removesuffix("-start")
-  if kind not in KINDS:
-    return ""
-  if kind == "all-reduce" and "scatter" in computation.name:
-    users = [i for i in computation.instructions.values() if instruction.name in i.operands]
-    if all(user.op == "dynamic-slice" for user in users):
-      return "reduce-scatter"
-  return kind
-
-
-def _collective(total, computation, instruction, kind, runs, *, top):
-  operands = _operands(computation, instruction)
-  groups = device_groups(instruction.attributes)
-  size = sum(array.bytes for array in operands)
-  if kind == "all-gather":
-    size = sum(array.bytes for array in instruction.shapes[
-        len(operands) if instruction.op.endswith("-start") else 0:])
-  collective = Collective(kind, size, groups, runs)
-  moved = sum(array.stored_bytes for array in operands + instruction.shapes if not array.space)
-  chain = re.search(r'chain_id="(\d+)"', instruction.attributes)
-  if chain:
-    channel = re.search(r"channel_id=(\d+)", instruction.attributes)
-    total.chain((channel.group(1) if channel else "", chain.group(1)), collective, moved)
-  else:
-    total.whole.append(collective)
-    # Fused, it moves what the fusion moves.
-    total.hbm_bytes += runs * moved if top else 0
-
-
-def device_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
-  """The groups of a collective, or the pairs of a permutation; () where all take part.
-
-  XLA writes them out, as {{0,1},{2,3}}, as an arrangement, [2,2]<=[4] or [2,2]<=[2,2]T(1,0), or as
-  axes of a mesh, mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}.
-
-  Raises:
-    ValueError: none of these.
-  """
-  listed = re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{} ]*\})?\}", attributes)
-  if listed:
-    return tuple(tuple(int(i) for i in group.split(","))
-                 for group in re.findall(r"\{([\d, ]+)\}", listed.group(1) or ""))
-  arranged = re.search(
-      r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
-  numbers = lambda text: tuple(int(part) for part in text.split(","))
-  if arranged:
-    shape, dims, order = arranged.groups()
-    ids = np.arange(math.prod(numbers(dims))).reshape(numbers(dims))
-    ids = ids.transpose(numbers(order)) if order else ids
-    return tuple(map(tuple, ids.reshape(numbers(shape)).tolist()))
-  mesh = re.search(
-      r"replica_groups=mesh\[([^\]]*)\]"
-      r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}", attributes)
-  if mesh and ":" not in mesh.group(4):
-    axes, dims, order, grouped = mesh.groups()
-    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
-    ids = np.arange(math.prod(sizes.values()))
-    if dims:
-      ids = ids.reshape(numbers(dims)).transpose(numbers(order)) if order else ids
-    ids = ids.reshape(tuple(sizes.values()))
-    inner = [list(sizes).index(name) for name in re.findall(r"'([^']+)'", grouped)]
-    outer = [i for i in range(len(sizes)) if i not in inner]
-    width = math.prod(ids.shape[i] for i in inner)
-    return tuple(map(tuple, ids.transpose(outer + inner).reshape(-1, width).tolist()))
-  if "replica_groups" in attributes:
-    text = attributes[attributes.index("replica_groups"):][:120]
-    raise ValueError(f"cannot read the devices of a collective from {text!r}")
-  return ()
+def _add_collective(total: _Sum, computation, instruction, runs: int) -> int:
+  """Adds a collective, or a piece of one. Returns its HBM bytes; 0 for a piece."""
+  collective = collectives_lib.collective(computation, instruction, runs)
+  arrays = hlo.operands(computation, instruction) + instruction.shapes
+  moved = sum(array.stored_bytes for array in arrays if not array.space)
+  if name := collectives_lib.chain(instruction):
+    total.add_piece(name, collective, moved)
+    return 0
+  total.collectives.append(collective)
+  return runs * moved
 
 
 def flops(computation: hlo.Computation, instruction: hlo.Instruction) -> int:
-  """2 multiply-adds of a dot or convolution.
+  """The FLOPs of a dot or convolution, 2 per multiply-add.
 
-  TPU programs write batched products as convolutions whose batch axes are windows over dilated or
-  padded inputs: a window's places outside of the input, and between its elements, are no work.
+  TPU programs write batched products as convolutions, with batch axes that are windows over dilated
+  or padded inputs. Positions of a window outside of the input, or between its elements, do not
+  count.
   """
-  lhs, rhs = _operands(computation, instruction)[:2]
+  lhs, rhs = hlo.operands(computation, instruction)[:2]
   out, text = instruction.shapes[0], instruction.attributes
   if instruction.op == "dot":
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", text).group(1)
     return 2 * out.size * math.prod(lhs.dims[int(i)] for i in contracted.split(",") if i)
   inputs, kernel, output = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", text).groups()
-  batches = int(_attribute(text, "batch_group_count", "1"))
+  batches = re.search(r"\bbatch_group_count=(\d+)", text)
   total = 2 * out.dims[output.index("f")] * rhs.dims[kernel.index("i")]
-  total *= lhs.dims[inputs.index("b")] // batches
+  total *= lhs.dims[inputs.index("b")] // (int(batches.group(1)) if batches else 1)
   window = re.search(r"window=\{([^}]*)\}", text)
   window = dict(part.split("=") for part in window.group(1).split()) if window else {}
   for axis, label in enumerate(sorted(c for c in output if c.isdigit())):
@@ -214,110 +147,8 @@ def flops(computation: hlo.Computation, instruction: hlo.Instruction) -> int:
     low = int(part("pad", "0_0").split("_")[0])
     first = np.arange(out.dims[output.index(label)]) * int(part("stride", 1)) - low
     size, dilation = int(part("size", 1)), int(part("rhs_dilate", 1))
-    place = first[:, None] + dilation * np.arange(size)[None, :]
-    spread = int(part("lhs_dilate", 1))
-    end = (lhs.dims[inputs.index(label)] - 1) * spread
-    total *= int(((place >= 0) & (place <= end) & (place % spread == 0)).sum())
+    position = first[:, None] + dilation * np.arange(size)[None, :]
+    spacing = int(part("lhs_dilate", 1))
+    end = (lhs.dims[inputs.index(label)] - 1) * spacing
+    total *= int(((position >= 0) & (position <= end) & (position % spacing == 0)).sum())
   return total
-
-
-def _attribute(text, name, default):
-  found = re.search(rf"\b{name}=(\w+)", text)
-  return found.group(1) if found else default
-
-
-def _operands(computation, instruction) -> tuple[hlo.Array, ...]:
-  return tuple(array for name in instruction.operands
-               for array in computation.instructions[name].shapes)
-
-
-def _traffic(module, computation, instruction) -> int:
-  """Bytes that one kernel reads from HBM and writes to it."""
-  op, outputs = instruction.op, instruction.shapes
-  stored = lambda arrays: sum(array.stored_bytes for array in arrays if not array.space)
-  if op in _FREE or op.endswith("-done"):
-    return 0
-  if op == "custom-call" and any(name in instruction.attributes for name in _FREE_CALLS):
-    return 0
-  if op == "copy-start":
-    return stored(outputs[:2])
-  if op == "slice-start":
-    source, taken = outputs[0], outputs[1]
-    return taken.stored_bytes * ((not source.space) + (not taken.space))
-  operands = [computation.instructions[name].shapes for name in instruction.operands]
-  if op in _SLICES:
-    return stored(outputs) + (0 if operands[0][0].space else outputs[0].stored_bytes)
-  if op == "dynamic-update-slice":
-    return stored(operands[1]) + (0 if outputs[0].space else operands[1][0].stored_bytes)
-  if op != "fusion":
-    return stored(outputs) + sum(map(stored, operands))
-  reads, writes = _shares(module, module.computations[instruction.called[0]])
-  if len(writes) != len(outputs):  # one call makes them all
-    writes = writes[:1] * len(outputs)
-  return round(sum(share * stored(arrays) for share, arrays in zip(reads, operands, strict=True))
-               + sum(share * stored([array]) for share, array in zip(writes, outputs, strict=True)))
-
-
-def _shares(module, computation) -> tuple[list[float], list[float]]:
-  """Which share of each parameter a fusion reads, and of each result it writes.
-
-  A slice reads what it takes. A result that updates a slice of a parameter writes that slice, in
-  place, and does not read the rest.
-  """
-  instructions = computation.instructions
-  wanted = collections.defaultdict(float)  # by name: the share that is computed
-  root = computation.root
-  results = root.operands if root.op == "tuple" else (root.name,)
-  for name in results:
-    # What is handed on as it came is not touched.
-    wanted[name] = 0.0 if instructions[name].op == "parameter" else 1.0
-  for instruction in reversed(instructions.values()):
-    if instruction is root and root.op == "tuple":
-      continue
-    for operand, share in _demands(module, computation, instruction, wanted[instruction.name]):
-      wanted[operand] = min(1.0, max(wanted[operand], share))
-  reads = [wanted[name] for name in computation.parameters]
-  return reads, [_written(module, computation, name) for name in results]
-
-
-def _demands(module, computation, instruction, share) -> Iterator[tuple[str, float]]:
-  """(operand, share of it) that `instruction` needs to compute `share` of itself."""
-  nested = None
-  if instruction.op == "fusion":
-    nested = _shares(module, module.computations[instruction.called[0]])[0]
-  for place, operand in enumerate(instruction.operands):
-    source = computation.instructions[operand]
-    size = sum(array.size for array in source.shapes)
-    mine = sum(array.size for array in instruction.shapes)
-    if nested is not None:
-      yield operand, nested[place]
-    elif _kind(computation, instruction):
-      # In a chain, counted by itself.
-      yield operand, 0.0 if "chain_id" in instruction.attributes else 1.0
-    elif instruction.op == "custom-call" and any(
-        name in instruction.attributes for name in _FREE_CALLS):
-      yield operand, 0.0
-    elif place == 0 and instruction.op in _SLICES:
-      yield operand, share * mine / max(size, 1)
-    elif place == 0 and instruction.op == "dynamic-update-slice":
-      yield operand, 0.0
-    elif mine == size:
-      yield operand, share
-    else:
-      yield operand, 1.0 if share else 0.0
-
-
-def _written(module, computation, name) -> float:
-  instruction = computation.instructions[name]
-  if instruction.op in ("bitcast", "convert"):
-    return _written(module, computation, instruction.operands[0])
-  if instruction.op == "dynamic-update-slice":
-    update = computation.instructions[instruction.operands[1]].shapes[0]
-    return update.size / max(instruction.shapes[0].size, 1)
-  if instruction.op == "fusion":
-    written = _shares(module, module.computations[instruction.called[0]])[1]
-    return written[0] if len(written) == 1 else 1.0
-  free = instruction.op == "parameter" or "chain_id" in instruction.attributes or (
-      instruction.op == "custom-call" and any(
-          word in instruction.attributes for word in _FREE_CALLS))
-  return 0.0 if free else 1.0

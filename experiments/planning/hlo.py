@@ -1,7 +1,7 @@
-"""The text of a compiled XLA module, as computations of instructions, and how often loops run.
+"""Parses the text of a compiled XLA module, and computes the number of iterations of loops.
 
-XLA says what it has compiled in one text alone, `compiled.as_text()`: the program of one device,
-scheduled, with the layout and memory of every array. Here it is read as far as costs need it.
+`compiled.as_text()` is the scheduled program of one device, with the layout and memory of every
+array. The parser reads the parts that costs need.
 """
 
 import functools
@@ -15,15 +15,16 @@ _LINE = re.compile(r"\s*(ROOT )?%?([\w.\-]+) = ")
 _ARRAY = re.compile(r"([a-z]\w*)\[([^\]]*)\](?:\{([^}]*)\})?")
 _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body)=%?([\w.\-]+)")
-# More iterations than any training step has: a loop that ends where its data say so.
+# More iterations than any loop of a training step has. A longer loop is assumed to end by its data.
 _MAX_TRIPS = 100_000
 
 
 class Array(NamedTuple):
-  """One array: dims in their logical order, layout from the minor axis to the major.
+  """The type of an array.
 
-  tile: the last axes of the layout are padded to multiples of it. space: 0 is HBM, others are on
-  the chip (1, vector memory) or hold flags.
+  dims: sizes in logical order. layout: the axes, from minor to major.
+  tile: the last axes of the layout are padded to multiples of it.
+  space: 0 is HBM, 1 is vector memory; others are on the chip or hold flags.
   """
 
   dtype: str
@@ -34,7 +35,7 @@ class Array(NamedTuple):
 
   @property
   def bits(self) -> int:
-    """Of one element."""
+    """The bits of one element."""
     if self.dtype in _BITS:
       return _BITS[self.dtype]
     return int(re.search(r"\d+", self.dtype).group())
@@ -45,12 +46,12 @@ class Array(NamedTuple):
 
   @property
   def bytes(self) -> int:
-    """Of the elements themselves, as they travel between chips."""
+    """The bytes of the elements, without padding, as sent between chips."""
     return self.size * self.bits // 8
 
   @property
   def stored_bytes(self) -> int:
-    """In memory, padding of tiles included."""
+    """The bytes in memory, with the padding of tiles."""
     dims = [self.dims[axis] for axis in self.layout]
     for i, side in enumerate(reversed(self.tile[-len(dims):] if dims else ())):
       dims[i] = -(-dims[i] // side) * side
@@ -58,9 +59,10 @@ class Array(NamedTuple):
 
 
 class Instruction(NamedTuple):
-  """`name = shapes op(operands), attributes`; a tuple's arrays one after another.
+  """An instruction `name = shapes op(operands), attributes`.
 
-  arguments is the text between the parentheses, where constants and parameters have their number.
+  shapes: the result, or the flat list of arrays of a tuple. arguments: the text in the parentheses,
+  which is the value of a constant and the index of a parameter. called: names of computations.
   """
 
   name: str
@@ -82,15 +84,17 @@ class Computation(NamedTuple):
 
 
 class Module(NamedTuple):
+  """All computations by name, and the entry computation."""
+
   computations: dict[str, Computation]
   entry: Computation
 
 
 def parse(text: str) -> Module:
-  """The module that `compiled.as_text()` has printed.
+  """The module of a text of `compiled.as_text()`.
 
   Raises:
-    ValueError: no entry computation: not such a text.
+    ValueError: the text has no entry computation.
   """
   computations, entry, name, lines = {}, "", "", []
   for line in text.splitlines():
@@ -106,25 +110,33 @@ def parse(text: str) -> Module:
   return Module(computations, computations[entry])
 
 
+def operands(computation: Computation, instruction: Instruction) -> tuple[Array, ...]:
+  """The arrays of the operands of an instruction."""
+  return tuple(array for name in instruction.operands
+               for array in computation.instructions[name].shapes)
+
+
 def _computation(name, lines):
+  """The computation of the lines of its body."""
   instructions, root = {}, None
   for line in lines:
-    found = _LINE.match(line)
-    if not found:
+    match = _LINE.match(line)
+    if not match:
       continue
-    instruction = _instruction(found.group(2), re.sub(r"/\*.*?\*/", "", line[found.end():]))
+    instruction = _instruction(match.group(2), re.sub(r"/\*.*?\*/", "", line[match.end():]))
     instructions[instruction.name] = instruction
-    root = instruction if found.group(1) else root
+    root = instruction if match.group(1) else root
   parameters = sorted((i for i in instructions.values() if i.op == "parameter"),
                       key=lambda i: int(i.arguments))
   return Computation(name, instructions, root or instruction, tuple(i.name for i in parameters))
 
 
 def _instruction(name, rest):
-  end = _closed(rest, 0) if rest.startswith("(") else rest.index(" ")
+  """The instruction `name = rest`."""
+  end = _closing(rest, 0) if rest.startswith("(") else rest.index(" ")
   shapes, rest = rest[:end], rest[end:].lstrip()
   start = rest.index("(")
-  end = _closed(rest, start)
+  end = _closing(rest, start)
   arguments, attributes = rest[start + 1:end - 1], rest[end:]
   called = tuple(_CALLED.findall(attributes))
   for branches in re.findall(r"branch_computations=\{([^}]*)\}", attributes):
@@ -134,18 +146,19 @@ def _instruction(name, rest):
                      arguments, attributes, called)
 
 
-def _closed(text, start):
-  """The position behind the parenthesis that closes the one at `start`."""
+def _closing(text, start):
+  """The position after the parenthesis that closes the one at `start`."""
   depth = 0
-  for found in re.finditer(r"[()]", text[start:]):
-    depth += 1 if found.group() == "(" else -1
+  for match in re.finditer(r"[()]", text[start:]):
+    depth += 1 if match.group() == "(" else -1
     if not depth:
-      return start + found.end()
+      return start + match.end()
   raise ValueError(f"unbalanced parentheses in {text[:80]!r}")
 
 
 @functools.lru_cache(maxsize=100_000)
 def _arrays(text: str) -> list[Array]:
+  """The arrays in the text of a type."""
   arrays = []
   for dtype, dims, layout in _ARRAY.findall(text):
     dims = tuple(int(d.strip().lstrip("<=")) for d in dims.split(",") if d.strip())
@@ -161,11 +174,11 @@ def _arrays(text: str) -> list[Array]:
 
 
 def trip_count(module: Module, computation: Computation, loop: Instruction) -> int | None:
-  """How often the body of the while loop `loop` in `computation` runs; None if data decide.
+  """The number of iterations of the while loop `loop` in `computation`; None if it depends on data.
 
-  XLA's own `known_trip_count` if the text has one. Otherwise (TPU programs have none) the scalars
-  that the loop carries are followed from their constant starts, through body and condition, until
-  the condition fails.
+  It is XLA's `known_trip_count` if the text has one. TPU programs have none. There the scalars of
+  the loop are evaluated from their constant initial values, through body and condition, until the
+  condition fails.
   """
   known = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.attributes)
   if known:
@@ -179,10 +192,10 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
     if value is not None:
       carried[i] = value
   for trips in range(_MAX_TRIPS):
-    going = _scalar(module, condition, condition.root.name, _carried(carried))
-    if going is None:
+    continues = _scalar(module, condition, condition.root.name, _carried(carried))
+    if continues is None:
       return None
-    if not going:
+    if not continues:
       return trips
     if body.root.op != "tuple":
       return None
@@ -192,7 +205,7 @@ def trip_count(module: Module, computation: Computation, loop: Instruction) -> i
 
 
 def _carried(values: dict[int, int]) -> Callable[[int, int | None], int | None]:
-  """A loop's parameter: element `index` of the tuple that is its only parameter."""
+  """The `parameter` of `_scalar` for a loop, whose only parameter is the tuple of `values`."""
   return lambda parameter, index: values.get(index)
 
 
@@ -209,9 +222,9 @@ _COMPARE = {
 
 
 def _scalar(module, computation, name, parameter):
-  """The value of an integer or truth scalar, or None where it is not known.
+  """The value of an integer or boolean scalar, or None if it is unknown.
 
-  `parameter(i, j)` is that of element j (None: all) of parameter i.
+  `parameter(i, j)` is the value of element j of parameter i; of the whole parameter if j is None.
   """
   instruction = computation.instructions[name]
   value = lambda operand: _scalar(module, computation, operand, parameter)

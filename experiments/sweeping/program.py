@@ -1,13 +1,13 @@
-"""Many trainings as one program: the arms of a group and their seeds, side by side.
+"""Many trainings as one compiled program: the arms of a group and their seeds, side by side.
 
-A training objective is a density π(ℓ), a weight w(ℓ) and a row (a, b)(ℓ): functions of one scalar.
-So arms with other paths, densities, weights or predictions have one network, of one shape, and
-differ in scalars only: each arm's index chooses among the functions by `lax.switch`, and the
-optimizer's numbers are arguments, as seeds are. An arm computes what a run of its own would, to
-rounding: the same parameters to begin with, the same batches, the same noise.
+A training objective is a density π(ℓ), a weight w(ℓ) and a row (a, b)(ℓ), three functions of one
+scalar. Arms that differ in path, density, weight or prediction therefore share the shape of the
+network and of the computation. The index of an arm selects its functions by `lax.switch`; seeds and
+the optimizer's numbers are arguments. Up to rounding, an arm gives the result of its own run: the
+same initial parameters, batches and noise.
 
-Members (arm × seed) are divided over the devices. On a device they ride in one vmap, or, where one
-member's products fill the processor already, one after another in one loop (`at_once`).
+Members (arm × seed) are divided over the devices. On a device they are computed in one vmap. If one
+member keeps the processor busy, they are computed one after another in a loop (`at_once`).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,22 +15,24 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments import config as config_lib
 from experiments.config import build, calls
 from experiments.run import assembly
-from experiments.sweeping import plan
+from experiments.sweeping import layouts
 from langevin_jax import objectives, predictions, training
 
-# Multiply-adds of one forward pass from which a CPU gains nothing from a vmap over members: its
-# batched products are slower than plain ones, and the states of all fall out of the cache.
-_FULL = 2e6
+# From this number of multiply-adds in a forward pass, a vmap over members does not help on a CPU:
+# batched products are slower than single ones, and the states of all members exceed the cache.
+_BUSY = 2e6
 
 
 class Member(NamedTuple):
-  """One arm and seed, as the program takes it: scalars, and `half_lives` (averages,).
+  """One arm and seed as arguments of the program: scalars, and `half_lives` (averages,).
 
-  batch: which of the seeds' batches. density, weight, row, dropout: which of the functions.
+  batch: index of the batches of the seed. density, weight, row, dropout: indices into `Functions`.
+  numbers: those of `layouts.NUMBERS` and `OPTIMIZER_NUMBERS`, by name.
   """
 
   seed: Any
@@ -43,26 +45,53 @@ class Member(NamedTuple):
   half_lives: Any
 
 
-class Program(NamedTuple):
-  """members: a `Member` of stacked arrays, with a leading axis (n,), n a multiple of the devices.
+class Functions(NamedTuple):
+  """The distinct functions and label dropouts of all members."""
 
-  init: members → states. advance: (members, states, batches (seeds, K, batch, …)) → (states,
-  metrics (n, K, …)); states are donated. each: f → a compiled function (members, params, *rest) →
-  f(row, seed, params, *rest) for every member; `row` is its row of Table 5.
-  seeds: of the batches, in their order. size: how many members there are, padding left out.
-  saved: states → those of the members without padding, which is what a checkpoint has: it fits any
-  number of devices. abstract: what that is restored into. padded: its inverse.
+  density: list[objectives.Density]
+  weight: list[objectives.Weight]
+  row: list[predictions.Row]
+  dropout: list[float]
+
+
+class Program(NamedTuple):
+  """The training of n members. States and metrics have a leading axis (n,).
+
+  members: a `Member` of stacked arrays.
+  init: members → states.
+  advance: (members, states, batches (seeds, K, batch, …)) → (states, metrics (n, K, …)) after K
+    steps. The states are donated.
+  each: f → a compiled function (members, params, *rest) → f(row, seed, params, *rest) of every
+    member; `row` is the member's row of Table 5.
+  abstract: shapes, dtypes and shardings of states, for restoring a checkpoint. The checkpoint may
+    come from another number of devices.
+  seeds: the seeds of the batches, in their order.
   """
 
   members: Member
   init: Callable[[Member], training.TrainState]
   advance: Callable[..., tuple[training.TrainState, training.Metrics]]
   each: Callable[[Callable[..., Any]], Callable[..., Any]]
-  saved: Callable[[training.TrainState], training.TrainState]
   abstract: training.TrainState
-  padded: Callable[[training.TrainState], training.TrainState]
   seeds: tuple[int, ...]
+
+
+class _Devices(NamedTuple):
+  """The placement of `size` members: over `mesh`, `at_once` in one vmap on each device."""
+
+  mesh: jax.sharding.Mesh
   size: int
+  at_once: int
+
+  @property
+  def padding(self) -> int:
+    """How often the last member is repeated, so that all devices have the same number."""
+    return -self.size % self.mesh.size
+
+  @property
+  def sharding(self) -> NamedSharding:
+    """The sharding of arrays over members: split if the devices divide them, else replicated."""
+    return NamedSharding(self.mesh, PartitionSpec() if self.padding else PartitionSpec("data"))
 
 
 def make(
@@ -71,148 +100,145 @@ def make(
   """The program of all members.
 
   Args:
-    members: the run of the arm, all of one shape, and the seed that takes the place of its own.
-    devices: over which members are divided; as many of each as it takes, some twice if need be.
-    at_once: members in one vmap; 0: all on accelerators and for small networks, else one.
+    members: (run of the arm, seed) each. The seed replaces that of the run. All runs have the same
+      shapes.
+    devices: members are divided evenly over them; the last member is repeated as padding.
+    at_once: number of members in one vmap. 0: all on accelerators and for small networks, else one.
   """
   leader = members[0][0]
-  stacked, seeds, chosen = _stack(members)
+  stacked, seeds, functions = _stack_members(members)
   mesh = jax.make_mesh((len(devices),), ("data",), devices=list(devices),
                        axis_types=(jax.sharding.AxisType.Auto,))
-  split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-  whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  padded = -(-len(members) // len(devices)) * len(devices)
-  index = np.minimum(np.arange(padded), len(members) - 1)
-  stacked = jax.device_put(jax.tree.map(lambda a: a[index], stacked), split)
-  at_once = at_once or (1 if _fills(leader, devices[0]) else padded)
-
-  def spread(f, *, donate=()):
-    """f of one member at a time, as one compiled program over all; what follows two is shared."""
-    def over(members, states, *rest):
-      one = lambda pair: f(*pair, *rest)
-      # lax.map with batch_size=1 would vmap over one.
-      return jax.lax.map(one, (members, states), batch_size=None if at_once == 1 else at_once)
-
-    def call(members, states, *rest):
-      spec = jax.sharding.PartitionSpec
-      mapped = jax.shard_map(over, mesh=mesh, check_vma=False, out_specs=spec("data"),
-                             in_specs=(spec("data"), spec("data"), *(spec() for _ in rest)))
-      return mapped(members, states, *rest)
-
-    compiled = jax.jit(call, donate_argnums=donate)
-    return lambda members, states, *rest: compiled(
-        members, states, *jax.device_put(rest, whole))
-
-  def start(member, _):
-    params = leader.init(jax.random.key(member.seed)).params
-    return training.init(params, _optimizer(leader, member), averages=len(leader.averages))
-
-  def advance(member, state, batches):
-    batch = jax.tree.map(lambda stack: stack[member.batch], batches)
-    return training.train_steps(
-        state, jax.random.key(member.seed + 1), batch, loss=_loss(leader, member, chosen),
-        optimizer=_optimizer(leader, member), averages=_averages(leader, member),
-        accumulation=leader.config.training.accumulation)
-
-  def each(f):
-    return spread(lambda member, params, *rest: f(
-        _row(member, chosen), member.seed, params, *rest))
-
-  begin = spread(start)
-  size = len(members)
-  # Members that are no multiple of the devices cannot be split over them.
-  place = split if size == padded else whole
-  shapes = jax.eval_shape(begin, stacked, stacked)
+  placement = _Devices(mesh, len(members), at_once or (
+      1 if _is_busy(leader, devices[0]) else len(members) + len(devices)))
+  stacked = jax.device_put(stacked, placement.sharding)
+  init_each = _map_members(placement, lambda member, _: _initial_state(leader, member))
+  init = lambda members: init_each(members, members)
+  advance = _map_members(placement, lambda member, state, batches: _train_steps(
+      leader, functions, member, state, batches), donate=(1,))
+  each = lambda f: _map_members(placement, lambda member, params, *rest: f(
+      _row(functions, member), member.seed, params, *rest))
   abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
-      (size, *leaf.shape[1:]), leaf.dtype, sharding=place), shapes)
-  cut = jax.jit(lambda states: jax.tree.map(lambda leaf: leaf[:size], states), out_shardings=whole)
-  fill = jax.jit(lambda states: jax.tree.map(lambda leaf: leaf[index], states), out_shardings=split)
-  same = lambda states: states
-  return Program(
-      stacked, lambda members: begin(members, members), spread(advance, donate=(1,)), each,
-      same if size == padded else cut, abstract, same if size == padded else fill, seeds, size)
+      leaf.shape, leaf.dtype, sharding=placement.sharding), jax.eval_shape(init, stacked))
+  return Program(stacked, init, advance, each, abstract, seeds)
 
 
 def member_state(states: training.TrainState, i: int) -> training.TrainState:
-  """The state of the i-th member as its own run would have it, on the host."""
+  """The state of the i-th member on the host, in the form of a single run."""
   return jax.tree.map(lambda leaf: np.asarray(leaf[i]), states)
 
 
-class _Choices(NamedTuple):
-  """The distinct functions among the members."""
+def _map_members(
+    placement: _Devices, f: Callable, *, donate: tuple[int, ...] = ()
+) -> Callable:
+  """A compiled function (members, values, *rest) → f(member, value, *rest) of each member.
 
-  densities: list[objectives.Density]
-  weights: list[objectives.Weight]
-  rows: list[predictions.Row]
-  dropouts: list[float]
+  Members and values have a leading axis (n,), and so have the results; `rest` is shared.
+  """
+  split, shared = PartitionSpec("data"), PartitionSpec()
+
+  def map_on_one_device(pairs, rest):
+    # batch_size=1 would add a vmap over one member.
+    return jax.lax.map(lambda pair: f(*pair, *rest), pairs,
+                       batch_size=None if placement.at_once == 1 else placement.at_once)
+
+  def map_on_all_devices(members, values, *rest):
+    on_devices = jax.shard_map(map_on_one_device, mesh=placement.mesh, check_vma=False,
+                               in_specs=(split, shared), out_specs=split)
+    if not placement.padding:
+      return on_devices((members, values), rest)
+    index = np.minimum(np.arange(placement.size + placement.padding), placement.size - 1)
+    padded = jax.tree.map(lambda leaf: leaf[index], (members, values))
+    return jax.tree.map(lambda leaf: leaf[:placement.size], on_devices(padded, rest))
+
+  compiled = jax.jit(
+      map_on_all_devices, donate_argnums=donate, out_shardings=placement.sharding)
+  replicated = NamedSharding(placement.mesh, shared)
+  return lambda members, values, *rest: compiled(
+      members, values, *jax.device_put(rest, replicated))
 
 
-def _stack(members) -> tuple[Member, tuple[int, ...], _Choices]:
-  """Members as stacked arrays, the distinct seeds, and the distinct functions."""
-  found: dict[str, dict[Any, Any]] = {name: {} for name in ("density", "weight", "row", "dropout")}
-  seeds: dict[int, int] = {}
+def _initial_state(leader: assembly.Run, member: Member) -> training.TrainState:
+  """The state of one member before the first step."""
+  params = leader.init(jax.random.key(member.seed)).params
+  return training.init(params, _optimizer(leader, member), averages=len(leader.averages))
+
+
+def _train_steps(leader, functions, member, state, batches):
+  """(state, metrics) of one member after the K steps of `batches` (seeds, K, batch, …)."""
+  batch = jax.tree.map(lambda stack: stack[member.batch], batches)
+  return training.train_steps(
+      state, jax.random.key(member.seed + 1), batch, loss=_loss(leader, functions, member),
+      optimizer=_optimizer(leader, member), averages=_averages(leader, member),
+      accumulation=leader.config.training.accumulation)
+
+
+def _stack_members(members) -> tuple[Member, tuple[int, ...], Functions]:
+  """(members as stacked arrays (n, …), the distinct seeds, the distinct functions)."""
+  distinct: dict[str, dict[Any, Any]] = {name: {} for name in Functions._fields}
+  seeds = tuple(dict.fromkeys(seed for _, seed in members))
   rows = []
   for run, seed in members:
-    config, number = run.config, run.config.training
-    made = {"density": build.density(config.objective, run.path)}
-    made["weight"] = build.weight(config.objective, made["density"])
-    made["row"] = build.prediction(config.objective)
-    made["dropout"] = number.label_dropout
-    keys = _keys(config)
     indices = {}
-    for name, value in made.items():
-      found[name].setdefault(keys[name], (len(found[name]), value))
-      indices[name] = np.int32(found[name][keys[name]][0])
+    for name, (key, value) in _functions(run).items():
+      distinct[name].setdefault(key, value)
+      indices[name] = np.int32(list(distinct[name]).index(key))
+    config = run.config.training
     rows.append(Member(
-        np.uint32(seed), np.int32(seeds.setdefault(seed, len(seeds))), **indices,
-        numbers={name: np.float32(value) for name, value in _numbers(number).items()},
-        half_lives=np.asarray(number.ema_half_life_steps, np.float32)))
-  choices = _Choices(*([value for _, value in found[name].values()] for name in found))
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *rows), tuple(seeds), choices
+        np.uint32(seed), np.int32(seeds.index(seed)), **indices,
+        numbers={name: np.float32(value) for name, value in _numbers(config).items()},
+        half_lives=np.asarray(config.ema_half_life_steps, np.float32)))
+  stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+  return stacked, seeds, Functions(*(list(values.values()) for values in distinct.values()))
 
 
-def _keys(config: config_lib.Config) -> dict[str, Any]:
-  """What each function depends on."""
-  objective = config.objective
-  of_path = calls.takes(objective.density, "density", "path")
-  density = objective.density, config.path if of_path else None
-  return {"density": density, "weight": (objective.weight, density), "row": objective.prediction,
-          "dropout": config.training.label_dropout}
+def _functions(run: assembly.Run) -> dict[str, tuple[Any, Any]]:
+  """(key, function) for each field of `Functions`; equal keys mean equal functions."""
+  config, objective = run.config, run.config.objective
+  density = build.density(objective, run.path)
+  uses_path = calls.takes(objective.density, "density", "path")
+  key = objective.density, config.path if uses_path else None
+  return {"density": (key, density),
+          "weight": ((objective.weight, key), build.weight(objective, density)),
+          "row": (objective.prediction, build.prediction(objective)),
+          "dropout": (config.training.label_dropout, config.training.label_dropout)}
 
 
 def _numbers(config: config_lib.Training) -> dict[str, float]:
-  """What of an optimizer one program takes as arguments, arm by arm."""
-  numbers = {name: getattr(config, name) for name in plan.NUMBERS}
+  """The numbers of a config that are arguments of the program, by name."""
+  numbers = {name: getattr(config, name) for name in layouts.NUMBERS}
   if config.optimizer.name == "adamw":
-    numbers |= {name: config.optimizer[name] for name in plan.OPTIMIZER_NUMBERS}
+    numbers |= {name: config.optimizer[name] for name in layouts.OPTIMIZER_NUMBERS}
   return numbers
 
 
-def _loss(leader: assembly.Run, member: Member, chosen: _Choices) -> training.Loss:
-  """`training.diffusion_loss` of the member's own functions."""
+def _loss(leader: assembly.Run, functions: Functions, member: Member) -> training.Loss:
+  """The loss with the member's density, weight, row and label dropout."""
   density = objectives.Density(*(
-      lambda x, part=part: _choose(member.density, [d[part] for d in chosen.densities], x)
+      lambda x, part=part: _choose(member.density, [d[part] for d in functions.density], x)
       for part in (0, 1)))
-  losses = [training.diffusion_loss(
-      leader.apply, density=density, weight=lambda ell: _choose(member.weight, chosen.weights, ell),
-      prediction=_row(member, chosen), num_classes=leader.dataset.num_classes, label_dropout=share)
-            for share in chosen.dropouts]
+  weight = lambda ell: _choose(member.weight, functions.weight, ell)
+  losses = [leader.make_loss(
+      density=density, weight=weight, prediction=_row(functions, member), label_dropout=share)
+            for share in functions.dropout]
   draw = lambda key, batch: _choose(member.dropout, [loss.draw for loss in losses], key, batch)
-  return training.Loss(draw, losses[0].value)
+  return losses[0]._replace(draw=draw)
 
 
-def _row(member: Member, chosen: _Choices) -> predictions.Row:
-  return lambda frame: _choose(member.row, chosen.rows, frame)
+def _row(functions: Functions, member: Member) -> predictions.Row:
+  """The member's row of Table 5."""
+  return lambda frame: _choose(member.row, functions.row, frame)
 
 
 def _choose(index: jax.Array, functions: Sequence[Callable], *arguments: Any) -> Any:
-  """The index-th function of the arguments; where there is but one, itself."""
+  """The value of the index-th function; a single function is called without `lax.switch`."""
   if len(functions) == 1:
     return functions[0](*arguments)
   return jax.lax.switch(index, functions, *arguments)
 
 
 def _optimizer(leader: assembly.Run, member: Member):
+  """The optimizer with the member's numbers."""
   config, numbers = leader.config.training, member.numbers
   optimizer = config_lib.Call(config.optimizer.name, tuple(
       (key, numbers.get(key, value)) for key, value in config.optimizer.arguments))
@@ -222,15 +248,16 @@ def _optimizer(leader: assembly.Run, member: Member):
 
 
 def _averages(leader: assembly.Run, member: Member) -> tuple[training.averages.Average, ...]:
+  """The parameter averages with the member's half-lives."""
   lives = len(leader.config.training.ema_half_life_steps)
   return (*(training.averages.half_life(member.half_lives[i]) for i in range(lives)),
           *leader.averages[lives:])
 
 
-def _fills(leader: assembly.Run, device: jax.Device) -> bool:
-  """Whether one member alone keeps the device's processor busy."""
+def _is_busy(leader: assembly.Run, device: jax.Device) -> bool:
+  """Whether one member keeps the device busy; always False on accelerators."""
   if device.platform != "cpu":
     return False
   shapes = jax.eval_shape(leader.init, jax.random.key(0)).params
   parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-  return leader.config.training.batch_size * parameters > _FULL
+  return leader.config.training.batch_size * parameters > _BUSY

@@ -1,12 +1,13 @@
-"""The table of a sweep: means over seeds with their 95 % intervals, and differences seed by seed.
+"""The table of a sweep: means over seeds with 95 % intervals, and differences seed by seed.
 
-An interval is Student's, mean ± t₀.₉₇₅(n − 1) s/√n. Arms share their seeds: initial parameters,
-batches and noise. So an arm's difference from the baseline is taken within each seed, and its
-interval is that of n differences, narrower by all that the seed does to both.
+An interval is Student's, mean ± t₀.₉₇₅(n − 1) s/√n. Arms with the same seed share initial
+parameters, batches and noise. Therefore the difference from the baseline is computed for each seed,
+and its interval is that of n differences. It is narrower, because the variation that a seed causes
+in both cancels.
 
-Steps to the baseline's loss are counted within each seed too: the target is what the baseline ends
-at with that seed. A seed that ends above it would have taken more steps than there were; with one
-of them there is no mean, but a bound on it.
+Steps to the baseline's loss are also counted for each seed: the target is the final loss of the
+baseline with that seed. If a seed does not reach it, the mean is unknown, and a lower bound is
+given.
 """
 
 import math
@@ -17,15 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.special
 
-from experiments import targets
+from experiments.metrics import budgets
 from experiments.run import records
-from experiments.sweeping import measures, plan
+from experiments.sweeping import layouts, measures
 
 STEPS = "steps to the baseline's loss"
 
 
 class Interval(NamedTuple):
-  """mean ± half over n values; half is None where n < 2."""
+  """mean ± half over n values; half is None if n < 2."""
 
   mean: float
   half: float | None
@@ -33,10 +34,12 @@ class Interval(NamedTuple):
 
 
 class Result(NamedTuple):
-  """Of one arm: values[metric][seed], points[seed] of the budget, errors[seed], network calls.
+  """The results of one arm.
 
-  steps: by seed, until the baseline's loss of that seed is reached for good; None if it never was.
-  held_out: "examples" and "draws" of the held-out loss.
+  values: [metric][seed], after the training. points: [seed], measurements during the training.
+  errors: [seed], of failed members. calls: network calls for one sample.
+  steps: [seed], the step from which on the loss is below the baseline's final loss, or None.
+  held_out: the numbers of "examples" and "draws" of the held-out loss.
   """
 
   values: dict[str, dict[int, float]]
@@ -64,105 +67,113 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interval | None:
-  """The interval of value − baseline over the seeds that both have; None where there are none."""
+  """The interval of value − baseline over the common seeds; None if there are none."""
   seeds = [seed for seed in values if seed in baseline]
   return interval([values[seed] - baseline[seed] for seed in seeds]) if seeds else None
 
 
 def gather(
-    workdir: pathlib.Path, whole: plan.Plan, errors: Mapping[int, str]
+    workdir: pathlib.Path, layout: layouts.Layout, errors: Mapping[int, str]
 ) -> tuple[dict[str, Result], dict[str, float]]:
-  """(results by arm, floors by metric, over seeds) of what is in `workdir`.
+  """(results by arm, mean floors over seeds by metric) of the results in `workdir`.
 
   Args:
-    errors: of groups that failed, which speak for arms and seeds without a result.
+    errors: by group, for groups that failed.
   """
-  found, floors = {}, {seed: {} for seed in whole.sweep.seeds}
-  group_of = {model: i for i, models in enumerate(whole.groups) for model in models}
-  for arm in whole.configs:
+  arm_results, floors = {}, {seed: {} for seed in layout.sweep.seeds}
+  for arm in layout.configs:
     result = Result({}, {}, {}, None, {})
-    for seed in whole.sweep.seeds:
-      file = plan.place(workdir, arm, seed) / "result.json"
+    for seed in layout.sweep.seeds:
+      file = layouts.run_directory(workdir, arm, seed) / "result.json"
       if not file.exists():
-        index = group_of[whole.model_of[arm]]
-        result.errors[seed] = errors.get(index, "not done yet")
+        group = next(i for i, models in enumerate(layout.groups) if layout.model_of[arm] in models)
+        result.errors[seed] = errors.get(group, "not done yet")
         continue
       try:
-        told = records.read_result(file)
+        stored = records.read_result(file)
       except ValueError as error:
         result.errors[seed] = str(error)
         continue
-      floors[seed] = told["floors"]
-      result = result._replace(calls=told["network_calls"], held_out=told.get("held_out"))
-      if told["error"]:
-        result.errors[seed] = told["error"]
-      for metric, value in told["final"].items() if not told["error"] else ():
+      floors[seed] = stored["floors"]
+      result = result._replace(calls=stored["network_calls"], held_out=stored.get("held_out"))
+      result.points[seed] = stored["points"]
+      if stored["error"]:
+        result.errors[seed] = stored["error"]
+        continue
+      for metric, value in stored["final"].items():
         result.values.setdefault(metric, {})[seed] = value
-      result.points[seed] = told["points"]
-    found[arm] = result
-  _add_steps(whole, found)
-  metrics = dict.fromkeys(metric for of_seed in floors.values() for metric in of_seed)
-  return found, {metric: float(np.mean([f[metric] for f in floors.values() if metric in f]))
-                 for metric in metrics}
+    arm_results[arm] = result
+  _add_steps(layout, arm_results)
+  metrics = dict.fromkeys(metric for values in floors.values() for metric in values)
+  return arm_results, {metric: float(np.mean([f[metric] for f in floors.values() if metric in f]))
+                       for metric in metrics}
 
 
-def _add_steps(whole: plan.Plan, found: dict[str, Result]) -> None:
-  last = found[whole.sweep.baseline].values.get(measures.LOSS, {})
-  for result in found.values():
+def _add_steps(layout: layouts.Layout, arm_results: dict[str, Result]) -> None:
+  """Fills `steps` of every result."""
+  targets = arm_results[layout.sweep.baseline].values.get(measures.LOSS, {})
+  for result in arm_results.values():
     for seed in result.values.get(measures.LOSS, {}):
-      if seed in last:
+      if seed in targets:
         points = result.points[seed]
-        result.steps[seed] = targets.reached(
-            [p["step"] for p in points], [p[measures.LOSS] for p in points], last[seed]).by
+        result.steps[seed] = budgets.reached(
+            [p["step"] for p in points], [p[measures.LOSS] for p in points], targets[seed]).by
 
 
 def _steps(result: Result) -> dict[str, Any] | None:
-  """Their interval where every seed is there, else how many are, and what the mean is at least."""
+  """The interval of steps if every seed reached the loss, else a lower bound; for table.json."""
   if not result.steps:
     return None
-  there = [steps for steps in result.steps.values() if steps is not None]
-  whole = len(there) == len(result.steps)
-  least = [result.points[seed][-1]["step"] if steps is None else steps
-           for seed, steps in result.steps.items()]
-  return {**(interval(there)._asdict() if whole else {"mean": None, "half": None}),
-          "n": len(there), "of": len(result.steps), "at least": float(np.mean(least)),
-          "by seed": {str(seed): steps for seed, steps in result.steps.items()}}
+  reached = [steps for steps in result.steps.values() if steps is not None]
+  all_reached = len(reached) == len(result.steps)
+  lower_bounds = [result.points[seed][-1]["step"] if steps is None else steps
+                  for seed, steps in result.steps.items()]
+  return {**(interval(reached)._asdict() if all_reached else {"mean": None, "half": None}),
+          "n": len(reached), "of": len(result.steps), "at least": float(np.mean(lower_bounds)),
+          "by seed": _by_seed(result.steps)}
 
 
-def table(whole: plan.Plan, found: Mapping[str, Result], floors: Mapping[str, float]) -> dict:
-  """Everything that the report says in numbers, for table.json; nothing that a clock has said."""
-  baseline = found[whole.sweep.baseline]
+def table(
+    layout: layouts.Layout, arm_results: Mapping[str, Result], floors: Mapping[str, float]
+) -> dict[str, Any]:
+  """All numbers of the report, for table.json. There are no times among them."""
+  baseline = arm_results[layout.sweep.baseline]
   rows = []
-  for arm, result in found.items():
+  for arm, result in arm_results.items():
     metrics = {}
     for metric, values in result.values.items():
       difference = paired(values, baseline.values.get(metric, {}))
       metrics[metric] = {
           **interval(list(values.values()))._asdict(),
           "minus baseline": None if difference is None else difference._asdict(),
-          "by seed": {str(seed): value for seed, value in values.items()}}
+          "by seed": _by_seed(values)}
     rows.append({
-        "arm": arm, "overrides": whole.sweep.arms[arm], "model": whole.model_of[arm],
+        "arm": arm, "overrides": layout.sweep.arms[arm], "model": layout.model_of[arm],
         "network calls": result.calls, "metrics": metrics, STEPS: _steps(result),
-        "points": {str(seed): points for seed, points in result.points.items()},
-        "errors": {str(seed): error for seed, error in result.errors.items()}})
+        "points": _by_seed(result.points), "errors": _by_seed(result.errors)})
   return {
-      "baseline": whole.sweep.baseline, "seeds": list(whole.sweep.seeds),
-      "floors": dict(floors), "held out": _held_out(found),
-      "same experiments": [f._asdict() for f in whole.findings], "arms": rows}
+      "baseline": layout.sweep.baseline, "seeds": list(layout.sweep.seeds),
+      "floors": dict(floors), "held out": _held_out(arm_results),
+      "same experiments": [f._asdict() for f in layout.findings], "arms": rows}
 
 
-def _held_out(found: Mapping[str, Result]) -> dict[str, float]:
-  """Of how many examples and draws the held-out loss is, and its own largest standard error.
+def _by_seed(values: Mapping[int, Any]) -> dict[str, Any]:
+  """`values` with seeds as strings, for JSON."""
+  return {str(seed): value for seed, value in values.items()}
 
-  The draws are the same for all arms and seeds, so that no interval over seeds has this error.
+
+def _held_out(arm_results: Mapping[str, Result]) -> dict[str, float]:
+  """The numbers of examples and draws of the held-out loss, and its largest standard error.
+
+  The draws are the same for all arms and seeds, so intervals over seeds do not contain this error.
   """
-  errors = [points[-1][measures.ERROR] for result in found.values()
+  errors = [points[-1][measures.ERROR] for result in arm_results.values()
             for points in result.points.values() if points and measures.ERROR in points[-1]]
-  of = next((result.held_out for result in found.values() if result.held_out), None)
-  return {**of, "standard error": max(errors)} if of and errors else {}
+  sizes = next((result.held_out for result in arm_results.values()
+                if result.held_out), None)
+  return {**sizes, "standard error": max(errors)} if sizes and errors else {}
 
 
 def metrics_of(table_: Mapping[str, Any]) -> list[str]:
-  """The metrics that any arm has, in the order in which they are measured."""
+  """The metrics of all arms, in the order of measurement."""
   return list(dict.fromkeys(metric for row in table_["arms"] for metric in row["metrics"]))

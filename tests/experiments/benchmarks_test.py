@@ -1,5 +1,7 @@
 """Benchmarks: turns, rounds and ratios by a clock of the test's own; the same model in PyTorch."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import runner
 
 from experiments import config as config_lib
-from experiments.benchmarks import learning, measure, scale_host, scale_worker
+from experiments.benchmarks import dispatches, learning, measure, scale_host, starts
 from experiments.configs import mixture2d
 from experiments.run import assembly
 from langevin_jax import networks
@@ -48,8 +50,17 @@ def test_rivals_take_turns_for_as_long_as_asked():
   # Powers of two: the sums are exact.
   np.testing.assert_array_equal(times["fast"], [0.125] * 3)
   np.testing.assert_array_equal(times["slow"], [0.25] * 3)
-  turns = clock.calls[-12:]
-  assert turns == [("fast", 4), ("slow", 2), ("slow", 2), ("fast", 4)] * 3
+  assert clock.calls[-12:] == [("fast", 4), ("slow", 2), ("slow", 2), ("fast", 4)] * 3
+  # Iterations that are longer than a turn take fewer turns.
+  clock = Clock()
+  measure.interleaved({"long": clock.task("long", lambda now: 3.0)}, repeats=2, seconds=1.0,
+                      clock=clock)
+  assert clock.calls == [("long", 1)] * 5
+  for field, values in (("repeats", {"repeats": 0, "seconds": 1.0}),
+                        ("seconds", {"repeats": 1, "seconds": 0.0}),
+                        ("slices", {"repeats": 1, "seconds": 1.0, "slices": 0})):
+    with pytest.raises(ValueError, match=field):
+      measure.interleaved({"none": lambda n: None}, **values)
 
 
 def test_a_machine_that_slows_down_leaves_the_ratio():
@@ -62,25 +73,21 @@ def test_a_machine_that_slows_down_leaves_the_ratio():
   assert times["one"][-1] > 1.2 * times["one"][0]
 
 
-def test_long_iterations_take_fewer_turns():
-  clock = Clock()
-  tasks = {"long": clock.task("long", lambda now: 3.0)}
-  measure.interleaved(tasks, repeats=2, seconds=1.0, slices=5, clock=clock)
-  assert clock.calls[-2:] == [("long", 1)] * 2 and len(clock.calls) == 5
-
-
-@pytest.mark.parametrize("field, values", [
-    ("repeats", {"repeats": 0, "seconds": 1.0}), ("seconds", {"repeats": 1, "seconds": 0.0}),
-    ("slices", {"repeats": 1, "seconds": 1.0, "slices": 0})])
-def test_bad_counts_are_named(field, values):
-  with pytest.raises(ValueError, match=field):
-    measure.interleaved({"none": lambda n: None}, **values)
-
-
-def test_machine_says_what_and_when():
-  facts = measure.machine()
+def test_a_report_has_the_rows_the_rounds_and_the_machine(tmp_path, capsys):
+  part = measure.Part([measure.Row("a ÷ b", measure.spread([2.0, 1.0, 4.0]), "<= 3", "a note"),
+                       measure.Row("absent", None)], {"both": {"a": np.arange(2), "b": [0.5]}})
+  out = tmp_path / "new" / "report.json"
+  measure.report({"one": lambda: part, "two": None}, only=["one"], out=str(out))
+  assert "  a ÷ b: 2.000 (1.000…4.000)  <= 3  a note\n  absent:\n" in capsys.readouterr().out
+  content = json.loads(out.read_text())
+  assert measure.is_report(content) and content["seconds"] == {"both": {"a": [0, 1], "b": [0.5]}}
+  assert [row["part"] for row in content["rows"]] == ["one", "one"]
+  assert content["rows"][0]["value"] == {"median": 2.0, "low": 1.0, "high": 4.0}
+  facts = content["machine"]
   assert facts["cores"] >= 1 and facts["processor"] and len(facts["load_average"]) == 3
   assert facts["versions"]["jax"] == jax.__version__
+  with pytest.raises(ValueError, match="--only must be of one, two, got 'three'"):
+    measure.report({"one": None, "two": None}, only=["three"], out=str(out))
 
 
 def test_torch_dit_is_the_same_model():
@@ -127,33 +134,6 @@ def small():
     yield run
 
 
-def same(a, b):
-  jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def test_what_devices_do_apart_is_the_step_itself(small):
-  # On one device its part of the batch is all of it.
-  whole, parts = scale_worker.sharded(small), scale_worker.apart(small)
-  before = jax.tree.map(np.array, whole.state.params)
-  whole(3)
-  parts(3)
-  assert int(whole.state.step) == 6
-  assert not np.array_equal(whole.state.params["output"]["kernel"], before["output"]["kernel"])
-  same(jax.tree.map(lambda a: a[0], parts.state), whole.state)
-
-
-def test_the_exchange_is_of_the_gradient_and_as_often(small, monkeypatch):
-  summed = []
-  psum = jax.lax.psum
-  monkeypatch.setattr(jax.lax, "psum", lambda tree, axes: (
-      summed.append((jax.tree.structure(tree), axes)), psum(tree, axes))[1])
-  task = scale_worker.exchange(small)
-  start = jax.tree.map(np.array, task.state)
-  task(1)
-  assert summed == [(jax.tree.structure(assembly.start(small).params), small.mesh.axis_names)]
-  same(task.state, start)  # the mean over one device
-
-
 def test_steps_are_fed_as_the_run_is_trained(small):
   fed = scale_host.fed(small)
   fed(2)
@@ -164,7 +144,13 @@ def test_steps_are_fed_as_the_run_is_trained(small):
                for i in range(2)]
     state, _ = step(state, np.uint32(1), jax.device_put(
         tuple(map(np.stack, zip(*batches, strict=True))), shardings.batch(small.mesh, axis=1)))
-  same(fed.state, state)
+  jax.tree.map(np.testing.assert_array_equal, fed.state, state)
+  # Beside it steps whose batch is there: as many, and they learn.
+  held = dispatches.sharded(small)
+  held(2)
+  assert int(held.state.step) == 4
+  assert not np.array_equal(held.state.params["output"]["kernel"], assembly.start(
+      small).params["output"]["kernel"])
   spent = scale_host.pieces(small, count=3)
   assert all(values.shape == (3,) and (values > 0).all() for values in spent.values())
 
@@ -177,24 +163,14 @@ def test_the_share_of_the_host_leaves_out_what_has_compiled():
 
 def test_scale_says_what_it_measured(small, tmp_path):
   with runner.entry("benchmarks.scale") as scale:
-    times = {"one": 1.0, "data": 3.0, "fsdp": 4.5, "apart": 1.0, "exchange": 2.0}
-    rounds = {name: np.full(3, value) for name, value in times.items()}
-    medians = {row.name.split(",")[0]: row.value.median
-               for row in scale.compared("small", rounds, rounds)}
-    assert medians == {
-        "apart ÷ one device": 1.0, "data=8 ÷ one device": 3.0, "fsdp=8 ÷ one device": 4.5,
-        "data=8 ÷ (apart + exchange)": 1.0, "fsdp=8 ÷ (apart + exchange)": 1.5}
     part = scale.saved(small.config, repeats=2, seconds=0.01)
-    row, rounds = part.rows[0], part.seconds["checkpoints"]
-    lost = np.subtract(rounds["saved"], rounds["plain"])[0]
-    assert row.value.median == pytest.approx(np.median(lost) / 60.0)
-    # Every save was made, and the steps after it waited for it.
-    assert np.shape(rounds["blocked"]) == (2, 2) and (np.array(rounds["blocked"]) > 0.0).all()
-    with pytest.raises(OSError, match="exit code 2"):
-      scale.first_step(tmp_path, tmp_path / "run", until="metrics.jsonl",
-                       options=["--config.training.stepz=1"])
-  code, _, err = runner.call("benchmarks.scale", "--only=speed", f"--out={tmp_path}/out.json")
-  assert code == 2 and "--only" in err and not (tmp_path / "out.json").exists()
+  row, rounds = part.rows[0], part.seconds["checkpoints"]
+  lost = np.subtract(rounds["saved"], rounds["plain"])[0]
+  assert row.value.median == pytest.approx(np.median(lost) / 60.0)
+  # Every save was made, and the steps after it waited for it.
+  assert np.shape(rounds["blocked"]) == (2, 2) and (np.array(rounds["blocked"]) > 0.0).all()
+  with pytest.raises(OSError, match="exit code 2"):
+    starts.train(tmp_path, tmp_path / "run", options=["--config.training.stepz=1"])
 
 
 def torch_parameters(params):

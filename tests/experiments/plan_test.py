@@ -15,7 +15,16 @@ import pytest
 import runner
 
 from experiments import config
-from experiments.planning import chips, compiling, costs, flops, hlo, roofline, topologies
+from experiments.planning import (
+  chips,
+  collectives,
+  compiling,
+  costs,
+  hlo,
+  model_flops,
+  roofline,
+  topologies,
+)
 from experiments.run import assembly, meshes
 
 XL = {"latent_dit_xl2": (32, 32, 4), "imagenet64_dit_xl2": (64, 64, 3)}
@@ -30,44 +39,28 @@ def topology(name):
   return topologies.parse(name)[0]
 
 
-@pytest.fixture(scope="module")
-def sharded():
-  """Costs of the worker's programs."""
+def test_costs_of_programs_on_eight_devices():
+  """Of the worker's programs, by hand."""
   process = subprocess.run(
       [sys.executable, plan_worker.__file__], capture_output=True, text=True, timeout=120,
       check=True)
-  return {name: costs.count(hlo.parse(text)) for name, text in json.loads(process.stdout).items()}
-
-
-def totals(spent):
-  found = {}
-  for one in spent.collectives:
-    found[one.kind] = found.get(one.kind, 0) + one.bytes * one.runs
-  return found
-
-
-def test_a_sharded_contraction_adds_its_partial_sums(sharded):
+  spent = {name: costs.count(hlo.parse(text)) for name, text in json.loads(process.stdout).items()}
   # (16, 32) partial sums on each device, added over the four of each half; a quarter of the work.
-  spent = sharded["contracted"]
-  assert totals(spent) == {"all-reduce": 16 * 32 * 4}
-  assert {tuple(sorted(group)) for group in spent.collectives[0].groups} == {
+  contracted = spent["contracted"]
+  assert costs.collective_bytes(contracted) == {"all-reduce": 16 * 32 * 4}
+  assert {tuple(sorted(group)) for group in contracted.collectives[0].groups} == {
       (0, 1, 2, 3), (4, 5, 6, 7)}
-  assert spent.flops == 2 * 16 * 64 * 32 // 4
+  assert contracted.flops == 2 * 16 * 64 * 32 // 4
+  # Collectives in a loop count every time.
+  assert costs.collective_bytes(spent["looped"]) == {"all-gather": plan_worker.LOOPS * 32 * 32 * 4}
+  assert spent["looped"].flops == plan_worker.LOOPS * 2 * 8 * 32 * 32
+  # A gather counts the whole array and all devices.
+  gathered = spent["gathered"]
+  assert costs.collective_bytes(gathered) == {"all-gather": 48 * 8 * 4}
+  assert sorted(i for group in gathered.collectives[0].groups for i in group) == list(range(8))
 
 
-def test_collectives_in_a_loop_count_every_time(sharded):
-  spent = sharded["looped"]
-  assert totals(spent) == {"all-gather": plan_worker.LOOPS * 32 * 32 * 4}
-  assert spent.flops == plan_worker.LOOPS * 2 * 8 * 32 * 32
-
-
-def test_a_gather_counts_the_whole_array_and_all_devices(sharded):
-  spent = sharded["gathered"]
-  assert totals(spent) == {"all-gather": 48 * 8 * 4}
-  assert sorted(i for group in spent.collectives[0].groups for i in group) == list(range(8))
-
-
-def test_loops_within_loops_multiply():
+def test_loops_multiply_unless_data_end_them():
   def inner(x, w):
     return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=3)[0]
 
@@ -80,12 +73,8 @@ def test_loops_within_loops_multiply():
   assert "known_trip_count" in text and "known_trip_count" not in silent
   spent = costs.count(hlo.parse(silent))
   assert (spent.flops, spent.unknown_loops) == (expected, 0)
-
-
-def test_a_loop_that_data_end_is_said_to_be_unknown():
-  def until_small(x):
-    return jax.lax.while_loop(lambda x: jnp.sum(x) > 1.0, lambda x: 0.5 * (x @ x), x)
-
+  until_small = lambda x: jax.lax.while_loop(
+      lambda x: jnp.sum(x) > 1.0, lambda x: 0.5 * (x @ x), x)
   spent = costs.count(hlo.parse(compiled(until_small, (4, 4))))
   assert (spent.flops, spent.unknown_loops) == (2 * 4**3, 1)
 
@@ -211,14 +200,13 @@ def test_no_program_is_refused():
   with pytest.raises(ValueError, match="ENTRY"):
     hlo.parse("hello")
   with pytest.raises(ValueError, match="devices of a collective"):
-    costs.device_groups("replica_groups=mystery")
+    collectives.device_groups("replica_groups=mystery")
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_model_flops_are_the_closed_formula_of_a_dit(remat):
+def test_model_flops_are_the_closed_formula_of_a_dit():
   width, depth, classes, batch, side = 48, 3, 10, 8, 64
-  settings = config.override(config.load(str(runner.CONFIGS / "digits.py")), {
-      "network.width": width, "network.depth": depth, "network.heads": 4, "network.remat": remat,
+  settings = config.override(config.load("digits"), {
+      "network.width": width, "network.depth": depth, "network.heads": 4, "network.remat": True,
       "network.dtype": "bfloat16", "training.batch_size": batch})
   mesh = meshes.make(config.Mesh(), jax.devices()[:1])
   tokens, patch = (side // 2) ** 2, 4  # so many that queries attend in parts
@@ -228,7 +216,7 @@ def test_model_flops_are_the_closed_formula_of_a_dit(remat):
   expected = batch * (3 * depth * block + 3 * 4 * width**2 + 3 * 2 * tokens * width * patch
                       + 3 * 2 * width**2
                       + 2 * 2 * (tokens * width * patch + 64 * width + (classes + 1) * width))
-  assert flops.of_step(settings, (side, side, 1), classes, mesh) == expected
+  assert model_flops.of_step(settings, (side, side, 1), classes, mesh) == expected
 
 
 def test_the_compiled_gradient_has_the_model_flops():
@@ -242,7 +230,7 @@ def test_the_compiled_gradient_has_the_model_flops():
   arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
   traced = jax.make_jaxpr(loss)(arguments, jax.ShapeDtypeStruct((16, 24), jnp.float32))
   expected = 2 * (2 * 16 * 24 * 32) + 3 * (2 * 16 * 32 * 40)
-  assert flops.count(traced, 2) == expected
+  assert model_flops.count(traced, 2) == expected
   assert costs.count(hlo.parse(text)).flops == expected
 
 
@@ -256,7 +244,7 @@ def test_collectives_take_the_time_of_their_links():
   w, size = pod.chip.link_bandwidth, 10**9
   row, line = (tuple(range(16)),), (tuple(range(4)),)
   time = lambda kind, groups, where: roofline.interconnect_seconds(
-      [costs.Collective(kind, size, groups, 1)], where, places(where.shape))
+      [collectives.Collective(kind, size, groups, 1)], where, places(where.shape))
   approx = lambda value: pytest.approx(value, rel=1e-12)
   # A ring of 16: 15/16 of it through two links; all of the pod: through four.
   assert time("all-gather", row, pod) == approx(15 / 16 * size / (2 * w))
@@ -289,8 +277,8 @@ def test_collectives_on_other_links_run_at_once():
   pod = topology("v5e:16x16")
   w, size = pod.chip.link_bandwidth, 10**9
   one = 15 / 16 * size / (2 * w)  # a gather by two links
-  gather = lambda groups, runs=1: costs.Collective("all-gather", size, groups, runs)
-  shift = lambda hops: costs.Collective("collective-permute", size, SHIFTED[hops], 1)
+  gather = lambda groups, runs=1: collectives.Collective("all-gather", size, groups, runs)
+  shift = lambda hops: collectives.Collective("collective-permute", size, SHIFTED[hops], 1)
   time = lambda *given: roofline.interconnect_seconds(given, pod, places(pod.shape))
   approx = lambda value: pytest.approx(value, rel=1e-12)
   assert time() == 0.0
@@ -318,7 +306,7 @@ def test_together_is_no_longer_than_in_turn_and_no_shorter_than_the_longest():
     rows = tuple(tuple(range(16 * i, 16 * i + 16)) for i in range(where.shape[0]))
     columns = tuple(tuple(range(i, where.chips, 16)) for i in range(16))
     for _ in range(30):
-      given = [costs.Collective(rng.choice(kinds), int(rng.integers(1, 10**9)),
+      given = [collectives.Collective(rng.choice(kinds), int(rng.integers(1, 10**9)),
                                 (rows, columns, (), rows[:1])[rng.integers(4)],
                                 int(rng.integers(1, 4))) for _ in range(5)]
       alone = [roofline.interconnect_seconds([c], where, on) for c in given]
@@ -327,17 +315,14 @@ def test_together_is_no_longer_than_in_turn_and_no_shorter_than_the_longest():
 
 
 @pytest.mark.parametrize(("name", "closed"), [
-    ("v5e:16x16", True), ("v5e:8x16", False), ("v6e:16x16", True), ("v6e:8x16", False),
-    ("v5p:4x4x4", True), ("v5p:2x4x4", False), ("v4:4x4x8", True)])
+    ("v5e:16x16", True), ("v6e:8x16", False), ("v5p:4x4x4", True), ("v5p:2x4x4", False)])
 def test_only_whole_pods_and_cubes_have_links_round(name, closed):
   where = topology(name)
   assert where.closed == closed
   last = where.shape[-1]
-  row = (tuple(range(last)),)
-  on = [(*divmod(i, last), 0) for i in range(where.chips)] if len(where.shape) == 2 else [
-      (i // last // where.shape[1], i // last % where.shape[1], i % last)
-      for i in range(where.chips)]
-  took = roofline.interconnect_seconds([costs.Collective("all-gather", 10**9, row, 1)], where, on)
+  on = list(np.ndindex(where.shape))
+  gather = collectives.Collective("all-gather", 10**9, (tuple(range(last)),), 1)
+  took = roofline.interconnect_seconds([gather], where, on)
   links = 2 if closed else 1
   assert took == pytest.approx((last - 1) / last * 10**9 / (links * where.chip.link_bandwidth))
 
@@ -361,6 +346,8 @@ def test_chips_are_consistent_with_what_their_pods_are_said_to_have():
     w = chips.CHIPS[kind].link_bandwidth
     assert 256 * 4 * w == pytest.approx(all_reduce * 1e12)
     assert 2 * 16 * w == pytest.approx(bisection * 1e12)
+  for name in ("v5e:16x16", "v5e:1x1", "v4:4x4x8", "v5p:8x8x8", "v6e:8x16"):
+    assert topology(name).chips == math.prod(map(int, name.split(":")[1].split("x")))
 
 
 def search(first, unit, capacity, memory):
@@ -376,27 +363,18 @@ def search(first, unit, capacity, memory):
   return found and found.batch_size, above and above.batch_size, tried
 
 
-@pytest.mark.parametrize("first", [8, 64, 1000, 8000])
-def test_the_search_finds_the_largest_batch_of_affine_memory(first):
-  found, above, tried = search(first, 8, 10_000, lambda batch: 2000 + 7 * batch)
-  assert found == 8000 // 7 // 8 * 8
-  assert above == found + 8
-  assert len(tried) <= 6
-
-
-def test_the_search_trusts_no_guess():
+def test_the_search_finds_the_largest_batch_and_trusts_no_guess():
+  for first in (8, 64, 1000, 8000):
+    found, above, tried = search(first, 8, 10_000, lambda batch: 2000 + 7 * batch)
+    assert (found, above) == (8000 // 7 // 8 * 8, found + 8) and len(tried) <= 6
   # Steeper from 600 on: the first line promises 1,141, and what is returned has been compiled.
   memory = lambda batch: 2000 + 7 * batch + 20 * max(batch - 600, 0)
   found, above, tried = search(64, 8, 10_000, memory)
   assert found in tried and memory(found) <= 10_000 and found >= 600
   assert above in tried and memory(above) > 10_000
   assert search(64, 8, 1000, memory)[:2] == (None, 8)
-
-
-def test_the_search_halves_the_gap_where_the_line_is_no_help():
   # A step at 900: the line through its two sides says that nothing larger than 512 fits.
-  memory = lambda batch: 9_990 if batch < 900 else 10**6
-  found, above, tried = search(512, 8, 10_000, memory)
+  found, above, tried = search(512, 8, 10_000, lambda batch: 9_990 if batch < 900 else 10**6)
   assert tried[:4] == [512, 1024, 520, 768] and found < 900 <= above
   assert above - found <= 128
 
@@ -408,13 +386,7 @@ def test_the_search_halves_the_gap_where_the_line_is_no_help():
      2**29),
     ("INTERNAL: something else", None)])
 def test_the_compilers_refusal_is_read(message, expected):
-  assert compiling.refused_bytes(message) == expected
-
-
-@pytest.mark.parametrize("name", ["v5e:16x16", "v5e:1x1", "v4:4x4x8", "v5p:8x8x8", "v6e:8x16"])
-def test_slices_that_exist(name):
-  found = topology(name)
-  assert found.chips == math.prod(map(int, name.split(":")[1].split("x")))
+  assert compiling.needed_bytes(message) == expected
 
 
 @pytest.fixture
@@ -432,7 +404,7 @@ def compile_with(monkeypatch, settled):
   return lambda compile_step: monkeypatch.setattr(compiling, "compile_step", compile_step)
 
 
-PLAN = (f"--config={runner.CONFIGS / 'digits.py'}", "--config.training.batch_size=128")
+PLAN = ("--config=digits", "--config.training.batch_size=128")
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -463,7 +435,7 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch, settled):
 def test_plans_are_told_and_written_also_of_what_does_not_fit(
     tmp_path, monkeypatch, compile_with):
   gib = 2**30
-  spent = costs.Costs(10**12, 10**9, (costs.Collective("all-gather", 10**6, (), 28),), 2)
+  spent = costs.Costs(10**12, 10**9, (collectives.Collective("all-gather", 10**6, (), 28),), 2)
 
   def compile_step(job, batch):  # two GiB and 20 MiB an example: refused on the smaller chip
     need = 2 * gib + 20 * 2**20 * batch

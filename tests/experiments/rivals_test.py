@@ -101,6 +101,8 @@ SAME = {name: samplers.ddim() for name, rival in RIVALS.items()
     "diffusers dpmpp_2m heun": samplers.multistep(2),
     "azula xeab_2": samplers.multistep(2),
     "diffusers deis_2": samplers.multistep(2, prediction="eps"),
+    "diffusers ipndm": samplers.multistep(
+        4, prediction="eps", variable="step", corrected_start=False),
     "azula zeab_2": samplers.multistep(2, prediction="eps"),
 }
 

@@ -31,15 +31,14 @@ ARMS = (
 SEEDS = (0, 3)
 
 
-def members(labelled: bool = False):
-  """(run, seed) of every arm and seed, on one device."""
+def members():
+  """(run, seed) of every arm and seed, on one device; a third of the examples in each class."""
   dataset = data.load("mixture2d", train_size=500, test_size=200)
-  if labelled:
-    dataset = dataset._replace(
-        num_classes=3, train_labels=np.arange(len(dataset.train), dtype=np.int32) % 3)
+  dataset = dataset._replace(
+      num_classes=3, train_labels=np.arange(len(dataset.train), dtype=np.int32) % 3)
   one = meshes.make(config.Mesh(1, 1, 1), jax.devices()[:1])
-  made = [assembly.assemble(config.override(BASE, arm), (2,), dataset.num_classes, one)._replace(
-      dataset=dataset) for arm in ARMS]
+  made = [assembly.assemble(config.override(BASE, arm), (2,), 3, one)._replace(dataset=dataset)
+          for arm in ARMS]
   return [(run, seed) for run in made for seed in SEEDS]
 
 
@@ -57,7 +56,7 @@ def together(these, devices, at_once):
     of_seeds = [batches(these[0][0], seed, start) for seed in many.seeds]
     states, measured = many.advance(
         many.members, states, tuple(np.stack(part) for part in zip(*of_seeds, strict=True)))
-    losses.append(np.asarray(measured.loss)[:many.size])
+    losses.append(np.asarray(measured.loss))
   return states, np.concatenate(losses, axis=1)
 
 
@@ -65,12 +64,11 @@ def together(these, devices, at_once):
 def alone():
   """(first state, last state, losses) of every member by itself, as experiments.train has it."""
   found = []
-  for run, _ in members(labelled=True)[::len(SEEDS)]:
+  for run, _ in members()[::len(SEEDS)]:
     step = assembly.train_step(run, many=True)
     for seed in SEEDS:
-      first = state = assembly.start(
-          run._replace(config=dataclasses.replace(run.config, seed=seed)))
-      first, losses = jax.device_get(first), []
+      state = assembly.start(run._replace(config=dataclasses.replace(run.config, seed=seed)))
+      first, losses = jax.device_get(state), []
       for start in range(0, STEPS, K):
         state, measured = step(state, np.uint32(seed + 1), batches(run, seed, start))
         losses.append(np.asarray(measured.loss))
@@ -79,39 +77,31 @@ def alone():
 
 
 def test_each_member_trains_as_a_run_of_its_own(alone):
-  these = members(labelled=True)
+  these = members()
+  many = program.make(these, jax.devices()[:1])
+  # The arms of a seed share its batches, and the first states are those of the runs bit for bit.
+  assert many.seeds == SEEDS
+  np.testing.assert_array_equal(many.members.batch, [0, 1] * len(ARMS))
+  begun = many.init(many.members)
   states, losses = together(these, jax.devices()[:1], 0)
   # Arms and seeds differ, or this would show nothing.
   assert len({float(loss) for loss in losses[:, -1]}) == len(these)
-  for i, (_, state, loss) in enumerate(alone):
+  for i, (first, last, loss) in enumerate(alone):
+    jax.tree.map(np.testing.assert_array_equal, program.member_state(begun, i), first)
     np.testing.assert_allclose(losses[i], loss, rtol=1e-5)
     mine = program.member_state(states, i)
-    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(state), strict=True):
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(last), strict=True):
       assert a.dtype == b.dtype
       np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
-def test_the_first_states_are_those_of_the_runs_bit_for_bit(alone):
-  many = program.make(members(labelled=True), jax.devices()[:1])
-  states = many.init(many.members)
-  for i, (first, _, _) in enumerate(alone):
-    for a, b in zip(jax.tree.leaves(program.member_state(states, i)), jax.tree.leaves(first),
-                    strict=True):
-      np.testing.assert_array_equal(a, b)
-
-
-def test_batches_are_shared_by_the_arms_of_a_seed():
-  many = program.make(members(), jax.devices()[:1])
-  assert many.seeds == SEEDS
-  np.testing.assert_array_equal(many.members.batch, [0, 1] * len(ARMS))
-
-
 def test_in_a_loop_on_two_devices_as_alone(alone, tmp_path):
-  few = members(labelled=True)[:3]
+  """Three members on two devices: the last is computed twice. Checkpoints fit both, bit for bit."""
+  few = members()[:3]
   here, there = tmp_path / "here", tmp_path / "there"
-  written, _ = together(few, jax.devices()[:1], 0)
+  mine, _ = together(few, jax.devices()[:1], 0)
   with checkpoints.manager(here, keep=1) as manager:
-    checkpoints.save(manager, STEPS, written)
+    checkpoints.save(manager, STEPS, mine)
   code = f"""
 import pathlib
 import jax
@@ -119,35 +109,32 @@ jax.config.update("jax_num_cpu_devices", 2)
 import numpy as np
 from experiments.run import checkpoints
 from experiments.sweeping import program
-from tests import sweep_program_test as t
-these = t.members(labelled=True)[:3]  # an odd number: the last member is there twice
+from tests.experiments import sweep_program_test as t
+these = t.members()[:3]
 states, losses = t.together(these, jax.devices(), 1)
 assert len(jax.tree.leaves(states)[0].sharding.device_set) == 2
-there = pathlib.Path({str(there)!r})
 many = program.make(these, jax.devices())
-with checkpoints.manager(there, keep=1) as manager:
-  checkpoints.save(manager, t.STEPS, many.saved(states))
-np.savez({str(tmp_path / "states.npz")!r}, *jax.tree.leaves(states))
+with checkpoints.manager(pathlib.Path({str(there)!r}), keep=1) as manager:
+  checkpoints.save(manager, t.STEPS, states)
 with checkpoints.manager(pathlib.Path({str(here)!r}), keep=1) as manager:
-  other = many.padded(checkpoints.restore(manager, many.abstract))
+  other = checkpoints.restore(manager, many.abstract)
 for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(states), strict=True):
   assert a.shape == b.shape and a.sharding.is_equivalent_to(b.sharding, a.ndim)
+np.savez({str(tmp_path / "states.npz")!r}, *jax.tree.leaves(states))
 np.savez({str(tmp_path / "other.npz")!r}, *jax.tree.leaves(other))
 np.save({str(tmp_path / "losses.npy")!r}, losses)
 """
   done = subprocess.run([sys.executable, "-c", code], cwd=runner.ROOT, capture_output=True,
                         text=True, timeout=200)
   assert done.returncode == 0, done.stderr
-  # A checkpoint of one device goes on on two, and the other way round, bit for bit.
   many = program.make(few, jax.devices()[:1])
   with checkpoints.manager(there, keep=1) as manager:
-    restored = many.padded(checkpoints.restore(manager, many.abstract))
-  for file, mine in (("states", restored), ("other", written)):
-    stored = np.load(tmp_path / f"{file}.npz")
-    for of_two, of_one in zip(stored.values(), jax.tree.leaves(mine), strict=True):
-      np.testing.assert_array_equal(of_two[:3], of_one)
-      np.testing.assert_array_equal(of_two[3], of_two[2])
+    restored = checkpoints.restore(manager, many.abstract)
+  for file, states in (("states", restored), ("other", mine)):
+    for stored, leaf in zip(np.load(tmp_path / f"{file}.npz").values(), jax.tree.leaves(states),
+                            strict=True):
+      np.testing.assert_array_equal(stored, leaf)
   losses = np.load(tmp_path / "losses.npy")
   assert losses.shape == (3, STEPS)
-  for mine, (_, _, own) in zip(losses, alone[:3], strict=True):
-    np.testing.assert_allclose(mine, own, rtol=1e-5)
+  for of_two, (_, _, own) in zip(losses, alone[:3], strict=True):
+    np.testing.assert_allclose(of_two, own, rtol=1e-5)

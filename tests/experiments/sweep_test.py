@@ -1,8 +1,7 @@
-"""Sweeps: bad input, canonical forms, tables, resuming, failures, launchers."""
+"""Sweeps: bad input, equivalent arms, tables, resuming, failures, launchers."""
 
 import functools
 import html
-import html.parser
 import json
 import os
 import pathlib
@@ -21,23 +20,24 @@ import pytest
 import runner
 import scipy.stats
 
-from experiments import config
+from experiments import config, data
+from experiments.config import build
 from experiments.configs import digits, mixture2d
-from experiments.report import page
 from experiments.run import assembly, meshes, records, subprocesses
 from experiments.sampling import samplers_from_config
 from experiments.sweeping import (
   arms,
-  canonical,
-  groups,
+  curves,
+  equivalence,
+  group_training,
   history,
-  jobs,
+  launchers,
+  layouts,
   measures,
-  plan,
   report,
   results,
 )
-from langevin_jax import paths, predictions, samplers, training
+from langevin_jax import objectives, paths, predictions, samplers, training
 
 SMALL = (*runner.SMALL, "--config.training.steps=40")
 FULL = '''
@@ -50,9 +50,15 @@ def sweep():
       "same": {"path": "cosine"},
       "coarse": {"sampling.grid.n": 3},
       "clipped": {"training.gradient_clip": 0.01},
+      "mine": {"objective.weight": "sweep_parts:power", "objective.weight.exponent": 2.0},
       "hot": {"training.learning_rate": 1e30},
   }
 '''
+MINE = """
+def power(exponent: float = 1.0):
+  return lambda ell: 2.0 ** -exponent * (1.0 + 0.0 * ell)
+"""
+TWO = "SEEDS = (0,)\nsweep = lambda: {'a': {}, 'b': {'network.width': 8}}"
 
 
 def written(folder: pathlib.Path, text: str) -> pathlib.Path:
@@ -67,57 +73,58 @@ def sweep(file: pathlib.Path, workdir: pathlib.Path, *more: str):
     return runner.call("sweep", *SMALL, f"--sweep={file}", f"--workdir={workdir}", *more)
 
 
-@pytest.mark.parametrize(("text", "said"), [
+@pytest.mark.parametrize(("text", "message"), [
+    ("swep = lambda: {}", "it has no function sweep(), such as: def sweep(): return {'base'"),
+    ("sweep = {'a': {}}", "it has no function sweep()"),
+    ("sweep = lambda: {}", "at least one arm"),
+    ("sweep = lambda: 1 / 0", "ZeroDivisionError"),
     ("sweep = lambda: {'a': {'training.learning_rat': 1.0}}",
      "arm 'a': config.training.learning_rat: no field 'learning_rat' (did you mean learning_"),
     ("sweep = lambda: {'a': {}, 'b': {'training.steps': 'many'}}", "'b': config.training.steps"),
     ("sweep = lambda: {'b': {'objective.density': 'flat'}}", "arm 'b': config.objective.density"),
     ("sweep = lambda: {'b': {'sampling.grid.order': 3}}", "config.sampling.grid.order: karras has"),
-    ("sweep = lambda: {'b': {'network': 'dit'}}", "network=dit(width=16, depth=1): it takes imag"),
     ("sweep = lambda: {'b': {'data': 'digit'}}", "arm 'b': config.data: no data 'digit' (did y"),
-    ("sweep = lambda: {'a': {'seed': 3}}", "arm 'a': config.seed belongs to SEEDS"),
-    ("sweep = lambda: {'a': {'mesh.fsdp': 2}}", "arm 'a': config.mesh.fsdp has no place"),
-    ("sweep = lambda: {'a': {3: 4}}", "arm 'a': a field is named by a string such as"),
-    ("sweep = lambda: {'a': {None: 4}}", "arm 'a': a field is named by a string such as"),
-    ("sweep = lambda: {'a': {'training.learning_rate': 1j}}", "learning_rate: expected a number"),
-    ("import jax.numpy as j\nsweep = lambda: {'a': {'training.learning_rate': j.ones(())}}",
-     "learning_rate: expected a number"),
-    ("sweep = lambda: {'a': {'evaluation.seed': 3}}", "arm 'a': config.evaluation.seed is of the"),
-    ("sweep = lambda: {'a': {'training.snapshot_every': 3}}", "config.training.snapshot_every"),
-    ("sweep = lambda: {'a b': {}, 'A_b': {}}", "would share the directory arms/A_b"),
-    ("sweep = lambda: {}", "at least one arm"),
-    ("sweep = lambda: {'..': {}}", "would share the directory"),
-    ("swep = lambda: {}", "at least one arm"),
-    ("sweep = lambda: 1 / 0", "ZeroDivisionError"),
-    ("BASELINE = 'c'\nsweep = lambda: {'a': {}, 'b': {}}", "'c' is no arm; there are a, b"),
-    ("BASELINE = ['a']\nsweep = lambda: {'a': {}}", "['a'] is no arm; there are a"),
-    ("BASELINE = None\nsweep = lambda: {'a': {}}", "None is no arm"),
-    ("sweep = lambda: {'a\\nb': {}}", "must be of printable characters"),
-    ("sweep = lambda: {'a\\ud800': {}}", "must be of printable characters"),
-    ("sweep = lambda: {'é' * 101: {}}", "200 bytes at most in UTF-8"),
     ("sweep = lambda: {'a': {'objective.weight.gamma': 3.0}}",
      "config.objective.weight.gamma: flow_matching has no argument 'gamma'; it has none"),
-    ("sweep = lambda: {'a': {'network.width': 10**8}}", "network.width=100000000: the state of"),
+    ("sweep = lambda: {'a': {'seed': 3}}", "arm 'a': config.seed belongs to SEEDS"),
+    ("sweep = lambda: {'a': {'mesh.fsdp': 2}}", "arm 'a': config.mesh.fsdp has no place"),
+    ("sweep = lambda: {'a': {'evaluation.seed': 3}}", "arm 'a': config.evaluation.seed is of the"),
+    ("sweep = lambda: {'a': {'training.snapshot_every': 3}}", "config.training.snapshot_every"),
+    ("sweep = lambda: {'a': {3: 4}}", "arm 'a': config.3: no field '3'"),
+    ("sweep = lambda: {'a': {'path': abs}}", "with a function as 'package.module:name'; got"),
+    ("sweep = lambda: {'a b': {}, 'A_b': {}}", "would share the directory arms/A_b"),
+    ("sweep = lambda: {'..': {}}", "would share the directory"),
+    ("sweep = lambda: {'a\\nb': {}}", "must be of printable characters"),
+    ("sweep = lambda: {'é' * 101: {}}", "200 bytes at most in UTF-8"),
+    ("BASELINE = 'c'\nsweep = lambda: {'a': {}, 'b': {}}", "'c' is no arm; there are a, b"),
+    ("BASELINE = ['a']\nsweep = lambda: {'a': {}}", "['a'] is no arm; there are a"),
     ("SEEDS = (0, 1, 0)\nsweep = lambda: {'a': {}}", "SEEDS has 0 2 times"),
     ("SEEDS = ()\nsweep = lambda: {'a': {}}", "SEEDS must be a tuple"),
 ])
-def test_bad_input_is_one_line_that_names_it(tmp_path, text, said):
-  code, out, err = sweep(written(tmp_path, text), tmp_path / "w")
-  assert code == 2 and out == "" and err.count("\n") == 1
-  assert err.startswith("error: --sweep: ") and said in err
-  assert not (tmp_path / "w" / "sweep.json").exists()
+def test_bad_files_and_arms_are_named(tmp_path, text, message):
+  with pytest.raises(ValueError, match=re.escape(message)) as caught:
+    arms.configs(mixture2d.get_config(), arms.load(str(written(tmp_path, text))))
+  assert str(caught.value).startswith("--sweep: ") and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("flag", "said"), [
-    ("--config.mesh.fsdp=2", "config.mesh has no place in a sweep"),
-    ("--config.training.snapshot_every=9", "config.training.snapshot_every asks for snapshots"),
+@pytest.mark.parametrize(("text", "flag", "message"), [
+    ("swep = lambda: {}", "", "--sweep: .*it has no function"),
+    ("sweep = lambda: {'b': {'network': 'dit'}}", "",
+     "--sweep: arm 'b': .*dit.*: it takes imag"),
+    ("sweep = lambda: {'a': {}}", "--config.mesh.fsdp=2", "config.mesh.fsdp has no place in a swe"),
+    ("sweep = lambda: {'a': {}}", "--config.training.snapshot_every=9",
+     "config.training.snapshot_every asks for snapshots"),
+    ("sweep = lambda: {'a': {}}", "--workers=0", "--workers must be at least 1"),
 ])
-def test_what_no_sweep_does_is_refused_of_the_base(tmp_path, flag, said):
-  code, _, err = sweep(written(tmp_path, "sweep = lambda: {'a': {}}"), tmp_path / "w", flag)
-  assert code == 2 and err.startswith(f"error: {said}") and err.count("\n") == 1
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, text, flag, message):
+  code, out, err = sweep(written(tmp_path, text), tmp_path / "w", *([flag] if flag else []))
+  assert code == 2 and out == "" and err.count("\n") == 1
+  assert re.match(f"error: {message}", err) and not (tmp_path / "w" / "sweep.json").exists()
 
 
-def test_numbers_of_numpy_are_numbers(tmp_path):
+def test_arms_take_arrays_calls_and_functions_of_the_user(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(str(tmp_path))
+  (tmp_path / "sweep_parts.py").write_text(MINE)
   file = written(tmp_path, """
 import numpy as np
 SEEDS = np.arange(2)
@@ -126,22 +133,21 @@ def sweep():
   return {"a": {"training.learning_rate": np.float32(0.5), "training.steps": np.int64(7),
                 "sampling.moments": np.bool_(True), "sampling.grid": "explicit(3)",
                 "sampling.grid.rho": np.array([2.0, 1.0]), "training.optimizer.b2": np.array(0.5),
-                "sampling.guidance": None}}
+                "sampling.guidance": None, "objective.weight": "sweep_parts:power(3)",
+                "network": "mlp(width=8)", "network.depth": 2}}
 """)
   loaded = arms.load(str(file))
-  found = arms.configs(mixture2d.get_config(), loaded)["a"]
-  assert (found.training.learning_rate, found.training.steps, found.sampling.moments) == (
-      0.5, 7, True)
-  assert found.sampling.grid["rho"] == (2.0, 1.0) and found.training.optimizer["b2"] == 0.5
-  assert loaded.seeds == (0, 1) and json.loads(json.dumps(loaded.arms))
+  arm = arms.configs(mixture2d.get_config(), loaded)["a"]
+  assert (arm.training.learning_rate, arm.training.steps, arm.sampling.moments) == (0.5, 7, True)
+  assert arm.sampling.grid["rho"] == (2.0, 1.0) and arm.training.optimizer["b2"] == 0.5
+  assert (arm.network["width"], arm.network["depth"]) == (8, 2)
+  assert build.weight(arm.objective, None)(0.0) == 0.125
+  assert loaded.seeds == (0, 1) and json.loads(json.dumps(loaded.arms)) == loaded.arms
 
 
 @pytest.mark.parametrize(("sampler", "grid", "matters"), [
-    ("heun", "karras(9)", False), ("heun(own_time=True)", "karras(9)", True),
-    ("predictor_corrector(heun(), euler())", "karras(9)", False),
-    ("predictor_corrector(heun(own_time=True), euler())", "karras(9)", True),
-    ("euler", "karras(9)", True), ("ddim(1)", "explicit((9, 1))", False),
-    ("ddim(1)", "cosine(9)", True)])
+    ("heun", "karras(9)", False), ("predictor_corrector(heun(own_time=True), euler())",
+                                   "karras(9)", True), ("ddim(1)", "explicit((9, 1))", False)])
 def test_samples_of_one_model_are_shared_where_the_path_does_not_matter(sampler, grid, matters):
   settings = config.override(mixture2d.get_config(), {
       "sampling.sampler": sampler, "sampling.grid": grid})
@@ -152,8 +158,9 @@ def test_samples_of_one_model_are_shared_where_the_path_does_not_matter(sampler,
   draws = [samplers.sample(jax.random.key(0), predictions.denoiser(
       lambda x, ell: jnp.tanh(x) * jnp.exp(-ell), path, prediction="v"), path, shape=(4, 2),
       method=method, grid=levels) for path in (paths.vp(), paths.rectified_flow())]
-  if settings.sampling.grid.name != "cosine":
-    assert np.allclose(*draws, rtol=1e-3, atol=1e-4) == (not matters)
+  assert np.allclose(*draws, rtol=1e-3, atol=1e-4) == (not matters)
+  cosine = config.override(settings, {"sampling.grid": "cosine(9)"})
+  assert arms.path_matters(cosine)
 
 
 def test_arms_of_one_training_are_named_and_share_what_they_can():
@@ -162,18 +169,17 @@ def test_arms_of_one_training_are_named_and_share_what_they_can():
       "a": {}, "width": {"network.width": base.network["width"]}, "b": {"sampling.grid.n": 3},
       "c": {"sampling.grid.n": 3}, "d": {"sampling.grid.n": 4}, "e": {"path": "cosine"},
       "f": {"path": "cosine", "sampling.grid.n": 5}}.items()}
-  found = canonical.find(configs)
+  found = equivalence.find(configs)
   assert [(f.arm, f.like, f.kind, f.sampled_alike) for f in found] == [
       ("width", "a", "identical", True), ("b", "a", "sampling", False),
       ("c", "b", "identical", True), ("d", "a", "sampling", False), ("e", "a", "identical", True),
       ("f", "e", "sampling", False)]
-  holding = [f._replace(holds=True) for f in found]
-  said = "\n".join(canonical.sentences(holding))
+  said = "\n".join(equivalence.sentences(found))
   assert "b; d sample from the model of a\nf samples from the model of e" in said
   assert said.count("trained once, and the results are shared") == 3
-  assert canonical.sentences(holding, most=1)[-2] == "b … (2) sample from the model of a"
-  whole = plan.make(base, arms.Sweep({}, "a", (0,)), configs, holding)
-  assert set(whole.model_of.values()) == {"a"}
+  assert equivalence.sentences(found, most=1)[-2] == "b … (2) sample from the model of a"
+  layout = layouts.make(base, arms.Sweep({}, "a", (0,)), configs, found)
+  assert set(layout.model_of.values()) == {"a"}
 
 
 @pytest.mark.parametrize(("changes", "kind", "factor"), [
@@ -188,28 +194,40 @@ def test_arms_of_one_training_are_named_and_share_what_they_can():
 ])
 def test_what_is_one_experiment_is_seen_in_its_functions(changes, kind, factor):
   base = mixture2d.get_config()
-  found = canonical.find({"a": base, "b": config.override(base, changes)})
+  found = equivalence.find({"a": base, "b": config.override(base, changes)})
   assert [(f.kind, f.factor) for f in found] == ([] if kind is None else [(kind, factor)])
 
 
-def test_equal_products_of_density_and_weight_have_equal_expected_gradients():
+def test_equivalent_arms_have_proportional_expected_gradients():
+  """By the midpoint rule in ℓ at random parameters, examples and noise."""
   base = config.override(mixture2d.get_config(), {
-      "network.width": 16, "network.depth": 1, "data.train_size": 300, "data.test_size": 20,
-      "objective.weight": "likelihood"})
-  both = {"a": base, "b": config.override(base, {
-      "objective.density": "uniform_time", "path": "linear_vp",
-      "objective.prediction": "edm"})}
-  finding, = canonical.find(both)
-  assert (finding.kind, finding.factor) == ("mirrored expectation", pytest.approx(1.0))
-  dataset = groups.dataset_of(base)
-  gradient = canonical.gradient(base, dataset)
-  checked = canonical.verify(finding, both, gradient, canonical.examples(dataset))
-  assert checked.holds and checked.difference < 1e-5
-  # Draw by draw they are not the same, and a wrong claim does not hold.
-  wrong = canonical.verify(finding._replace(kind="mirrored"), both, gradient,
-                           canonical.examples(dataset))
-  assert not wrong.holds and wrong.difference > 0.1
-  assert "THE GRADIENTS DIFFER" in canonical.sentences([wrong])[0]
+      "network.width": 16, "network.depth": 1, "objective.weight": "likelihood"})
+  changes = {"objective.density": "uniform_time", "path": "linear_vp",
+             "objective.prediction": "edm"}
+  both = {"a": base, "b": config.override(base, changes)}
+  finding, = equivalence.find(both)
+  assert finding.kind == "mirrored expectation"
+  init, apply = build.network(base.network, (2,), 0)
+  params = jax.tree.map(lambda leaf: leaf + 0.05 * jnp.cos(jnp.arange(leaf.size)).reshape(
+      leaf.shape), init(jax.random.key(0)))
+  x_0, eps = jax.random.normal(jax.random.key(1), (2, 256, 2))
+  low, high = arms.level_ends(base)
+  ells = -jnp.log(high) + (jnp.arange(256) + 0.5) / 256 * jnp.log(high / low)
+
+  def gradient(settings, sign):
+    density = build.density(settings.objective, build.path(settings.path))
+    weight = build.weight(settings.objective, density)
+    loss = lambda params: objectives.corrupted_loss(
+        lambda x, ell: sign * apply(params, x, ell, jnp.zeros(256, int)), x_0,
+        objectives.Corruption(ells, eps), weight=lambda ell: weight(ell) * density.density(ell),
+        prediction=build.prediction(settings.objective))[0]
+    slope = jax.jit(jax.grad(loss))(params)
+    return np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(slope)])
+
+  first = gradient(both["a"], 1.0)
+  for sign, equal in ((-1.0, True), (1.0, False)):
+    gap = np.linalg.norm(gradient(both["b"], sign) / finding.factor - first)
+    assert (gap < 1e-4 * np.linalg.norm(first)) == equal
 
 
 def test_models_are_grouped_by_what_programs_are_compiled_for():
@@ -219,78 +237,15 @@ def test_models_are_grouped_by_what_programs_are_compiled_for():
       "wide": {"network.width": 8}, "two": {"training.ema_half_life_steps": (9.0, 99.0)},
       "long": {"training.steps": 9}, "noisy": {"sampling.sampler.churn": 1.0},
       "wide too": {"network.width": 8, "path": "vp"}}.items()}
-  made = plan.make(base, arms.Sweep({}, "a", (0,)), configs, [])
+  made = layouts.make(base, arms.Sweep({}, "a", (0,)), configs, [])
   assert made.groups == [["a", "rate", "eps"], ["wide", "wide too"], ["two"], ["long"]]
   assert made.model_of["noisy"] == "a"
 
 
-NAMES = (
-    "<img src=x onerror=alert(1)>", "a|b", "**b**", "`<b>c</b>`", "a_b", "_x_", "[l](javascript:x)",
-    "a\\", "a\\|b", "x^{2}", "&lt;", "x_{i}", "# a", "<!--", "a\nb", "``<i>`", "$x$", "\\<b>")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_names_mean_themselves_in_both_pages(name, tmp_path):
-  markdown_it = pytest.importorskip("markdown_it")
-  shown = page.literal(name)
-  text = "\n\n".join([
-      f"# {shown}", f"of **{shown}**, x", f"- an arm {shown}",
-      page.table([["arm", "x"], [shown, "1"]]), page.code([name, "```", "<b>"]), f"[{shown}](#a)"])
-  rendered = markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
-  whole = page.html("page.html.j2", title=name, text=page.markup(text, tmp_path.joinpath))
-  for shown in (rendered, whole):
-    body = Read(shown)
-    assert body.tags <= {"html", "head", "meta", "title", "style", "body", "div", "h1", "p", "ul",
-                         "li", "strong", "table", "thead", "tbody", "tr", "th", "td", "pre", "code",
-                         "a"}, body.tags
-    plain = name.replace("\n", " ")
-    assert [cell.strip() for cell in body.texts["td"]] == [plain.strip(), "1"]
-    assert body.texts["h1"] == [plain] and "".join(body.texts["strong"]) == plain
-    assert "".join(body.texts["li"]) == f"an arm {plain}" and body.texts["a"] == [plain]
-
-
-class Read(html.parser.HTMLParser):
-  """The elements of a page, and the text in each kind of them."""
-
-  def __init__(self, text: str):
-    super().__init__()
-    self.tags, self.texts, self._open = set(), {}, []
-    self.feed(text)
-
-  def handle_starttag(self, tag, attrs):
-    self.tags.add(tag)
-    assert not any(name.startswith("on") for name, _ in attrs)
-    if tag != "meta":
-      self._open.append(tag)
-      self.texts.setdefault(tag, []).append("")
-
-  def handle_endtag(self, tag):
-    assert self._open.pop() == tag
-
-  def handle_data(self, data):
-    if self._open:
-      self.texts[self._open[-1]][-1] += data
-
-  def handle_comment(self, data):
-    raise AssertionError(data)
-
-
-@pytest.mark.parametrize("text", [
-    "x <script>alert(1)</script>", "<div>\n\nx\n\n</div>", "`<i>`` <b>", "<!-- x -->", "\\\\<b>",
-    "[x](javascript:alert(1))", "$<mi onclick='x'>a</mi>$", "| a |\n|---|\n| <b> |"])
-def test_what_is_no_markdown_is_text_and_a_page_runs_nothing(text, tmp_path):
-  said = page.html("page.html.j2", title=text, text=page.markup(text, tmp_path.joinpath))
-  assert Read(said).tags <= {"html", "head", "meta", "title", "style", "body", "p", "div", "table",
-                             "thead", "tbody", "tr", "th", "td", "code", "a", "math", "mrow", "mi",
-                             "mo", "msup", "mn"}
-  assert 'href="javascript' not in said
-  assert "default-src 'none'" in said.split("<title>")[0]
-
-
-@pytest.mark.parametrize("name", ["$a_", "a$b$c", "$\\frac$", "_hidden", "<x>", "100 %"])
-def test_names_are_no_formulas_in_pictures(name, tmp_path):
+def test_names_are_no_formulas_in_pictures(tmp_path):
   curve = [(1.0, results.Interval(1.0, 0.1, 2)), (2.0, results.Interval(0.5, None, 1))]
-  report._draw(tmp_path / "x.png", {name: curve}, "training steps", "loss", None)
+  names = ["$a_", "a$b$c", "$\\frac$", "_hidden", "<x>", "100 %"]
+  curves.picture(tmp_path / "x.png", dict.fromkeys(names, curve), "training steps", "loss", None)
   assert (tmp_path / "x.png").stat().st_size > 0
 
 
@@ -323,9 +278,9 @@ def test_steps_to_the_baseline_s_loss_are_within_each_seed_and_censored_ones_bou
       "once": result({0: [3.0, 2.5, 2.1], 1: [7.9, 7.0, 7.5]}),  # below the mean of both throughout
       "never": result({0: [3.0, 3.0, 3.0], 1: [9.0, 9.0, 9.0]})}
   sweep_ = arms.Sweep({name: {} for name in found}, "base", (0, 1))
-  whole = plan.Plan(mixture2d.get_config(), sweep_, {}, [], dict.fromkeys(found, "base"), [])
-  results._add_steps(whole, found)
-  table = results.table(whole, found, {})
+  layout = layouts.Layout(mixture2d.get_config(), sweep_, {}, [], dict.fromkeys(found, "base"), [])
+  results._add_steps(layout, found)
+  table = results.table(layout, found, {})
   cells = {row[0]: row[-1] for row in report.rows(table)}
   steps = {row["arm"]: row[results.STEPS]["by seed"] for row in table["arms"]}
   assert steps == {"base": {"0": 30.0, "1": 30.0}, "better": {"0": 20.0, "1": 10.0},
@@ -334,20 +289,41 @@ def test_steps_to_the_baseline_s_loss_are_within_each_seed_and_censored_ones_bou
   assert cells["once"] == "≥ 20 (1 of 2 seeds)" and cells["never"] == "≥ 30 (0 of 2 seeds)"
 
 
+def test_arms_whose_loss_is_less_certain_than_seeds_are_named():
+  of = lambda arm, error: {
+      "arm": arm, "metrics": {measures.LOSS: {"by seed": {"0": 1.0, "1": 1.2}}},
+      "points": {seed: [{measures.ERROR: 9.0}, {measures.ERROR: error}] for seed in "01"}}
+  # √((.1² + .1²)/1) = .141
+  assert report._uncertain({"arms": [of("sure", 0.14), of("unsure", 0.142)]}) == ["unsure"]
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-  """A finished sweep of four models and an arm that fails: (file, workdir, code, out, err)."""
+  """A finished sweep: (file, workdir, code, out, err, a copy of workdir after 20 of 40 steps)."""
   folder = tmp_path_factory.mktemp("sweep")
-  file = written(folder, FULL)
-  return file, folder / "w", *sweep(file, folder / "w")
+  file, half = written(folder, FULL), folder / "half"
+  (folder / "sweep_parts.py").write_text(MINE)
+  save = group_training.checkpoints.save
+
+  def copied(manager, step, state):
+    save(manager, step, state)
+    if step == 20 and not half.exists():
+      group_training.checkpoints.finish(manager)
+      shutil.copytree(folder / "w", half)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(folder))
+    patch.setattr(group_training.checkpoints, "save", copied)
+    told = sweep(file, folder / "w")
+    yield file, folder / "w", *told, half
 
 
 def test_a_failed_arm_is_reported_and_the_table_made(done):
-  _, workdir, code, out, err = done
+  _, workdir, code, out, err, _ = done
   assert code == 1
   assert err.count("failed: hot, seed") == 2 and "loss is not finite at step" in err
-  assert "same is the same experiment as v; relative difference of gradients 0.0e+00" in out
-  assert "5 arms, 3 models × 2 seeds, 1 program" in out
+  assert "same is the same experiment as v; trained once, and the results are shared" in out
+  assert "6 arms, 4 models × 2 seeds, 1 program" in out
   table = json.loads((workdir / "table.json").read_text())
   rows = {row["arm"]: row for row in table["arms"]}
   assert set(rows["hot"]["errors"]) == {"0", "3"} and not rows["hot"]["metrics"]
@@ -386,15 +362,19 @@ def test_the_report_says_how_each_arm_is_trained_alone_and_is_one_file(done):
   for row in report.rows(json.loads((workdir / "table.json").read_text()))[1:]:
     assert all(cell in one_file for cell in row[1:])
   manifest = json.loads((workdir / "arms" / "v" / "seed_0" / "manifest.json").read_text())
-  assert f"All trained at commit {manifest['commit']}" in text
+  assert f"Trained at commit {manifest['commit']}" in text
 
 
-def test_arms_of_several_commits_are_told_apart(done, tmp_path):
+def test_what_is_done_is_kept_and_arms_of_several_commits_are_told_apart(
+    done, tmp_path, monkeypatch):
   file, finished, *_ = done
   shutil.copytree(finished, tmp_path / "w", symlinks=True)
   place = tmp_path / "w" / "arms" / "clipped" / "seed_3" / "manifest.json"
   place.write_text(json.dumps(json.loads(place.read_text()) | {"commit": "abc"}))
-  assert sweep(file, tmp_path / "w")[0] == 1
+  monkeypatch.setattr(group_training, "train", None)  # nothing is to be trained
+  code, out, _ = sweep(file, tmp_path / "w")
+  assert code == 1 and "12 of 12 (arm, seed) are done already" in out
+  assert (tmp_path / "w" / "table.json").read_bytes() == (finished / "table.json").read_bytes()
   text = (tmp_path / "w" / "report.md").read_text()
   assert "trained at commit abc: clipped, seed 3" in text and "v, seed 0; v, seed 3" in text
 
@@ -415,15 +395,6 @@ def test_every_arm_and_seed_is_a_run_that_can_be_sampled_from(done, tmp_path):
     assert all(np.sum(line["level_count"]) % 32 == 0 for line in lines)
 
 
-def test_done_arms_are_skipped_and_the_table_is_the_same(done, monkeypatch):
-  file, workdir, *_ = done
-  before = (workdir / "table.json").read_bytes()
-  monkeypatch.setattr(groups, "train", None)  # nothing is to be trained
-  code, out, _ = sweep(file, workdir)
-  assert code == 1 and "10 of 10 (arm, seed) are done already" in out
-  assert (workdir / "table.json").read_bytes() == before
-
-
 def test_another_sweep_is_refused_and_a_run_s_workdir(done, tmp_path):
   _, workdir, *_ = done
   file = written(tmp_path, FULL.replace("0.01", "0.02").replace("(0, 3)", "(0, 4)"))
@@ -441,9 +412,9 @@ def test_another_sweep_is_refused_and_a_run_s_workdir(done, tmp_path):
 def test_measuring_is_no_part_of_the_seconds_of_training(tmp_path, monkeypatch):
   now = [0.0]
   monkeypatch.setattr(history, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-  kept = history.History(tmp_path, 1)
+  kept = history.History(tmp_path)
   now[0] = 10.0
-  with kept.aside():
+  with kept.paused():
     now[0] = 15.0
   now[0] = 22.0
   one = np.ones((1, 1))
@@ -451,29 +422,20 @@ def test_measuring_is_no_part_of_the_seconds_of_training(tmp_path, monkeypatch):
   assert kept.content["lines"][0]["seconds"] == 17.0
 
 
-def test_a_killed_sweep_goes_on_and_ends_in_the_same_table(done, tmp_path, monkeypatch):
-  file, finished, *_ = done
-  save = groups.checkpoints.save
-
-  def killed(manager, step, state):
-    save(manager, step, state)
-    if step == 20:
-      groups.checkpoints.finish(manager)
-      raise KeyboardInterrupt
-
-  with monkeypatch.context() as patch:
-    patch.setattr(groups.checkpoints, "save", killed)
-    assert sweep(file, tmp_path / "w")[0] == 130
+def test_a_sweep_goes_on_from_its_checkpoint_and_ends_in_the_same_table(done, tmp_path):
+  file, finished, *_, half = done
+  shutil.copytree(half, tmp_path / "w")
   code, out, _ = sweep(file, tmp_path / "w")
   assert code == 1 and "resuming group 0 at step 20 of 40" in out
   assert (tmp_path / "w" / "table.json").read_bytes() == (finished / "table.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_perfect_samples_are_as_good_as_real_data_where_these_lie_class_by_class(monkeypatch):
   monkeypatch.setattr(measures.classifier, "train", functools.partial(
       measures.classifier.train, steps=400))
   settings = digits.get_config()
-  dataset = groups.dataset_of(settings)
+  dataset = data.load(settings.data)
   # A third of the training data plays the perfect sampler, and is not learned or compared with.
   shuffled = np.random.default_rng(0).permutation(len(dataset.train))
   chosen = shuffled[::3]
@@ -514,13 +476,10 @@ def test_the_error_of_the_held_out_loss_is_that_of_its_examples():
   assert abs(errors.mean() / values.std() - 1.0) < 4.0 / np.sqrt(800.0)
 
 
-TWO = "SEEDS = (0,)\nsweep = lambda: {'a': {}, 'b': {'network.width': 8}}"
-
-
 def test_a_process_that_dies_is_reported_with_its_last_words(tmp_path, monkeypatch):
   ends = {0: "import os; os.kill(os.getpid(), 9)",
           1: "import sys; print('error: no luck', file=sys.stderr); sys.exit(2)"}
-  monkeypatch.setattr(jobs, "command", lambda workdir, index, **_: [
+  monkeypatch.setattr(launchers, "command", lambda workdir, index, **_: [
       sys.executable, "-S", "-c", ends[index]])
   code, _, err = sweep(written(tmp_path, TWO), tmp_path / "w", "--workers=2")
   assert code == 1
@@ -530,7 +489,10 @@ def test_a_process_that_dies_is_reported_with_its_last_words(tmp_path, monkeypat
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds processes in /proc")
-def test_nothing_outlives_a_sweep_that_is_ended_and_the_same_command_goes_on(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [
+    (signal.SIGKILL, -9),
+    pytest.param(signal.SIGTERM, subprocesses.TERMINATED, marks=pytest.mark.slow)])
+def test_nothing_outlives_a_sweep_that_is_ended_and_its_locks_are_free(tmp_path, number, code):
   file, workdir = written(tmp_path, TWO), tmp_path / "w"
   words = (*runner.SMALL, "--config.training.steps=1000000", f"--sweep={file}",
            f"--workdir={workdir}", "--workers=2")
@@ -542,14 +504,13 @@ def test_nothing_outlives_a_sweep_that_is_ended_and_the_same_command_goes_on(tmp
     return len(below) == 2 and (not training or all(lock.exists() and any(
         f"process {pid} " in lock.read_text() for pid in below) for lock in locks))
 
-  for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, subprocesses.TERMINATED)):
-    process = runner.start("sweep", *words)
-    runner.wait_until(functools.partial(started, process, number == signal.SIGTERM), process)
-    below = runner.children(process.pid)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=100)
-    assert process.returncode == code and runner.gone(below, 100.0)
-    assert ("SIGTERM: ending; the same command goes on" in err) == (number == signal.SIGTERM)
+  process = runner.start("sweep", *words)
+  runner.wait_until(functools.partial(started, process, number == signal.SIGTERM), process)
+  below = runner.children(process.pid)
+  process.send_signal(number)
+  _, err = process.communicate(timeout=100)
+  assert process.returncode == code and runner.gone(below, 100.0)
+  assert ("SIGTERM: ending; the same command goes on" in err) == (number == signal.SIGTERM)
   with records.locked(workdir), records.locked(workdir / "groups" / "0"):
     pass
 
@@ -559,12 +520,12 @@ def test_slurm_jobs_are_commands_and_their_errors_are_reported(tmp_path, monkeyp
   file = written(tmp_path, TWO)
   base = mixture2d.get_config()
   loaded = arms.load(str(file))
-  whole = plan.make(base, loaded, arms.configs(base, loaded), [])
+  layout = layouts.make(base, loaded, arms.configs(base, loaded), [])
   words = {0: "open('done', 'w')", 1: "raise ValueError('no luck')"}
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(jobs, "command", lambda workdir, index, **_: [
+  monkeypatch.setattr(launchers, "command", lambda workdir, index, **_: [
       sys.executable, "-S", "-c", words[index]])
-  errors = jobs.slurm(tmp_path, whole, [0, 1], at_once=0, resources={"timeout_min": 1},
+  errors = launchers.slurm(tmp_path, layout, [0, 1], at_once=0, resources={"timeout_min": 1},
                       cluster="local")
   assert list(errors) == [1] and "no luck" in errors[1] and (tmp_path / "done").exists()
 
@@ -576,15 +537,23 @@ def test_slurm_without_slurm_is_one_line(tmp_path, monkeypatch):
   assert code == 2 and err.startswith("error: --launcher=slurm: ") and err.count("\n") == 1
 
 
-def test_plan_only_writes_nothing(tmp_path):
-  code, out, _ = runner.call("sweep", *SMALL, f"--sweep={written(tmp_path, TWO)}", "--plan_only")
+def test_a_dry_run_writes_nothing(tmp_path):
+  code, out, _ = runner.call("sweep", *SMALL, f"--sweep={written(tmp_path, TWO)}", "--dry_run")
   assert code == 0 and "2 arms, 2 models × 1 seeds, 2 programs" in out
   assert [file.name for file in tmp_path.iterdir()] == ["sweep.py"]
 
 
-@pytest.mark.parametrize("name", ["parameterizations", "levels", "stochasticity"])
-def test_shipped_sweeps_are_accepted(name):
-  loaded = arms.load(str(runner.ROOT / "experiments" / "sweeps" / f"{name}.py"))
-  configs = arms.configs(mixture2d.get_config(), loaded)
-  made = plan.make(mixture2d.get_config(), loaded, configs, [])
-  assert len(made.groups) == 1 and len(configs) >= 16
+def test_shipped_sweeps_and_the_one_of_the_page_are_accepted(tmp_path, monkeypatch):
+  base = mixture2d.get_config()
+  for name in ("parameterizations", "levels", "stochasticity"):
+    loaded = arms.load(str(runner.ROOT / "experiments" / "sweeps" / f"{name}.py"))
+    configs = arms.configs(base, loaded)
+    assert len(layouts.make(base, loaded, configs, []).groups) == 1 and len(configs) >= 16
+  howto = runner.ROOT / "docs" / "howto"
+  for page, file in (("configs", "mylab"), ("sweeps", "my_sweep")):
+    text = (howto / f"{page}.md").read_text()
+    block = re.search(rf"```python\n(# {file}\.py\n.*?)```", text, re.DOTALL)
+    (tmp_path / f"{file}.py").write_text(block[1])
+  monkeypatch.syspath_prepend(str(tmp_path))
+  configs = arms.configs(base, arms.load(str(tmp_path / "my_sweep.py")))
+  assert configs["mine"].network["width"] == 32 and configs["wide"].network["width"] == 128

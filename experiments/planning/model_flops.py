@@ -1,9 +1,9 @@
-"""Model FLOPs: of the matrix products that loss and gradient need, counted in the traced program.
+"""Model FLOPs: the FLOPs of the matrix products of loss and gradient, from the traced program.
 
-The convention of MFU (Chowdhery et al. 2022, appendix B): products alone, 2 FLOPs a multiply-add,
-attention included, nothing that is computed twice. So the forward pass is what is counted: a
-product C = A B once, once more where the gradient reaches A (dA = dC Bᵀ) and once more where it
-reaches B (dB = Aᵀ dC). What rematerialisation recomputes is not in it.
+The convention is that of MFU (Chowdhery et al. 2022, appendix B): only products, with attention,
+2 FLOPs per multiply-add, without recomputation. The forward pass is traced. A product C = A B
+counts once, once more if the gradient reaches A (dA = dC Bᵀ), and once more if it reaches B
+(dB = Aᵀ dC).
 """
 
 import math
@@ -19,7 +19,7 @@ from experiments.run import assembly
 def of_step(
     config: config_lib.Config, shape: tuple[int, ...], num_classes: int, mesh: jax.sharding.Mesh
 ) -> int:
-  """Model FLOPs of one training step of all chips together."""
+  """The model FLOPs of one training step, of all chips together."""
   run = assembly.assemble(config, shape, num_classes, mesh)
   n = config.training.batch_size
   batch = (jax.ShapeDtypeStruct((n, *shape), jnp.float32), jax.ShapeDtypeStruct((n,), jnp.int32))
@@ -29,38 +29,39 @@ def of_step(
   return count(traced, len(jax.tree.leaves(params)))
 
 
-def count(traced: core.ClosedJaxpr, learned: int) -> int:
-  """FLOPs of a traced forward pass and of its gradient by the first `learned` arguments.
+def count(traced: core.ClosedJaxpr, num_params: int) -> int:
+  """The FLOPs of a traced forward pass and of its gradient in the first `num_params` arguments.
 
-  Loops count by their trips, of a conditional the larger branch. A while loop, whose trips are not
-  in the program, counts once.
+  A scan counts with its length, a conditional with its larger branch. A while loop counts once,
+  because its length is not in the program.
   """
-  reached = [i < learned for i in range(len(traced.jaxpr.invars))]
+  reached = [i < num_params for i in range(len(traced.jaxpr.invars))]
   return _count(traced.jaxpr, reached)[0]
 
 
 def _count(jaxpr, reached: list[bool]) -> tuple[int, list[bool]]:
-  """(FLOPs, which results the gradient reaches), where it reaches the arguments `reached`."""
-  total, known = 0, dict(zip(jaxpr.invars, reached, strict=True))
-  read = lambda atom: not isinstance(atom, core.Literal) and known.get(atom, False)
+  """(FLOPs, whether the gradient reaches each result), if it reaches the arguments `reached`."""
+  total, reached_by = 0, dict(zip(jaxpr.invars, reached, strict=True))
+  read = lambda atom: not isinstance(atom, core.Literal) and reached_by.get(atom, False)
   for equation in jaxpr.eqns:
     arguments = [read(atom) for atom in equation.invars]
     flops, results = _equation(equation, arguments)
     total += flops
     for variable, result in zip(equation.outvars, results, strict=True):
-      # Integers and truth values have no gradient.
-      known[variable] = result and jnp.issubdtype(variable.aval.dtype, jnp.inexact)
+      # Integers and booleans have no gradient.
+      reached_by[variable] = result and jnp.issubdtype(variable.aval.dtype, jnp.inexact)
   return total, [read(atom) for atom in jaxpr.outvars]
 
 
 def _equation(equation, reached):
+  """(FLOPs, whether the gradient reaches each result) of one equation."""
   name, parameters = equation.primitive.name, equation.params
-  everything = [any(reached)] * len(equation.outvars)
+  all_results = [any(reached)] * len(equation.outvars)
   if name in ("dot_general", "conv_general_dilated", "product"):
-    return _product(equation) * (1 + sum(reached)), everything
+    return _product(equation) * (1 + sum(reached)), all_results
   if name == "scan":
     consts, carry = parameters["num_consts"], parameters["num_carry"]
-    while True:  # until the gradient reaches no more of what is carried
+    while True:  # until the gradient reaches no further part of the carry
       flops, results = _count(parameters["jaxpr"].jaxpr, reached)
       carried = [a or b for a, b in zip(reached[consts:], results[:carry], strict=False)]
       if carried == reached[consts:consts + carry]:
@@ -68,17 +69,17 @@ def _equation(equation, reached):
       reached = reached[:consts] + carried + reached[consts + carry:]
   if name == "cond":
     branches = [_count(branch.jaxpr, reached[1:]) for branch in parameters["branches"]]
-    return max(flops for flops, _ in branches), everything
+    return max(flops for flops, _ in branches), all_results
   flops = 0
   for inner in core.jaxprs_in_params(parameters):
-    # Calls of all kinds; the two of a while loop take other arguments.
+    # Calls of all kinds. Body and condition of a while loop have other arguments.
     same = len(inner.invars) == len(reached)
     flops += _count(inner, reached if same else [any(reached)] * len(inner.invars))[0]
-  return flops, everything
+  return flops, all_results
 
 
 def _product(equation) -> int:
-  """2 multiply-adds of one product or convolution."""
+  """The FLOPs of one product or convolution, 2 per multiply-add."""
   size = equation.outvars[0].aval.size
   if equation.primitive.name == "dot_general":
     (contracted, _), _ = equation.params["dimension_numbers"]

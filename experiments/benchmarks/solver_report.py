@@ -1,0 +1,186 @@
+"""What the solver study says: the best of ours and of others, their ratio, and a picture."""
+
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+
+from experiments.benchmarks.solver_runs import NAMED, OPTIMISED, OURS, OWN_GRID, Row
+
+matplotlib.use("Agg")  # must precede pyplot
+import matplotlib.pyplot as plt
+
+# Scope → the grids that ours may be on, and those that theirs may; each side's least error counts.
+_ANY = (*NAMED, OWN_GRID)
+SCOPES = {"karras": (("karras",), ("karras",)), "best grid": (_ANY, _ANY),
+          "ours optimised": (tuple(OPTIMISED), _ANY),
+          "both optimised": (tuple(OPTIMISED), tuple(OPTIMISED))}
+MEANING = {
+    "karras": "all on that grid",
+    "best grid": "each side with the best of its methods on the best of the named grids",
+    "ours optimised": "ours on levels that `samplers.optimised` found on other starts for unipc 2, "
+                      "u in φ, or for DPM-Solver++(2M); theirs on the best of the named grids",
+    "both optimised": "each side on the better of those two sets of levels"}
+# An error that the exact solutions of the problems have themselves; below it all are as good.
+EXACT = 1e-9
+# Below this two numbers are the same: rounding of a method that both have.
+SAME = 1.0 + 1e-3
+COLOURS = {OURS: "#c0392b", "k-diffusion": "#2166ac", "diffusers": "#1b7837", "azula": "#762a83"}
+
+
+class Comparison(NamedTuple):
+  """The best runs of ours and of theirs at one budget; ratio = ours/theirs.
+
+  theirs is None where no other library is here. An error below the floor counts as the floor.
+  """
+
+  problem: str
+  scope: str
+  budget: int
+  ours: Row
+  theirs: Row | None
+  ratio: float | None
+
+
+def compare(rows: Sequence[Row], *, scopes: Sequence[str] = tuple(SCOPES),
+            floor: float = EXACT) -> list[Comparison]:
+  """Every problem, scope and budget; methods and grids are the least of each side."""
+  found = []
+  for problem in dict.fromkeys(row.problem for row in rows):
+    for scope in scopes:
+      for budget in sorted({row.budget for row in rows}):
+        here = [row for row in rows if row.problem == problem and row.budget == budget]
+        ours, theirs = (min((row for row in here if (row.library == OURS) == mine
+                             and row.grid in allowed), key=lambda row: row.rmse, default=None)
+                        for mine, allowed in zip((True, False), SCOPES[scope], strict=True))
+        if ours is not None:
+          ratio = None if theirs is None else max(ours.rmse, floor) / max(theirs.rmse, floor)
+          found.append(Comparison(problem, scope, budget, ours, theirs, ratio))
+  return found
+
+
+def markdown(comparisons: Sequence[Comparison], rows: Sequence[Row], facts: Sequence[str]) -> str:
+  """The report: facts, ratios, where ours is worse, the best of each cell, and every method."""
+  scopes = dict.fromkeys(c.scope for c in comparisons)
+  lines = ["# Solvers at equal network calls", "", *facts, "",
+           *(f"- {scope}: {MEANING[scope]}" for scope in scopes), "", *summary(comparisons), ""]
+  judged = [c for c in comparisons if c.ratio is not None]
+  worse = sorted((c for c in judged if c.ratio > SAME), key=lambda c: -c.ratio)
+  if judged:
+    lines += [f"Ours is at or below the best of the others in {len(judged) - len(worse)} of "
+              f"{len(judged)} comparisons.", ""]
+  for title, shown in (("Where ours is worse", worse), ("The best of each cell", comparisons)):
+    if shown:
+      lines += [f"## {title}", "", *_table(
+          ("problem", "scope", "calls", "ours", "theirs", "ratio"), (
+              (c.problem, c.scope, c.budget, _named(c.ours), _named(c.theirs),
+               "" if c.ratio is None else f"{c.ratio:.3g}") for c in shown)), ""]
+  if alone := overall(rows):
+    lines += ["## One method and named grid for all problems, geometric mean", "", *alone, ""]
+  lines += ["## Every method on karras", ""]
+  for problem in dict.fromkeys(row.problem for row in rows):
+    lines += [f"### {problem}", "", *_methods([row for row in rows if row.problem == problem]), ""]
+  return "\n".join(lines)
+
+
+def summary(comparisons: Sequence[Comparison]) -> list[str]:
+  """A line a problem: ours ÷ the best of theirs, a number a scope, at each budget."""
+  ratios = {(c.problem, c.budget, c.scope): c.ratio for c in comparisons if c.ratio is not None}
+  problems, budgets, scopes = (list(dict.fromkeys(key[i] for key in ratios)) for i in range(3))
+  cell = lambda *key: f"{ratios[key]:.2g}" if key in ratios else "–"
+  budgets.sort()
+  return _table((f"ours ÷ theirs: {' · '.join(scopes)}", *(f"{b} calls" for b in budgets)), (
+      (p, *(" · ".join(cell(p, b, scope) for scope in scopes) for b in budgets))
+      for p in problems))
+
+
+def overall(rows: Sequence[Row]) -> list[str]:
+  """The method with a named grid that is best over all problems together, of each side.
+
+  By the geometric mean of the errors: what one gets who chooses once.
+  """
+  problems = {row.problem for row in rows}
+  logs: dict[tuple[int, bool, str, str], list[float]] = {}
+  for row in rows:
+    if row.grid in NAMED and np.isfinite(row.rmse):
+      key = row.budget, row.library == OURS, _method(row), row.grid
+      logs.setdefault(key, []).append(np.log(max(row.rmse, EXACT)))
+  means = {key: np.exp(np.mean(v)) for key, v in logs.items() if len(v) == len(problems)}
+  lines = []
+  for budget in sorted({key[0] for key in means}):
+    sides = [min((key for key in means if key[:2] == (budget, mine)), key=means.get, default=None)
+             for mine in (True, False)]
+    if None not in sides:
+      lines.append((budget, *(f"{means[k]:.3g} ({k[2]}; {k[3]})" for k in sides),
+                    f"{means[sides[0]] / means[sides[1]]:.3g}"))
+  return _table(("calls", "ours", "theirs", "ours ÷ theirs"), lines) if lines else []
+
+
+def picture(rows: Sequence[Row], floors: Mapping[str, float], file: pathlib.Path) -> None:
+  """A panel a problem: the least error of each library over its methods, on two sets of grids."""
+  problems = list(dict.fromkeys(row.problem for row in rows))
+  columns = 3 if len(problems) in (5, 6) else min(4, len(problems))
+  lines = -(-len(problems) // columns)
+  figure, panels = plt.subplots(lines, columns, figsize=(5.2 * columns, 5.0 * lines + 1.2),
+                                squeeze=False, layout="constrained")
+  kinds = [(f"{library}, best named grid", {library}, _ANY, "-", colour)
+           for library, colour in COLOURS.items()]
+  kinds += [("ours, optimised levels", {OURS}, OPTIMISED, "--", COLOURS[OURS]),
+            ("others, the same levels", {*COLOURS} - {OURS}, OPTIMISED, "--", "#777777")]
+  shown: dict[str, object] = {}
+  for i, axes in enumerate(panels.ravel()):
+    if i >= len(problems):
+      axes.set_visible(False)
+      continue
+    for name, libraries, grids, style, colour in kinds:
+      least: dict[int, float] = {}
+      for row in rows:
+        if row.problem == problems[i] and row.library in libraries and row.grid in grids:
+          least[row.budget] = min(least.get(row.budget, np.inf), row.rmse)
+      if least:
+        errors = np.maximum([least[b] for b in sorted(least)], EXACT)
+        line, = axes.plot(sorted(least), np.where(np.isfinite(errors), errors, np.nan), style,
+                          color=colour, marker="o", ms=4.5, lw=2.2 if OURS in libraries else 1.3)
+        shown.setdefault(name, line)
+    if problems[i] in floors:
+      shown.setdefault("as many exact draws", axes.axhline(floors[problems[i]], color="k", ls=":"))
+    budgets = sorted({row.budget for row in rows})
+    axes.set(xscale="log", yscale="log", xlabel="network calls", title=problems[i])
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 1e-5 * high), high)  # what falls to 0, as points do, leaves the panel
+    axes.set_xticks(budgets, map(str, budgets))
+    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    axes.grid(alpha=0.25, lw=0.5)
+  figure.suptitle("Error of the best method of each library at equal network calls", fontsize=14)
+  figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(file, dpi=110)
+  plt.close(figure)
+
+
+def _methods(rows: Sequence[Row]) -> list[str]:
+  """One table of all methods on karras: a line each, a column a budget, by the last of them."""
+  budgets = sorted({row.budget for row in rows})
+  cells: dict[str, dict[int, float]] = {}
+  for row in rows:
+    if row.grid in ("karras", OWN_GRID):
+      cells.setdefault(_method(row), {})[row.budget] = row.rmse
+  order = sorted(cells, key=lambda name: cells[name].get(budgets[-1], np.inf))
+  return _table(("method", *map(str, budgets)), (
+      (name, *(f"{cells[name][b]:.3g}" if b in cells[name] else "" for b in budgets))
+      for name in order))
+
+
+def _method(row: Row) -> str:
+  return row.method if row.library == OURS else f"{row.library} {row.method}"
+
+
+def _named(row: Row | None) -> str:
+  return "none here" if row is None else f"{row.rmse:.3g} ({_method(row)}; {row.grid})"
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[object]]) -> list[str]:
+  return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}",
+          *(f"| {' | '.join(map(str, line))} |" for line in body)]
