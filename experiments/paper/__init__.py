@@ -5,12 +5,13 @@ each is a package of measure.py, claims.py, figures.py and text.md.j2, beside th
 it uses.
 
   contents   the parts, and what a part is
-  setting    what a part is asked to measure
+  setting    what a report is asked to measure; options are its flags
   claim      checked statements, and how numbers are printed
   charts     pictures as panels of marks
-  record     what a part measured: written, read, drawn; closure: the sources that it depends on
+  record     what a part measured: written, read, drawn
+  sources    the files that a module depends on, and a digest of them
   report     the HTML of all records
-  measure    the program of one part; options are its flags
+  measure    the program of one part
   trained    the two networks that the questions are asked of
   explorer   the page to play with
   exact      exact models that parts share

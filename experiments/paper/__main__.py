@@ -19,7 +19,7 @@ import jax
 from absl import flags
 
 from experiments.config import cli
-from experiments.paper import contents, explorer, options, record, report
+from experiments.paper import contents, explorer, options, record, report, setting
 from experiments.run import assembly, records, subprocesses
 
 # Longest first, where nothing needs to wait: the last to end are then short.
@@ -42,11 +42,11 @@ def main() -> int:
       raise ValueError(f"--only must be among {', '.join(contents.PARTS)}, got {name!r}")
   record.check(given)
   if given.workdir:
-    record.certified(given.workdir)
+    record.describe_run(given.workdir)
     assembly.trained(subprocesses.ROOT / given.workdir)  # a bad run is an error before long work
   parts = [part for name, part in contents.PARTS.items() if not _ONLY.value or name in _ONLY.value]
   with records.locked(given.out, flag="--out"), subprocesses.ended_in_order():
-    errors = _measure([part for part in parts if not record.current(part, given)], given)
+    errors = _measure([part for part in parts if not record.is_current(part, given)], given)
     records.write_text(given.out / "explorer.html", explorer.build())
     file = report.write(given.out, parts, errors, sys.argv[1:])
   print(f"{file} and {given.out / 'explorer.html'} are written")
@@ -55,7 +55,7 @@ def main() -> int:
   return 1 if errors else 0
 
 
-def _measure(parts: list[contents.Part], given: record.Options) -> dict[str, str]:
+def _measure(parts: list[contents.Part], given: setting.Setting) -> dict[str, str]:
   """Measures parts in processes of their own; errors by name."""
   jobs = [subprocesses.Job(
       part.name, [sys.executable, *record.command(part, given), "--until_stdin_closes"],

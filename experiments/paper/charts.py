@@ -22,6 +22,8 @@ LIGHT = "#dddddd"  # of null bands
 LOG_SNR = "half log-SNR ℓ   (noise ← → data)"
 
 Colour = str | int | tuple
+Data = dict[str, Any]  # what a part measured
+Figures = dict[str, Any]
 
 
 class Line(NamedTuple):
@@ -50,19 +52,20 @@ class Line(NamedTuple):
 
 
 class Band(NamedTuple):
-  """The range from low to high, along x, or everywhere where no x is given."""
+  """The range from low to high, along x, or everywhere where no x is given; `vertical`: of x."""
 
   low: Any
   high: Any
   label: str | None = None
   x: Any = None
   colour: Colour = LIGHT
-  alpha: float = 1.0
+  vertical: bool = False
 
   def draw(self, axes) -> None:
-    style = {"color": _colour(self.colour), "alpha": self.alpha, "lw": 0, "label": self.label}
+    style = {"color": _colour(self.colour), "lw": 0, "label": self.label}
     if self.x is None:
-      axes.axhspan(float(self.low), float(self.high), **style)
+      span = axes.axvspan if self.vertical else axes.axhspan
+      span(float(self.low), float(self.high), **style)
     else:
       axes.fill_between(self.x, self.low, self.high, **style)
 
@@ -128,18 +131,6 @@ class Image(NamedTuple):
   def draw(self, axes) -> None:
     style = {"cmap": "Greys", "shading": "gouraud", "rasterized": True, **self.options}
     axes.pcolormesh(self.x, self.y, np.asarray(self.values), **style)
-
-
-class Span(NamedTuple):
-  """Everything between two places on the x axis."""
-
-  low: float
-  high: float
-  label: str | None = None
-  colour: Colour = "#f3c9bf"
-
-  def draw(self, axes) -> None:
-    axes.axvspan(self.low, self.high, color=_colour(self.colour), lw=0, label=self.label)
 
 
 class SymLog(NamedTuple):

@@ -1,15 +1,39 @@
 """Checked statements, and how their numbers are printed."""
 
 import math
+import pathlib
+import tomllib
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+Data = dict[str, Any]  # what a part measured
+
+
+class Statement(NamedTuple):
+  """One entry of a claims.toml.
+
+  text: a sentence, in which {words} are filled in. source: where it is said. by: "paper", which may
+  turn out wrong, or "theory", which should not. trained: whether it depends on a network that was
+  trained long enough, so that a fast report does not judge it.
+  """
+
+  text: str
+  source: str
+  by: str = "theory"
+  trained: bool = False
+
+
+def statements(file: str) -> dict[str, Statement]:
+  """The statements of a part by name, from claims.toml beside its claims.py, which is `file`."""
+  text = pathlib.Path(file).with_suffix(".toml").read_text(encoding="utf-8")
+  return {name: Statement(**entry) for name, entry in tomllib.loads(text).items()}
 
 
 class Claim(NamedTuple):
-  """One checked statement.
+  """A statement with the value that was measured.
 
   error: the standard error of a Monte-Carlo value, or None. expected: the condition of `holds`, in
-  words. by: "paper", which may turn out wrong, or "theory", which should not. trained: whether it
-  depends on a network that was trained long enough, so that a fast report does not judge it.
+  words. The rest: of its `Statement`, filled in.
   """
 
   text: str
@@ -32,10 +56,13 @@ class Claim(NamedTuple):
     return "✓" if self.holds else "✗"
 
 
+Claims = Iterator[Claim]
+
+
 def claim(
-    text: str, value: Any, *, source: str, by: str = "theory", error: Any = None,
-    below: float | None = None, above: float | None = None, near: float | None = None,
-    tolerance: float | None = None, sigmas: float | None = None, trained: bool = False,
+    statement: Statement, value: Any, *, error: Any = None, below: float | None = None,
+    above: float | None = None, near: float | None = None, tolerance: float | None = None,
+    sigmas: float | None = None, words: Mapping[str, Any] | None = None,
 ) -> Claim:
   """A claim with `holds` computed: value < below, value > above (both: between), or
 
@@ -45,6 +72,9 @@ def claim(
     ValueError: nothing to check, `near` without exactly one width, `sigmas` without an error, or an
       unknown `by`.
   """
+  text, source, by, trained = statement
+  if words:
+    text, source = text.format(**words), source.format(**words)
   value = float(value)
   error = None if error is None else float(error)
   if by not in ("paper", "theory"):

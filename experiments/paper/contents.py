@@ -9,7 +9,8 @@ class Part(NamedTuple):
   """A table group, figure or question of the paper: the package experiments.paper.<package> with
 
     measure.py    measure(setting) → numbers: all computing; cached in data/<name>.json
-    claims.py     claims(data) → list of `Claim`; optionally context(data) → dict for the text
+    claims.py     claims(data) → each `Claim`: the values of the statements in claims.toml;
+                  optionally context(data) → dict for the text
     figures.py    figures(data) → {name: figure}
     text.md.j2    title, paragraphs, tables, captions and the answer
 

@@ -18,8 +18,8 @@ def main() -> None:
     subprocesses.end_with_stdin()
   assembly.keep_compiled()
   given, part = options.given(), contents.PARTS[_PART.value]
-  found = record.measured(part, given)
-  record.drawn(part, found, given.out)
+  found = record.measure(part, given)
+  record.draw(part, found, given.out)
   for claim in part.load("claims").claims(found["data"]):
     print(f"{claim.verdict(fast=found['fast'])} {claim.text} ({claim.source}): "
           f"{claim.measured()}; expected {claim.expected}")

@@ -5,7 +5,7 @@ import pathlib
 from absl import flags
 
 from experiments.config import cli
-from experiments.paper import record
+from experiments.paper import record, setting
 from experiments.paper.exact import densities
 
 flags.disclaim_key_flags()  # those of `define` are in the --help of the program that calls it
@@ -25,7 +25,7 @@ def define(*, out: str = "runs/paper") -> None:
                       "breaks duality. The report's own run if not given.")
 
 
-def given() -> record.Options:
+def given() -> setting.Setting:
   """The options of the command line; their paths do not depend on the current directory.
 
   Raises:
@@ -37,5 +37,5 @@ def given() -> record.Options:
   if density not in densities.NAMED and pathlib.Path(density).is_file():
     density = str(pathlib.Path(density).absolute())
   workdir = record.from_root(values.workdir) if values.workdir else ""
-  return record.Options(
+  return setting.Setting(
       pathlib.Path(values.out).absolute(), values.fast, values.seed, density, workdir)

@@ -7,18 +7,17 @@ them measures nothing again.
 
 import hashlib
 import json
-import math
 import os
 import pathlib
 import platform
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import matplotlib
 import numpy as np
 
-from experiments.paper import closure, contents
+from experiments.paper import contents, sources
 from experiments.paper.exact import densities, laws
 from experiments.paper.setting import Setting
 from experiments.run import records, subprocesses
@@ -27,40 +26,24 @@ matplotlib.use("Agg")  # there may be no screen; must precede pyplot
 import matplotlib.pyplot as plt
 
 
-class Options(NamedTuple):
-  """What a user chooses, the same for every part.
-
-  out: the report's directory. density: a name, or the path of a file. workdir: a run of the user's,
-  which the part `certificate` is about; "" for the report's own.
-  """
-
-  out: pathlib.Path
-  fast: bool = False
-  seed: int = 0
-  density: str = "three_modes"
-  workdir: str = ""
-
-
-def measured(part: contents.Part, options: Options) -> dict[str, Any]:
+def measure(part: contents.Part, setting: Setting) -> dict[str, Any]:
   """The part's record: measured now and written, or read where the same has been measured.
 
   Raises:
     ValueError: bad input of the part. OSError: `out` cannot be written.
   """
-  file = record_file(options.out, part.name)
-  check(options)
-  identity = _identity(part, options)
-  if not current(part, options):
+  file = record_file(setting.out, part.name)
+  check(setting)
+  identity = _identity(part, setting)
+  if not is_current(part, setting):
     begun = time.monotonic()
     with jax.enable_x64(part.x64):
-      workdir = subprocesses.ROOT / options.workdir if _certified(part, options) else None
-      data = part.load("measure").measure(Setting(
-          options.out, options.fast, options.seed, densities.load(options.density), workdir))
+      data = part.load("measure").measure(setting)
     record = {
-        "part": part.name, "identity": identity, "seed": options.seed,
-        "fast": options.fast, "density": _density(options),
-        "workdir": options.workdir if workdir else "", "commit": records.commit(),
-        "command": command(part, options), "python": platform.python_version(),
+        "part": part.name, "identity": identity, "seed": setting.seed,
+        "fast": setting.fast, "density": _density(setting),
+        "workdir": _workdir(part, setting), "commit": records.commit(),
+        "command": command(part, setting), "python": platform.python_version(),
         "jax": jax.__version__, "device": jax.devices()[0].device_kind,
         "cores": len(subprocesses.cores()), "seconds": round(time.monotonic() - begun, 2),
         "data": plain(data)}
@@ -69,13 +52,13 @@ def measured(part: contents.Part, options: Options) -> dict[str, Any]:
   return read(file)
 
 
-def current(part: contents.Part, options: Options) -> bool:
+def is_current(part: contents.Part, setting: Setting) -> bool:
   """Whether the part has a record that the same sources and settings made."""
   try:
-    record = _verified(record_file(options.out, part.name))
+    record = _verified(record_file(setting.out, part.name))
   except (OSError, ValueError):
     return False
-  return record["identity"] == _identity(part, options)
+  return record["identity"] == _identity(part, setting)
 
 
 def read(file: pathlib.Path) -> dict[str, Any]:
@@ -98,14 +81,14 @@ def _verified(file: pathlib.Path) -> dict[str, Any]:
   return record
 
 
-def drawn(part: contents.Part, record: dict[str, Any], out: pathlib.Path) -> list[str]:
+def draw(part: contents.Part, record: dict[str, Any], out: pathlib.Path) -> list[str]:
   """Names of the part's pictures, <out>/figures/<part>-<name>.png; drawn where they are not those
   of this record and of the code that draws."""
   folder = out / "figures"
   folder.mkdir(parents=True, exist_ok=True)
   file = lambda name: folder / f"{part.name}-{name}.png"
   stamp = folder / f"{part.name}.json"
-  identity = closure.digest([part.path("figures")], record["sha256"].encode())
+  identity = sources.digest([part.path("figures")], record["sha256"].encode())
   if records.wrote(stamp, lambda found: found["identity"] == identity and all(
       file(name).is_file() for name in found["names"])):
     return json.loads(stamp.read_text(encoding="utf-8"))["names"]
@@ -121,25 +104,25 @@ def record_file(out: pathlib.Path, name: str) -> pathlib.Path:
   return out / "data" / f"{name}.json"
 
 
-def check(options: Options) -> None:
-  """Makes the directories; ValueError in one line where the options are bad, before any work."""
+def check(setting: Setting) -> None:
+  """Makes the directories; ValueError in one line where the setting is bad, before any work."""
   try:
-    (options.out / "data").mkdir(parents=True, exist_ok=True)
-    probe = options.out / "data" / f".probe-{os.getpid()}"
+    (setting.out / "data").mkdir(parents=True, exist_ok=True)
+    probe = setting.out / "data" / f".probe-{os.getpid()}"
     probe.touch()
     probe.unlink()
   except OSError as error:
-    raise ValueError(f"--out {options.out} cannot be written: {error.strerror}; choose a directory "
+    raise ValueError(f"--out {setting.out} cannot be written: {error.strerror}; choose a directory "
                      "that can") from error
-  laws.nodes(densities.load(options.density).line, reach=8.0)  # where it is too narrow for a grid
+  laws.nodes(setting.density.line, reach=8.0)  # where it is too narrow for a grid
 
 
-def command(part: contents.Part, options: Options) -> list[str]:
+def command(part: contents.Part, setting: Setting) -> list[str]:
   """What measures one part by itself, after "python"; run in the repository's root."""
   return ["-m", "experiments.paper.measure", f"--part={part.name}",
-          f"--out={from_root(options.out)}", f"--seed={options.seed}",
-          f"--density={_density(options)}", f"--fast={options.fast}",
-          *([f"--workdir={options.workdir}"] if _certified(part, options) else [])]
+          f"--out={from_root(setting.out)}", f"--seed={setting.seed}",
+          f"--density={_density(setting)}", f"--fast={setting.fast}",
+          *([f"--workdir={setting.workdir}"] if _workdir(part, setting) else [])]
 
 
 def from_root(path: pathlib.Path | str) -> str:
@@ -150,20 +133,9 @@ def from_root(path: pathlib.Path | str) -> str:
 
 
 def plain(value: Any) -> Any:
-  """Numbers, texts, lists and dicts; NaN and infinity, which JSON lacks, as texts."""
-  match value:
-    case dict():
-      return {str(k): plain(v) for k, v in value.items()}
-    case str() | bool() | int() | None:
-      return value
-    case list() | tuple():
-      return [plain(v) for v in value]
-    case _:
-      array = np.asarray(value)
-      if array.ndim:
-        return [plain(v) for v in array.tolist()]
-      scalar = array.item()
-      return scalar if not isinstance(scalar, float) or math.isfinite(scalar) else str(scalar)
+  """As JSON has it: arrays as lists, tuples too; NaN and infinity, which it lacks, as texts."""
+  text = json.dumps(value, default=lambda array: np.asarray(array).tolist())
+  return json.loads(text, parse_constant=lambda name: str(float(name)))
 
 
 def arrays(value: Any) -> Any:
@@ -181,21 +153,21 @@ def arrays(value: Any) -> Any:
   return value
 
 
-def _identity(part: contents.Part, options: Options) -> str:
+def _identity(part: contents.Part, setting: Setting) -> str:
   """A digest of all that the numbers depend on: source code, density, settings, network."""
   with jax.enable_x64(True):
-    density = densities.load(options.density)
-  settings = [part.name, part.x64, options.fast, options.seed, density.name, jax.__version__]
-  if _certified(part, options):
-    settings.append(certified(options.workdir))
-  return closure.digest(
+    density = setting.density
+  settings = [part.name, part.x64, setting.fast, setting.seed, density.name, jax.__version__]
+  if workdir := _workdir(part, setting):
+    settings.append(describe_run(workdir))
+  return sources.digest(
       [part.path("measure"), *part.programs], json.dumps(settings).encode(),
       *(np.asarray(leaf, np.float64).tobytes()
         for leaf in jax.tree.leaves((density.line, density.plane))))
 
 
-def certified(workdir: str) -> dict[str, Any]:
-  """What the certificate of a user's run depends on besides the options.
+def describe_run(workdir: str) -> dict[str, Any]:
+  """What the certificate of a user's run depends on besides the setting.
 
   Raises:
     ValueError: no run there, or none with a checkpoint.
@@ -209,12 +181,13 @@ def certified(workdir: str) -> dict[str, Any]:
           "parameters": manifest.get("sha256"), "averaged": manifest.get("sha256_ema")}
 
 
-def _certified(part: contents.Part, options: Options) -> bool:
-  return bool(options.workdir) and part.name == "certificate"
+def _workdir(part: contents.Part, setting: Setting) -> str:
+  """The user's run, where the part asks for it."""
+  return setting.workdir if part.name == "certificate" else ""
 
 
-def _density(options: Options) -> str:
-  return options.density if options.density in densities.NAMED else from_root(options.density)
+def _density(setting: Setting) -> str:
+  return setting.source if setting.source in densities.NAMED else from_root(setting.source)
 
 
 def _checksum(record: dict[str, Any]) -> str:

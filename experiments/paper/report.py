@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import markupsafe
@@ -66,7 +66,7 @@ def write(
 
 def section(part: contents.Part, found: Mapping[str, Any], out: pathlib.Path) -> Section:
   """A part's template filled with its record."""
-  pictures, shown = record.drawn(part, found, out), []
+  pictures, shown = record.draw(part, found, out), []
 
   def picture(name: str) -> pathlib.Path:
     if name not in pictures:
@@ -85,7 +85,7 @@ def section(part: contents.Part, found: Mapping[str, Any], out: pathlib.Path) ->
               *(["--fast"] if found["fast"] else []), f"commit {found['commit'] or 'unknown'}"]
   return Section(
       part.name, text.title.strip(), body=body, answer=answer,
-      claims=part.load("claims").claims(found["data"]),
+      claims=list(part.load("claims").claims(found["data"])),
       command=shlex.join(["python", *found["command"]]),
       settings=f"{', '.join(settings)}, {found['seconds']:.0f} s on {found['cores']} core(s); "
       f"numbers in data/{part.name}.json")
@@ -101,7 +101,7 @@ def template(part: contents.Part, found: Mapping[str, Any]) -> Any:
       number=claim.number, pm=claim.pm, table=page.table, **context)
 
 
-def _table(claims: Sequence[claim.Claim], fast: bool) -> str:
+def _table(claims: Iterable[claim.Claim], fast: bool) -> str:
   return page.table([_HEAD, *([
       c.verdict(fast=fast), c.text, c.by, c.source, c.measured(), c.expected] for c in claims)])
 

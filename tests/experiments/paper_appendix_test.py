@@ -13,13 +13,6 @@ from langevin_jax import mixtures, paths, splitting
 RNG = np.random.default_rng(0)
 
 
-def half_circle(n, *, radius=1.0):
-  """Points (n + 1, 2), velocities in the angle at all but the last, and the angles."""
-  phi = np.linspace(0.0, np.pi, n + 1)
-  x = radius * np.stack([np.cos(phi), np.sin(phi)], axis=1)
-  return phi, x, radius * np.stack([-np.sin(phi), np.cos(phi)], axis=1)[:-1]
-
-
 def gaussian(*var, mean=0.0):
   return mixtures.Mixture(jnp.ones(1), jnp.full((1, len(var)), mean),
                           jnp.diag(jnp.asarray(var))[None])
@@ -28,15 +21,21 @@ def gaussian(*var, mean=0.0):
 # Measures of curves.
 
 
-def test_a_half_circle_has_its_known_measures():
-  phi, x, velocity = half_circle(2000)
+def test_a_half_circle_a_straight_line_and_an_about_turn_have_their_known_measures():
+  phi = np.linspace(0.0, np.pi, 2001)
+  x, velocity = (np.stack(pair, axis=1) for pair in (
+      (np.cos(phi), np.sin(phi)), (-np.sin(phi[:-1]), np.cos(phi[:-1]))))
   # The last tangent is one step short of the end.
   assert curves.angles(velocity).sum() == pytest.approx(np.pi * (1.0 - 1.0 / 2000.0), rel=1e-12)
   assert curves.length(x) == pytest.approx(np.pi, rel=1e-6)
-  assert curves.chord(x) == pytest.approx(2.0)
-  assert curves.bulge(x) == pytest.approx(1.0)
+  assert curves.chord(x) == pytest.approx(2.0) and curves.bulge(x) == pytest.approx(1.0)
   # ∫‖Δ − v‖² = ‖v‖² − ‖Δ‖² at an even speed v, up to the end's trapezium.
   assert curves.unevenness(phi, x, velocity) == pytest.approx(np.pi**2 - 4.0, rel=1e-3)
+  t = np.linspace(3.0, 1.0, 7)
+  line = t[:, None] * np.array([1.0, 2.0])
+  assert curves.unevenness(t, line, np.tile([1.0, 2.0], (6, 1))) == pytest.approx(0.0, abs=1e-24)
+  there_and_back = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 0.0]])
+  assert curves.bulge(there_and_back) == pytest.approx(1.0)
 
 
 def test_turning_does_not_know_size_place_or_direction():
@@ -44,20 +43,10 @@ def test_turning_does_not_know_size_place_or_direction():
   turned = tangents @ np.linalg.qr(RNG.normal(size=(3, 3)))[0]
   speed = RNG.uniform(0.1, 10.0, size=(40, 5, 1))
   np.testing.assert_allclose(curves.angles(speed * turned), curves.angles(tangents), rtol=1e-9)
-
-
-def test_angles_keep_their_digits_near_0_and_pi():
+  # Angles keep their digits near 0 and π.
   small = np.array([[1.0, 0.0], [1.0, 1e-9]])
   assert curves.angles(small)[0] == pytest.approx(1e-9, rel=1e-6)
   assert curves.angles(small * [[1.0], [-1.0]])[0] == pytest.approx(np.pi)
-
-
-def test_a_straight_line_at_an_even_speed_is_even_and_an_about_turn_strays_from_its_chord():
-  t = np.linspace(3.0, 1.0, 7)
-  line = t[:, None] * np.array([1.0, 2.0])
-  assert curves.unevenness(t, line, np.tile([1.0, 2.0], (6, 1))) == pytest.approx(0.0, abs=1e-24)
-  there_and_back = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 0.0]])
-  assert curves.bulge(there_and_back) == pytest.approx(1.0)
 
 
 def test_the_error_of_a_ratio_is_that_of_its_repetitions():

@@ -1,6 +1,5 @@
-"""Duality: exact laws of samplers against known numbers, and the certificate's inequality."""
+"""Exact laws on the line against known numbers, duality, and the certificate's inequality."""
 
-import dataclasses
 import json
 import math
 
@@ -14,8 +13,51 @@ from experiments.metrics.certificate import bound, network, walks
 from experiments.paper import contents, record, report
 from experiments.paper.exact import densities, laws
 from experiments.paper.questions.duality import line as duality
-from langevin_jax import mixtures, samplers
+from experiments.paper.setting import Setting
+from langevin_jax import mixtures, predictions, samplers, splitting
 from langevin_jax.samplers import levels
+
+
+def gaussian(var: float, mean: float = 0.0) -> mixtures.Mixture:
+  return mixtures.Mixture(jnp.ones(1), jnp.array([[mean]]), jnp.array([[[var]]]))
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.05, 0.4, 1.7])
+def test_a_step_of_gaussian_data_has_the_law_of_its_recursion(budget, x64):
+  """m(x) = a x + b D(x) is affine: mean and variance follow, and so does KL."""
+  data, ell, ell_s = gaussian(0.5, 0.3), -0.4, 0.3
+  x = laws.nodes(data)
+  here, there = predictions.unit_frame(ell), predictions.unit_frame(ell_s)
+  law = laws.step(laws.exact(data, ell, x), data, ell, ell_s, budget, x)
+  a, b, c = splitting.weights(here.alpha, here.sigma, there.alpha, there.sigma, jnp.float64(budget))
+  d_0, d_1 = (data.denoise(jnp.array([v]), here.alpha, here.sigma)[0] for v in (0.0, 1.0))
+  slope, var = a + b * (d_1 - d_0), here.alpha**2 * 0.5 + here.sigma**2
+  mean, var = slope * here.alpha * 0.3 + b * d_0, slope**2 * var + c**2
+  total = lambda f: float(jnp.sum(law.weight * law.density * f))
+  np.testing.assert_allclose(
+      [total(1.0), total(law.x), total((law.x - mean) ** 2)], [1.0, mean, var], rtol=1e-7)
+  wanted, centre = there.alpha**2 * 0.5 + there.sigma**2, there.alpha * 0.3
+  kl = 0.5 * (wanted / var + (mean - centre) ** 2 / var - 1.0 - jnp.log(wanted / var))
+  np.testing.assert_allclose(laws.kl(data, ell_s, law), kl, rtol=1e-5, atol=1e-11)
+
+
+def test_the_forward_step_gives_the_noisier_law_exactly(x64):
+  """STEP(−d, d) does not depend on D: the kernel of the forward process, without error."""
+  data = densities.load("three_modes").line
+  x = laws.nodes(data)
+  law = laws.step(laws.exact(data, 1.0, x), data, 1.0, 0.6, 0.4, x)
+  assert abs(laws.kl(data, 0.6, law)) < 1e-10
+
+
+def test_noise_finer_than_the_nodes_and_densities_too_narrow_are_refused(x64):
+  data = densities.load("three_modes").line
+  x = laws.nodes(data)
+  with pytest.raises(ValueError, match="finer than the nodes"):
+    laws.step(laws.exact(data, 3.0, x), data, 3.0, 3.1, 1e-5, x)
+  with pytest.raises(ValueError, match="too narrow"):
+    laws.nodes(gaussian(1e-8))
+  with pytest.raises(ValueError, match="take fewer steps"):
+    laws.sampled(data, samplers.ddim(0.01), duality.PATHS["VE"], level("VE", 80, (20.0, 0.1)))
 
 
 def level(name: str, n: int, ends: tuple[float, float]) -> levels.Level:
@@ -40,7 +82,7 @@ def test_the_kl_of_step_is_that_of_the_specification(x64):
 def test_the_law_of_gaussian_data_is_that_of_its_recursion(scheme, eta, x64):
   """D is affine, so mean 0 stays and the variance follows v′ = (a + b D′)² v + c²."""
   var, path = 0.6, duality.PATHS["rectified flow"]
-  data = mixtures.Mixture(jnp.ones(1), jnp.zeros((1, 1)), jnp.full((1, 1, 1), var))
+  data = gaussian(var)
   at = level("rectified flow", 40, (10.0, 0.2))
   numbers = duality.SCHEMES[scheme](eta).plan(at, path)
   law = at.alpha[0] ** 2 * var + at.sigma[0] ** 2
@@ -51,28 +93,6 @@ def test_the_law_of_gaussian_data_is_that_of_its_recursion(scheme, eta, x64):
   found = laws.sampled(data, duality.SCHEMES[scheme](eta), path, at)
   np.testing.assert_allclose(found.kl[-1], 0.5 * (ratio - 1.0 - math.log(ratio)), rtol=1e-4)
   assert abs(found.outside) < 1e-7
-
-
-def test_a_first_law_of_ones_own_is_where_a_sampler_starts(x64):
-  mixture, at = densities.load("three_modes").line, level("VP", 40, (3.0, 0.2))
-  shifted = lambda x: jnp.exp(-0.5 * (x - 0.1) ** 2) / jnp.sqrt(2.0 * jnp.pi)
-  found = laws.sampled(mixture, samplers.ddim(1.0), duality.PATHS["VP"], at, shifted)
-  x = laws.nodes(mixture)
-  wanted = laws.kl(mixture, at.half_log_snr[0], laws.fresh(x, shifted(x)))
-  np.testing.assert_allclose(found.kl[0], wanted, rtol=1e-9)
-
-
-def test_noise_that_no_nodes_resolve_is_refused(x64):
-  mixture = densities.load("three_modes").line
-  with pytest.raises(ValueError, match="take fewer steps"):
-    laws.sampled(mixture, samplers.ddim(0.01), duality.PATHS["VE"], level("VE", 80, (20.0, 0.1)))
-
-
-@pytest.mark.parametrize("name", list(duality.PATHS))
-def test_grids_fall_between_their_ends_and_nest(name):
-  fine, coarse = (duality.grid(name, n, (20.0, 0.1)) for n in (80, 20))
-  assert fine[0] == 20.0 and fine[-1] == 0.1 and np.all(np.diff(fine) < 0.0)
-  np.testing.assert_allclose(fine[::4], coarse, rtol=1e-12)
 
 
 def test_the_processes_differ_by_one_over_n(x64):
@@ -134,23 +154,14 @@ def test_a_network_that_knows_nothing_breaks_duality_and_its_record_says_what_it
       word.removeprefix("--config.").split("=") for word in runner.SMALL[1:]))
   workdir = runner.untrained(tmp_path / "run", settings)
   (workdir / "manifest.json").write_text(json.dumps({"steps": 1, "sha256": "a", "sha256_ema": "b"}))
-  options = record.Options(tmp_path / "report", fast=True, workdir=str(workdir))
+  options = Setting(tmp_path / "report", fast=True, workdir=str(workdir))
   part = contents.PARTS["certificate"]
-  found = record.measured(part, options)
+  found = record.measure(part, options)
   assert found["workdir"] == str(workdir) and f"--workdir={workdir}" in found["command"]
-  assert record.certified(str(workdir)) == {
+  assert record.describe_run(str(workdir)) == {
       "workdir": str(workdir), "step": 1, "parameters": "a", "averaged": "b"}
   assert len(found["data"]["sound"]["broken"]) and "hurt" not in found["data"]
-  assert not part.load("claims").claims(found["data"])
+  assert not list(part.load("claims").claims(found["data"]))
   assert "breaks duality" in report.template(part, found).answer
-  assert record.drawn(part, found, options.out) == ["levels"]
+  assert record.draw(part, found, options.out) == ["levels"]
   assert (options.out / "figures" / "certificate-levels.png").stat().st_size > 10_000
-
-
-def test_a_directory_without_a_run_is_one_line(tmp_path):
-  with pytest.raises(ValueError, match="holds no run"):
-    record.certified(str(tmp_path / "nothing"))
-  settings = dataclasses.replace(config.load(str(runner.CONFIGS / "mixture2d.py")))
-  (tmp_path / "config.json").write_text(config.to_json(settings))
-  with pytest.raises(ValueError, match="no checkpoint yet"):
-    record.certified(str(tmp_path))

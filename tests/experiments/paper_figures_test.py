@@ -10,7 +10,6 @@ from experiments.paper.exact import estimates, laws, plane
 from experiments.paper.figures.clouds import measure as clouds
 from experiments.paper.figures.cycle import measure as cycle
 from experiments.paper.figures.identity import measure as identity
-from experiments.paper.figures.steps import measure as steps
 from langevin_jax import mixtures, predictions
 
 
@@ -21,30 +20,13 @@ def normal():
     yield mixtures.Mixture(jnp.ones(1), jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
 
 
-@pytest.mark.parametrize("eta", steps.ETAS)
-@pytest.mark.parametrize("ell", [-3.0, 0.0, 3.0])
-def test_two_steps_with_one_denoised_estimate_are_one(ell, eta):
-  d = 0.7
-  pair = steps.composed(
-      steps.step_numbers(ell, ell - d, d), steps.step_numbers(ell - d, ell, eta**2 * d))
-  np.testing.assert_allclose(pair, steps.step_numbers(ell, ell, (1.0 + eta**2) * d), atol=1e-14)
-  # What is composed in the other order ends at another place: the test can fail.
-  assert not np.allclose(pair, steps.step_numbers(ell, ell, eta**2 * d), atol=1e-3)
-
-
-def test_an_order_is_read_off_the_smallest_sizes():
-  sizes = np.array([1.0, 0.5, 0.25])
-  assert laws.order(sizes, 3.0 * sizes**4) == pytest.approx(4.0)
-  assert laws.order(sizes[::-1], 3.0 * sizes[::-1] ** 2 + (sizes[::-1] > 0.5)) == pytest.approx(2.0)
-
-
 def test_repeated_moves_are_the_same_move_again_and_again(normal):
   x = laws.nodes(normal, 201)
   law = laws.exact(normal, 0.0, x)
-  mean = lambda y: 0.9 * y
-  together = laws.repeated(law, mean, 0.5, x, steps=3)
+  numbers = 0.9, 0.1, 0.5
+  together = laws.repeated(law, normal, 0.0, numbers, x, steps=3)
   for density in together:
-    law = laws.moved(law, mean, 0.5, x)
+    law = laws.moved(law, normal, 0.0, numbers, x)
     np.testing.assert_allclose(density, law.density, atol=1e-14)
 
 
@@ -52,8 +34,9 @@ def test_euler_on_a_gaussian_comes_to_its_own_variance(normal):
   """x + δ s + √(2δ) ξ on N(0, 1) rests at variance 1/(1 − δ/2): KL is that of two normals."""
   delta = 0.25
   x = laws.nodes(normal, 201)
-  after = laws.repeated(laws.exact(normal, np.inf, x), lambda y: (1.0 - delta) * y,
-                        np.sqrt(2.0 * delta), x, steps=60)
+  # Of N(0, 1) the score at any level is −x.
+  after = laws.repeated(laws.exact(normal, np.inf, x), normal, 0.0,
+                        (1.0 - delta, 0.0, np.sqrt(2.0 * delta)), x, steps=60)
   var = 1.0 / (1.0 - delta / 2.0)
   expected = 0.5 * (np.log(var) + 1.0 / var - 1.0)
   # The nodes end at six deviations, where e^{−18} of the sum is left.
@@ -139,3 +122,7 @@ def test_an_estimate_is_a_mean_and_its_standard_error_and_the_farthest_value_has
   assert estimates.named("x", [1.0, 3.0]) == {"x": 2.0, "x_error": 1.0}
   assert estimates.farthest({"a": 0.5, "b": 2.5}, 1.0) == ("b", 2.5)
   assert estimates.farthest([1.0, -4.0, 3.0], 0.0) == (1, -4.0)
+  # An order is read off the smallest sizes.
+  sizes = np.array([0.25, 0.5, 1.0])
+  assert laws.order(sizes, 3.0 * sizes**2 + (sizes > 0.5)) == pytest.approx(2.0)
+  assert laws.order(sizes[::-1], 3.0 * sizes[::-1] ** 4) == pytest.approx(4.0)

@@ -4,7 +4,6 @@ import json
 import pathlib
 import shutil
 import signal
-import time
 import types
 
 import numpy as np
@@ -12,53 +11,63 @@ import pytest
 import runner
 
 from experiments import config
-from experiments.paper import claim, closure, contents, record, report
+from experiments.paper import claim, contents, record, report, sources
 from experiments.paper.exact import densities
+from experiments.paper.figures.clouds import measure as clouds
+from experiments.paper.setting import Setting
 from experiments.run import records, subprocesses
 
 pytest.importorskip("sympy")
 
-
-def test_two_reports_of_one_directory_are_one_too_many(tmp_path):
-  with records.locked(tmp_path, flag="--out"):
-    code, _, err = runner.call("paper.__main__", "--only=steps", f"--out={tmp_path}")
-  assert code == 2 and f"--out {tmp_path} is in use by process" in err and err.count("\n") == 1
+SAID = claim.Statement("x.", "here")
 
 
-def test_nothing_outlives_a_report_that_is_killed(tmp_path):
+def test_nothing_outlives_a_report_that_is_killed_and_one_that_runs_is_alone(tmp_path):
   process = runner.start("paper", "--only=flow_matching", f"--out={tmp_path / 'r'}")
   log = tmp_path / "r" / "logs" / "flow_matching.txt"
-  until = time.monotonic() + 60.0
-  while not log.exists() or not (below := runner.children(process.pid)):
-    assert process.poll() is None and time.monotonic() < until, process.communicate()
-    time.sleep(0.1)
+  runner.wait_until(lambda: log.exists() and runner.children(process.pid), process, seconds=60.0)
+  below = runner.children(process.pid)
+  code, _, err = runner.call("paper.__main__", "--only=steps", f"--out={tmp_path / 'r'}")
+  assert code == 2 and "is in use by process" in err and err.count("\n") == 1
   process.send_signal(signal.SIGKILL)
   process.communicate(timeout=30)
   assert runner.gone(below, 60.0)
-  # The kernel's lock went with it.
-  code, _, err = runner.call("paper.__main__", "--only=nothing", f"--out={tmp_path / 'r'}")
-  assert code == 2 and "--only must be among tables" in err
+  with records.locked(tmp_path / "r", flag="--out"):  # the kernel's lock went with it
+    pass
+
+
+def test_a_job_that_is_killed_leaves_nothing_and_old_errors_are_not_its_own(tmp_path):
+  log = tmp_path / "log.txt"
+  log.write_text("error: of another day\n")
+  command = f"sleep 100 & echo $! > {tmp_path}/pid; kill -9 $$"
+  job = subprocesses.Job("one", ["sh", "-c", command], log)
+  errors = subprocesses.run([job], workers=1, began=lambda _: None, ended=lambda *_: None)
+  assert "ended by SIGKILL" in errors["one"]
+  assert runner.gone([int((tmp_path / "pid").read_text())], 10.0)
+
+
+LINE = {"weights": [1.0, 1.0], "means": [[0.0], [1.0]], "covariances": [[[0.1]], [[0.2]]]}
 
 
 @pytest.mark.parametrize(("flag", "wanted"), [
     ("--density=cauchy", "'cauchy' is not known: choose one of three_modes"),
     ("--density=missing.json", "missing.json cannot be read"),
-    ("--seed=-1", "seed"),
+    ("--density={tmp}/narrow.json", "too narrow"), ("--seed=-1", "seed"),
     ("--only=tables,figures", "got 'figures'"),
     ("--config=x.py", "--config belongs to experiments.train"),
-    ("--workdir=nowhere", "nowhere holds no run"),
-])
-def test_bad_input_is_one_line(tmp_path, flag, wanted):
-  code, _, err = runner.call("paper.__main__", flag, "--only=certificate", f"--out={tmp_path}"
-                             ) if "only" not in flag else runner.call(
-                                 "paper.__main__", flag, f"--out={tmp_path}")
-  assert code == 2 and wanted in err and err.count("\n") == 1, err
-
-
-def test_a_directory_that_cannot_be_written_is_one_line(tmp_path):
+    ("--workdir=nowhere", "nowhere holds no run"), ("--workdir={tmp}/run", "has no checkpoint yet"),
+    ("--out={tmp}/file/below", "cannot be written")])
+def test_bad_input_is_one_line_before_anything_is_begun(tmp_path, flag, wanted):
   (tmp_path / "file").touch()
-  code, _, err = runner.call("paper.__main__", f"--out={tmp_path / 'file' / 'below'}")
-  assert code == 2 and err.count("\n") == 1 and "--out" in err and "cannot be written" in err
+  (tmp_path / "narrow.json").write_text(json.dumps(
+      {"weights": [1, 1], "means": [[-9], [9]], "covariances": [[[1e-6]], [[1e-6]]]}))
+  if "run" in flag:
+    shutil.rmtree(small_run(tmp_path / "run") / "checkpoints")
+  calls = [("paper.__main__", "--only=certificate"), *([("certify",)] if "workdir" in flag else [])]
+  for call in calls:
+    code, _, err = runner.call(*call, f"--out={tmp_path / 'out'}", flag.format(tmp=tmp_path))
+    assert code == 2 and wanted in err and err.count("\n") == 1, err
+  assert not (tmp_path / "out" / "logs").exists()
 
 
 def small_run(workdir: pathlib.Path) -> pathlib.Path:
@@ -91,8 +100,7 @@ def test_a_part_that_fails_is_in_the_report_and_in_the_exit_code(tmp_path, monke
 def test_paths_are_those_of_the_directory_that_the_command_was_given_in(tmp_path, monkeypatch):
   """Parts run in the repository's root."""
   (tmp_path / "a b").mkdir()
-  (tmp_path / "a b" / "mine.json").write_text(json.dumps(
-      {"weights": [1.0, 1.0], "means": [[0.0], [1.0]], "covariances": [[[0.1]], [[0.2]]]}))
+  (tmp_path / "a b" / "mine.json").write_text(json.dumps(LINE))
   small_run(tmp_path / "run")
   code, err, (job,) = commanded(
       tmp_path, monkeypatch, "--only=certificate", "--density=a b/mine.json", "--out=a b/r",
@@ -127,7 +135,7 @@ def nothing(data=(), claimed=()):
 def test_numbers_that_are_not_finite_are_kept_and_shown(tmp_path):
   data = {"y": np.array([1.0, np.nan, -np.inf]), "z": float("nan"), "text": ["a"], "flags": [True],
           "ragged": [[1], [2, 3]], "none": None}
-  found = record.measured(nothing(data), record.Options(tmp_path))["data"]
+  found = record.measure(nothing(data), Setting(tmp_path))["data"]
   def refuse(name):
     raise AssertionError(name)
 
@@ -136,7 +144,7 @@ def test_numbers_that_are_not_finite_are_kept_and_shown(tmp_path):
   np.testing.assert_array_equal(found["y"], data["y"])
   assert np.isnan(found["z"]) and found["text"] == ["a"] and found["none"] is None
   assert found["flags"].dtype == bool and [list(row) for row in found["ragged"]] == [[1], [2, 3]]
-  lost = claim.claim("x.", float("nan"), error=float("inf"), below=1.0, source="here")
+  lost = claim.claim(SAID, float("nan"), error=float("inf"), below=1.0)
   assert not lost.holds and lost.measured() == "nan ± inf" and lost.verdict(fast=True) == "✗"
 
 
@@ -157,16 +165,15 @@ def source(tmp_path, monkeypatch):
 
 def test_a_record_stands_until_what_it_depends_on_has_changed(tmp_path, source):
   mine = tmp_path / "mine.json"
-  mixture = {"weights": [1.0, 1.0], "means": [[0.0], [1.0]], "covariances": [[[0.1]], [[0.2]]]}
-  mine.write_text(json.dumps(mixture))
-  asked, one = record.Options(tmp_path, density=str(mine)), nothing()
+  mine.write_text(json.dumps(LINE))
+  asked, one = Setting(tmp_path, source=str(mine)), nothing()
 
   def times(options=asked, part=one):
-    record.measured(part, options)
+    record.measure(part, options)
     return len(one.counted)
 
   assert [times(), times()] == [1, 1]
-  mine.write_text(json.dumps(mixture | {"weights": [2.0, 1.0]}))
+  mine.write_text(json.dumps(LINE | {"weights": [2.0, 1.0]}))
   assert [times(), times()] == [2, 2]
   for i, file in enumerate(("experiments/paper/law.py", "langevin_jax/deep.py",
                             "langevin_jax/__init__.py", "experiments/paper/nothing/measure.py")):
@@ -185,18 +192,19 @@ def test_a_record_stands_until_what_it_depends_on_has_changed(tmp_path, source):
 @pytest.mark.parametrize("name", contents.PARTS)
 def test_numbers_depend_on_no_text_and_on_the_programs_that_are_run(name):
   part = contents.PARTS[name]
-  files = [str(file.relative_to(subprocesses.ROOT)) for file in closure.files(
+  files = [str(file.relative_to(subprocesses.ROOT)) for file in sources.files(
       [part.path("measure"), *part.programs])]
   assert f"experiments/paper/{part.package.replace('.', '/')}/measure.py" in files
   assert "langevin_jax/paths/__init__.py" in files
   assert ("experiments/train.py" in files) == ("experiments/paper/trained.py" in files)
   for file in files:
     assert not file.endswith(("claims.py", "figures.py", "claim.py", "charts.py")), file
-    assert "benchmarks" not in file and "report" not in file, file
+    assert not file.startswith((
+        "experiments/benchmarks/", "experiments/report/", "experiments/paper/report")), file
 
 
 def test_a_record_that_was_edited_is_refused_by_its_name(tmp_path):
-  record.measured(nothing({"x": 1.0}), record.Options(tmp_path))
+  record.measure(nothing({"x": 1.0}), Setting(tmp_path))
   file = record.record_file(tmp_path, "nothing")
   found = json.loads(file.read_text())
   for change in ({"data": {"x": 2.0}}, {"data": 1}, {"command": [1]}, {"seed": "0"}, {"fast": True},
@@ -207,89 +215,44 @@ def test_a_record_that_was_edited_is_refused_by_its_name(tmp_path):
 
 
 def test_statements_about_networks_are_not_judged_in_a_fast_report():
-  ask = lambda value: claim.claim("x.", value, below=1.0, source="here", by="paper", trained=True)
+  learned = claim.Statement("x.", "here", "paper", trained=True)
+  ask = lambda value: claim.claim(learned, value, below=1.0)
   rows = [report.Section("a", "A", claims=[ask(0.0), ask(2.0)])]
   assert ask(2.0).verdict(fast=True) == "not judged: fast" and ask(2.0).verdict(fast=False) == "✗"
   assert "2 more depend" in report._holds(rows, True) and "✗" not in report._holds(rows, True)
   assert "1 of 2 statements of the paper hold" in report._holds(rows, False)
 
 
-def test_a_job_that_is_killed_leaves_nothing_and_old_errors_are_not_its_own(tmp_path):
-  log = tmp_path / "log.txt"
-  log.write_text("error: of another day\n")
-  command = f"sleep 100 & echo $! > {tmp_path}/pid; kill -9 $$"
-  job = subprocesses.Job("one", ["sh", "-c", command], log)
-  errors = subprocesses.run([job], workers=1, began=lambda _: None, ended=lambda *_: None)
-  assert "ended by SIGKILL" in errors["one"]
-  assert runner.gone([int((tmp_path / "pid").read_text())], 10.0)
-
-
-def test_help_names_every_option():
-  _, said, _ = runner.run("paper", "--help")
-  for flag in ("out", "[no]fast", "seed", "density", "only", "workdir"):
-    assert f"\n  --{flag}: " in said
-
-
-def test_a_run_without_checkpoints_is_one_line(tmp_path):
-  workdir = small_run(tmp_path / "run")
-  shutil.rmtree(workdir / "checkpoints")
-  for call, module in ((runner.run, "certify"), (runner.call, "paper.__main__")):
-    code, _, err = call(module, f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
-    assert code == 2 and "has no checkpoint yet" in err and err.count("\n") == 1, err
-  assert not (tmp_path / "out" / "logs").exists()  # before anything was begun
-
-
 @pytest.mark.parametrize(("content", "wanted"), [
-    ({"weights": [1.0]}, "lacks 'means'"),
-    ({"weights": [1.0], "means": [[0, 0, 0]], "covariances": [[[1.0]]]}, "d 1 or 2"),
-    ({"weights": [1.0, -1.0], "means": [[0], [1]], "covariances": [[[1]], [[1]]]}, "positive"),
-    ({"weights": [1.0], "means": [[0]], "covariances": [[[-1.0]]]}, "positive definite"),
-    ({"weights": "a", "means": [[0]], "covariances": [[[1]]]}, "arrays of numbers"),
-    ({"weights": 1.0, "means": [[0]], "covariances": [[[1]]]}, r"weights \(K,\)"),
-    ({"weights": [1.0], "means": [[0]], "covariances": [[[float("inf")]]]}, "finite"),
-    ([1.0], "arrays of numbers"),
-    ({"weights": [10**400], "means": [[0]], "covariances": [[[1]]]}, "arrays of numbers"),
-    ({"weights": [1], "means": [[1e200]], "covariances": [[[1]]]}, r"less than 1e\+100"),
+    ({"means": None}, "lacks 'means'"), ({"means": [[0, 0, 0], [1, 1, 1]]}, "d 1 or 2"),
+    ({"weights": [1.0, -1.0]}, "positive"), ({"covariances": [[[1]], [[-1.0]]]}, "definite"),
+    ({"weights": "a"}, "arrays of numbers"), ({"weights": 1.0}, r"weights \(K,\)"),
+    ({"covariances": [[[1]], [[float("inf")]]]}, "finite"), ([1.0], "arrays of numbers"),
+    ({"weights": [10**400, 1]}, "arrays of numbers"),
+    ({"means": [[0], [1e200]]}, r"less than 1e\+100"),
     ({"weights": [1] * 33, "means": [[0]] * 33, "covariances": [[[1]]] * 33}, "take 32 at most"),
     ({"weights": [1] * 3000, "means": [[0, 0]] * 3000, "covariances": np.tile(
         np.eye(2), (3000, 1, 1)).tolist()}, "3,000 components: the report's grids take 1,024"),
-])
+    (b"", "arrays of numbers"), (b"PK\x03\x04 cut off", "arrays of numbers")])
 def test_a_file_that_is_no_mixture_is_one_line(tmp_path, content, wanted):
-  file = tmp_path / "mine.json"
-  file.write_text(json.dumps(content))
+  file = tmp_path / ("mine.npz" if isinstance(content, bytes) else "mine.json")
+  if isinstance(content, dict):
+    content = {key: value for key, value in (LINE | content).items() if value is not None}
+  file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
   with pytest.raises(ValueError, match=wanted) as caught:
     densities.load(str(file))
-  assert "\n" not in str(caught.value) and "mine.json" in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"text"])
-def test_a_file_that_is_no_archive_is_one_line(tmp_path, content):
-  file = tmp_path / "mine.npz"
-  file.write_bytes(content)
-  with pytest.raises(ValueError, match=r"mine\.npz does not hold arrays of numbers"):
-    densities.load(str(file))
-
-
-def test_a_density_too_narrow_for_a_grid_is_refused_at_the_door(tmp_path):
-  (tmp_path / "mine.json").write_text(json.dumps(
-      {"weights": [1, 1], "means": [[-9], [9]], "covariances": [[[1e-6]], [[1e-6]]]}))
-  with pytest.raises(ValueError, match="too narrow"):
-    record.check(record.Options(tmp_path / "out", density=str(tmp_path / "mine.json")))
+  assert "\n" not in str(caught.value) and file.name in str(caught.value)
 
 
 def test_a_density_of_yours_is_standardised_and_seen_twice(tmp_path, x64):
-  file = tmp_path / "mine.npz"
-  np.savez(file, weights=[1.0, 3.0], means=[[0.0, 10.0], [4.0, 30.0]],
+  np.savez(tmp_path / "mine.npz", weights=[1.0, 3.0], means=[[0.0, 10.0], [4.0, 30.0]],
            covariances=[np.eye(2), [[2.0, 0.5], [0.5, 1.0]]])
-  found = densities.load(str(file))
+  found = densities.load(str(tmp_path / "mine.npz"))
   for law, d in ((found.line, 1), (found.plane, 2)):
-    mean = law.weights @ law.means
-    second = np.einsum("k,ki,kj->ij", law.weights, law.means, law.means) + np.einsum(
-        "k,kij->ij", law.weights, law.covariances)
+    mean, covariance = clouds.moments_of(law)
     np.testing.assert_allclose(mean, np.zeros(d), atol=1e-12)
-    np.testing.assert_allclose(np.trace(second) / d, 1.0, rtol=1e-12)
-  line = {"weights": [1.0, 1.0], "means": [[0.0], [1.0]], "covariances": [[[0.1]], [[0.2]]]}
-  (tmp_path / "line.json").write_text(json.dumps(line))
+    np.testing.assert_allclose(np.trace(covariance) / d, 1.0, rtol=1e-12)
+  (tmp_path / "line.json").write_text(json.dumps(LINE))
   found = densities.load(str(tmp_path / "line.json"))
   # Two independent draws: the density of a pair is the product.
   x = np.array([0.3, -0.8])
@@ -298,16 +261,17 @@ def test_a_density_of_yours_is_standardised_and_seen_twice(tmp_path, x64):
 
 
 def test_a_claim_holds_where_it_is_asked_to_and_nowhere_else():
-  ask = lambda value, **options: claim.claim("x.", value, source="here", **options).holds
+  ask = lambda value, **options: claim.claim(SAID, value, **options).holds
   assert ask(1.0, below=2.0) and not ask(2.0, below=2.0)
   assert ask(1.0, above=0.0, below=2.0) and not ask(3.0, above=0.0, below=2.0)
   assert ask(1.1, near=1.0, tolerance=0.2) and not ask(1.3, near=1.0, tolerance=0.2)
   assert ask(1.1, near=1.0, error=0.1, sigmas=2.0) and not ask(1.3, near=1.0, error=0.1, sigmas=2.0)
   assert not ask(float("nan"), below=1.0) and not ask(float("nan"), near=0.0, tolerance=1.0)
-  for options in ({}, {"near": 1.0}, {"near": 1.0, "sigmas": 2.0},
-                  {"below": 1.0, "by": "hearsay"}):
-    with pytest.raises(ValueError, match=r"claim|near|by must be"):
+  for options in ({}, {"near": 1.0}, {"near": 1.0, "sigmas": 2.0}):
+    with pytest.raises(ValueError, match=r"claim|near"):
       ask(1.0, **options)
+  with pytest.raises(ValueError, match="by must be"):
+    claim.claim(claim.Statement("x.", "here", "hearsay"), 1.0, below=2.0)
 
 
 @pytest.mark.parametrize(("value", "text"), [
@@ -316,5 +280,3 @@ def test_a_claim_holds_where_it_is_asked_to_and_nowhere_else():
     (float("-inf"), "−inf"), (12345.0, "12,345")])
 def test_numbers_are_short_and_readable(value, text):
   assert claim.number(value) == text
-
-

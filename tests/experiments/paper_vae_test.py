@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.paper import claim
 from experiments.paper.questions.vae import bounds as vae_bounds
 from experiments.paper.questions.vae import claims as vae
 from experiments.paper.questions.vae import plane as vae_plane
@@ -38,9 +39,7 @@ def test_encoder_and_decoder_have_the_shapes_of_latent_and_data_and_heed_labels(
   np.testing.assert_array_equal(p.log_std[0], params["log_std"])
   moved = jnp.abs(encode(jnp.array([1, 2])).mean - q.mean).max(1)
   assert float(moved[0]) > 1e-3 and float(moved[1]) == 0.0
-
-
-def test_without_classes_labels_are_ignored_and_examples_do_not_see_each_other():
+  # Without classes labels are ignored, and examples do not see each other.
   params, z = _params(PLANE), jnp.array([[0.3, -1.0], [2.0, 0.1]])
   decode = lambda z, labels: PLANE.apply({"params": params}, z, labels, method="decode").mean
   np.testing.assert_array_equal(decode(z, LABELS), decode(z, 0 * LABELS))
@@ -129,15 +128,12 @@ def _train(keys, x):
 
 def test_training_keeps_the_best_of_each_seed_and_a_seed_is_a_model():
   x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
-  found = _train(jax.random.wrap_key_data(jnp.array([[0, 4], [0, 4], [0, 5]], jnp.uint32)), x)
-  assert found.elbo.shape == found.watched.shape == (4, 3)
-  np.testing.assert_array_equal(found.watched[:, 0], found.watched[:, 1])
-  assert np.all(found.watched[:, 0] != found.watched[:, 2])
-  assert np.all(found.watched.max(0) > found.watched[0])
-  np.testing.assert_array_equal(found.best, 10 * (1 + found.watched.argmax(0)))
-
-
-def test_training_finds_what_is_no_number():
+  _, found = _train(jax.random.wrap_key_data(jnp.array([[0, 4], [0, 4], [0, 5]], jnp.uint32)), x)
+  watched = found["vae_watched"]
+  assert found["vae_elbo"].shape == watched.shape == (4, 3)
+  np.testing.assert_array_equal(watched[:, 0], watched[:, 1])
+  assert np.all(watched[:, 0] != watched[:, 2]) and np.all(watched.max(0) > watched[0])
+  np.testing.assert_array_equal(found["vae_best"], 10 * (1 + watched.argmax(0)))
   with pytest.raises(FloatingPointError, match="ELBO"):
     _train(jax.random.split(jax.random.key(0), 1), np.full((8, 2), np.nan, np.float32))
 
@@ -150,8 +146,9 @@ def test_slope_crossing_and_errors_over_seeds():
   entries = [{"total": [8.0 / n, 0.0]} for n in steps]
   assert abs(vae.crossing(steps, entries, 0.2) - 40.0) < 1e-9
   assert vae.crossing(steps, entries, 0.01) is None
-  held = vae.more("…", [1.0, 0.3], [0.0, 0.39], "§")
+  learned = claim.Statement("…", "§", "paper", trained=True)
+  held = vae.more(learned, [1.0, 0.3], [0.0, 0.39])
   assert held.holds and held.trained and held.verdict(fast=True) == "not judged: fast"
-  assert not vae.more("…", [1.0, 0.3], [0.0, 0.41], "§").holds
+  assert not vae.more(learned, [1.0, 0.3], [0.0, 0.41]).holds
   mean, error = vae_plane.over_seeds(np.array([[1.0, 3.0], [2.0, 4.0]]))
   assert mean == 2.5 and abs(error - np.sqrt(0.5 / 2.0 + 2.0 / 2.0)) < 1e-12

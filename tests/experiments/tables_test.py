@@ -1,108 +1,49 @@
-"""Tables 1–7 of the paper: proved with sympy as printed (errata corrected), then found in the code.
+"""Tables 1–7 of the paper proved with sympy, and what compares them with the code.
 
 The formulas are read from the paper's own notation in `experiments/paper/tables/printed.toml`;
-`printed.py` says what the symbols mean. The code is compared with their float64 values.
+`printed.py` says what the symbols mean. Here they are derived from α and σ alone. That the code
+computes each of them is what the report's part `tables` measures: `paper_test.py`.
 """
 
 import itertools
+import pathlib
+import re
+import sys
+from xml.etree import ElementTree
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sympy as sp
 
-from experiments.paper.tables.printed import (
-  LEVEL,
-  LEVELS,
-  MISSING,
-  NAMES,
-  NOISE,
-  PATHS,
-  ROW_NAMES,
-  TABLES,
-  VELOCITY,
-  a,
-  cell,
-  dt,
-  dw,
-  eps,
-  eta,
-  meaning,
-  s,
-  score,
-  sigma,
-  t,
-  value,
-  x,
-  x_0,
-)
-from langevin_jax import paths, predictions, splitting
+from experiments.paper.tables import cells, claims, comparison, formulas, latex, limits, symbolic
+from experiments.paper.tables import printed as paper
+from experiments.paper.tables.printed import a, dt, dw, eps, s, score, sigma, t, value, x, x_0
+from experiments.report import page
+from langevin_jax import paths, splitting
 
-VP_TIME = {a: sp.exp(-t)}
 TIMES = {"vp": t, "ve": sigma, "rf": s}
-# Table 5: each path's native prediction as a row (x₀ coefficient, ε coefficient).
+# Each path's native prediction as a row (x₀ coefficient, ε coefficient), and by the score.
 ROWS = {"vp": (0, -1 / sp.sqrt(1 - a)), "ve": (0, 1), "rf": (-1, 1)}
-NATIVE = {NOISE: -sigma * score, VELOCITY: -(s * score + x) / (1 - s)}
-
-
-def _read_rows():
-  """The tables as formulas by row, for comparisons with the theory."""
-  noise = lambda e: e.coeff(dw)
-  drift = lambda e: e.coeff(dt)
-  # Table 1: signal scale, noise standard deviation; f and g of dx = f x dt + g dW.
-  states = {n: meaning(1, n, 2) for n in NAMES}
-  forward = {n: (e.coeff(x_0), e.coeff(eps)) for n, e in states.items()}
-  sdes = {n: meaning(1, n, 3) for n in NAMES}
-  table_1 = {n: (drift(e).coeff(x), noise(e)) for n, e in sdes.items()}
-  # Tables 2 and 5: (given, wanted) → the state per unit of the given one, and the noise level; the
-  # wanted prediction in the given path's own state `x` and prediction `value`.
-  pairs = [(g, w) for g in NAMES for w in NAMES if g != w]
-  column = {name: 1 + i for i, name in enumerate(NAMES)}
-  table_2 = {(g, w): (meaning(2, g, column[w]).coeff(x), meaning(2, g, column[w], 1))
-             for g, w in pairs}
-  table_5 = {(g, w): meaning(5, g, column[w]) for g, w in pairs}
-  # Table 3, with what it lacks: path, η, the clock H of dx = H s dτ + √(2H) dW, and drift and
-  # noise amplitude of the reverse split.
-  table_3 = {row: (row[:2], eta(row), drift(meaning(3, row, 1)).coeff(score),
-                   drift(meaning(3, row, 2)), noise(meaning(3, row, 2)))
-             for row in (*TABLES[3].rows, *MISSING)}
-  # Table 4: drift and noise in the reverse clock, noise and velocity replaced by `NATIVE`.
-  table_4 = {row: (row[:2], eta(row), drift(meaning(4, row, 1)), noise(meaning(4, row, 1)))
-             for row in TABLES[4].rows}
-  # Table 6: the network's score in terms of its output, the score of p(x_t | x₀), and the loss.
-  table_6 = {n: tuple(meaning(6, n, i) for i in (3, 4, 5)) for n in NAMES}
-  # Table 7: forward process, reverse drift, η, loss up to a weight.
-  table_7 = {row: (meaning(7, row, 1), drift(meaning(7, row, 2)), eta(row), meaning(7, row, 3))
-             for row in TABLES[7].rows}
-  return forward, states, table_1, table_2, table_3, table_4, table_5, table_6, table_7
-
-
-FORWARD, STATE, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7 = _read_rows()
-
-eps_hat = sp.symbols("epsilon_hat", real=True)
-PAIRS = tuple(itertools.permutations(NAMES, 2))
-
-# Interior times; every path's noise level lies between ρ = .05 and ρ = 20 there.
-POINTS = {"vp": np.array([0.01, 0.4, 1.3, 5.0]), "ve": np.array([0.05, 0.7, 1.9, 20.0]),
-          "rf": np.array([0.05, 0.4, 0.7, 0.95])}
-STATES, SCORES = np.array([-1.7, 0.2, 0.9, 3.1]), np.array([0.8, -2.1, 0.4, -0.3])
+NATIVE = {paper.NOISE: -sigma * score, paper.VELOCITY: -(s * score + x) / (1 - s)}
+STATE = {name: paper.meaning(1, name, 2) for name in paper.NAMES}
+FORWARD = {name: (state.coeff(x_0), state.coeff(eps)) for name, state in STATE.items()}
+PAIRS = tuple(itertools.permutations(paper.NAMES, 2))
+EPS_HAT = sp.symbols("epsilon_hat", real=True)
 
 
 def zero(expression) -> bool:
-  return sp.simplify(sp.sympify(expression).subs(LEVEL)) == 0
-
-
-def in_time(name: str, expression):
-  """A formula of the noise level as one of the path's own time."""
-  return sp.sympify(expression).subs(VP_TIME) if name == "vp" else sp.sympify(expression)
+  return comparison.in_rho(expression) == 0
 
 
 def forward_sde(name: str):
   """(f, g²) by matching moments of x_t given x₀: ṁ = f m and d(σ²)/dt = 2 f σ² + g²."""
   time = TIMES[name]
-  scale, noise = (in_time(name, e) for e in FORWARD[name])
+  scale, noise = (sp.sympify(e).subs(a, sp.exp(-t)) for e in FORWARD[name])
   f = sp.diff(scale, time) / scale
-  return f, sp.diff(noise**2, time) - 2 * f * noise**2
+  g_squared = sp.diff(noise**2, time) - 2 * f * noise**2
+  return tuple(e.subs(t, -sp.log(a)) for e in (f, g_squared))
 
 
 def solved(name: str):
@@ -114,197 +55,208 @@ def solved(name: str):
   return solution[unknown[0]], solution[unknown[1]]
 
 
-def numbers(name: str, expression, **columns):
-  """Values of a formula at the path's test times; symbols of `columns` by their names."""
-  expression = in_time(name, expression)
-  symbols = (TIMES[name], x, score, value)
-  given = (POINTS[name], *(columns.get(n, np.zeros(4)) for n in ("x", "score", "value")))
-  return np.broadcast_to(sp.lambdify(symbols, expression, "numpy")(*given), (4,))
-
-
-def check_close(actual, desired):
-  # float64 rounding of a few operations on numbers up to 1e3.
-  np.testing.assert_allclose(np.asarray(actual), desired, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", paper.NAMES)
 def test_table_1_follows_from_alpha_and_sigma(name):
   f, g_squared = forward_sde(name)
-  assert sp.simplify(f - TABLE_1[name][0]) == 0
-  assert sp.simplify(g_squared - TABLE_1[name][1] ** 2) == 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_table_1_in_code(name, x64):
-  path = PATHS[name]
-  rows = jax.vmap(lambda t: (path.alpha(t), path.sigma(t), path.drift(t), path.diffusion(t)))(
-      POINTS[name])
-  for actual, formula in zip(rows, (*FORWARD[name], *TABLE_1[name]), strict=True):
-    check_close(actual, numbers(name, formula))
+  sde = paper.meaning(1, name, 3)
+  assert zero(f - sde.coeff(dt).coeff(x)) and zero(g_squared - sde.coeff(dw) ** 2)
 
 
 @pytest.mark.parametrize(("given", "wanted"), PAIRS)
 def test_table_2_is_one_noise_to_signal_ratio(given, wanted):
   """The wanted state is (α_b/α_a) x, at the level where σ_b/α_b = σ_a/α_a."""
-  scale, level = TABLE_2[given, wanted]
+  column = 1 + paper.NAMES.index(wanted)
   (alpha_a, sigma_a), (alpha_b, sigma_b) = FORWARD[given], FORWARD[wanted]
-  there = {LEVELS[wanted]: level}
+  there = {paper.LEVELS[wanted]: paper.meaning(2, given, column, 1)}
   assert zero((sigma_b / alpha_b).subs(there) - sigma_a / alpha_a)
-  assert zero(sp.sympify(alpha_b).subs(there) / alpha_a - scale)
+  assert zero(sp.sympify(alpha_b).subs(there) / alpha_a
+              - paper.meaning(2, given, column).coeff(x))
 
 
-@pytest.mark.parametrize(("given", "wanted"), PAIRS)
-def test_table_2_in_code(given, wanted, x64):
-  x_b, t_b = jax.vmap(lambda x, t: paths.convert(x, t, PATHS[given], PATHS[wanted]))(
-      STATES, POINTS[given])
-  scale, level = TABLE_2[given, wanted]
-  check_close(x_b, numbers(given, scale * x, x=STATES))
-  check_close(np.exp(-t_b) if wanted == "vp" else t_b, numbers(given, level))
-
-
-@pytest.mark.parametrize("row", TABLE_3)
+@pytest.mark.parametrize("row", (*paper.TABLES[3].rows, *paper.MISSING))
 def test_table_3_langevin_is_forward_plus_reverse(row):
-  name, eta, clock, drift, noise = TABLE_3[row]
-  f, g_squared = (e.subs(t, -sp.log(a)) for e in forward_sde(name))
-  assert zero(f * x + drift - clock * score)
+  f, g_squared = forward_sde(row[:2])
+  langevin, reverse = (paper.meaning(3, row, column) for column in (1, 2))
+  clock, noise = langevin.coeff(dt).coeff(score), reverse.coeff(dw)
+  assert zero(f * x + reverse.coeff(dt) - clock * score)
   assert zero(g_squared + noise**2 - 2 * clock)
   # The clock that the stochasticity η stands for: 2H = (1 + η²) g².
-  assert zero((1 + eta**2) * g_squared - 2 * clock)
+  assert zero((1 + paper.eta(row) ** 2) * g_squared - 2 * clock)
 
 
 def test_table_3_erratum():
   """The printed Langevin cell of rectified flow, τ/(1 + τ), is not the sum of its own row."""
-  name, _, _, drift, noise = TABLE_3["rf-ode"]
-  f, g_squared = forward_sde(name)
-  printed = cell(3, "rf-ode", 1)[0].right
+  f, g_squared = forward_sde("rf")
+  reverse, printed = paper.meaning(3, "rf-ode", 2), paper.cell(3, "rf-ode", 1)[0].right
   assert zero(printed.coeff(dt) - s / (1 + s) * score)
-  assert not zero(f * x + drift - printed.coeff(dt))
-  assert not zero(g_squared + noise**2 - printed.coeff(dw) ** 2)
+  assert not zero(f * x + reverse.coeff(dt) - printed.coeff(dt))
+  assert not zero(g_squared + reverse.coeff(dw) ** 2 - printed.coeff(dw) ** 2)
 
 
-@pytest.mark.parametrize("row", TABLE_3)
-def test_table_3_in_code(row, x64):
-  name, eta, clock, drift, noise = TABLE_3[row]
-  parts = splitting.split(PATHS[name], float(eta))
-  f, g = TABLE_1[name]
-  wanted = splitting.Split(
-      (clock * score, sp.sqrt(2 * clock)), (f * x, g), (drift, noise))
-  for part, (drift, noise) in zip(parts, wanted, strict=True):
-    check_close(jax.vmap(part.drift)(STATES, POINTS[name], SCORES),
-          numbers(name, drift, x=STATES, score=SCORES))
-    check_close(jax.vmap(part.diffusion)(POINTS[name]), numbers(name, noise))
-
-
-@pytest.mark.parametrize("row", TABLE_4)
+@pytest.mark.parametrize("row", paper.TABLES[4].rows)
 def test_table_4_is_langevin_minus_forward(row):
   """−f x + (1 + η²)/2 g² s and η g, once noise and velocity are written with the score."""
-  name, eta, drift, noise = TABLE_4[row]
-  f, g_squared = (e.subs(t, -sp.log(a)) for e in forward_sde(name))
+  f, g_squared = forward_sde(row[:2])
+  reverse, eta = paper.meaning(4, row, 1), paper.eta(row)
   wanted = -f * x + sp.Rational(1 + eta**2, 2) * g_squared * score
-  assert zero(drift.subs(NATIVE) - wanted)
-  assert zero(noise**2 - eta**2 * g_squared)
-
-
-@pytest.mark.parametrize("row", TABLE_4)
-def test_table_4_in_code(row, x64):
-  """The reverse SDE, whose native prediction is made from the score by `predictions.convert`."""
-  name, eta, drift, noise = TABLE_4[row]
-  path = PATHS[name]
-  reverse = splitting.split(path, float(eta)).reverse
-  native = jax.vmap(lambda v, x, t: predictions.convert(
-      v, x, t, path, source="score", target=ROW_NAMES[name]))(SCORES, STATES, POINTS[name])
-  by_native = drift.subs({NOISE: value, VELOCITY: value})
-  check_close(jax.vmap(reverse.drift)(STATES, POINTS[name], SCORES),
-        numbers(name, by_native, x=STATES, score=SCORES, value=np.asarray(native)))
-  check_close(jax.vmap(reverse.diffusion)(POINTS[name]), numbers(name, noise))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_table_4_relation_to_score(name, x64):
-  """`predictions.convert` knows ε = −σ s and v = −(s·s_r + r)/(1 − s), and the score itself."""
-  formula = {"vp": score, "ve": NATIVE[NOISE], "rf": NATIVE[VELOCITY]}[name]
-  native = jax.vmap(lambda v, x, t: predictions.convert(
-      v, x, t, PATHS[name], source="score", target=ROW_NAMES[name]))(
-          SCORES, STATES, POINTS[name])
-  check_close(native, numbers(name, formula, x=STATES, score=SCORES))
+  assert zero(reverse.coeff(dt).subs(NATIVE) - wanted)
+  assert zero(reverse.coeff(dw) ** 2 - eta**2 * g_squared)
 
 
 @pytest.mark.parametrize(("given", "wanted"), PAIRS)
 def test_table_5_is_one_linear_map(given, wanted):
   """Solve the given path's 2×2 system for (x₀, ε), read the wanted path's row at the same ρ."""
-  data, noise = solved(given)
-  row_0, row_1 = ROWS[wanted]
-  derived = sp.sympify(row_0).subs(LEVEL) * data + sp.sympify(row_1).subs(LEVEL) * noise
-  assert zero(derived - TABLE_5[given, wanted])
+  (data, noise), (row_0, row_1) = solved(given), ROWS[wanted]
+  derived = sp.sympify(row_0).subs(paper.LEVEL) * data + sp.sympify(row_1).subs(
+      paper.LEVEL) * noise
+  assert zero(derived - paper.meaning(5, given, 1 + paper.NAMES.index(wanted)))
 
 
-@pytest.mark.parametrize(("given", "wanted"), PAIRS)
-def test_table_5_in_code(given, wanted, x64):
-  """ε is the same number on every path: predictions cross from path to path through it."""
-  def cross(value, x, t):
-    noise = predictions.convert(
-        value, x, t, PATHS[given], source=ROW_NAMES[given], target="eps")
-    x_b, t_b = paths.convert(x, t, PATHS[given], PATHS[wanted])
-    return predictions.convert(
-        noise, x_b, t_b, PATHS[wanted], source="eps", target=ROW_NAMES[wanted])
-
-  check_close(jax.vmap(cross)(SCORES, STATES, POINTS[given]),
-        numbers(given, TABLE_5[given, wanted], x=STATES, value=SCORES))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_table_6_network_score_and_true_score(name):
-  """Its third and fourth columns: the score row, from the 2×2 solve, and −ε/σ_t."""
-  network_score, true_score, _ = TABLE_6[name]
-  noise = FORWARD[name][1]
-  assert zero(network_score + solved(name)[1] / noise)
-  assert zero(true_score + eps / noise)
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", paper.NAMES)
 def test_table_6_losses_are_all_one(name):
-  """L dt = ½ g² ‖∇log p(x_t|x₀) − s_θ‖² dt = ‖ε − ε̂‖² |dℓ|, and the printed loss is that."""
-  network_score, true_score, loss = TABLE_6[name]
-  time = TIMES[name]
-  scale, noise = FORWARD[name]
-  half_log_snr = sp.log(in_time(name, scale) / in_time(name, noise))
-  speed = -sp.diff(half_log_snr, time).subs(t, -sp.log(a))
+  """L dt = ½ g² ‖∇log p(x_t|x₀) − s_θ‖² dt = ‖ε − ε̂‖² |dℓ|, and the printed loss is that.
+
+  The network's score is the score row from the 2×2 solve, the true one is −ε/σ_t.
+  """
+  network_score, true_score, loss = (paper.meaning(6, name, i) for i in (3, 4, 5))
+  (scale, noise), (row_0, row_1), state = FORWARD[name], ROWS[name], STATE[name]
+  assert zero(network_score + solved(name)[1] / noise) and zero(true_score + eps / noise)
+  half_log_snr = sp.log(scale / noise).subs(a, sp.exp(-t))
+  speed = -sp.diff(half_log_snr, TIMES[name]).subs(t, -sp.log(a))
   # What the network says when its noise is ε̂, at the same state.
-  row_0, row_1 = ROWS[name]
-  state = STATE[name]
-  output = row_0 * (state - noise * eps_hat) / scale + row_1 * eps_hat
-  at_output = {value: output, x: state}
-  common = (eps - eps_hat) ** 2 * speed
-  _, g_squared = (e.subs(t, -sp.log(a)) for e in forward_sde(name))
+  output = row_0 * (state - noise * EPS_HAT) / scale + row_1 * EPS_HAT
+  at_output, common = {value: output, x: state}, (eps - EPS_HAT) ** 2 * speed
   assert zero(loss.subs(at_output) - common)
+  g_squared = forward_sde(name)[1]
   assert zero(g_squared / 2 * (true_score - network_score.subs(at_output)) ** 2 - common)
 
 
-@pytest.mark.parametrize("row", TABLE_7)
+@pytest.mark.parametrize("row", paper.TABLES[7].rows)
 def test_table_7_agrees_with_tables_1_4_and_6(row):
-  state, drift, eta, loss = TABLE_7[row]
-  name, eta_4, drift_4, _ = TABLE_4[row]
-  assert zero(state - STATE[name])
-  assert eta == eta_4
-  assert zero((drift - drift_4).subs(NATIVE))
-  # Up to a weight of the noise level alone.
-  assert sp.simplify(TABLE_6[name][2] / loss).free_symbols <= {LEVELS[name]}
-
-
-@pytest.mark.parametrize("row", TABLE_7)
-def test_table_7_in_code(row, x64):
-  """Forward state, the target of the loss, and one reverse drift along the three tables."""
-  state, drift, eta, loss = TABLE_7[row]
   name = row[:2]
-  path, noise_draws = PATHS[name], SCORES
-  x_t = jax.vmap(lambda x, e, t: paths.corrupt(x, e, t, path))(STATES, noise_draws, POINTS[name])
-  check_close(x_t, numbers(name, state.subs({x_0: x, eps: score}), x=STATES, score=noise_draws))
-  target = jax.vmap(lambda e, x, t: predictions.convert(
-      e, x, t, path, source="eps", target=ROW_NAMES[name]))(noise_draws, x_t, POINTS[name])
-  # The loss is zero where the network says the target.
-  residuals = numbers(name, sp.sqrt(loss).subs({x_0: x, eps: score}), x=STATES,
-                      score=noise_draws, value=np.asarray(target))
-  check_close(residuals, np.zeros(4))
-  reverse = splitting.split(path, float(eta)).reverse
-  check_close(jax.vmap(reverse.drift)(STATES, POINTS[name], SCORES),
-        numbers(name, drift.subs(NATIVE), x=STATES, score=SCORES))
+  state, reverse, loss = (paper.meaning(7, row, column) for column in (1, 2, 3))
+  assert zero(state - STATE[name])
+  assert zero((reverse - paper.meaning(4, row, 1)).coeff(dt).subs(NATIVE))
+  # Up to a weight of the noise level alone.
+  assert sp.simplify(paper.meaning(6, name, 5) / loss).free_symbols <= {paper.LEVELS[name]}
+
+
+# Code as formulas.
+
+
+@pytest.mark.parametrize(("function", "formula"), [
+    (paths.vp().sigma_dot, sp.exp(-t) / (2 * sp.sqrt(1 - sp.exp(-t)))),
+    (paths.cosine().drift, -sp.pi / 2 * sp.tan(sp.pi * t / 2)),
+    (paths.linear_vp(beta_min=0.1, beta_max=20.0).drift,
+     -(sp.Rational(1, 10) + sp.Rational(199, 10) * t) / 2),
+    (paths.from_coefficients(jnp.cos, lambda t: jnp.sin(t) ** 2, t_min=0.0, t_max=1.5).drift,
+     -sp.tan(t)),
+    (lambda t: jnp.maximum(t, 0.3) + jnp.abs(t - 1.0) + jnp.where(t < 0.5, 1.0, t), t + 1 - t + 1),
+    (lambda t: jax.lax.rsqrt(jnp.cosh(t) ** 2 - jnp.sinh(t) ** 2) + jnp.atan2(0.0, t), 1)])
+def test_code_as_a_formula(function, formula):
+  assert sp.simplify(symbolic.of(function, t, {t: 0.4}) - formula) == 0
+
+
+def test_a_formula_of_every_stochasticity():
+  """η stays a symbol: one row for all of Table 3's."""
+  eta, time = sp.symbols("eta time", positive=True)
+  drift = symbolic.of(
+      lambda q: splitting.split(paths.rectified_flow(), q[3]).reverse.drift(*q[:3]),
+      (x, time, score, eta), at={time: 0.4, eta: 0.5, x: 1.0, score: 1.0})
+  assert sp.simplify(drift - (x + (1 + eta**2) * time * score) / (1 - time)) == 0
+
+
+def test_constants_are_exact():
+  assert symbolic.exact(0.002) == sp.Rational(1, 500)
+  assert symbolic.exact(np.float64(0.75 * np.pi)) == 3 * sp.pi / 4
+  assert symbolic.exact(-np.inf) == -sp.oo
+  assert float(symbolic.exact(0.1234567890123)) == 0.1234567890123
+
+
+@pytest.mark.parametrize(("function", "message"), [
+    (jax.lax.digamma, "'digamma' has no formula"),
+    (lambda t: jnp.sum(jnp.stack([t, t])), "array of shape \\(2,\\)")])
+def test_what_has_no_formula_is_named(function, message):
+  with pytest.raises(ValueError, match=message):
+    symbolic.of(function, t, {t: 0.4})
+
+
+def test_without_sympy(monkeypatch):
+  monkeypatch.setitem(sys.modules, "sympy", None)
+  with pytest.raises(ValueError, match=re.escape("pip install 'langevin_jax[paper]'")):
+    symbolic.required()
+
+
+# The paper's notation, read and written.
+
+
+@pytest.mark.parametrize("text", [r"\sum x", "x+", r"\frac{1}{2", "x?", r"\left(x]"])
+def test_notation_that_is_not_understood(text):
+  with pytest.raises(ValueError, match="formula"):
+    formulas.read(text, {})
+
+
+def test_notation():
+  read = formulas.read(r"dx_{t}=-\tfrac{1}{2}\,x_{t}^{2}\,dt+\sqrt{2\sigma}\,dW_{t}", {"x_t": t})
+  dt, dw, sigma = sp.symbols("dt dW_t sigma", real=True)
+  assert sp.simplify(read.right - (-t**2 / 2 * dt + sp.sqrt(2 * sigma) * dw)) == 0
+  assert read.left == sp.Symbol("dx_t", real=True)
+  # A function's arguments do not multiply it, those of a bracket do.
+  assert formulas.read(r"\mathbf{v}(r,s)(1-s)", {"*v()": t}).right == t * (
+      1 - sp.Symbol("s", real=True))
+
+
+def mathml(text: str) -> list[ElementTree.Element]:
+  """The formulas of a text in Markdown, as elements."""
+  whole = re.sub(r' xmlns="[^"]*"', "", page.markup(text, pathlib.Path))
+  return list(ElementTree.fromstring(f"<all>{whole}</all>").iter("math"))
+
+
+def test_every_cell_is_shown_in_order_and_well_formed():
+  for number, table in paper.TABLES.items():
+    shown = claims.context({"tables": {}})["as_printed"][number]
+    assert len(mathml(page.table(shown))) == sum(map(len, itertools.chain(*table.rows.values())))
+  text = "".join(mathml(page.math(paper.cell(3, "rf-ode", 1)[0].latex))[0].itertext())
+  assert text == "dr=τ1+τ𝐬rdτ+2τ1+τdWτ"
+  # A norm, which in a table would end the cell, and a bold ϵ, which browsers draw as a character.
+  norm = mathml(page.table([["x"], [page.math(r"\left\|\bm{\epsilon}\right\|")]]))[0]
+  assert "".join(norm.itertext()) == "‖𝛜‖"
+
+
+def test_an_expression_is_written_as_the_paper_would():
+  s, x, dt, dw = sp.symbols("s x dt dW", positive=True)
+  names, increments = {x: r"\mathbf{r}"}, {dt: r"\tau", dw: "W"}
+  drift = latex.shown(sp.sqrt(2 * s) / sp.sqrt(1 - s) * dw - (x + 1) * dt, names, increments)
+  assert drift == r"-\left(\mathbf{r} + 1\right)\,d\tau+\sqrt{\frac{2 s}{1 - s}}\,dW"
+  assert latex.shown(sp.Integer(0), names, increments) == "0"
+
+
+# The comparison of both.
+
+
+@pytest.mark.parametrize(("text", "stochasticity"), [
+    (r"dx=-\tfrac{1}{2}x\,d\tau-dW_{\tau}", 0.0), (r"dx=\tfrac{1}{2}x\,d\tau+dW_{\tau}", 0.0),
+    (r"dx=-\tfrac{1}{2}x\,d\tau+\sqrt{2}dW_{\tau}", 0.0),
+    (paper.cell(3, "vp-ode", 2)[0].latex, 0.5)])
+def test_a_wrong_cell_and_wrong_code_would_be_noticed(text, stochasticity, x64):
+  part = "reverse" if stochasticity else "forward"
+  cell = cells.Cell(3, "vp-ode", 3, formulas.read(text, paper.names(3, "vp-ode")),
+                    cells.process("vp", stochasticity, part))
+  found = comparison.compared([cell], seed=0, n=8)[0]
+  assert found.residual != 0 and found.difference > comparison.ROUNDING and not found.agrees
+
+
+def test_a_langevin_run_leaves_a_correlation(x64):
+  """e^{−τ/v} from the library's own step on N(0, v), against its finite product."""
+  found, correlation = limits.independence(None), limits.correlation()
+  assert found["residual"] == limits.shown(correlation)
+  assert float(correlation.subs({limits.tau: 2.0, limits.variance: 4.0})) == pytest.approx(
+      (1.0 - 2.0 / 4.0 / 10**6) ** 10**6, rel=1e-6)
+  assert found["wrong"] == pytest.approx(np.exp(-1.0)) and found["right"] == 0.0
+
+
+def test_a_clock_of_the_forward_noise_is_refused():
+  """Erratum 2 in code: with the g of eq. 3 in eq. 1 the reverse noise variance is negative."""
+  path = paths.rectified_flow()
+  with pytest.raises(ValueError, match="reverse noise variance"):
+    splitting.split(path, clock=path.diffusion)

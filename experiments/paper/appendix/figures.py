@@ -1,7 +1,5 @@
 """KL decay, DSM and SM, residuals, and the rates at which powers of p move."""
 
-from typing import Any
-
 import matplotlib
 import numpy as np
 
@@ -10,7 +8,7 @@ from experiments.paper.appendix.claims import LONG, TOLERANCE
 from experiments.paper.claim import number
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   return {"decay": _decay(data["decay"]), "matching": _matching(data["matching"]),
           "residuals": _residuals(data), "stationary": _stationary(data["stationary"])}
 

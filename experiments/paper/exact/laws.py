@@ -1,9 +1,10 @@
-"""The exact law on the line of a chain x′ = m(x) + c ξ, without Monte Carlo.
+"""The exact law on the line of a chain x′ = a x + b D(x) + c ξ, without Monte Carlo.
 
-Every step of a sampler that freezes D is such a chain: STEP(h, Λ) has m = a x + b D(x) and the
-numbers of `splitting.weights`. A law is held by its density at nodes. A step with noise smears it
-onto fresh nodes; one without moves the nodes and divides the density by m′. Sums over nodes are
-trapezoidal: exact to rounding for smooth densities of which no feature is narrower than a spacing.
+Every step of a sampler that freezes D is such a chain: STEP(h, Λ) has the numbers (a, b, c) of
+`splitting.weights`, and so has Euler's. A law is held by its density at nodes. A step with noise
+smears it onto fresh nodes; one without moves the nodes and divides the density by the derivative of
+a x + b D(x). Sums over nodes are trapezoidal: exact to rounding for smooth densities of which no
+feature is narrower than a spacing.
 
 Positions are at unit scale, x/√(α² + σ²), where a standardised density fits the same nodes at every
 noise level and for every path.
@@ -12,7 +13,7 @@ noise level and for every path.
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ import numpy as np
 
 from langevin_jax import mixtures, paths, predictions, samplers, splitting
 from langevin_jax.samplers import levels
+
+Numbers = tuple[Any, Any, Any]  # (a, b, c) of a step
 
 
 class Law(NamedTuple):
@@ -74,27 +77,41 @@ def denoised(mixture: mixtures.Mixture, ell: jax.Array | float, x: jax.Array) ->
 
 
 def moved(
-    law: Law, mean: Callable[[jax.Array], jax.Array], spread: jax.Array | float, x: jax.Array
+    law: Law, mixture: mixtures.Mixture, ell: jax.Array | float, numbers: Numbers, x: jax.Array
 ) -> Law:
-  """The law of m(x) + c ξ on the nodes x; with c = 0, on nodes of its own.
+  """The law of a y + b D(y) + c ξ, D of the mixture at ℓ, on the nodes x; with c = 0, on its own.
 
   Args:
-    mean: m, (n,) → (n,), elementwise and increasing. spread: c, concrete: 0, or about as wide as
-      the nodes' images m(x) lie apart, below which a sum over them would not resolve the noise.
+    numbers: (a, b, c), concrete. a y + b D(y) is increasing, and c is 0 or about as wide as the
+      nodes' images lie apart, below which a sum over them would not resolve the noise.
 
   Raises:
-    ValueError: a positive spread that the nodes do not resolve.
+    ValueError: a positive c that the nodes do not resolve.
   """
-  there, slope = jax.jvp(mean, (law.x,), (jnp.ones_like(law.x),))
-  spread = float(spread)
-  if spread == 0.0:
-    return Law(there, law.weight * slope, law.density / slope)
-  # The sum's relative error is e^{−2π²(c/spacing)²}: 3e-6 at .8.
-  apart = jnp.where(law.density > 1e-12 * jnp.max(law.density), law.weight * slope, 0.0)
-  if spread < 0.8 * float(jnp.max(apart)):
-    raise ValueError(f"noise of {spread:.3g} is finer than the nodes, {float(jnp.max(apart)):.3g} "
-                     "apart: take more nodes, or fewer steps")
-  return _smeared(law, there, np.asarray(spread, x.dtype), x)
+  a, b, c = map(float, numbers)
+  if c > 0.0:
+    slope = _images(mixture, ell, a, b, law.x)[1]
+    # The sum's relative error is e^{−2π²(c/spacing)²}: 3e-6 at .8.
+    held = law.density > 1e-12 * jnp.max(law.density)
+    apart = float(jnp.max(jnp.where(held, law.weight * slope, 0.0)))
+    if c < 0.8 * apart:
+      raise ValueError(f"noise of {c:.3g} is finer than the nodes, {apart:.3g} apart: take more "
+                       "nodes, or fewer steps")
+  return _moved(law, mixture, ell, a, b, c, x, noisy=c > 0.0)
+
+
+@jax.jit
+def _images(mixture, ell, a, b, y):
+  """a y + b D(y) and its derivative."""
+  return jax.jvp(lambda y: a * y + b * denoised(mixture, ell, y), (y,), (jnp.ones_like(y),))
+
+
+@functools.partial(jax.jit, static_argnames="noisy")
+def _moved(law, mixture, ell, a, b, c, x, *, noisy):
+  there, slope = _images(mixture, ell, a, b, law.x)
+  if noisy:
+    return fresh(x, _kernel(there, c, x) @ (law.weight * law.density))
+  return Law(there, law.weight * slope, law.density / slope)
 
 
 def _kernel(mean, spread, x):
@@ -102,33 +119,22 @@ def _kernel(mean, spread, x):
   return jnp.exp(-0.5 * gap**2) / (spread * jnp.sqrt(2.0 * jnp.pi))
 
 
-@jax.jit
-def _smeared(law, mean, spread, x):
-  return fresh(x, _kernel(mean, spread, x) @ (law.weight * law.density))
-
-
 def repeated(
-    law: Law, mean: Callable[[jax.Array], jax.Array], spread: float, x: jax.Array, *, steps: int
+    law: Law, mixture: mixtures.Mixture, ell: float, numbers: Numbers, x: jax.Array, *, steps: int
 ) -> jax.Array:
-  """The densities (steps, len(x)) on the nodes x after 1, 2, … `steps` moves m(x) + c ξ, c > 0.
+  """The densities (steps, len(x)) on the nodes x after 1, 2, … `steps` moves (`moved`), c > 0.
 
-  The law given must be on the nodes x too, or on finer ones.
-
-  Linear in the law's density, which may be signed: of x p(x), ∫ x q dx is then E[x₀ xₙ].
-
-  Raises:
-    ValueError: a spread that the nodes do not resolve; see `moved`.
+  The law given must be on the nodes x too, or on finer ones. Linear in the law's density, which may
+  be signed: of x p(x), ∫ x q dx is then E[x₀ xₙ].
   """
-  first = moved(law, mean, spread, x)
-  if steps == 1:
-    return first.density[None]
-  later = _again(mean(x), np.asarray(spread, x.dtype), first, steps - 1)
+  first = moved(law, mixture, ell, numbers, x)
+  later = _again(first, mixture, ell, *map(float, numbers), steps=steps - 1)
   return jnp.concatenate([first.density[None], later])
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _again(mean, spread, law, steps):
-  kernel = _kernel(mean, spread, law.x) * law.weight[None, :]
+@functools.partial(jax.jit, static_argnames="steps")
+def _again(law, mixture, ell, a, b, c, *, steps):
+  kernel = _kernel(_images(mixture, ell, a, b, law.x)[0], c, law.x) * law.weight[None, :]
 
   def step(density, _):
     density = kernel @ density
@@ -138,16 +144,12 @@ def _again(mean, spread, law, steps):
 
 
 def step(
-    law: Law, mixture: mixtures.Mixture, ell: float, ell_s: float, budget: float, x: jax.Array,
-    denoise: Callable[[jax.Array], jax.Array] | None = None,
+    law: Law, mixture: mixtures.Mixture, ell: float, ell_s: float, budget: float, x: jax.Array
 ) -> Law:
-  """The law after STEP(h = ℓ′ − ℓ, Λ = budget) with D of the mixture at ℓ (or `denoise`)."""
+  """The law after STEP(h = ℓ′ − ℓ, Λ = budget) with D of the mixture at ℓ."""
   here, there = predictions.unit_frame(ell), predictions.unit_frame(ell_s)
-  a, b, c = splitting.weights(here.alpha, here.sigma, there.alpha, there.sigma,
-                              jnp.asarray(budget, float))
-  if denoise is None:
-    denoise = lambda y: denoised(mixture, ell, y)
-  return moved(law, lambda y: a * y + b * denoise(y), c, x)
+  return moved(law, mixture, ell, splitting.weights(
+      here.alpha, here.sigma, there.alpha, there.sigma, jnp.asarray(budget, float)), x)
 
 
 def kl(mixture: mixtures.Mixture, ell: jax.Array | float, law: Law) -> float:
@@ -198,20 +200,15 @@ def sampled(
   law = exact(mixture, ell[0], x) if start is None else fresh(x, start(x))
   divergence = [_divergence(_log_density(mixture, ell[0], x), law)]
   for i in range(len(a)):
-    law, value = _sampled(law, mixture, ell[i], ell[i + 1], a[i], b[i], c[i], x, c[i] > 0.0)
+    law, value = _sampled(law, mixture, ell[i], ell[i + 1], a[i], b[i], c[i], x, noisy=c[i] > 0.0)
     divergence.append(value)
   mass = float(jnp.sum(law.weight * law.density))
   return Sampled(ell, np.asarray(jnp.stack(divergence)), 1.0 - mass)
 
 
-@functools.partial(jax.jit, static_argnums=8)
-def _sampled(law, mixture, ell, ell_s, a, b, c, x, noisy):
-  mean = lambda y: a * y + b * denoised(mixture, ell, y)
-  if noisy:
-    law = fresh(x, _kernel(mean(law.x), c, x) @ (law.weight * law.density))
-  else:
-    there, slope = jax.jvp(mean, (law.x,), (jnp.ones_like(law.x),))
-    law = Law(there, law.weight * slope, law.density / slope)
+@functools.partial(jax.jit, static_argnames="noisy")
+def _sampled(law, mixture, ell, ell_s, a, b, c, x, *, noisy):
+  law = _moved(law, mixture, ell, a, b, c, x, noisy=noisy)
   return law, _divergence(_log_density(mixture, ell_s, law.x), law)
 
 
@@ -236,7 +233,7 @@ def _steepest(mixture, ell, a, b, x):
   """The largest |m′| of each step where the law of its level is not negligible, (n,)."""
   def one(step):
     ell, a, b = step
-    slope = jax.jvp(lambda y: a * y + b * denoised(mixture, ell, y), (x,), (jnp.ones_like(x),))[1]
+    slope = _images(mixture, ell, a, b, x)[1]
     log_p = _log_density(mixture, ell, x)
     return jnp.max(jnp.where(log_p > jnp.max(log_p) + math.log(1e-12), jnp.abs(slope), 0.0))
 

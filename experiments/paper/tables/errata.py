@@ -37,9 +37,8 @@ def one_minus(setting: Setting) -> dict[str, Any]:
           "wrong": wrong.difference, "right": right.difference}
 
 
-def clock(setting: Setting) -> dict[str, Any]:
+def clock(_: Setting) -> dict[str, Any]:
   """2: g is the Langevin clock in eq. 1, and the noise amplitude from eq. 3 on."""
-  del setting
   rows, least, balances = [], {}, []
   levels = np.geomspace(comparison.RHO_MIN, comparison.RHO_MAX, 200)
   for name, path in printed.PATHS.items():
@@ -63,9 +62,8 @@ def _balance(parts: splitting.Split, t):
           - parts.reverse.diffusion(t) ** 2)
 
 
-def own_time(setting: Setting) -> dict[str, Any]:
+def own_time(_: Setting) -> dict[str, Any]:
   """3: τ is the noise level in Table 3's VE and RF rows, and a time of its own in eq. 4."""
-  del setting
   rows, left, apart = [], [], {}
   for row in ("ve-ode", "rf-ode"):
     name = row[:2]
@@ -82,9 +80,8 @@ def own_time(setting: Setting) -> dict[str, Any]:
   return {"rows": rows, "missed": float(missed), "failing": failing(*left)}
 
 
-def sign(setting: Setting) -> dict[str, Any]:
+def sign(_: Setting) -> dict[str, Any]:
   """4: after eq. 20 the reverse process is written in the forward time."""
-  del setting
   # The reverse process runs against s: dr/ds along it is minus its drift.
   slope = -comparison.shortest(comparison.derived("rf", cells.reverse("rf", 0.0))).coeff(printed.dt)
   wrong, right = -value - slope, -value + slope
@@ -92,9 +89,8 @@ def sign(setting: Setting) -> dict[str, Any]:
           "right": float(right / value)}
 
 
-def missing(setting: Setting) -> dict[str, Any]:
+def missing(_: Setting) -> dict[str, Any]:
   """6: that ODE and SDE are splits of different Langevin dynamics is shown for VP only."""
-  del setting
   rows, residuals = [], []
   for row in printed.MISSING:
     name = row[:2]
@@ -109,9 +105,8 @@ def missing(setting: Setting) -> dict[str, Any]:
   return {"rows": rows, "lacking": len(printed.NAMES) - len(given), "failing": failing(*residuals)}
 
 
-def exponential(setting: Setting) -> dict[str, Any]:
+def exponential(_: Setting) -> dict[str, Any]:
   """9: A.1 step 3 has product and sum the wrong way round, and step 2 assumes p = f(E)."""
-  del setting
   first, second, beta = sp.symbols("E_1 E_2 beta", positive=True)
   energy, f = sp.Function("E")(x), sp.Function("f")
   names = {sp.diff(energy, x, order): sp.Symbol("E" + "'" * order) for order in (2, 1, 0)}

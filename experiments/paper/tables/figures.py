@@ -1,11 +1,9 @@
 """Rectified flow's coefficients towards its noisy end, and the numbers of the step across it."""
 
-from typing import Any
-
 from experiments.paper import charts
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   ends = data["ends"]
   lines = lambda labels: [
       charts.Line(ends["left"], ends[key], label, style="-", colour=i)

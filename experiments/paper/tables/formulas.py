@@ -21,9 +21,21 @@ from experiments.paper.tables import symbolic
 sp = symbolic.sp
 
 _SPACE = re.compile(r"\\[,;!]|\\(?:left|right)(?![a-z])|\s+")
-_TOKEN = re.compile(r"\\[A-Za-z]+|[A-Za-z]|\d+|[{}()\[\]^_=+\-,/|]")
-_GREEK = ("alpha", "epsilon", "sigma", "tau", "theta", "eta", "Sigma", "rho", "beta", "ell")
-_END = ("", "+", "-", "=", ")", "]", "}", ",", "\\in")
+_NAME = re.compile(r"""
+    (?P<one>\\mathbb\{E\}_\{(?:[^{}]|\{[^{}]*\})*\})
+  | (?P<differential>d(?=[A-Za-z\\]))?
+    (?:\\(?:mathbf|bm)\{\\?(?P<bold>[A-Za-z]+)\}
+      |\\(?P<greek>alpha|epsilon|sigma|tau|theta|eta|Sigma|rho|beta|ell)(?![a-z])
+      |(?P<letter>[A-Za-z]))
+    (?:_\{(?P<index>(?:[^{}]|\{[^{}]*\})*)\})?
+    (?P<prime>\^\{\\prime\})?
+    (?(bold)(?P<arguments>\([^()]*\))?)
+  | (?P<command>\\[A-Za-z]+)""", re.X)
+# Innermost braces first: what is replaced has none inside.
+_BRACES = ((re.compile(r"\\[td]?frac\{([^{}]*)\}\{([^{}]*)\}"), r"((\1)/(\2))"),
+           (re.compile(r"\\sqrt\{([^{}]*)\}"), r" sqrt(\1)"),
+           (re.compile(r"\^\{([^{}]*)\}"), r"**(\1)"))
+_TOKEN = re.compile(r"n\d+|sqrt|\d+|\*\*|[-+/()]")
 
 
 class Formula(NamedTuple):
@@ -40,138 +52,50 @@ def read(latex: str, names: Mapping[str, Any]) -> Formula:
   Raises:
     ValueError: notation outside of the small part of LaTeX that is understood.
   """
-  plain = latex.replace(r"\left\|", "(").replace(r"\right\|", ")")
-  plain = _SPACE.sub(" ", plain)
-  tokens = _TOKEN.findall(plain)
-  if "".join(tokens) != re.sub(r"\s", "", plain):
-    raise ValueError(f"formula {latex!r} has characters that are not understood")
-  reader = _Reader(tokens, names)
-  left, right = reader.relation()
-  if reader.tokens:
-    raise ValueError(f"formula {latex!r} is not understood from {reader.tokens[0]!r} on")
-  return Formula(latex, left, right)
+  meanings: dict[str, Any] = {}
+
+  def placeholder(match: re.Match) -> str:
+    """n0, n1, … in the place of names."""
+    if match["command"]:
+      return match["command"]
+    key = f"n{len(meanings)}"
+    meanings[key] = sp.Integer(1) if match["one"] else _meaning(match, names)
+    return f" {key} "
+
+  text = latex.replace(r"\left\|", "(").replace(r"\right\|", ")")
+  text, before = _NAME.sub(placeholder, _SPACE.sub(" ", text)), ""
+  while text != before:
+    before = text
+    for pattern, replacement in _BRACES:
+      text = pattern.sub(replacement, text)
+  try:
+    *left, right = (_side(side, meanings) for side in re.split(r"=|\\in\b", text, maxsplit=1))
+  except (sp.SympifyError, SyntaxError, TypeError, ValueError) as error:
+    raise ValueError(f"formula {latex!r} is not understood") from error
+  return Formula(latex, left[0] if left else None, right)
 
 
-class _Reader:
-  """Recursive descent; each method takes tokens off the front and returns their meaning."""
+def _meaning(match: re.Match, names: Mapping[str, Any]) -> Any:
+  key = match["bold"] or match["greek"] or match["letter"]
+  for part, before in ((match["index"], "_"), (match["prime"], "")):
+    if part:
+      key += before + part.replace(r"^{\prime}", "'").replace("\\", "")
+  if match["differential"]:
+    key = "d" + key
+  elif match["bold"]:
+    key = f"*{key}" + ("()" if match["arguments"] else "")
+  return sp.E if key == "e" else names[key] if key in names else sp.Symbol(key, real=True)
 
-  def __init__(self, tokens: list[str], names: Mapping[str, Any]):
-    self.tokens, self.names = list(tokens), names
 
-  def peek(self, place: int = 0) -> str:
-    return self.tokens[place] if place < len(self.tokens) else ""
-
-  def take(self, wanted: str = "") -> str:
-    if not self.tokens or (wanted and self.tokens[0] != wanted):
-      raise ValueError(
-          f"expected {wanted or 'more'!r} in a formula, got {self.peek() or 'its end'!r}")
-    return self.tokens.pop(0)
-
-  def relation(self):
-    left, right = None, self.sum()
-    if self.peek() in ("=", "\\in"):
-      self.take()
-      left, right = right, self.sum()
-    return left, right
-
-  def sum(self):
-    value = self.term()
-    while self.peek() in ("+", "-"):
-      value = value + self.term()
-    return value
-
-  def term(self):
-    """A product, with the sign before it."""
-    if self.peek() in ("+", "-") and self.take() == "-":
-      return -self.product()
-    return self.product()
-
-  def product(self):
-    value = self.power()
-    while self.peek() not in _END:
-      value = value * self.power()
-    return value
-
-  def power(self):
-    value = self.atom()
-    if self.peek() == "^":
-      self.take()
-      return value ** self.group()
-    return value
-
-  def group(self):
-    self.take("{")
-    inside = self.sum()
-    self.take("}")
-    return inside
-
-  def atom(self):
-    token = self.peek()
-    if token.isdigit():
-      return sp.Integer(self.take())
-    if token in ("(", "["):
-      return self.bracket()
-    if token in ("\\frac", "\\tfrac", "\\dfrac"):
-      self.take()
-      return self.group() / self.group()
-    if token == "\\sqrt":
-      self.take()
-      return sp.sqrt(self.group())
-    if token == "\\mathbb":
-      self.take()
-      self.text()
-      self.take("_")
-      self.text()
-      return sp.Integer(1)
-    return self.name()
-
-  def bracket(self):
-    opening = self.take()
-    value = self.sum()
-    while self.peek() == ",":
-      self.take()
-      value = sp.Interval(value, self.sum())
-    self.take(")" if opening == "(" else "]")
-    return value
-
-  def name(self):
-    """A letter with its indices; a differential; a function with its arguments."""
-    differential = self.peek() == "d" and (self.peek(1).isalpha() or self.peek(1)[:1] == "\\")
-    if differential:
-      self.take()
-    key = self.letter()
-    if self.peek() == "_":
-      self.take()
-      key += "_" + self.text()
-    if self.peek() == "^" and self.peek(2) == "\\prime":
-      self.take()
-      key += self.text().replace("prime", "'")
-    if differential:
-      return self.meaning("d" + key.removeprefix("*"))
-    if key.startswith("*") and self.peek() == "(":
-      self.bracket()
-      return self.meaning(key + "()")
-    return sp.E if key == "e" else self.meaning(key)
-
-  def letter(self) -> str:
-    token = self.take()
-    if token in ("\\mathbf", "\\bm"):
-      self.take("{")
-      key = self.letter()
-      self.take("}")
-      return "*" + key
-    if token[1:] in _GREEK or token.isalpha():
-      return token.removeprefix("\\")
-    raise ValueError(f"{token!r} is not understood in a formula")
-
-  def text(self) -> str:
-    """The contents of {…} as they are written, with t^{\\prime} as t'."""
-    self.take("{")
-    taken, depth = [], 1
-    while depth:
-      taken.append(self.take())
-      depth += {"{": 1, "}": -1}.get(taken[-1], 0)
-    return "".join(taken[:-1]).replace("^{\\prime}", "'").replace("\\", "")
-
-  def meaning(self, key: str):
-    return self.names[key] if key in self.names else sp.Symbol(key, real=True)
+def _side(text: str, meanings: Mapping[str, Any]) -> Any:
+  """A sum, or the interval of two."""
+  if "," in text:
+    return sp.Interval(*(_side(end, meanings) for end in text.strip()[1:-1].split(",")))
+  if text.count("[") != text.count("]"):
+    raise ValueError("brackets do not match")
+  text = text.replace("[", "(").replace("]", ")")
+  tokens = _TOKEN.findall(text)
+  if "".join(tokens) != re.sub(r"\s", "", text):
+    raise ValueError("it has characters that are not understood")
+  # A product is two factors side by side; a name and a number end in a digit.
+  return sp.sympify(re.sub(r"(?<=[\d)]) (?=[ns\d(])", "*", " ".join(tokens)), meanings)

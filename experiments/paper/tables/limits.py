@@ -26,18 +26,16 @@ def correlation() -> Any:
   return sp.limit(sp.simplify(kept).subs(delta, tau / n) ** n, n, sp.oo)
 
 
-def independence(setting: Setting) -> dict[str, Any]:
+def independence(_: Setting) -> dict[str, Any]:
   """5: a Langevin run of finite time gives a correlated sample."""
-  del setting
   found = correlation()
   last = sp.limit(found, tau, sp.oo)
   return {"residual": shown(found), "left": shown(last),
           "wrong": float(found.subs(tau, variance)), "right": float(last)}
 
 
-def ends(setting: Setting) -> dict[str, Any]:
+def ends(_: Setting) -> dict[str, Any]:
   """7: the tables' coefficients at the ends of their domains."""
-  del setting
   rf = printed.PATHS["rf"]
   below_1 = lambda e: sp.limit(sp.together(e), s, 1, "-")
   drift = below_1(comparison.derived("rf", lambda q: rf.drift(q.t)))

@@ -1,7 +1,5 @@
 """The pictures of Figure 2's part."""
 
-from typing import Any
-
 import numpy as np
 
 from experiments.paper import charts
@@ -10,7 +8,7 @@ from experiments.paper.charts import Band, Contours, Dots, Image, Line, Panel
 CLOCKS = {"VP": "time t", "VE": "noise level σ", "RF": "time s", "cosine": "time t"}
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   return {"clouds": _clouds(data["clouds"]), "tracks": _tracks(data["tracks"]),
           "checks": charts.draw([_scores(data["moments"]["scores"]), _ends(data["ends"]["paths"]),
                                  _orders(data["order"])], size=(14, 4.3))}

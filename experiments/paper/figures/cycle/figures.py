@@ -1,7 +1,5 @@
 """The pictures of the part of Figures 6 and 7."""
 
-from typing import Any
-
 import numpy as np
 
 from experiments.paper import charts
@@ -9,7 +7,7 @@ from experiments.paper.charts import Band, Contours, Dots, Image, Level, Line, P
 from experiments.paper.claim import number
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   rung = data["rung"]
   lines = [Line(rung["lengths"], times, f"direction of variance {var:.2g}", colour=1 - i)
            for i, (var, times) in enumerate(zip(rung["variances"], rung["times"], strict=True))]

@@ -1,7 +1,5 @@
 """The pictures of Figure 1's part."""
 
-from typing import Any
-
 import numpy as np
 
 from experiments.paper import charts
@@ -9,7 +7,7 @@ from experiments.paper.charts import Band, Contours, Dots, Level, Line, Panel
 from experiments.paper.claim import number
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   return {"identity": _identity(data["cloud"]), "distance": _distance(data["line"], data["plane"]),
           "independence": _independence(data["independence"])}
 

@@ -55,7 +55,7 @@ def _line(setting):
   for name in ("euler", "exact"):
     result[name] = []
     for budget in budgets:
-      after = laws.repeated(p, *_move(name, mixture, budget), x, steps=int(steps[-1]))
+      after = laws.repeated(p, mixture, ELL, _numbers(name, budget), x, steps=int(steps[-1]))
       result[name].append([laws.kl(mixture, ELL, laws.fresh(x, after[n - 1])) for n in steps])
     # After Langevin time TOTAL, whatever the step size.
     result["total"][name] = [
@@ -63,19 +63,12 @@ def _line(setting):
   return result
 
 
-def _move(name, mixture, budget):
-  """One step on the line as x′ = m(x) + c ξ: (m, c)."""
+def _numbers(name, budget):
+  """(a, b, c) of one step x′ = a x + b D + c ξ; Euler's has the score (α D − x)/σ² of p."""
   alpha, sigma = map(float, _frame())
   if name == "euler":
-    time_step = float(budget) * sigma**2
-    return lambda y: _euler_mean(mixture, time_step, y), np.sqrt(2.0 * time_step)
-  a, b, c = splitting.weights(alpha, sigma, alpha, sigma, budget)
-  return lambda y: a * y + b * laws.denoised(mixture, ELL, y), float(c)
-
-
-@jax.jit
-def _euler_mean(mixture, time_step, y):
-  return langevin.unadjusted(0.0, y, mixture.score(y[:, None], *_frame())[:, 0], time_step)
+    return 1.0 - budget, budget * alpha, np.sqrt(2.0 * budget) * sigma
+  return splitting.weights(alpha, sigma, alpha, sigma, budget)
 
 
 METHODS = {
@@ -169,11 +162,11 @@ def _gaussian_correlation(key, like, times):
 
 def _line_correlation(setting, longest):
   """Exact, by quadrature: the signed density x p(x) is moved, and ∫ x q dx = E[x₀ xₙ]."""
-  x = _nodes(setting)
-  p = laws.exact(setting.density.line, ELL, x)
+  mixture, x = setting.density.line, _nodes(setting)
+  p = laws.exact(mixture, ELL, x)
   time_step = LINE * _variance()
   steps = int(longest / time_step)
-  run = lambda law: laws.repeated(law, *_move("exact", setting.density.line, LINE), x, steps=steps)
+  run = lambda law: laws.repeated(law, mixture, ELL, _numbers("exact", LINE), x, steps=steps)
   product = run(p._replace(density=x * p.density)) @ (x * p.weight)
   var = run(p) @ (x**2 * p.weight)
   start = float(jnp.sum(x**2 * p.density * p.weight))

@@ -1,14 +1,12 @@
 """The pictures of the part of Figures 3 and 4."""
 
-from typing import Any
-
 import numpy as np
 
 from experiments.paper import charts
 from experiments.paper.charts import Contours, Dots, Line, Panel
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   return {"triangle": _triangle(data["triangle"]),
           "distance": _distance(data["single"], data["many"]), "parts": _parts(data["single"])}
 

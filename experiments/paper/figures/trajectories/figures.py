@@ -1,7 +1,5 @@
 """The pictures of Figure 5's part."""
 
-from typing import Any
-
 import numpy as np
 
 from experiments.paper import charts
@@ -12,7 +10,7 @@ COLOURS = {"VP": charts.ACCENT, "VE": charts.SECOND, "RF": charts.THIRD}
 NOISY = 3  # trajectories of the SDE, which would hide each other
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   return {"trajectories": _trajectories(data), "curvature": _curvature(data)}
 
 

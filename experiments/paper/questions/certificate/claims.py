@@ -4,35 +4,29 @@ import itertools
 import math
 from typing import Any
 
-from experiments.paper.claim import Claim, claim, number, pm
+from experiments.paper.claim import Claims, Data, claim, number, pm, statements
+
+CLAIMS = statements(__file__)
 
 
-def claims(data: dict[str, Any]) -> list[Claim]:
+def claims(data: Data) -> Claims:
   """Of a user's run there are none: its true score is unknown.
 
   What a certificate finds in a network says nothing for or against the paper, whose target is
   equality and which expects training to fall short of it.
   """
   if "validation" not in data:
-    return []
+    return
   found = data["validation"]
   beyond, error = found["beyond"]
-  return [
-      claim("The bound lies below the true score error at every level, of the network and of a "
-            "damaged one: largest surplus in standard errors.", found["surplus"], below=4.0,
-            source="inequality of the certificate's bound"),
-      claim(f"Where D is made {data['factor'] - 1.0:.0%} too large in two intervals, the local "
-            "measure marks both: the smaller signal, over the threshold.", found["local"],
-            above=1.0, source="eq. 11"),
-      claim("And it marks no other interval: the largest signal elsewhere.", found["elsewhere"],
-            below=1.0, source="eq. 11"),
-      claim("The bound marks both too: the smaller signal, over the threshold.", found["bound"],
-            above=1.0, source="eq. 11"),
-      claim("It finds all that the damage has added to the true score error, or more: nats beyond.",
-            beyond, error=error, above=-4.0 * error, source="eq. 17")]
+  yield claim(CLAIMS["bound_below_truth"], found["surplus"], below=4.0)
+  yield claim(CLAIMS["local"], found["local"], above=1.0, words={"damage": data["factor"] - 1.0})
+  yield claim(CLAIMS["elsewhere"], found["elsewhere"], below=1.0)
+  yield claim(CLAIMS["bound"], found["bound"], above=1.0)
+  yield claim(CLAIMS["beyond"], beyond, error=error, above=-4.0 * error)
 
 
-def context(data: dict[str, Any]) -> dict[str, Any]:
+def context(data: Data) -> Data:
   """rows: every measure by interval. where: the intervals that break duality. The rest: estimates
   of the answer."""
   sound, ells = data["sound"], data["half_log_snr"]

@@ -6,14 +6,14 @@ from experiments.paper import charts
 from experiments.paper.questions.certificate import claims
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   kinds = [kind for kind in ("sound", "hurt") if kind in data]
   panels = [row(data, kind) for row in (_distances, _errors) for kind in kinds]
   return {"levels": charts.draw(panels, size=(6.0 * len(kinds), 6.0), columns=len(kinds),
                                 share="x row")}
 
 
-def _distances(data: dict[str, Any], kind: str) -> charts.Panel:
+def _distances(data: charts.Data, kind: str) -> charts.Panel:
   found, ells = data[kind], data["half_log_snr"][1:]
   marks = [charts.Band(found["low"], found["high"], "data to data, range", x=ells),
            charts.Line(ells, found["null"], "its mean", style="-", colour=charts.GREY)]
@@ -25,7 +25,7 @@ def _distances(data: dict[str, Any], kind: str) -> charts.Panel:
       title="the network" if kind == "sound" else "damaged on purpose")
 
 
-def _errors(data: dict[str, Any], kind: str) -> charts.Panel:
+def _errors(data: charts.Data, kind: str) -> charts.Panel:
   found, ells = data[kind], data["half_log_snr"]
   middle = 0.5 * (ells[1:] + ells[:-1])
   marks = [charts.Line(middle, found["bound"], "lower bound", found["bound_error"])]
@@ -37,10 +37,11 @@ def _errors(data: dict[str, Any], kind: str) -> charts.Panel:
       charts.LOG_SNR, "score error, nats an interval")
 
 
-def _broken(data: dict[str, Any], kind: str) -> list[Any]:
+def _broken(data: charts.Data, kind: str) -> list[Any]:
   """Intervals that break duality by themselves, and where the network was damaged."""
   ells, broken = data["half_log_snr"], claims.stretches(data[kind]["broken"])
-  marks = [charts.Span(ells[i], ells[j + 1], "breaks duality" if k == 0 else None)
+  marks = [charts.Band(ells[i], ells[j + 1], None if k else "breaks duality", colour="#f3c9bf",
+                       vertical=True)
            for k, (i, j) in enumerate(broken)]
   if kind == "hurt":
     marks += [charts.Level(ells[i], style=":", vertical=True)

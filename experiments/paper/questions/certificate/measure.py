@@ -12,14 +12,15 @@ import numpy as np
 from experiments.metrics.certificate import measures, network
 from experiments.paper import trained
 from experiments.paper.setting import Setting
+from experiments.run import subprocesses
 from experiments.sampling import samplers_from_config
 
 DAMAGED, FACTOR = (5, 6), 1.2  # intervals in which D is damaged, and by how much
 
 
 def measure(setting: Setting) -> dict[str, Any]:
-  own = setting.workdir is None
-  found = trained.model(trained.plane(setting) if own else setting.workdir)
+  own = not setting.workdir
+  found = trained.model(trained.plane(setting) if own else subprocesses.ROOT / setting.workdir)
   truth = trained.truth(setting.density.plane, found.run) if own else None
   model = network.of(found.run, found.params, truth)
   ends = samplers_from_config.ends(found.run.config.sampling)

@@ -1,10 +1,9 @@
 """What is claimed of the network of digits."""
 
-from typing import Any
+from experiments.paper.claim import Claims, Data, claim, statements
 
-from experiments.paper.claim import Claim, claim
+CLAIMS = statements(__file__)
 
 
-def claims(data: dict[str, Any]) -> list[Claim]:
-  return [claim("Training lowers the loss: the last value over the first.",
-                data["loss"][-1] / data["loss"][0], below=1.0, source="§5")]
+def claims(data: Data) -> Claims:
+  yield claim(CLAIMS["loss"], data["loss"][-1] / data["loss"][0], below=1.0)

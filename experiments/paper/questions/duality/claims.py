@@ -1,21 +1,24 @@
 """What question 1 claims of its measurements."""
 
 import math
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from experiments.paper.claim import Claim, claim
+from experiments.paper.claim import Claims, Data, claim, statements
 from experiments.paper.exact import estimates
 
-
-def claims(data: dict[str, Any]) -> list[Claim]:
-  return [*_limits(data["line"]), *_exact(data["line"]), *_plane(data["plane"]),
-          *_start(data["start"])]
+CLAIMS = statements(__file__)
 
 
-def context(data: dict[str, Any]) -> dict[str, Any]:
+def claims(data: Data) -> Claims:
+  yield from _limits(data["line"])
+  yield from _exact(data["line"])
+  yield from _plane(data["plane"])
+  yield from _start(data["start"])
+
+
+def context(data: Data) -> Data:
   """Numbers of the answer, the captions and the tables."""
   line, start = data["line"], data["start"]
   kept = start["kl"][:, -1] / start["kl"][:, 0]
@@ -51,44 +54,27 @@ def _last_order(line):
 
 
 def _limits(line):
-  cases = list(zip(
-      ("STEP", "Table 4's equations in the path's own time"),
-      ("", "; where first steps are long at the noisy end two runs are too few to tell"),
-      _remainder(line), _last_order(line), strict=True))
-  for scheme, but, left, _ in cases:
-    yield claim(
-        f"Duality at every level, in the limit of small steps of {scheme}: √KL that remains "
-        "by extrapolation, at the worst level and path (KL summed over η), in units of "
-        f"the largest in the finest run{but}.", left.max(), near=0.0,
-        tolerance=2.0**1.1 - 2.0, source="eq. 11", by="paper")
-  for scheme, _, _, order in cases:
-    yield claim(
-        f"{scheme}: the KL is of order 2 in the step size: of all paths the order farthest from 2, "
-        "over the last halving (KL summed over η; each by itself is in the table).",
-        estimates.farthest(order, 2.0)[1], near=2.0, tolerance=0.2, source="theory.md#solvers")
+  schemes = "STEP", "Table 4's equations in the path's own time"
+  notes = "", "; where first steps are long at the noisy end two runs are too few to tell"
+  for scheme, but, left in zip(schemes, notes, _remainder(line), strict=True):
+    yield claim(CLAIMS["limit"], left.max(), near=0.0, tolerance=2.0**1.1 - 2.0,
+                words={"scheme": scheme, "but": but})
+  for scheme, order in zip(schemes, _last_order(line), strict=True):
+    yield claim(CLAIMS["order"], estimates.farthest(order, 2.0)[1], near=2.0, tolerance=0.2,
+                words={"scheme": scheme})
 
 
 def _exact(line):
   """Identities that hold at any number of steps."""
   own = {name: i for i, name in enumerate(line["paths"])}
   end, kl = line["end"], line["kl"]
+  yield claim(CLAIMS["one_law"], np.abs(kl[0, own["VP"]] - kl[0, own["VE"]]).max(), below=1e-12)
   yield claim(
-      "On one grid STEP has one law, whatever the path: largest difference of VP's and VE's "
-      "KL, over levels and η, in nats.",
-      np.abs(kl[0, own["VP"]] - kl[0, own["VE"]]).max(), below=1e-12, source="Table 2")
-  yield claim(
-      "The ODE row of Table 4 by Euler is STEP at Λ = 0 (DDIM) for VE and for rectified flow: "
-      "largest difference of KL, nats.",
+      CLAIMS["euler_is_step"],
       max(np.ptp(end[:, own[name], 0], axis=0).max() for name in ("VE", "rectified flow")),
-      below=1e-9, source="Table 4; theory.md#step")
-  yield claim(
-      "At η = 1 the KL between the laws of the ends is less than that between the processes, "
-      "Σ∫e^{2ℓ}(mmse(ℓ_i) − mmse(ℓ))dℓ: largest ratio, over paths and numbers of steps.",
-      (end[0, :, _index(line, 1.0)] / line["bound"]).max(), below=1.0,
-      source="eq. 17; theory.md#likelihood")
-  yield claim(
-      "The nodes contain all laws: largest probability outside them, in the finest runs.",
-      line["outside"], below=1e-6, source="quadrature")
+      below=1e-9)
+  yield claim(CLAIMS["bound"], (end[0, :, _index(line, 1.0)] / line["bound"]).max(), below=1.0)
+  yield claim(CLAIMS["nodes"], line["outside"], below=1e-6)
 
 
 def _excess(plane):
@@ -100,32 +86,18 @@ def _plane(plane):
   whole = (plane["value"] - plane["null"]).reshape(-1, plane["value"].shape[-1])
   mean, error = estimates.estimate(whole)
   excess, excess_error = _excess(plane)
-  yield claim(
-      "In the plane, particles of the reverse process are as near to exact draws as other exact "
-      "draws are: excess of sliced W2, averaged over levels, paths and η.",
-      excess, error=excess_error, near=0.0, sigmas=4.0, source="eq. 11", by="paper")
-  yield claim(
-      f"The same at each of {len(mean)} levels: the largest excess, in standard errors "
-      "(chance exceeds this bound at any level with probability 1 %).", (mean / error).max(),
-      below=stats.t.ppf(1.0 - 0.01 / len(mean), len(whole) - 1), source="eq. 11", by="paper")
-  yield claim(
-      "The measure detects a failure: with a D that is a fifth too small, the least distance at "
-      "the data's end over the largest of exact draws there.",
-      plane["broken"][:, -1].min() / plane["null"][..., -1].max(), above=1.0, source="sliced W2")
+  yield claim(CLAIMS["plane"], excess, error=excess_error, near=0.0, sigmas=4.0)
+  yield claim(CLAIMS["plane_levels"], (mean / error).max(), words={"count": len(mean)},
+              below=stats.t.ppf(1.0 - 0.01 / len(mean), len(whole) - 1))
+  yield claim(CLAIMS["broken"], plane["broken"][:, -1].min() / plane["null"][..., -1].max(),
+              above=1.0)
 
 
 def _start(first):
   kl, sde = first["kl"], _index(first, 1.0)
   # Small errors of a density add up as lengths, KL being their square: (1 + r)² − 1 < 3r.
   r = math.sqrt(first["exact"][0, -1] / kl[0, 0])
-  yield claim(
-      "A start from N(0, σ²I) costs as much as a start from the Gaussian with the data's moments "
-      "plus the KL between the two Gaussians: largest difference over noise levels, nats.",
-      np.abs(first["plain"] - first["moments"] - first["difference"]).max(), below=1e-7,
-      source="theory.md#initial-noise")
-  yield claim(
-      "The ODE keeps that cost: KL at the data's end over KL at the start, within the error of the "
-      "steps.", kl[0, -1] / kl[0, 0], near=1.0, tolerance=3.0 * r, source="eq. 10, A.3")
-  yield claim(
-      "The SDE (η = 1) reduces it: KL at the data's end over KL at the start.",
-      kl[sde, -1] / kl[sde, 0], below=1.0, source="A.3")
+  differences = first["plain"] - first["moments"] - first["difference"]
+  yield claim(CLAIMS["start"], np.abs(differences).max(), below=1e-7)
+  yield claim(CLAIMS["ode_keeps"], kl[0, -1] / kl[0, 0], near=1.0, tolerance=3.0 * r)
+  yield claim(CLAIMS["sde_reduces"], kl[sde, -1] / kl[sde, 0], below=1.0)

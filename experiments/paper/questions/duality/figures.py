@@ -1,7 +1,6 @@
 """The pictures of question 1."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from experiments.paper.charts import Band, Image, Line, Panel
 from experiments.paper.exact import estimates
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   return {"levels": _levels(data["line"]), "order": _order(data["line"]),
           "plane": _plane(data["plane"]), "start": _start(data["start"])}
 

@@ -1,21 +1,32 @@
 """What question 4 claims of its measurements."""
 
 import math
-from typing import Any
 
 import numpy as np
 
-from experiments.paper.claim import Claim, claim, number
+from experiments.paper.claim import Claims, Data, claim, number, statements
 from experiments.paper.exact.estimates import estimate
 
+CLAIMS = statements(__file__)
 _CUSTOMARY = "customary"
 
 
-def claims(data: dict[str, Any]) -> list[Claim]:
-  return [*_gradients(data), *_training(data), *_curvature(data)]
+def claims(data: Data) -> Claims:
+  double, rounding = data["gradients"]["float64"], data["rounding"]
+  yield claim(CLAIMS["float64"], max(double[head] for head in data["heads"]),
+              below=rounding["float64"])
+  yield claim(CLAIMS["float32"], max(data["gradients"]["float32"].values()),
+              below=rounding["float32"])
+  printed = [value for name, value in double.items() if name not in data["heads"]]
+  yield claim(CLAIMS["printed_losses"], max(printed), below=rounding["float64"])
+  counted = data["counted"]
+  yield claim(CLAIMS["one_objective"], np.max(np.abs(counted["velocity"] / counted["v"] - 1.0)),
+              below=1e-5)
+  yield from _training(data)
+  yield from _curvature(data)
 
 
-def context(data: dict[str, Any]) -> dict[str, Any]:
+def context(data: Data) -> Data:
   """Numbers of the answer and rows of the tables."""
   error, quality, heads = data["error"][-1].mean(-1), data["quality"], list(data["heads"])
   arms = [tuple(arm) for arm in data["arms"]]
@@ -52,65 +63,25 @@ def _turns(bends):
                                    vp["exact_error"] / vp["exact"])
 
 
-def _gradients(data):
-  double, single = (data["gradients"][kind] for kind in ("float64", "float32"))
-  printed = [value for name, value in double.items() if name not in data["heads"]]
-  yield claim(
-      "One network function read as score, ε, x₀, v and velocity has one gradient under the "
-      "maximum-likelihood weight (largest relative difference, in float64).",
-      max(double[head] for head in data["heads"]), below=data["rounding"]["float64"],
-      source="Tables 5, 6")
-  yield claim(
-      "The five readings of the library's MLP have one gradient in float32 too (largest relative "
-      "difference).", max(single.values()), below=data["rounding"]["float32"],
-      source="Tables 5, 6")
-  yield claim(
-      "The paper's three losses as printed (VP score, VE-Karras noise, rectified-flow "
-      "velocity), each in its path's coordinates and time, have that gradient too (largest "
-      "relative difference).", max(printed), below=data["rounding"]["float64"], source="Table 6",
-      by="paper")
-  yield claim(
-      "Flow matching's uniform s and v's cosine time count noise levels alike, π w ∝ ρ, so "
-      "that their objectives differ by the output layer alone (largest relative difference).",
-      np.max(np.abs(data["counted"]["velocity"] / data["counted"]["v"] - 1.0)), below=1e-5,
-      source="theory.md#densities-and-weights")
-
-
 def _training(data):
   error, gap = data["error"], data["gap"]
-  name = lambda i: ", ".join(data["arms"][i])
-  fall, fall_error = estimate(error[-1] / error[0], -1)
-  worst = int(np.argmax(fall))
-  yield claim(
-      "With every weight and output, training approaches the exact score (error at "
-      f"the end over that after a twelfth, of the arm that gains least, {name(worst)}).",
-      fall[worst], error=fall_error[worst], below=1.0, source="§5, eq. 18", by="paper",
-      trained=True)
   # Flow matching's distance to itself is 0, and not part of this.
-  near, near_error = estimate(gap[-1] / np.where(gap[0] > 0.0, gap[0], 1.0), -1)
-  worst = int(np.argmax(np.where(np.arange(len(near)) == _arm(data, "velocity"), -1.0, near)))
-  yield claim(
-      "All arms approach one function (distance of their ε̂ to flow matching's at the "
-      f"end over that after a twelfth, of the arm that gains least, {name(worst)}).",
-      near[worst], error=near_error[worst], below=1.0, source="§5", by="paper", trained=True)
+  falls = {"approaches": error[-1] / error[0],
+           "one_function": gap[-1] / np.where(gap[0] > 0.0, gap[0], 1.0)}
+  for name, ratio in falls.items():
+    fall, fall_error = estimate(ratio, -1)
+    worst = int(np.argmax(fall))
+    yield claim(CLAIMS[name], fall[worst], error=fall_error[worst], below=1.0,
+                words={"arm": ", ".join(data["arms"][worst])})
 
 
 def _curvature(data):
   bends, flow, ddpm = data["bends"], _arm(data, "velocity"), _arm(data, "eps")
   uneven, error = estimate(bends["RF"]["unevenness"]["network"][flow])
-  yield claim(
-      "A flow-matching network's trajectories are not straight lines at constant speed "
-      "(∫E‖(x₁ − x₀) − v‖² ds, which would be 0).", uneven, error=error,
-      above=3.0 * error, source="§5", by="paper", trained=True)
+  yield claim(CLAIMS["not_straight"], uneven, error=error, above=3.0 * error)
   turns, turns_error = _turns(bends)
   ratio, error = estimate(
       bends["RF"]["turning"]["network"][flow] / bends["VP"]["turning"]["network"][ddpm])
-  yield claim(
-      "Trajectories of flow matching's networks in rectified flow have smaller curvature than "
-      "those of ε-networks in VP, the networks' errors included (ratio of median turnings; "
-      f"with the exact score {number(turns)}).", ratio,
-      error=error, below=1.0 - 3.0 * error, source="§3.3", by="paper", trained=True)
-  yield claim(
-      "With the exact score trajectories in rectified flow have smaller curvature than in VP "
-      "(ratio of median turnings).", turns, error=turns_error, below=1.0 - 3.0 * turns_error,
-      source="§3.3", by="paper")
+  yield claim(CLAIMS["turns_less"], ratio, error=error, below=1.0 - 3.0 * error,
+              words={"exact": number(turns)})
+  yield claim(CLAIMS["exact_turns_less"], turns, error=turns_error, below=1.0 - 3.0 * turns_error)

@@ -1,7 +1,5 @@
 """The pictures of question 4."""
 
-from typing import Any
-
 import numpy as np
 
 from experiments.paper import charts
@@ -20,7 +18,7 @@ _PANELS = {"exact score": "exact score, Euler in its path's time",
            "UniPC": "networks, UniPC, order 2, on Karras' levels"}
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   return {
       "weights": _weights(data),
       "learning": _by_weighting(

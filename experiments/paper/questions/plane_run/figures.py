@@ -1,10 +1,8 @@
 """The loss by step."""
 
-from typing import Any
-
 from experiments.paper import charts
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   line = charts.Line(data["loss_steps"], data["loss"], style="-")
   return {"loss": charts.draw([charts.Panel([line], "step", "loss")], size=(6.0, 3.2))}

@@ -1,7 +1,5 @@
 """The pictures of question 2."""
 
-from typing import Any
-
 import numpy as np
 
 from experiments.paper import charts
@@ -11,7 +9,7 @@ from experiments.paper.exact.estimates import estimate
 _ETA = "stochasticity η      (h, m, l: η = 1 at high, middle, low noise only)"
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   return {"paths": _paths(data["pictures"]), "laws": _laws(data), "quality": _quality(data),
           "ties": charts.draw([_ties(data), _lengths(data)], size=(10.5, 3.8))}
 

@@ -48,7 +48,7 @@ def measure(setting: Setting) -> dict[str, Any]:
                   for name, at in models.items()},
       "judged": runs.JUDGED, "methods": runs.METHODS, "floor": judge.floor,
       "floor_std": judge.floor * judge.std, "each": each, "batches": batches,
-      "training_steps": model.step, "pictures": runs.pictures(keys[4], models[EXACT], truth)}
+      "pictures": runs.pictures(keys[4], models[EXACT], truth)}
 
 
 def _laws(key, truth, fine, size: int, *, repeats: int) -> dict[str, Any]:

@@ -47,6 +47,19 @@ def chain(
   return np.asarray(bounds(weights, counts), np.float64)
 
 
+def by_seed(
+    key: jax.Array, model: networks.VAE, params: Any, x: jax.Array, labels: jax.Array,
+    counts: tuple[int, ...], *, at_once: int,
+) -> np.ndarray:
+  """L_K of `of_vae` for each seed's parameters, (seeds, counts, n), in float64."""
+  one = lambda given: bounds(of_vae(
+      given[0], model, given[1], x, labels, draws=counts[-1],
+      at_once=min(at_once, counts[-1])), counts)
+  keys = jax.random.split(key, len(jax.tree.leaves(params)[0]))
+  found = jax.jit(lambda keys, params: jax.lax.map(one, (keys, params)))(keys, params)
+  return np.asarray(found, np.float64)
+
+
 def of_vae(
     key: jax.Array, model: networks.VAE, params: Any, x: jax.Array, labels: jax.Array, *,
     draws: int, at_once: int = 64,

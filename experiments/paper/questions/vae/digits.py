@@ -54,28 +54,21 @@ def measure(setting: Setting) -> dict[str, Any]:
   # Two MLPs of 256 units, sixteen latents.
   network = networks.VAE(shape=dataset.train.shape[1:], latent=16, width=256, depth=2,
                          num_classes=dataset.num_classes)
-  vae = training.train(
+  params, facts_of_vae = training.train(
       jax.random.split(key_vae, size["seeds"]), network, dataset.train, dataset.train_labels,
       watched=(dataset.test[held_out:], dataset.test_labels[held_out:]), rho_min=rho_min,
       steps=size["steps"], batch_size=size["batch"], learning_rate=1e-3, every=size["every"])
   clean, labels = dataset.test[:held_out], jnp.asarray(dataset.test_labels[:held_out])
   x = jnp.asarray(clean)
   x = x + rho_min * jax.random.normal(key_x, x.shape)
+  bounds = bounds_lib.by_seed(
+      key_weights, network, params, x, labels, size["counts"], at_once=16)
   return {
-      "sizes": size, "facts": facts, "rho_min": rho_min, **vae.facts(size["batch"]),
-      **_vae(key_weights, size, network, vae.params, x, labels),
+      "sizes": size, "facts": facts, "rho_min": rho_min, **facts_of_vae,
+      "vae_gap": over_seeds(bounds[:, 1:] - bounds[:, :1]),
+      "vae_elbo_nats": over_seeds(-bounds[:, 0]), "vae_iw_nats": over_seeds(-bounds[:, -1]),
       **_diffusion(key_chain, size, model, clean, x, labels, rho_min),
-      **_samples(key_samples, size, model, network, vae.params)}
-
-
-def _vae(key, size, vae, params, x, labels) -> dict[str, Any]:
-  counts = size["counts"]
-  bounds = np.asarray(jax.jit(lambda key, params: jax.lax.map(
-      lambda kp: bounds_lib.bounds(bounds_lib.of_vae(
-          kp[0], vae, kp[1], x, labels, draws=counts[-1], at_once=min(16, counts[-1])), counts),
-      (jax.random.split(key, size["seeds"]), params)))(key, params), np.float64)
-  return {"vae_gap": over_seeds(bounds[:, 1:] - bounds[:, :1]),
-          "vae_elbo_nats": over_seeds(-bounds[:, 0]), "vae_iw_nats": over_seeds(-bounds[:, -1])}
+      **_samples(key_samples, size, model, network, params)}
 
 
 def _diffusion(key, size, model, clean, x, labels, rho_min) -> dict[str, Any]:
@@ -122,13 +115,7 @@ def _samples(key, size, model, vae, params) -> dict[str, Any]:
   real_labels = np.concatenate([dataset.train_labels, dataset.test_labels])
   n = min(size["samples"], len(real) // 2)
 
-  @jax.jit
-  def of_vae(key, params, labels):
-    key_z, key_x = jax.random.split(key)
-    z = jax.random.normal(key_z, (len(labels), vae.latent))
-    p = vae.apply({"params": params}, z, labels, method="decode")
-    return p.mean, training.draw(key_x, p)
-
+  of_vae = jax.jit(lambda key, params, labels: training.samples(key, vae, params, labels))
   rows, pictures = {}, {}
   labels = [assembly.data_labels(run, n, i) for i in range(_SETS)]
   drawn = data.standardise(drawing.draw(

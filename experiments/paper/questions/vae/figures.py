@@ -1,7 +1,5 @@
 """The pictures of question 3."""
 
-from typing import Any
-
 import numpy as np
 
 from experiments.paper import charts
@@ -11,7 +9,7 @@ _VAE, _NETWORK, _EXACT, _WEIGHED = (
     charts.ACCENT, charts.SECOND, charts.THIRD, charts.FOURTH)
 
 
-def figures(data: dict[str, Any]) -> dict[str, Any]:
+def figures(data: charts.Data) -> charts.Figures:
   both = {"plane": data["plane"], "digits": data["digits"]}
   return {
       "steps": _steps(data["plane"]), "digit_steps": _digit_steps(data["digits"]),

@@ -60,7 +60,7 @@ def measure(setting: Setting) -> dict[str, Any]:
   batch = facts["batch"] // 2  # about as many seconds as the diffusion model is trained for
   blank = lambda x: np.zeros(len(x), np.int32)
   watched = dataset.test[size["points"]:][:_WATCHED]
-  vae = training.train(
+  params, facts_of_vae = training.train(
       jax.random.split(key_vae, size["seeds"]), MODEL, dataset.train, blank(dataset.train),
       watched=(watched, blank(watched)), rho_min=RHO_MIN, steps=size["steps"],
       batch_size=batch, every=size["every"])
@@ -70,28 +70,20 @@ def measure(setting: Setting) -> dict[str, Any]:
   network = drawing.denoiser(model.run, model.params, PATH, jnp.zeros((1,), jnp.int32))
   moments = data.moments(dataset)
   return {
-      "sizes": size, "facts": facts, **vae.facts(batch),
-      **_vae(key_weights, size, vae.params, x, log_p),
+      "sizes": size, "facts": facts, **facts_of_vae,
+      **_vae(key_weights, size, params, x, log_p),
       **_chain(key_chain, size, network, x, log_p, moments),
       **_ladder(key_ladder, size, network, truth, dataset.test, x, moments),
-      **_samples(key_samples, size, vae.params, network, blurred, moments)}
+      **_samples(key_samples, size, params, network, blurred, moments)}
 
 
 def _vae(key, size, params, x, log_p) -> dict[str, Any]:
   """Bounds by importance weights beside the integral over the latent plane, by seed."""
-  labels, counts = jnp.zeros(len(x), jnp.int32), size["counts"]
-
-  @jax.jit
-  def one(arguments):
-    key, params = arguments
-    weights = bounds_lib.of_vae(
-        key, MODEL, params, x, labels, draws=counts[-1], at_once=min(64, counts[-1]))
-    whole, half = (bounds_lib.integrated(MODEL, params, x, points=n)
-                   for n in (size["nodes"], size["nodes"] // 2))
-    return bounds_lib.bounds(weights, counts), whole, half
-
-  bounds, whole, half = (np.asarray(v, np.float64) for v in jax.lax.map(
-      one, (jax.random.split(key, size["seeds"]), params)))
+  bounds = bounds_lib.by_seed(key, MODEL, params, x, jnp.zeros(len(x), jnp.int32), size["counts"],
+                              at_once=64)
+  integrated = jax.jit(lambda params: jax.lax.map(lambda params: [
+      bounds_lib.integrated(MODEL, params, x, points=size["nodes"] // k) for k in (1, 2)], params))
+  whole, half = (np.asarray(v, np.float64) for v in integrated(params))
   gap = bounds - bounds[:, :1]
   return {
       "vae_gap": over_seeds(gap[:, 1:]), "vae_exact_gap": over_seeds(whole - bounds[:, 0]),
@@ -156,13 +148,8 @@ def _samples(key, size, params, network, blurred, moments) -> dict[str, Any]:
   """Distances of samples to the blurred law, each over independent sets; clouds to look at."""
   count = size["samples"]
 
-  @jax.jit
-  def of_vae(key, params):
-    key_z, key_x = jax.random.split(key)
-    z = jax.random.normal(key_z, (count, MODEL.latent))
-    p = MODEL.apply({"params": params}, z, jnp.zeros(count, jnp.int32), method="decode")
-    return training.draw(key_x, p)
-
+  of_vae = jax.jit(lambda key, params: training.samples(
+      key, MODEL, params, jnp.zeros(count, jnp.int32))[1])
   # The state before the last step is the model's at ρ_min, as likelihoods and data are.
   walk = lambda method, grid: jax.jit(lambda key: samplers.trajectory(
       key, network, PATH, shape=(count, 2), method=method, grid=grid, moments=moments).x[-2])

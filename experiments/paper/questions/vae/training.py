@@ -2,7 +2,7 @@
 
 import functools
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,29 +12,6 @@ import optax
 from experiments.run import progress
 from langevin_jax import networks
 from langevin_jax.networks import vae as vae_lib
-
-
-class Trained(NamedTuple):
-  """params: a pytree with a leading axis of seeds, of the step that was best on `watched`.
-
-  elbo, watched: (steps / every, seeds), nats an example: the mean over each interval of steps, and
-  the value after it. best: (seeds,) steps. seconds: of all seeds together, without compilation.
-  """
-
-  params: Any
-  elbo: np.ndarray
-  watched: np.ndarray
-  best: np.ndarray
-  parameters: int
-  seconds: float
-
-  def facts(self, batch: int) -> dict[str, Any]:
-    """What the report says of the training."""
-    seeds = len(self.best)
-    return {"vae_parameters": self.parameters, "vae_batch": batch,
-            "vae_decoder_parameters": count(self.params["decoder"]) // seeds,
-            "vae_seconds": self.seconds / seeds, "vae_elbo": self.elbo,
-            "vae_watched": self.watched, "vae_best": self.best}
 
 
 def log_normal(x: jax.Array, normal: vae_lib.Normal) -> jax.Array:
@@ -62,6 +39,16 @@ def draw(key: jax.Array, normal: vae_lib.Normal) -> jax.Array:
   return normal.mean + jnp.exp(normal.log_std) * jax.random.normal(key, normal.mean.shape)
 
 
+def samples(
+    key: jax.Array, model: networks.VAE, params: Any, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """The decoder's mean and its draw for one latent each, (n, *shape). Consumes `key`."""
+  key_z, key_x = jax.random.split(key)
+  z = jax.random.normal(key_z, (len(labels), model.latent))
+  p = model.apply({"params": params}, z, labels, method="decode")
+  return p.mean, draw(key_x, p)
+
+
 def count(params: Any) -> int:
   """The number of elements of a pytree."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -71,7 +58,7 @@ def train(
     keys: jax.Array, model: networks.VAE, x: np.ndarray, labels: np.ndarray, *,
     watched: tuple[np.ndarray, np.ndarray], rho_min: float, steps: int,
     batch_size: int = 512, learning_rate: float = 2e-3, every: int = 100,
-) -> Trained:
+) -> tuple[Any, dict[str, Any]]:
   """Adam with clipping, warm-up and cosine decay; a batch is drawn, and blurred afresh, each step.
 
   A VAE overfits small data. The parameters that are best on `watched` are kept, evaluated every so
@@ -83,6 +70,11 @@ def train(
     watched: (x, labels) for early stopping: neither trained on nor evaluated.
     rho_min: the model is of x + ρ_min ξ, ξ ~ N(0, I).
     steps: a multiple of `every`, the steps between two evaluations.
+
+  Returns:
+    The best parameters, a pytree with a leading axis of seeds, and what the report says of them, by
+    seed: the mean ELBO of each interval in nats an example, the value on `watched` after it
+    (steps / every, seeds), and the step of the best; seconds of training without compilation.
 
   Raises:
     ValueError: steps not a positive multiple of every.
@@ -137,6 +129,8 @@ def train(
                                  f"lower its learning rate, {learning_rate:g}")
       report(first + every, f"ELBO {values[-1][0].mean():.3f}, held out {values[-1][1].mean():.3f}")
   params, (trained, held_out) = carry[1][0], np.stack(values, axis=1)
-  return Trained(
-      params, trained, held_out, every * (1 + held_out.argmax(0)), count(params) // len(keys),
-      time.monotonic() - begun)
+  return params, {
+      "vae_parameters": count(params) // len(keys), "vae_batch": batch_size,
+      "vae_decoder_parameters": count(params["decoder"]) // len(keys),
+      "vae_seconds": (time.monotonic() - begun) / len(keys), "vae_elbo": trained,
+      "vae_watched": held_out, "vae_best": every * (1 + held_out.argmax(0))}

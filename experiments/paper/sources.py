@@ -26,8 +26,8 @@ def files(modules: Iterable[str]) -> list[pathlib.Path]:
       waiting += _imported(file)
       # Importing a.b.c runs a and a.b as well.
       waiting += [name.rpartition(".")[0]]
-  sources = [found[name] for name in sorted(found)]
-  return sources + [data for file in sources if (data := file.with_suffix(".toml")).is_file()]
+  modules = [found[name] for name in sorted(found)]
+  return modules + [data for file in modules if (data := file.with_suffix(".toml")).is_file()]
 
 
 def digest(modules: Iterable[str], *more: bytes) -> str:
