@@ -5,7 +5,7 @@
 # make lint   ruff, then pyright on langevin_jax/ (20 s)
 # make docs   the documentation site, build/docs/index.html (3 minutes; half a minute
 #             where neither the library nor the cells of a page have changed)
-# make bench  speed against the bare network and PyTorch, devices, checkpoints and starts, sweeps
+# make bench  speed against the bare network and PyTorch, checkpoints and starts, sweeps
 #             against runs one after another, quality of digits and the 2-D mixture, whether networks
 #             for vectors begin to learn, solvers against other libraries', inpainting against its
 #             baselines (over an hour)

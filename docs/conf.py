@@ -41,6 +41,8 @@ html_theme_options = {"sidebar_hide_name": False}
 nitpicky = True
 # Types in signatures are shown as the source has them, not as links.
 nitpick_ignore_regex = [("py:class", ".*")]
+# Several rooms have a type of one name, such as Path; signatures show it as the source does.
+suppress_warnings = ["ref.python"]
 maximum_signature_line_length = 88
 add_module_names = False
 autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import time
 
 import jax
@@ -29,6 +30,16 @@ def pytest_sessionstart(session):
 def pytest_collection_finish(session):
   """Garbage collections need not look at what has been imported."""
   gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def forget_modules(tmp_path_factory):
+  """Modules that a test has written are not found by the next one, which may use their names."""
+  yield
+  written = str(tmp_path_factory.getbasetemp())
+  for name, module in list(sys.modules.items()):
+    if str(vars(module).get("__file__") or "").startswith(written):
+      del sys.modules[name]
 
 
 @pytest.fixture

@@ -1,11 +1,15 @@
 """Exact models, paths and laws that several test modules compare with."""
 
+import functools
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from langevin_jax import mixtures, paths, predictions
+from langevin_jax import mixtures, paths, predictions, samplers
+from langevin_jax.samplers import levels, linear, staged
 
 # Paths, mixtures and Gaussian laws of the tests of the library's rooms.
 
@@ -26,6 +30,17 @@ BATCHED = {
         if callable(getattr(path, field))})
     for name, path in PATHS.items()
 }
+# Paths of every kind, for what needs a path's functions alone; paths_test.py checks those of all.
+FEW_PATHS = ("ve", "linear_vp", "rectified_flow", "own_sde")
+
+
+def along_paths(function, **arguments):
+  """{name: function(path, *arguments[name])} of paths by name, mapped over times, in one program.
+  """
+  return jax.tree.map(np.asarray, jax.jit(lambda arguments: {
+      name: jax.vmap(functools.partial(function, PATHS[name]))(*given)
+      for name, given in arguments.items()})(arguments))
+
 
 # The mixture of theory.md#exact-models: weights (K,), means (K, d), standard deviations (K,).
 LINE = np.array([0.35, 0.45, 0.2]), np.array([[-1.2], [0.4], [1.6]]), np.array([0.35, 0.25, 0.15])
@@ -61,6 +76,20 @@ def round_law(law, x, alpha, sigma):
   r = xp.exp(log_parts - top)
   total = r.sum(-1, keepdims=True)
   return (top + xp.log(total))[..., 0], xp.sum((r / total)[..., None] * estimates, -2)
+
+
+class RoundLaw(NamedTuple):
+  """Round Gaussians with the functions of a `Mixture` that a ledger needs."""
+
+  weights: Any
+  means: Any
+  stds: Any
+
+  def log_prob(self, x, alpha, sigma):
+    return round_law(self, x, alpha, sigma)[0]
+
+  def denoise(self, x, alpha, sigma):
+    return round_law(self, x, alpha, sigma)[1]
 
 
 def round_denoiser(law, path) -> predictions.Denoiser:
@@ -135,3 +164,85 @@ def quantile(u, rho):
 def slope(errors, doublings):
   """Order of convergence: log₂ of the fall of an error over so many doublings of the steps."""
   return np.log2(errors[0] / errors[-1]) / doublings
+
+
+# Samplers differ in the numbers of their plans. So one program runs many of them, on grids of any
+# length, with the step that has every part: four slopes and a corrector, or three stages.
+COMMON = {linear.Numbers: linear.linear_method(None, 1.0, history=3, corrects=True),
+          staged.Stages: staged.staged_method(None, 3, 1.0, noisy=True)}
+
+
+def common_numbers(numbers, n):
+  """The numbers of a plan as those of the step in `COMMON`, with idle steps up to n."""
+  def padded(values, *size, idle=0.0):
+    """`values` (steps, *shape) as (n, *size): zeros in the axes, `idle` in the steps."""
+    room = [(0, most - have) for most, have in zip(size, values.shape[1:], strict=True)]
+    values = np.pad(values, [(0, 0), *room])
+    return np.concatenate([values, np.full((n - len(values), *size), idle, values.dtype)])
+
+  last = lambda values: np.concatenate([values, np.repeat(values[-1:], n - len(values), 0)])
+  if isinstance(numbers, staged.Stages):
+    stages = [(0, 0), (0, 3 - numbers.a.shape[1])]
+    level = levels.Level(*(last(np.pad(v, stages, "edge")) for v in numbers.level))
+    used = padded(numbers.used, 3, idle=False)
+    used[:, 0] = True
+    return staged.Stages(level, padded(numbers.m, idle=1.0), padded(numbers.c),
+                         padded(numbers.a, 3, idle=1.0), padded(numbers.b, 3, 3), used)
+  zero, one = np.zeros(len(numbers.a)), np.ones(len(numbers.a))
+  p, q = (zero, one) if numbers.q is None else (numbers.p, numbers.q)
+  fix, fixed = (zero[:, None], zero > 0) if numbers.fix is None else (numbers.fix, numbers.fixed)
+  return linear.Numbers(
+      levels.Level(*map(last, numbers.level)), padded(numbers.a, idle=1.0), padded(numbers.b, 4),
+      padded(numbers.c), padded(p), padded(q), padded(fix, 4), padded(fixed, idle=False))
+
+
+def run_plans(plans, x, model, noise):
+  """States (plans, n, *shape) after each step of plans, all of one kind, of at most n steps.
+
+  Args:
+    x: first states (plans, *shape), at unit scale. model: (x, level) → D.
+    noise: ξ of each step (n, *shape), the same for all plans.
+  """
+  step = COMMON[type(plans[0])].step
+  init = COMMON[type(plans[0])].init
+  numbers = jax.tree.map(lambda *v: np.stack(v), *(common_numbers(p, len(noise)) for p in plans))
+
+  @jax.jit
+  @functools.partial(jax.vmap, in_axes=(0, 0, None))
+  def states(numbers, x, noise):
+    def body(state, now):
+      numbers, xi = now
+      x, _, carry = step(lambda _: xi, *state, model, numbers)
+      return (x, carry), x
+
+    return jax.lax.scan(body, (x, init(x)), (numbers, noise))[1]
+
+  return np.asarray(states(numbers, x, noise))
+
+
+def run_step_by_step(method, plan, x, model, draw):
+  """(states after each step, calls of the model) of a method, neither traced nor compiled.
+
+  Args:
+    plan: its numbers of n steps. draw: (step, i) → ξ.
+  """
+  calls, states = [], []
+
+  def counted(x, level):
+    calls.append(1)
+    return model(x, level)
+
+  with jax.disable_jit():
+    carry = method.init(x)
+    for step in range(len(jax.tree.leaves(plan)[0])):
+      x, _, carry = method.step(functools.partial(draw, step), x, carry, counted,
+                                jax.tree.map(lambda v, i=step: jnp.asarray(v[i]), plan))
+      states.append(x)
+  return states, len(calls)
+
+
+def calls_of(method, path, steps):
+  """How often a method calls its model on `steps` steps of a usual grid, the last to ρ = 0."""
+  nodes = levels.place_levels(samplers.karras(steps)(path), path)
+  return run_step_by_step(method, method.plan(nodes, path), jnp.ones((2, 2)),
+                          lambda x, level: 0.5 * x, lambda *_: jnp.zeros((2, 2)))[1]

@@ -11,10 +11,12 @@ import fcntl
 import functools
 import hashlib
 import importlib
+import importlib.util
 import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -24,7 +26,7 @@ import tempfile
 import time
 import types
 import unittest.mock
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -275,9 +277,12 @@ def succeed(module: str, *arguments: str, pictures: bool = False) -> str:
 
 
 def refused(module: str, *arguments: str) -> str:
-  """The error of `call`, which must exit with code 2 and print one line, "error: …"."""
+  """The error of `call`, which must exit with code 2 and print one line, "error: …".
+
+  Before it there may be what `train` prints of its data.
+  """
   code, out, err = call(module, *arguments)
-  assert code == 2 and not out, (code, out, err)
+  assert code == 2 and all(line.startswith("data: ") for line in out.splitlines()), (code, out, err)
   assert err.startswith("error: ") and err.count("\n") == 1, err
   return err
 
@@ -288,8 +293,9 @@ def entry(module: str) -> Iterator[types.ModuleType]:
 
   Entry points define flags of the same names, and a process can hold one of each.
   """
-  aside = _remove_flags()
   name = f"experiments.{module}"
+  source = pathlib.Path(importlib.util.find_spec(name).origin).read_text()
+  aside = _remove_flags(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
   sys.modules.pop(name, None)
   try:
     yield importlib.import_module(name)
@@ -300,13 +306,14 @@ def entry(module: str) -> Iterator[types.ModuleType]:
       flags.FLAGS.register_flag_by_module(owner, flag)
 
 
-def _remove_flags() -> list[tuple[str, flags.Flag]]:
-  """Removes the flags of every entry point; returns them as (module, flag)."""
+def _remove_flags(names: Collection[str] = ()) -> list[tuple[str, flags.Flag]]:
+  """Removes the flags of every entry point, and shared ones of these names, as (module, flag)."""
   shared = {"experiments." + name for name in (
-      "config.cli", "config.sampling_flags", "run.multihost", "sampling.inpaint",
-      "sampling.starts")}
+      "config.cli", "config.sampling_flags", "run.multihost", "sampling.conditioning",
+      "sampling.inpaint", "sampling.starts")}
   found = [(owner, flag) for owner, defined in flags.FLAGS.flags_by_module_dict().items()
-           if owner.startswith("experiments.") and owner not in shared for flag in defined]
+           if owner.startswith("experiments.") for flag in defined
+           if owner not in shared or flag.name in names]
   for _, flag in found:
     delattr(flags.FLAGS, flag.name)
   return found

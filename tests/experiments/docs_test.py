@@ -19,7 +19,7 @@ import runner
 import langevin_jax
 from experiments.config import schema
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 THEORY = ROOT / "docs" / "theory.md"
 EQUATIONS_PAGE = ROOT / "docs" / "equations.md"
 # Reports of sweeps are written by experiments.sweep, and are of the commit that they name.
@@ -152,7 +152,7 @@ def unknown_flags(text: str, flags: dict[str, set[str]]) -> list[str]:
     # A reader's own functions, `module:name`, are not here.
     schema.override(schema.load(file), {
         fields[1:]: value for name, fields, value in given
-        if name == "config" and fields and "mylab:" not in value})
+        if name == "config" and fields and not re.match(r"(my)?lab\w*:", value)})
     unknown += [f"{module} --{name}" for name, _, _ in given
                 if name not in flags[module] | {"config", "help"}]
   everywhere = set().union(*flags.values())

@@ -1,5 +1,6 @@
 """One model on meshes of eight devices: the same training, stored and gathered piece by piece."""
 
+import functools
 import json
 import os
 import subprocess
@@ -20,33 +21,41 @@ from langevin_jax.training import shardings
 SPLIT = ("data", "fsdp", "tensor", "mixed")
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
+@functools.cache
+def measured(directory, how_many):
   """What `mesh_worker` has measured, in a process of eight devices."""
   worker = runner.ROOT / "tests" / "mesh_worker.py"
+  directory.mkdir()
   done = subprocess.run(
-      [sys.executable, str(worker), str(tmp_path_factory.mktemp("meshes"))], text=True, timeout=900,
+      [sys.executable, str(worker), str(directory), how_many], text=True, timeout=900,
       capture_output=True, env=os.environ | {"PYTHONPATH": f"{runner.ROOT}:{worker.parent}"})
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", SPLIT)
-def test_losses_are_those_of_one_device(report, name):
+@pytest.fixture(scope="module", params=["few", pytest.param("all", marks=pytest.mark.slow)])
+def report(request, tmp_path_factory):
+  """On one device and on 2 × 2 × 2 of them; and on every mesh."""
+  return measured(tmp_path_factory.getbasetemp() / f"meshes_{request.param}", request.param)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  return measured(tmp_path_factory.getbasetemp() / "meshes_all", "all")
+
+
+def test_losses_are_those_of_one_device(report):
   """Sums over devices run in another order: rounding alone, 1e-5 after 10 steps."""
-  np.testing.assert_allclose(report[name]["losses"], report["one"]["losses"], rtol=1e-5)
   assert np.ptp(report["one"]["losses"]) > 0.1
+  for name in set(SPLIT) & set(report):
+    np.testing.assert_allclose(report[name]["losses"], report["one"]["losses"], rtol=1e-5)
 
 
 def test_samplers_and_likelihoods_run_inside_shard_map(report):
   """With its check of what varies over the mesh; each device has its own keys and nothing else."""
-  assert len(report["shard_map"]) == 16
+  assert len(report["shard_map"]) == (16 if "data" in report else 3)
   for name, apart in report["shard_map"].items():
     assert apart < 1e-4, (name, apart)
-
-
-def test_a_batch_in_four_parts_is_the_batch(report):
-  np.testing.assert_allclose(report["accumulated"], report["one"]["losses"], rtol=1e-5)
 
 
 def test_all_start_with_the_same_bits_and_the_same_mesh_ends_with_them(report):
@@ -56,29 +65,34 @@ def test_all_start_with_the_same_bits_and_the_same_mesh_ends_with_them(report):
 
 
 def test_checkpoints_of_all_meshes_are_restored_on_another_bitwise(report):
-  assert len(report["restored"]) == 9 and all(report["restored"].values())
+  assert len(report["restored"]) == (9 if "data" in report else 3)
+  assert all(report["restored"].values())
 
 
-def test_samples_are_those_of_one_device(report):
+@pytest.mark.slow
+def test_samples_are_those_of_one_device(whole):
   """Parameters are 1e-6 apart after training; few whole grey levels fall to the other side."""
-  one = np.asarray(report["one"]["samples"])
+  one = np.asarray(whole["one"]["samples"])
   assert one.std() > 1.0
-  assert np.mean(np.asarray(report["mixed"]["samples"]) != one) < 0.01
+  assert np.mean(np.asarray(whole["mixed"]["samples"]) != one) < 0.01
 
 
-def test_a_device_holds_its_share(report):
+def test_a_device_holds_its_share_and_gathers_a_layer_at_a_time(report):
   """All that eight divides is split in eight; biases, positions and small kernels are not."""
-  whole = report["one"]["bytes_on_a_device"]
-  assert report["data"]["bytes_on_a_device"] == whole
-  assert report["fsdp"]["bytes_on_a_device"] < 0.2 * whole
-  assert report["mixed"]["bytes_on_a_device"] < 0.5 * whole
-  assert report["tensor"]["bytes_on_a_device"] < 0.75 * whole
-
-
-def test_programs_communicate_what_they_should(report):
-  parameters, width = report["parameters"], 32
-  data, fsdp, tensor = (report[name]["collectives"] for name in ("data", "fsdp", "tensor"))
   assert not report["one"]["collectives"]
+  most = {"data": 1.0, "fsdp": 0.2, "mixed": 0.5, "tensor": 0.75}
+  for name in set(SPLIT) & set(report):
+    share = report[name]["bytes_on_a_device"] / report["one"]["bytes_on_a_device"]
+    assert share == 1.0 if name == "data" else share < most[name], name
+    assert max(report[name]["collectives"]["all-gather"]) <= 6 * 32 * 32
+
+
+@pytest.mark.slow
+def test_programs_communicate_what_they_should(whole):
+  """And a batch in four parts is the batch."""
+  np.testing.assert_allclose(whole["accumulated"], whole["one"]["losses"], rtol=1e-5)
+  parameters, width = whole["parameters"], 32
+  data, fsdp, tensor = (whole[name]["collectives"] for name in ("data", "fsdp", "tensor"))
   # Data-parallel: gradients are added up, once each (a block's within the loop over three), and
   # beside them only scalars and the levels of the batch are.
   assert 1.0 <= (max(data["all-reduce"]) * 3 + sum(data["all-reduce"][1:])) / parameters < 1.1
@@ -91,29 +105,21 @@ def test_programs_communicate_what_they_should(report):
   # is gathered.
   assert max(tensor["all-gather"]) <= 32
   assert tensor["all-reduce"].count(32 // 2 * 16 * width) == 4
-  for name in SPLIT:
-    assert max(report[name]["collectives"]["all-gather"]) <= 6 * width * width
 
 
-@pytest.fixture(scope="module")
-def mesh():
-  """2 × 4 × 2 without the devices, for rules alone."""
-  return jax.sharding.AbstractMesh((2, 4, 2), shardings.AXES)
-
-
-@pytest.mark.parametrize(("name", "shape", "expected"), [
-    ("params/blocks/qkv/kernel", (3, 8, 24), (None, "fsdp", "tensor")),
-    ("opt_state/1/0/mu/blocks/merge/kernel", (3, 8, 8), (None, "tensor", "fsdp")),
-    ("ema/0/blocks/hidden/bias", (3, 32), (None, "tensor")),
-    ("params/blocks/modulation/kernel", (3, 8, 48), (None, "fsdp", None)),
-    ("params/output/kernel", (6, 4), (None, None)),  # 4 does not divide 6
-    ("params/second_1/kernel", (8, 8), ("tensor", "fsdp")),
-    ("params/blocks/modulation/bias", (3, 48), (None, None)),
-    ("params/position", (16, 8), (None, None)),
-    ("opt_state/1/0/count", (), ()),
-    ("step", (), ())])
-def test_the_table_says_where_an_array_lies(mesh, name, shape, expected):
-  assert shardings.spec(name, shape, mesh) == PartitionSpec(*expected)
+def test_the_table_says_where_an_array_lies():
+  mesh = jax.sharding.AbstractMesh((2, 4, 2), shardings.AXES)  # no devices, for rules alone
+  for name, shape, expected in (
+      ("params/blocks/qkv/kernel", (3, 8, 24), (None, "fsdp", "tensor")),
+      ("opt_state/1/0/mu/blocks/merge/kernel", (3, 8, 8), (None, "tensor", "fsdp")),
+      ("ema/0/blocks/hidden/bias", (3, 32), (None, "tensor")),
+      ("params/blocks/modulation/kernel", (3, 8, 48), (None, "fsdp", None)),
+      ("params/output/kernel", (6, 4), (None, None)),  # 4 does not divide 6
+      ("params/second_1/kernel", (8, 8), ("tensor", "fsdp")),
+      ("params/blocks/modulation/bias", (3, 48), (None, None)),
+      ("params/position", (16, 8), (None, None)), ("opt_state/1/0/count", (), ()),
+      ("step", (), ())):
+    assert shardings.spec(name, shape, mesh) == PartitionSpec(*expected), name
 
 
 def test_activations_are_left_alone_on_one_device_and_where_they_do_not_divide():

@@ -43,7 +43,7 @@ def conditioned(method, path=paths.vp(), noise_std=NOISE_STD, **options):  # noq
                 shape=(3,), **options)
 
 
-@pytest.mark.parametrize("noise_std", [1e-3, 0.3, 3.0])
+@pytest.mark.parametrize("noise_std", [1e-3, 3.0])
 def test_moment_matching_is_the_posterior_mean_at_every_level(noise_std, x64):
   """Two iterations solve two observations: D_y is E[x₀ | x, y] from ρ = 1e3 to 1e-3."""
   x = np.random.default_rng(0).normal(size=(2, 4, 3))
@@ -60,26 +60,19 @@ def test_order_of_the_methods_on_gaussian_data(x64):
   """KL of the samples to the exact posterior: MMPS is left with the solver's error alone.
 
   On Gaussian data an ODE method is affine, so four starts give its law without Monte Carlo. Heun in
-  40 steps, σ_y = .3 and 1: DPS 4.8 and .72, ΠGDM .076 and .015, MMPS 3.3e-4 and 2.4e-4.
+  40 steps, σ_y = .3: DPS 4.8, ΠGDM .076, MMPS 3.3e-4.
   """
   path = paths.vp()
   starts = jnp.concatenate([jnp.zeros((1, 3)), jnp.eye(3)])
-
-  @jax.jit
-  def ends():
-    draw = lambda method, noise_std: samplers.sample(
-        jax.random.key(0), conditioned(method, path, noise_std), path, shape=(4, 3),
-        method=samplers.heun(), grid=samplers.karras(40, rho_min=0.01), initial=starts)
-    return [[draw(method, noise_std) for method in (inverse.dps, inverse.pi_gdm, inverse.mmps)]
-            for noise_std in (0.3, 1.0)]
-
-  for noise_std, results in zip((0.3, 1.0), ends(), strict=True):
-    found = []
-    for end in map(np.asarray, results):
-      columns = (end[1:] - end[:1]).T
-      found.append(gaussian_kl(end[0], columns @ columns.T, *posterior(noise_std)))
-    assert found[0] > 20 * found[1] > 400 * found[2]
-    assert found[2] < 1e-3
+  found = []
+  for method in (inverse.dps, inverse.pi_gdm, inverse.mmps):
+    end = np.asarray(samplers.sample(
+        jax.random.key(0), conditioned(method, path), path, shape=(4, 3), method=samplers.heun(),
+        grid=samplers.karras(40, rho_min=0.01), initial=starts))
+    columns = (end[1:] - end[:1]).T
+    found.append(gaussian_kl(end[0], columns @ columns.T, *posterior(NOISE_STD)))
+  assert found[0] > 20 * found[1] > 400 * found[2]
+  assert found[2] < 1e-3
 
 
 def test_white_data_need_no_jacobian(x64):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import LINE, round_law, round_mixture
+from oracles import LINE, RoundLaw, round_law
 
 from langevin_jax import likelihood, mixtures, objectives, paths, predictions, samplers
 
@@ -105,7 +105,7 @@ def compiled(steps, exact):
   grid = None if steps is None else samplers.karras(steps + 1, rho_min=RHO_MIN, rho_max=RHO_MAX)
   return jax.jit(lambda key, x, law, bend, moments: likelihood.ledger(
       key, model(law, bend), paths.vp(), x, grid=grid, bins=16, moments=moments,
-      exact=round_mixture(P, np.float32) if exact else None, rho_min=RHO_MIN, rho_max=RHO_MAX))
+      exact=RoundLaw(*P) if exact else None, rho_min=RHO_MIN, rho_max=RHO_MAX))
 
 
 def run_ledger(name, *, steps=None, exact=True, bend=0.0, n=16384):
@@ -218,7 +218,7 @@ def test_discretisation_of_the_exact_model():
     rho = nodes(n)
     bounds.append(path_kl(rho))
     ends.append(marginal(P, 0.0, rho))
-    if n in (10, 80):
+    if n == 10:
       made = run_ledger("p", steps=n)
       assert_close(made.discretisation._replace(
           value=made.discretisation.value.sum(),
@@ -233,11 +233,10 @@ def test_discretisation_of_the_exact_model():
   assert abs(slope(ends) - 2.0) < 0.2, ends
 
 
-@pytest.mark.parametrize("n", [10, 80])
-def test_a_wrong_sampler_is_no_worse_than_its_ledger(n):
+def test_a_wrong_sampler_is_no_worse_than_its_ledger():
   """A model that is no diffused score: the KL of the ends is below the sum, strictly."""
-  made = run_ledger("p", steps=n, bend=0.05)
-  end = marginal(P, 0.05, nodes(n))
+  made = run_ledger("p", steps=10, bend=0.05)
+  end = marginal(P, 0.05, nodes(10))
   assert 0.0 < end < made.total.value - DEVIATIONS * made.total.error, (end, made.total)
   assert made.score.value.sum() > 0.01
 
@@ -294,8 +293,11 @@ def test_examples_of_any_shape(x64):
   assert made.score.value.shape == made.discretisation.error.shape == (8,)
   np.testing.assert_allclose(made.edges, np.linspace(-np.log(10), np.log(10), 9), atol=1e-12)
   assert_close(made.total, 3.0 * np.log(2 * np.pi * np.e * 1.01))
-  # A data set as its own law: no error but the grid's.
-  law = mixtures.Empirical(x[:5])
+
+
+@pytest.mark.slow
+def test_a_data_set_as_its_own_law_has_no_error_but_the_grid_s(x64):
+  law = mixtures.Empirical(jax.random.normal(jax.random.key(0), (5, 2, 3)))
   made = jax.jit(lambda key: likelihood.ledger(
       key, mixtures.denoiser(law, paths.ve()), paths.ve(), jnp.tile(law.points, (32, 1, 1)),
       exact=law, grid=samplers.karras(6, rho_min=0.1, rho_max=10.0), bins=8))(
@@ -306,8 +308,8 @@ def test_examples_of_any_shape(x64):
 
 def test_bad_input_is_named():
   x = jnp.zeros((32, 2))
-  run = lambda **options: likelihood.ledger(
-      jax.random.key(0), lambda x, t: x, paths.rectified_flow(), x, **options)
+  run = lambda **options: jax.eval_shape(lambda: likelihood.ledger(
+      jax.random.key(0), lambda x, t: x, paths.rectified_flow(), x, **options))
   for options, name in (({"bins": 0}, "bins"), ({"draws_per_bin": 0}, "draws_per_bin"),
                         ({"repeats": 1}, "repeats"), ({"repeats": 5}, "repeats=5"),
                         ({"rho_min": 2.0, "rho_max": 1.0}, "rho_min"),

@@ -1,48 +1,60 @@
 """Paths: ℓ ↔ t, derived against closed forms, conversion, exact noising, a user's own path."""
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import BATCHED, NAMED_PATHS, PATHS
+from oracles import BATCHED, FEW_PATHS, NAMED_PATHS, PATHS, along_paths, line
 
-from langevin_jax import mixtures, paths, samplers, splitting
+from langevin_jax import paths, predictions, samplers, splitting
 
 DTYPES = (np.float32, np.float64)
+
 
 def inner_times(path, n=61, margin=1e-3):
   return path.t_min + (path.t_max - path.t_min) * np.linspace(margin, 1.0 - margin, n)
 
 
+@functools.cache
+def ends(name):
+  return paths.on_host(BATCHED[name].half_log_snr, np.array([PATHS[name].t_max, PATHS[name].t_min]))
+
+
 def shared_levels(*names, low=-10.0, high=10.0, n=61, margin=0.05):
   """n levels ℓ that all the paths reach, a margin from their ends."""
-  for name in names:
-    ends = np.array([PATHS[name].t_max, PATHS[name].t_min])
-    noisy, clean = paths.on_host(BATCHED[name].half_log_snr, ends)
-    low, high = max(low, noisy + margin), min(high, clean - margin)
-  return np.linspace(low, high, n)
+  return np.linspace(max(low, *(ends(name)[0] + margin for name in names)),
+                     min(high, *(ends(name)[1] - margin for name in names)), n)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", PATHS)
-def test_half_log_snr_and_time_invert_each_other(name, dtype):
+def test_half_log_snr_and_time_invert_each_other(dtype):
   """Both ways, to the rounding of what lies in between.
 
   A time near 1 of a path that ends there cannot carry a large −ℓ: |ℓ̇| ulp(t) is the least error of
   any implementation, and likewise |dt/dℓ| ulp(ℓ) on the way back.
   """
-  path = BATCHED[name]
+  def both_ways(path, t, ell):
+    level = lambda t: jax.jvp(path.half_log_snr, (t,), (jnp.ones_like(t),))
+    # Behind a barrier, or log(exp(x)) would be simplified.
+    (ell_t, slope), t_ell = level(t), jax.lax.optimization_barrier(path.time(ell))
+    return path.time(jax.lax.optimization_barrier(ell_t)), ell_t, slope, t_ell, *level(t_ell)
+
   with jax.enable_x64(dtype == np.float64):
-    slope = lambda t: jax.jvp(path.half_log_snr, (t,), (jnp.ones_like(t),))[1]
-    t = jnp.asarray(inner_times(path), dtype)
-    ell = jnp.asarray(shared_levels(name), dtype)
-    ell_t, t_ell = path.half_log_snr(t), path.time(ell)
+    given = {name: (inner_times(path).astype(dtype), shared_levels(name).astype(dtype))
+             for name, path in PATHS.items()}
+    found = along_paths(both_ways, **given)
+  # XLA's log1p is good to 90 units in float64, everything else to a few.
+  unit = {np.float32: 8.0, np.float64: 100.0}[dtype] * np.finfo(dtype).eps
+  for name, (t, ell) in given.items():
+    back, ell_t, slope, t_ell, ell_back, slope_back = found[name]
     assert ell_t.dtype == t_ell.dtype == dtype
-    # XLA's log1p is good to 90 units in float64, everything else to a few.
-    unit = {np.float32: 8.0, np.float64: 100.0}[dtype] * np.finfo(dtype).eps
-    t_error, ell_error = path.time(ell_t) - t, path.half_log_snr(t_ell) - ell
-    assert np.all(np.abs(t_error) <= unit * (np.abs(t) + (1 + np.abs(ell_t)) / np.abs(slope(t))))
-    assert np.all(np.abs(ell_error) <= unit * (1 + np.abs(ell) + np.abs(slope(t_ell) * t_ell)))
+    assert np.all(np.abs(back - t) <= unit * (
+        np.abs(t) + (1 + np.abs(ell_t)) / np.abs(slope))), name
+    assert np.all(np.abs(ell_back - ell) <= unit * (
+        1 + np.abs(ell) + np.abs(slope_back * t_ell))), name
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -68,83 +80,81 @@ def test_ends(name):
     assert noisy == np.inf
 
 
-@pytest.mark.parametrize("name", NAMED_PATHS)
-def test_closed_forms_are_the_derived_ones(name, x64):
+def test_closed_forms_are_the_derived_ones(x64):
   """ℓ, its inverse, dt/dℓ, f and g follow from α and σ alone."""
-  path = PATHS[name]
-  derived = paths.from_coefficients(path.alpha, path.sigma, t_min=path.t_min, t_max=path.t_max)
+  def both(path, t, ell):
+    derived = paths.from_coefficients(path.alpha, path.sigma, t_min=path.t_min, t_max=path.t_max)
+    numbers = lambda path: (path.half_log_snr(t), path.drift(t), path.diffusion(t),
+                            *jax.jvp(path.time, (ell,), (jnp.ones_like(ell),)))
+    return numbers(path), numbers(derived)
 
-  def numbers(path, t, ell):
-    t_ell, dt = jax.jvp(path.time, (ell,), (jnp.ones_like(ell),))
-    return path.half_log_snr(t), path.drift(t), path.diffusion(t), t_ell, dt
-
-  t = inner_times(path)
-  ell = BATCHED[name].half_log_snr(t)
-  own, other = jax.jit(jax.vmap(lambda t, ell: [numbers(p, t, ell) for p in (path, derived)]))(
-      t, ell)
-  for a, b in zip(own, other, strict=True):
-    # float64 rounding through |ℓ̇| ≤ 1e3 at the margins.
-    np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
+  times = {name: inner_times(path) for name, path in NAMED_PATHS.items()}
+  found = along_paths(both, **{
+      name: (t, paths.on_host(BATCHED[name].half_log_snr, t)) for name, t in times.items()})
+  for name, (own, derived) in found.items():
+    for a, b in zip(own, derived, strict=True):
+      # float64 rounding through |ℓ̇| ≤ 1e3 at the margins.
+      np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_diffusion_is_the_speed_of_half_log_snr(name, x64):
+def test_diffusion_is_the_speed_of_half_log_snr(x64):
   """g² = 2σ²|ℓ̇|, α̇ = f α, and σσ̇ = fσ² + g²/2, ℓ̇ and α̇ by autodiff."""
-  path = BATCHED[name]
-  t = jnp.asarray(inner_times(path))
-  slope, rate = (jax.jvp(h, (t,), (jnp.ones_like(t),))[1] for h in (path.half_log_snr, path.alpha))
-  alpha, sigma, f, g = path.alpha(t), path.sigma(t), path.drift(t), path.diffusion(t)
-  # from_sde's integrals are polynomials of degree 15, differentiated here: 1e-9.
-  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-9, atol=1e-9)
-  close(-2.0 * sigma**2 * slope, g**2)
-  close(path.alpha_dot(t), f * alpha)
-  close(rate, f * alpha)
-  close(path.sigma_dot(t) * sigma, f * sigma**2 + 0.5 * g**2)
+  def numbers(path, t):
+    slope, rate = (jax.jvp(h, (t,), (jnp.ones_like(t),))[1]
+                   for h in (path.half_log_snr, path.alpha))
+    return slope, rate, *(function(t) for function in (
+        path.alpha, path.sigma, path.drift, path.diffusion, path.alpha_dot, path.sigma_dot))
+
+  found = along_paths(numbers, **{name: (inner_times(path),) for name, path in PATHS.items()})
+  for name, (slope, rate, alpha, sigma, f, g, alpha_dot, sigma_dot) in found.items():
+    # from_sde's integrals are polynomials of degree 15, differentiated here: 1e-9.
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-9, atol=1e-9, err_msg=name)
+    close(-2.0 * sigma**2 * slope, g**2)
+    close(alpha_dot, f * alpha)
+    close(rate, f * alpha)
+    close(sigma_dot * sigma, f * sigma**2 + 0.5 * g**2)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("name", "sde"), {
-    "vp": lambda: paths.from_sde(lambda t: -0.5, lambda t: 1.0, t_min=0.0, t_max=10.0),
-    "linear_vp": lambda: paths.from_sde(
-        lambda t: -0.5 * (0.1 + 19.9 * t), lambda t: jnp.sqrt(0.1 + 19.9 * t),
-        t_min=0.0, t_max=1.0),
+SDES = {
+    "vp": (lambda t: -0.5, lambda t: 1.0, 0.0, 10.0,
+           lambda t: (np.exp(-t / 2), np.sqrt(-np.expm1(-t)))),
+    "linear_vp": (lambda t: -0.5 * (0.1 + 19.9 * t), lambda t: jnp.sqrt(0.1 + 19.9 * t), 0.0, 1.0,
+                  lambda t: (np.exp(-0.5 * (0.1 * t + 9.95 * t**2)),
+                             np.sqrt(-np.expm1(-(0.1 * t + 9.95 * t**2))))),
     # dz = dW in the time σ²: VE again.
-    "ve": lambda: paths.from_sde(lambda t: 0.0, lambda t: 1.5, t_min=0.0, t_max=4.0),
-    "ornstein_uhlenbeck": lambda: paths.from_sde(
-        lambda t: -0.7, lambda t: 1.3, t_min=-1.0, t_max=3.0),
-}.items(), ids=lambda v: v if isinstance(v, str) else "")
-def test_an_sde_reproduces_the_closed_form(name, sde, dtype):
-  with jax.enable_x64(dtype == np.float64):
-    path = sde()
-    t = jnp.asarray(inner_times(path), dtype)
-    alpha, sigma = {
-        "vp": lambda t: (np.exp(-t / 2), np.sqrt(-np.expm1(-t))),
-        "linear_vp": lambda t: (np.exp(-0.5 * (0.1 * t + 9.95 * t**2)),
-                                np.sqrt(-np.expm1(-(0.1 * t + 9.95 * t**2)))),
-        "ve": lambda t: (np.ones_like(t), 1.5 * np.sqrt(t)),
-        "ornstein_uhlenbeck": lambda t: (
-            np.exp(-0.7 * (t + 1.0)), 1.3 * np.sqrt(-np.expm1(-1.4 * (t + 1.0)) / 1.4)),
-    }[name](np.asarray(t, np.float64))
-    own = jax.jit(jax.vmap(lambda t: (path.alpha(t), path.sigma(t), path.half_log_snr(t))))(t)
-    # α multiplies the rounding of log α ≥ −10 in float32.
-    tolerance = {np.float32: 3e-6, np.float64: 1e-12}[dtype]
+    "ve": (lambda t: 0.0, lambda t: 1.5, 0.0, 4.0,
+           lambda t: (np.ones_like(t), 1.5 * np.sqrt(t))),
+    "ornstein_uhlenbeck": (
+        lambda t: -0.7, lambda t: 1.3, -1.0, 3.0, lambda t: (
+            np.exp(-0.7 * (t + 1.0)), 1.3 * np.sqrt(-np.expm1(-1.4 * (t + 1.0)) / 1.4)))}
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_an_sde_reproduces_the_closed_form(name):
+  drift, diffusion, t_min, t_max, closed = SDES[name]
+  path = paths.from_sde(drift, diffusion, t_min=t_min, t_max=t_max)
+  # α multiplies the rounding of log α ≥ −10 in float32.
+  for dtype, tolerance in ((np.float32, 3e-6), (np.float64, 1e-12)):
+    with jax.enable_x64(dtype == np.float64):
+      t = inner_times(path).astype(dtype)
+      own = jax.jit(jax.vmap(lambda t: (path.alpha(t), path.sigma(t), path.half_log_snr(t))))(t)
+    alpha, sigma = closed(t.astype(np.float64))
     np.testing.assert_allclose(own[0], alpha, rtol=tolerance)
     np.testing.assert_allclose(own[1], sigma, rtol=tolerance)
     np.testing.assert_allclose(own[2], np.log(alpha / sigma), rtol=0, atol=3 * tolerance)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("given", PATHS)
-def test_conversion_round_trips_to_every_path(given, dtype):
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
+def test_conversion_round_trips_to_every_path(dtype):
   """There and back up to ρ = 12: ≤ 2e-6 of the state in float32, 1e-13 in float64.
 
   Beyond, the least error is that of a time near 1, as in the test of ℓ ↔ t: a VE state's scale is
   ρ itself, and flow time 1 − 2e-4 holds ρ = 5000 to only 3e-4.
   """
   unit = {np.float32: 16.0, np.float64: 100.0}[dtype] * np.finfo(dtype).eps
-  path_a = BATCHED[given]
   with jax.enable_x64(dtype == np.float64):
-    for other, path_b in BATCHED.items():
+    for given, other in itertools.product(BATCHED, BATCHED):
+      path_a, path_b = BATCHED[given], BATCHED[other]
       ells = shared_levels(given, other, low=-2.5, high=6.0)
       t = jnp.asarray(paths.on_host(path_a.time, ells), dtype)
       x = jnp.full_like(t, 1.37)
@@ -152,12 +162,12 @@ def test_conversion_round_trips_to_every_path(given, dtype):
       x_a, t_a = paths.convert(x_b, t_b, path_b, path_a)
       assert x_b.dtype == t_b.dtype == dtype
       ratio = path_b.alpha(t_b) / path_a.alpha(t)
-      assert np.max(np.abs(x_b / (ratio * x) - 1.0)) <= 13 * unit, other
-      assert np.max(np.abs(x_a / x - 1.0)) <= 1.05 * unit, other
+      assert np.max(np.abs(x_b / (ratio * x) - 1.0)) <= 13 * unit, (given, other)
+      assert np.max(np.abs(x_a / x - 1.0)) <= 1.05 * unit, (given, other)
       # Levels agree up to ulp(t) times ℓ's speed in log t, at most 13 (1 − s = .076) at ρ = 12.
       level_b = path_b.half_log_snr(t_b)
-      assert np.max(np.abs(level_b - path_a.half_log_snr(t))) <= 13 * unit, other
-      assert np.max(np.abs(t_a - t) / (np.abs(t) + 0.1)) <= 13 * unit, other
+      assert np.max(np.abs(level_b - path_a.half_log_snr(t))) <= 13 * unit, (given, other)
+      assert np.max(np.abs(t_a - t) / (np.abs(t) + 0.1)) <= 13 * unit, (given, other)
 
 
 def test_conversion_at_the_ends():
@@ -179,28 +189,25 @@ def kernel(path, s, t):
   return draw(1.0) - draw(0.0), draw(0.0) / jax.random.normal(key, (1,))[0]
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_transitions_compose(name, x64):
+def test_transitions_compose(x64):
   """s → t → u has the law of s → u, and from the clean end the law of `corrupt` (Table 1)."""
-  path = PATHS[name]
+  def laws(path, s, t, u):
+    from_clean = kernel(path, path.t_min, u)
+    return [kernel(path, *pair) for pair in ((s, t), (t, u), (s, u))], from_clean, (
+        path.alpha(u), path.sigma(u))
 
-  def laws(s, t, u):
-    return [kernel(path, *pair) for pair in ((s, t), (t, u), (s, u))]
-
-  span = path.t_max - path.t_min
-  s, t, u = path.t_min + span * np.array([[0.01, 0.1, 0.5], [0.1, 0.3, 0.55], [0.3, 0.31, 0.9]])
-  first, second, both = jax.jit(jax.vmap(laws))(s, t, u)
-  np.testing.assert_allclose(second[0] * first[0], both[0], rtol=1e-12)
-  np.testing.assert_allclose(
-      (second[0] * first[1]) ** 2 + second[1] ** 2, both[1] ** 2, rtol=1e-10)
-  if name != "geometric_ve":  # its σ(t_min) is not 0
-    clean = np.full(3, path.t_min)
-    mean, noise = jax.vmap(lambda s, u: kernel(path, s, u))(clean, u)
-    np.testing.assert_allclose(mean, jax.vmap(path.alpha)(u), rtol=1e-12)
-    np.testing.assert_allclose(noise, jax.vmap(path.sigma)(u), rtol=1e-12)
+  parts = np.array([[0.01, 0.1, 0.5], [0.1, 0.3, 0.55], [0.3, 0.31, 0.9]])
+  found = along_paths(laws, **{name: tuple(
+      PATHS[name].t_min + (PATHS[name].t_max - PATHS[name].t_min) * parts) for name in FEW_PATHS})
+  for first_two_and_both, clean, exact in found.values():
+    first, second, both = first_two_and_both
+    np.testing.assert_allclose(second[0] * first[0], both[0], rtol=1e-12)
+    np.testing.assert_allclose(
+        (second[0] * first[1]) ** 2 + second[1] ** 2, both[1] ** 2, rtol=1e-10)
+    np.testing.assert_allclose(clean, exact, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["vp", "rectified_flow", "own_sde"])
+@pytest.mark.parametrize("name", ["rectified_flow", "own_sde"])
 def test_simulated_trajectories_have_the_exact_law(name):
   """Means α x₀, and E over pairs of times cov = (α_t/α_s) σ_s² (s ≤ t), whatever the step."""
   path, n = PATHS[name], 40_000
@@ -226,23 +233,22 @@ def test_simulated_trajectories_have_the_exact_law(name):
 def test_a_path_of_your_own_works_everywhere(name):
   """Two functions are enough for conversion, the split, the exact denoiser and the sampler."""
   path, ve = PATHS[name], paths.ve()
-  model = mixtures.Mixture(
-      jnp.asarray([0.3, 0.7]), jnp.asarray([[-1.0], [1.5]]), jnp.asarray([[[0.1]], [[0.2]]]))
   x, t = jnp.asarray([0.4]), 0.6
   z, sigma = paths.convert(x, t, path, ve)
-  np.testing.assert_allclose(
-      model.denoise(x, path.alpha(t), path.sigma(t)), model.denoise(z, 1.0, sigma), rtol=2e-6)
-  score = model.score(x, path.alpha(t), path.sigma(t))
+  denoise = lambda path, x, t: predictions.Denoiser(line, path)(x, t)
+  denoised = denoise(path, x, t)
+  np.testing.assert_allclose(denoised, denoise(ve, z, sigma), rtol=2e-6)
+  score = (path.alpha(t) * denoised - x) / path.sigma(t) ** 2
   parts = splitting.split(path, 0.5)
   np.testing.assert_allclose(
       parts.forward.drift(x, t, score) + parts.reverse.drift(x, t, score),
       parts.langevin.drift(x, t, score), rtol=1e-5)
   # The same noise gives the same samples as along VE, from a level that both paths reach.
   grid = samplers.karras(12, rho_max=8.0)
-  draw = lambda path: samplers.sample(
-      jax.random.key(1), mixtures.denoiser(model, path), path, shape=(64, 1),
-      method=samplers.ddim(1.0), grid=grid)
-  np.testing.assert_allclose(draw(path), draw(ve), atol=2e-5)
+  draw = lambda path, model: samplers.sample(
+      jax.random.key(1), model, path, shape=(64, 1), method=samplers.ddim(1.0), grid=grid)
+  np.testing.assert_allclose(draw(path, functools.partial(denoise, path)),
+                             draw(ve, predictions.Denoiser(line, ve)), atol=2e-5)
 
 
 BETAS = np.linspace(1e-4, 0.02, 200)

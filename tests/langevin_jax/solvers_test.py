@@ -1,5 +1,6 @@
 """Exponential integrators of order 1–3 and their relatives, against theory and one another."""
 
+import functools
 import itertools
 import warnings
 
@@ -8,115 +9,105 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import along, gaussian, line, quantile, slope
+from oracles import (
+    COMMON,
+    along,
+    gaussian,
+    line,
+    quantile,
+    run_plans,
+    run_step_by_step,
+    slope,
+)
 from scipy import integrate
 
 from langevin_jax import paths, predictions, samplers
-from langevin_jax.samplers import exponential, levels
+from langevin_jax.samplers import exponential, levels, linear, staged
 from langevin_jax.samplers.embedded import integrate as solve
 
 VP, VE, FLOW = paths.vp(), paths.ve(), paths.rectified_flow()
 
 
-def ends(method, path, grid, x, model):
-  """z at the last positive level of a grid, from z = x at its first."""
-  denoise = predictions.Denoiser(model, path)
-  size = path.alpha(path.time(-np.log(grid(path)[[0, -2]])))
-  run = samplers.trajectory(jax.random.key(0), denoise, path, shape=x.shape, method=method,
-                            grid=grid, initial=jnp.asarray(size[0] * x))
-  return run.x[-2] / size[1]
+def sampling_plan(method, path, n):
+  """(levels, numbers) of n steps from ρ = 3 to .1; the one step more, to ρ = 0, is left out."""
+  nodes = levels.place_levels(samplers.karras(n + 1, rho_min=0.1, rho_max=3.0)(path), path)
+  return nodes, jax.tree.map(lambda v: np.asarray(v)[:-1], method.plan(nodes, path))
+
+
+def by_kind(plans):
+  """Keys of a dict of plans, grouped by the kind of their numbers: one program each."""
+  return [[key for key, numbers in plans.items() if isinstance(numbers, kind)] for kind in COMMON]
 
 
 # Order, and the root mean square error at N = 32 where theory.md#solvers gives one.
 DETERMINISTIC = {
-    "ddim": (samplers.ddim(), FLOW, 1, 2.5e-2), "heun": (samplers.heun(), VP, 2, 9.5e-4),
-    **{f"euler along {name}": (samplers.euler(), path, 1, None)
-       for name, path in (("vp", VP), ("linear_vp", paths.linear_vp()), ("sub_vp", paths.sub_vp()),
-                          ("cosine", paths.cosine()), ("geometric", paths.geometric_ve()))},
-    "multistep(2)": (samplers.multistep(2), VP, 2, 1.2e-3),
-    "multistep(3)": (samplers.multistep(3), FLOW, 3, 1.26e-4),
-    "multistep(2, α)": (samplers.multistep(2, variable="alpha"), FLOW, 2, None),
+    "ddim": (samplers.ddim(), VE, 1, 2.5e-2), "heun": (samplers.heun(), VE, 2, 9.5e-4),
+    "euler along sub_vp": (samplers.euler(), paths.sub_vp(), 1, None),
+    "euler along geometric_ve": (samplers.euler(), paths.geometric_ve(), 1, None),
+    "multistep(2)": (samplers.multistep(2), VE, 2, 1.2e-3),
+    "multistep(3)": (samplers.multistep(3), VE, 3, 1.26e-4),
+    "multistep(2, α)": (samplers.multistep(2, variable="alpha"), VE, 2, None),
     "multistep(3, α)": (samplers.multistep(3, variable="alpha"), VE, 3, None),
     "multistep(3, velocity, angle)": (
-        samplers.multistep(3, prediction="velocity", variable="angle"), VP, 3, None),
+        samplers.multistep(3, prediction="velocity", variable="angle"), VE, 3, None),
     "multistep(3, ε)": (samplers.multistep(3, prediction="eps"), VE, 3, None),
-    "multistep(2, midpoint)": (samplers.multistep(2, midpoint=True), VP, 2, None),
+    "multistep(4, ε, step)": (
+        samplers.multistep(4, prediction="eps", variable="step"), VE, 2, None),
+    "multistep(2, midpoint)": (samplers.multistep(2, midpoint=True), VE, 2, None),
     "singlestep(2, ε, midpoint)": (
         samplers.singlestep(2, prediction="eps", midpoint=True), VE, 2, None),
-    "singlestep(3, velocity)": (samplers.singlestep(3, prediction="velocity"), VP, 3, None),
+    "singlestep(3, velocity)": (samplers.singlestep(3, prediction="velocity"), VE, 3, None),
     "unipc(1, velocity, angle)": (
         samplers.unipc(1, prediction="velocity", variable="angle"), VE, 2, None),
-    "unipc(1)": (samplers.unipc(1), VP, 2, None),
+    "unipc(1)": (samplers.unipc(1), VE, 2, None),
     "unipc(2)": (samplers.unipc(2), VE, 3, 1.8e-4),
-    "unipc(3)": (samplers.unipc(3), VP, 3, None),
+    "unipc(3)": (samplers.unipc(3), VE, 3, None),
     "unipc(2, α)": (samplers.unipc(2, variable="alpha"), VE, 3, None),
-    "singlestep(1)": (samplers.singlestep(1), VP, 1, 2.5e-2),
-    "singlestep(2)": (samplers.singlestep(2), FLOW, 2, 4.4e-4),
-    "singlestep(3)": (samplers.singlestep(3), VP, 3, 1.7e-5),
+    "singlestep(1)": (samplers.singlestep(1), VE, 1, 2.5e-2),
+    "singlestep(2)": (samplers.singlestep(2), VE, 2, 4.4e-4),
+    "singlestep(3)": (samplers.singlestep(3), VE, 3, 1.7e-5),
     "heun, own time": (samplers.heun(own_time=True), FLOW, 2, None),
     "adams_bashforth(2)": (samplers.adams_bashforth(2), FLOW, 2, None),
     "adams_bashforth(3)": (samplers.adams_bashforth(3), FLOW, 3, None)}
 
 
-@pytest.mark.parametrize("name", DETERMINISTIC)
-def test_order_of_convergence_to_the_exact_flow(x64, name):
+def test_order_of_convergence_to_the_exact_flow(x64):
   """z′ = F⁻¹_ρ′(F_ρ(z)) from ρ = 3 to .1: slope from N = 16 to 128, errors at 32 within 10 %.
 
   ±.15, and ±.25 at order three (theory.md#numerics). Multistep methods are still short of their
   order at 16 steps, at which their history is half of all; theirs is the slope from 32 to 128.
   """
-  method, path, order, expected = DETERMINISTIC[name]
   u = np.linspace(0.02, 0.98, 200)
   start, exact = quantile(u, 3.0), quantile(u, 0.1)
-  late = name.startswith(("multistep", "unipc"))
-  counts = (32, 128) if late and expected is None else (16, 32, 128)
-  # n + 1 levels down to .1 are n steps; the last step of all, to ρ = 0, is not looked at.
-  error = {n: np.sqrt(np.mean((ends(method, path, samplers.karras(n + 1, rho_min=0.1, rho_max=3.0),
-                                    start, line) - exact) ** 2)) for n in counts}
-  first = 32 if late else 16
-  order_seen = slope((error[first], error[128]), np.log2(128 / first))
-  if name == "unipc(3)":  # at least
-    assert order_seen > order, error
-    return
-  assert abs(order_seen - order) < (0.15 if order < 3 else 0.25), (order_seen, error)
-  if expected is not None:
-    np.testing.assert_allclose(error[32], expected, rtol=0.1)
+  first = {name: 32 if name.startswith(("multistep", "unipc")) else 16 for name in DETERMINISTIC}
+  made = {(name, n): sampling_plan(method, path, n)
+          for name, (method, path, _, expected) in DETERMINISTIC.items()
+          for n in {first[name], 32 if expected else 128, 128}}
+  errors = {}
+  for keys in by_kind({key: numbers for key, (_, numbers) in made.items()}):
+    sizes = np.array([made[key][0].alpha[[0, -2]] for key in keys])
+    x = run_plans([made[key][1] for key in keys], sizes[:, :1] * start[None], at_level(line),
+                  np.zeros((128, 200)))[:, -1]
+    errors |= dict(zip(keys, np.sqrt(np.mean((x / sizes[:, 1:] - exact[None]) ** 2, 1)),
+                       strict=True))
+  for name, (_, _, order, expected) in DETERMINISTIC.items():
+    order_seen = slope((errors[name, first[name]], errors[name, 128]),
+                       np.log2(128 / first[name]))
+    if name == "unipc(3)":
+      assert order_seen > order, (name, order_seen)
+    else:
+      assert abs(order_seen - order) < (0.15 if order < 3 else 0.25), (name, order_seen)
+    if expected is not None:
+      np.testing.assert_allclose(errors[name, 32], expected, rtol=0.1, err_msg=name)
+
+
+def at_level(model):
+  """A model (x, ℓ) as samplers call it, (x, level)."""
+  return lambda x, level: model(x, level.half_log_snr)
 
 
 # Several at once: the error of a single one changes sign on the way.
 VARIANCES = np.array([0.05, 0.2, 1.0, 4.0])
-
-
-def law(method, n, path):
-  """Var z at the last positive level for N(0, var) data, exact: the run on unit draws.
-
-  The method is linear in the first state and in its draws, so the variance is the sum of squares of
-  its responses to each of them alone.
-  """
-  nodes = levels.place_levels(samplers.karras(n + 1, rho_min=0.1, rho_max=3.0)(path), path)
-  var = VARIANCES
-  first = np.sqrt(nodes.alpha[0] ** 2 * var + nodes.sigma[0] ** 2)
-  # Row 0 responds to the start, row i + 1 to the draw of step i.
-  x = jnp.zeros((n + 1, len(var))).at[0].set(first)
-  numbers = jax.tree.map(lambda v: jnp.asarray(v)[:-1], method.plan(nodes, path))
-
-  @jax.jit
-  def run(x, numbers):
-    def step(carry, now):
-      i, numbers = now
-      x, history = carry
-      row = jnp.arange(n + 1)[:, None] == i + 1
-      draw = lambda _: jnp.broadcast_to(jnp.where(row, 1.0, 0.0), x.shape)
-      x, _, history = method.step(draw, x, history, model, numbers)
-      return (x, history), None
-
-    def model(x, level):
-      gain = level.alpha * var / (level.alpha**2 * var + level.sigma**2)
-      return jnp.broadcast_to(gain[None], x.shape) * x
-
-    return jax.lax.scan(step, (x, method.init(x)), (jnp.arange(n), numbers))[0][0]
-
-  return np.sum(np.asarray(run(x, numbers)) ** 2, 0) / nodes.alpha[-2] ** 2
 
 
 WEAK = {
@@ -129,18 +120,35 @@ WEAK = {
            ("singlestep(2)", lambda eta: samplers.singlestep(2, eta), 2),
            ("singlestep(3)", lambda eta: samplers.singlestep(3, eta), 3),
            ("multistep(2, α)", lambda eta: samplers.multistep(2, eta, variable="alpha"), 2))},
-    **{f"euler_maruyama({eta}) along {name}": (samplers.euler_maruyama(eta), path, 1, 8.0)
-       for name, path, eta in (("ve", VE, 0.5), ("vp", VP, 1.0), ("flow", FLOW, 2.0))},
-    "heun(churn)": (samplers.heun(4.0), FLOW, 2, 8.0)}
+    "euler_maruyama(0.5)": (samplers.euler_maruyama(0.5), VE, 1, 8.0),
+    "euler_maruyama(2) along rectified_flow": (samplers.euler_maruyama(2.0), FLOW, 1, 8.0),
+    "heun(churn)": (samplers.heun(4.0), VE, 2, 8.0)}
 
 
-@pytest.mark.parametrize("name", WEAK)
-def test_weak_order(x64, name):
-  """Of the law of Gaussian data by its exact recursion, ±.2; more noise needs more steps."""
-  method, path, order, eta = WEAK[name]
-  counts = (64, 128) if eta < 2.0 else (128, 256) if eta < 8.0 else (128, 512)
-  errors = [np.sqrt(np.mean((law(method, n, path) / (VARIANCES + 0.01) - 1) ** 2)) for n in counts]
-  assert abs(slope(errors, np.log2(counts[1] / counts[0])) - order) < 0.2, errors
+def test_weak_order(x64):
+  """Of the law of Gaussian data by its exact recursion, ±.2; more noise needs more steps.
+
+  A method is linear in the first state and in its draws, so the variance of z at the last positive
+  level is the sum of squares of its responses: row 0 to the start, row i + 1 to the draw of step i.
+  """
+  counts = {name: (64, 128) if eta < 2.0 else (128, 256) if eta < 8.0 else (128, 512)
+            for name, (*_, eta) in WEAK.items()}
+  made = {(name, n): sampling_plan(*WEAK[name][:2], n) for name in WEAK for n in counts[name]}
+  model = at_level(functools.partial(gaussian, var=VARIANCES[None], mean=0.0))
+  errors = {}
+  for keys in by_kind({key: numbers for key, (_, numbers) in made.items()}):
+    nodes = [made[key][0] for key in keys]
+    x = np.zeros((len(keys), 513, 4))
+    x[:, 0] = [np.sqrt(at.alpha[0] ** 2 * VARIANCES + at.sigma[0] ** 2) for at in nodes]
+    ends = run_plans([made[key][1] for key in keys], x, model,
+                     np.broadcast_to(np.eye(513)[1:, :, None], (512, 513, 4)))[:, -1]
+    for key, end, at in zip(keys, ends, nodes, strict=True):
+      law = np.sum(end**2, 0) / at.alpha[-2] ** 2
+      errors[key] = np.sqrt(np.mean((law / (VARIANCES + 0.01) - 1) ** 2))
+  for name, (_, _, order, _) in WEAK.items():
+    first, last = counts[name]
+    order_seen = slope((errors[name, first], errors[name, last]), np.log2(last / first))
+    assert abs(order_seen - order) < 0.2, (name, order_seen)
 
 
 def test_moments_are_integrals_also_where_formulas_cancel(x64):
@@ -294,7 +302,7 @@ def test_float32_is_float64_however_levels_are_spread(x64, name):
               make(order, prediction=prediction, variable=variable)
           for make, orders in ((samplers.multistep, (2, 3, 4)), (samplers.unipc, (1, 2, 3)))
           for order in orders for prediction in ("x0", "eps", "velocity")
-          for variable in ("half_log_snr", "alpha", "angle")}
+          for variable in ("half_log_snr", "alpha", "angle", "step")}
   made |= {f"adams_bashforth({order})": samplers.adams_bashforth(order) for order in (2, 3, 4)}
   for method_name, method in made.items():
     numbers = method.plan(nodes, path)
@@ -304,12 +312,13 @@ def test_float32_is_float64_however_levels_are_spread(x64, name):
     np.testing.assert_allclose(double, 1.5, atol=1e-9, err_msg=method_name)
 
 
-@pytest.mark.parametrize("n", [10, 40])
-def test_a_largest_budget_keeps_the_law_at_every_stochasticity(x64, n):
+def test_a_largest_budget_keeps_the_law_at_every_stochasticity(x64):
   """Standard deviation of N(0, .3²) to 2 %, and a warning where steps take what none resolves."""
+  n, var = 10, 0.09
+  nodes = levels.place_levels(samplers.karras(n)(VE), VE)
+
   def std(method):
-    nodes = levels.place_levels(samplers.karras(n)(VE), VE)
-    numbers, var = method.plan(nodes, VE), 0.09
+    numbers = method.plan(nodes, VE)
     gain = lambda i, j: (level := numbers.level).alpha[i, j] * var / (
         level.alpha[i, j]**2 * var + level.sigma[i, j]**2)
     # Responses to the first state and to each draw.
@@ -323,14 +332,12 @@ def test_a_largest_budget_keeps_the_law_at_every_stochasticity(x64, n):
             b * k for b, k in zip(numbers.b[i, j], known, strict=False))
     return np.sqrt(np.sum(x**2))
 
-  for eta in (0.3, 1.0, 2.0, 5.0):
-    assert abs(std(samplers.singlestep(3, eta, largest_budget=0.5)) / 0.3 - 1.0) < 0.02, eta
-  with pytest.warns(samplers.UnresolvedNoise, match="largest_budget"):
-    assert std(samplers.singlestep(3, 5.0)) < 0.27
   with warnings.catch_warnings():
     warnings.simplefilter("error")
-    samplers.singlestep(3, 5.0, largest_budget=0.5).plan(
-        levels.place_levels(samplers.karras(n)(VE), VE), VE)
+    for eta in (0.3, 1.0, 2.0, 5.0):
+      assert abs(std(samplers.singlestep(3, eta, largest_budget=0.5)) / 0.3 - 1.0) < 0.02, eta
+  with pytest.warns(samplers.UnresolvedNoise, match="largest_budget"):
+    assert std(samplers.singlestep(3, 5.0)) < 0.27
 
 
 SAME = {
@@ -350,19 +357,28 @@ SAME = {
                                   samplers.singlestep(2, 0.7), VP)}
 
 
+def linear_form(numbers):
+  """Coefficients of x, D and ξ of a method with one call and no history; all of any other."""
+  if isinstance(numbers, staged.Stages) and numbers.a.shape[1] == 1:
+    return numbers.m * numbers.a[:, 0], numbers.b[:, 0, 0], numbers.a[:, 0] * numbers.c
+  if isinstance(numbers, linear.Numbers) and numbers.b.shape[1] == 1 and numbers.fix is None:
+    p, q = (0.0, 1.0) if numbers.q is None else (numbers.p, numbers.q)
+    return numbers.a + numbers.b[:, 0] * p, numbers.b[:, 0] * q, numbers.c
+  return numbers
+
+
 @pytest.mark.parametrize("name", SAME)
 def test_limits_between_methods(x64, name):
   one, other, path = SAME[name]
-  denoise = predictions.Denoiser(line, path)
-  draw = lambda method: samplers.sample(
-      jax.random.key(1), denoise, path, shape=(50,), method=method, grid=samplers.karras(9))
-  np.testing.assert_allclose(draw(one), draw(other), atol=1e-9)
+  nodes = levels.place_levels(samplers.karras(9)(path), path)
+  for a, b in zip(*(jax.tree.leaves(linear_form(m.plan(nodes, path))) for m in (one, other)),
+                  strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-9)
 
 
-PATHS = {"vp": VP, "ve": VE, "rectified_flow": FLOW, "linear_vp": paths.linear_vp(),
-         "cosine": paths.cosine(), "sub_vp": paths.sub_vp()}
+PATHS = {"vp": VP, "ve": VE, "rectified_flow": FLOW, "sub_vp": paths.sub_vp()}
 FREE = {
-    "ddim(1)": samplers.ddim(1.0), "multistep(3)": samplers.multistep(3),
+    "ddim(1)": samplers.ddim(1.0),
     "multistep(2, 1, α)": samplers.multistep(2, 1.0, variable="alpha"),
     "multistep(3, velocity, angle)": samplers.multistep(
         3, prediction="velocity", variable="angle"),
@@ -372,31 +388,40 @@ FREE = {
 
 def test_one_model_makes_the_same_samples_along_every_path_to_the_last_bit():
   """A model that knows no path; a function of (x_t, t) agrees to float32, but for separatrices."""
-  def draws(denoise, path):
-    return np.stack(jax.jit(lambda key: [
-        samplers.sample(key, denoise, path, shape=(2000,), method=method, grid=samplers.karras(12))
-        for method in FREE.values()])(jax.random.key(0)))
+  grid = samplers.karras(12)
 
-  free = {name: draws(predictions.Denoiser(line, path), path) for name, path in PATHS.items()}
-  for name, x in free.items():
-    np.testing.assert_array_equal(x, free["ve"], name)
-  assert len(np.unique(free["ve"])) > 0.9 * free["ve"].size
-  error = np.abs(draws(along(VP, line), VP) - free["ve"])
+  def draw(key, name, path, model=line):
+    denoise = predictions.Denoiser(line, path) if model is line else model
+    return samplers.sample(key, denoise, path, shape=(2000,), method=FREE[name], grid=grid)
+
+  key, free = jax.random.key(0), {}
+  for name in FREE:
+    for place, path in PATHS.items():
+      x = draw(key, name, path)
+      free.setdefault(name, x)
+      np.testing.assert_array_equal(x, free[name], f"{name}, {place}")
+    assert len(np.unique(x)) > 0.9 * x.size
+  # Where the numbers of the plan are constants of the caller's program, too.
+  compiled = [jax.jit(draw, static_argnums=(1, 2))(key, "heun", path) for path in (VE, FLOW)]
+  np.testing.assert_array_equal(*compiled)
+  error = np.abs(draw(key, "heun", VP, along(VP, line)) - free["heun"])
   assert np.quantile(error, 0.995) < 1e-5 and error.max() < 1e-3
 
 
 def test_agrees_with_diffrax(x64):
-  """Dopri8 of diffrax on dz/dρ = ε̂ in its own loop, against every family at many steps."""
+  """Dopri8 of diffrax on dz/dρ = ε̂ in its own loop, against two families at many steps."""
   z = jnp.linspace(-2.5, 2.5, 21) * 3.0
   model = lambda z, rho: line(z / jnp.sqrt(1 + rho**2), -jnp.log(rho))
   solution = diffrax.diffeqsolve(
       diffrax.ODETerm(lambda rho, z, _: (z - model(z, rho)) / rho), diffrax.Dopri8(), 3.0, 0.1,
       None, z, stepsize_controller=diffrax.PIDController(rtol=1e-11, atol=1e-12), max_steps=4096)
   exact = np.asarray(solution.ys[0])
-  grid = samplers.karras(401, rho_min=0.1, rho_max=3.0)
-  for method, atol in ((samplers.singlestep(3), 2e-8), (samplers.unipc(3), 2e-8),
-                       (samplers.multistep(3, variable="alpha"), 2e-6), (samplers.heun(), 2e-5)):
-    np.testing.assert_allclose(ends(method, VE, grid, z, line), exact, atol=atol)
+  grid = lambda path: samplers.karras(401, rho_min=0.1, rho_max=3.0)(path)[:-1]
+  for method, atol in ((samplers.singlestep(3), 2e-8),
+                       (samplers.multistep(3, variable="alpha"), 2e-6)):
+    ours = samplers.sample(jax.random.key(0), predictions.Denoiser(line, VE), VE, shape=(21,),
+                           method=method, grid=grid, initial=z)
+    np.testing.assert_allclose(ours, exact, atol=atol)
 
 
 def test_the_adaptive_loop_is_diffrax_s_pair(x64):
@@ -407,22 +432,23 @@ def test_the_adaptive_loop_is_diffrax_s_pair(x64):
   slope_of = lambda rate: lambda y, tau: jnp.sin(3.0 * tau) - rate * y
 
   def ours(rate, y, start, end):
-    return solve(slope_of(rate), y, start, end, tolerance=1e-6, max_steps=200)[:2]
+    x, steps, *_ = solve(slope_of(rate), y, start, end, tolerance=1e-6, max_steps=200)
+    return x.sum(), (x, steps)
 
   def theirs(rate, y, start, end, tolerance=1e-11):
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda tau, y, _: slope_of(rate)(y, tau)), diffrax.Tsit5(), start, end,
         None, y, stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance))
-    return solution.ys[0], solution.stats["num_steps"]
+    return solution.ys[0].sum(), (solution.ys[0], solution.stats["num_steps"])
 
+  both = [jax.jit(jax.value_and_grad(run, (0, 1, 2, 3), has_aux=True)) for run in (ours, theirs)]
+  as_coarse = jax.jit(lambda *arguments: theirs(*arguments, tolerance=1e-6)[1][1])
   for interval in ((0.0, 4.0), (2.0, 0.0)):
-    x, steps = ours(rate, y, *interval)
-    np.testing.assert_allclose(x, theirs(rate, y, *interval)[0], rtol=3e-6, atol=3e-6)
-    assert steps <= 1.3 * theirs(rate, y, *interval, 1e-6)[1]
-    derivative = lambda run, interval=interval: jax.grad(lambda *a: run(*a)[0].sum(), (0, 1, 2, 3))(
-        rate, y, *interval)
-    for mine, other in zip(derivative(ours), derivative(theirs), strict=True):
-      np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-4)
+    ((_, (x, steps)), mine), ((_, (exact, _)), other) = (run(rate, y, *interval) for run in both)
+    np.testing.assert_allclose(x, exact, rtol=3e-6, atol=3e-6)
+    assert steps <= 1.3 * as_coarse(rate, y, *interval)
+    for a, b in zip(mine, other, strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
 def test_adaptive_reaches_its_tolerance_or_says_so(x64):
@@ -444,40 +470,63 @@ def test_adaptive_reaches_its_tolerance_or_says_so(x64):
   assert np.isnan(x).all()
 
 
-def test_calls_of_the_network(x64):
-  """n for one-call methods; 2n − 1 for Heun and k(n − 1) + 1 for singlestep: the last is STEP."""
+ALL = {**{name: method for name, (method, *_) in (DETERMINISTIC | WEAK).items()}, **FREE}
+# Calls of a method in n steps, the last of which is STEP, by its name's beginning.
+CALLS = {"heun": lambda n: 2 * n - 1, "singlestep(2": lambda n: 2 * n - 1,
+         "singlestep(3": lambda n: 3 * n - 2}
+
+
+def test_every_method_is_the_common_step_and_calls_the_model_as_often_as_it_should(x64):
+  """On four steps, the last to ρ = 0: its own step with its own history is that of `run_plans`.
+
+  n calls of one-call methods, 2n − 1 of Heun and k(n − 1) + 1 of singlestep.
+  """
+  noise, x = np.random.default_rng(0).normal(size=(4, 3)), np.array([3.0, -2.0, 0.4])
+  nodes = levels.place_levels(samplers.karras(4)(VE), VE)
+  made = {name: method.plan(nodes, VE) for name, method in ALL.items()}
+  states = {}
+  for keys in by_kind(made):
+    states |= zip(keys, run_plans([made[key] for key in keys], np.tile(x, (len(keys), 1)),
+                                  at_level(line), noise), strict=True)
+  for name, method in ALL.items():
+    ours, calls = run_step_by_step(method, made[name], jnp.asarray(x), at_level(line),
+                                   lambda step, _: jnp.asarray(noise[step]))
+    np.testing.assert_allclose(ours, states[name], atol=1e-12, err_msg=name)
+    expected = [count(4) for start, count in CALLS.items() if name.startswith(start)]
+    assert calls == (expected or [4])[0], name
+
+
+def test_calls_of_the_network_in_a_program():
   calls = []
 
   def counted(x, ell):
     jax.debug.callback(lambda: calls.append(1))
     return gaussian(x, ell)
 
-  n = 6
-  for method, expected in (
-      (samplers.multistep(3), n), (samplers.unipc(3), n), (samplers.adams_bashforth(3), n),
-      (samplers.heun(), 2 * n - 1), (samplers.singlestep(2, 1.0), 2 * (n - 1) + 1),
-      (samplers.singlestep(3), 3 * (n - 1) + 1)):
+  for method, expected in ((samplers.unipc(3), 6), (samplers.singlestep(3), 16)):
     calls.clear()
     jax.block_until_ready(samplers.sample(
-        jax.random.key(0), predictions.Denoiser(counted, VP), VP, shape=(3,), method=method,
-        grid=samplers.karras(n)))
+        jax.random.key(0), predictions.Denoiser(counted, VE), VE, shape=(3,), method=method,
+        grid=samplers.karras(6)))
     jax.effects_barrier()
     assert len(calls) == expected
 
 
 def test_no_method_is_biased_on_a_point_mass_at_ten_steps(x64):
   """From ρ = 50 and from pure noise: the point, but for what 1/σ makes of a rounding."""
-  point = 1.5
-  denoise = predictions.Denoiser(lambda x, ell: jnp.full_like(x, point), FLOW)
-  methods = [method for method, *_ in DETERMINISTIC.values()] + list(FREE.values()) + [
-      samplers.euler_maruyama(), samplers.heun()]
+  point, rng = 1.5, np.random.default_rng(0)
+  made, first = {}, {}
   for grid in (samplers.karras(10, rho_max=50.0), samplers.uniform_time(10)):
-    runs = jax.jit(lambda key, grid=grid: [
-        samplers.trajectory(key, denoise, FLOW, shape=(64,), method=method, grid=grid).x
-        for method in methods])(jax.random.key(0))
-    for x in runs:
-      np.testing.assert_allclose(x[-1], np.full(64, point), rtol=1e-12)
-      assert np.isfinite(x).all() and np.abs(x).max() < 10.0
+    nodes = levels.place_levels(grid(FLOW), FLOW)
+    methods = {name: method for name, method in ALL.items() if name not in WEAK}
+    for name, method in (methods | {"euler_maruyama": samplers.euler_maruyama()}).items():
+      made[name, grid] = method.plan(nodes, FLOW)
+      first[name, grid] = nodes.alpha[0] * point + nodes.sigma[0] * rng.normal(size=64)
+  for keys in by_kind(made):
+    x = run_plans([made[key] for key in keys], np.stack([first[key] for key in keys]),
+                  lambda x, level: jnp.full_like(x, point), rng.normal(size=(10, 64)))
+    np.testing.assert_allclose(x[:, -1], np.full((len(keys), 64), point), rtol=1e-12)
+    assert np.isfinite(x).all() and np.abs(x).max() < 10.0
 
 
 def test_a_wrapper_s_change_of_the_state_survives_the_correction(x64):

@@ -11,7 +11,10 @@ from oracles import PATHS
 
 from langevin_jax import mixtures, paths, splitting
 
-ETAS = {"0": 0.0, "0.5": 0.5, "1": 1.0, "2": 2.0, "callable": lambda ell: 1.0 + jnp.tanh(ell)}
+ETAS = {"0": 0.0, "1": 1.0, "2": 2.0, "callable": lambda ell: 1.0 + jnp.tanh(ell)}
+# The split takes a path's functions, which paths_test.py checks for all paths.
+FEW = ("ve", "linear_vp", "rectified_flow", "own_sde")
+ALL = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in PATHS]
 
 
 def levels(path, n=5):
@@ -95,19 +98,26 @@ def fokker_planck(part, score, hessian):
   return -div - transport + 0.5 * noise**2 * laplacian, size
 
 
-@pytest.mark.parametrize("eta", ETAS)
-@pytest.mark.parametrize("name", PATHS)
-def test_fokker_planck(name, eta):
+@pytest.mark.parametrize("name", ALL)
+def test_the_split_moves_the_density_and_adds_up(name):
   """Forward moves pₜ by dt, reverse in its own clock by −dt, Langevin not at all: ≤ 1e-8.
 
   Each process alone must move the density of the exact mixture as claimed:
-  ∂p/∂τ = −∇·(drift p) + ½ noise² ∇²p with ∂p/∂τ = ±∂p/∂t or 0, divided by p.
+  ∂p/∂τ = −∇·(drift p) + ½ noise² ∇²p with ∂p/∂τ = ±∂p/∂t or 0, divided by p. Drifts add up, noise
+  variances add up, and H = (1 + η²)/2 g².
   """
   _, _, score, hessian, rate = density_table(name)
-  for part, direction in zip(processes(name)[0][eta][0], (0.0, 1.0, -1.0), strict=True):
-    moved, size = fokker_planck(part, score, hessian)
-    residual = np.abs(moved - direction * rate) / (size + np.abs(rate))
-    assert np.max(residual) <= 1e-8
+  by_eta, g_squared = processes(name)
+  for parts, eta in by_eta.values():
+    for part, direction in zip(parts, (0.0, 1.0, -1.0), strict=True):
+      moved, size = fokker_planck(part, score, hessian)
+      residual = np.abs(moved - direction * rate) / (size + np.abs(rate))
+      assert np.max(residual) <= 1e-8
+    (_, langevin, noise), (_, forward, noise_f), (_, reverse, noise_r) = parts
+    np.testing.assert_allclose(forward + reverse, langevin, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(noise_f**2 + noise_r**2, noise**2, rtol=1e-12)
+    np.testing.assert_allclose(noise**2, (1 + eta**2) * g_squared, rtol=1e-12)
+    np.testing.assert_allclose(noise_r**2, eta**2 * g_squared, rtol=1e-12, atol=1e-12)
 
 
 def test_the_residual_can_fail():
@@ -118,32 +128,22 @@ def test_the_residual_can_fail():
   assert np.max(np.abs(moved + rate) / (size + np.abs(rate))) > 1e-3
 
 
-@pytest.mark.parametrize("key", ETAS)
-@pytest.mark.parametrize("name", PATHS)
-def test_the_split_adds_up(name, key):
-  """Drifts add up and noise variances add up; H = (1 + η²)/2 g²."""
-  by_eta, g_squared = processes(name)
-  parts, eta = by_eta[key]
-  (_, langevin, noise), (_, forward, noise_f), (_, reverse, noise_r) = parts
-  np.testing.assert_allclose(forward + reverse, langevin, rtol=1e-12, atol=1e-12)
-  np.testing.assert_allclose(noise_f**2 + noise_r**2, noise**2, rtol=1e-12)
-  np.testing.assert_allclose(noise**2, (1 + eta**2) * g_squared, rtol=1e-12)
-  np.testing.assert_allclose(noise_r**2, eta**2 * g_squared, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("eta", [0.0, 0.6, 2.0])
-@pytest.mark.parametrize("name", ["vp", "ve", "rectified_flow", "own_sde"])
-def test_a_clock_says_the_same_as_its_stochasticity(name, eta, x64):
+@pytest.mark.parametrize("name", ["vp", "own_sde"])
+def test_a_clock_says_the_same_as_its_stochasticity(name, x64):
   """H = (1 + η²)/2 g², at η = 0 on the very edge of what is allowed."""
   path = PATHS[name]
-  by_eta = splitting.split(path, eta)
-  by_clock = splitting.split(path, clock=lambda t: 0.5 * (1.0 + eta**2) * path.diffusion(t) ** 2)
   x, score = jnp.asarray([0.4, -1.3]), jnp.asarray([1.1, 0.2])
-  numbers = jax.vmap(lambda t: [
-      [(p.drift(x, t, score), p.diffusion(t) ** 2) for p in parts] for parts in (by_eta, by_clock)])
-  own, other = numbers(levels(path))
-  for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(other), strict=True):
-    np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12)
+
+  def numbers(t):
+    both = [(splitting.split(path, eta), splitting.split(
+        path, clock=lambda t, eta=eta: 0.5 * (1.0 + eta**2) * path.diffusion(t) ** 2))
+            for eta in (0.0, 0.6, 2.0)]
+    return [[[(p.drift(x, t, score), p.diffusion(t) ** 2) for p in parts] for parts in pair]
+            for pair in both]
+
+  for own, other in jax.jit(jax.vmap(numbers))(levels(path)):
+    for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(other), strict=True):
+      np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12)
 
 
 def test_stochasticity_may_be_traced():
@@ -152,7 +152,7 @@ def test_stochasticity_may_be_traced():
   np.testing.assert_allclose(noise(jnp.asarray([0.0, 0.5, 2.0])), [0.0, 0.5, 2.0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_small_step_is_the_reverse_sde(name, x64):
   """(STEP(h, η²h) − identity)/δ → reverse drift, noise variance/δ → η²g², as δ = t − t′ → 0."""
   path, eta, delta = PATHS[name], 0.8, 1e-6
@@ -168,7 +168,7 @@ def test_a_small_step_is_the_reverse_sde(name, x64):
     return ((a - 1.0) * x + b * denoised) / delta, reverse.drift(x, t, score), (
         c**2 / delta), reverse.diffusion(t) ** 2
 
-  drift, wanted_drift, var, wanted_var = jax.vmap(rates)(levels(path))
+  drift, wanted_drift, var, wanted_var = jax.jit(jax.vmap(rates))(levels(path))
   # The next order is δ times rates up to 1e3 (linear_vp, geometric_ve).
   np.testing.assert_allclose(drift, wanted_drift, rtol=1e-3, atol=1e-3)
   np.testing.assert_allclose(var, wanted_var, rtol=1e-3)
@@ -180,7 +180,7 @@ def test_negative_stochasticity_is_a_value_error(eta):
     splitting.split(paths.vp(), eta)
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", ["vp", "own_sde"])
 def test_a_clock_below_half_g_squared_is_a_value_error(name):
   """And the message says why: the reverse process would need negative noise."""
   path = PATHS[name]
@@ -247,7 +247,7 @@ def test_forward_then_reverse_is_langevin(x64):
     np.testing.assert_allclose(own, wanted, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_forward_kernel_needs_no_denoiser(name, x64):
   """h < 0, Λ = −h: D drops out and what is left is `paths.transition`."""
   path, x = PATHS[name], jnp.asarray([0.7, -2.0])
@@ -262,7 +262,7 @@ def test_the_forward_kernel_needs_no_denoiser(name, x64):
             splitting.step(key, x, jnp.full(2, 1e3), *numbers, budget),
             paths.transition(key, x, s, t, path), path.alpha(t) / path.alpha(s))
 
-  (a, b, _), stepped, moved, ratio = both(s, t)
+  (a, b, _), stepped, moved, ratio = jax.jit(both)(s, t)
   np.testing.assert_allclose(a, ratio, rtol=1e-12)
   np.testing.assert_allclose(b, 0.0, atol=1e-14)
   np.testing.assert_allclose(stepped, moved, rtol=1e-10)

@@ -84,6 +84,17 @@ def test_steps_in_one_dispatch_are_the_steps_one_by_one():
   assert len(np.unique(metrics.loss)) == 5
 
 
+def test_norms_are_of_the_parameters_and_of_their_change():
+  data, state = batches(1), fresh()
+  batch = jax.tree.map(lambda v: v[0], data)
+  after, metrics = training.train_step(state, KEY, batch, norms=True, **options)
+  change = jax.tree.map(lambda a, b: a - b, after.params, state.params)
+  np.testing.assert_allclose(metrics.update_norm, optax.tree.norm(change), rtol=1e-4)
+  np.testing.assert_allclose(metrics.param_norm, optax.tree.norm(after.params), rtol=1e-6)
+  _, metrics = many_steps(state, KEY, data)
+  assert metrics.param_norm is None and metrics.update_norm is None
+
+
 def test_how_many_steps_a_dispatch_has_changes_no_bit():
   """One program takes any number of steps; those it does not take leave zeros."""
   data = batches(5)
