@@ -51,7 +51,7 @@ class Stream:
     records.make_directory(file.parent, "--out")
     if self.done == shape[0] and not self._array.exists():
       return  # complete and renamed: killed while its companions were written
-    self._array.open(self.done, shape[0])
+    self._array.begin(self.done, shape[0])
     if not self.done:
       self._write_progress()
 
@@ -121,7 +121,7 @@ class _File:
   def rows(self) -> int:
     return (self._partial.stat().st_size - len(self._header)) // self._row
 
-  def open(self, done: int, n: int) -> None:
+  def begin(self, done: int, n: int) -> None:
     wanted = (n - done) * self._row
     if wanted > (free := shutil.disk_usage(self._file.parent).free):
       raise OSError(f"disk full: {self._file} takes {wanted:,} bytes more, {free:,} are free")
@@ -168,7 +168,7 @@ class _Objects:
       yield part, found[0]
       first += found[0] // self._row
 
-  def open(self, done: int, n: int) -> None:
+  def begin(self, done: int, n: int) -> None:
     if not done:
       self.discard()
 
