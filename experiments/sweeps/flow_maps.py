@@ -2,6 +2,7 @@
 
   python -m experiments.sweep --config=experiments/configs/mixture2d.py \\
       --config.training.steps=2500 --config.training.batch_size=256 \\
+      --config.training.learning_rate=5e-4 \\
       --config.objective.density="logit_normal_s(0, 1.5, rho_min=0.01, rho_max=500)" \\
       --config.sampling.sampler="flow_map()" --config.sampling.grid="explicit((200, 1))" \\
       --sweep=experiments/sweeps/flow_maps.py --workdir=runs/sweeps/flow_maps
