@@ -233,10 +233,9 @@ def plan(path: Path, method: Method | None, grid: grids.Grid | None):
   rho = grids.levels_of(continuous.uniform_time(64) if grid is None else grid, path.clock)
   if np.any(np.diff(rho) >= 0.0):
     raise ValueError("a grid on a finite state space must fall at every step")
-  eta = continuous_splitting.checked(method.stochasticity, path.clock)
+  continuous_splitting.checked(method.stochasticity, path.clock)
   placed = place_levels(rho, path.clock)
-  budget = budgets.budgets(
-      placed, method.stochasticity if not callable(method.stochasticity) else eta, path.clock)
+  budget = budgets.budgets(placed, method.stochasticity, path.clock)
   infinite = np.isinf(rho)
   sigma = np.where(infinite, 1.0, rho / (1.0 + np.where(infinite, 0.0, rho)))
   return method, Level(placed.t, placed.half_log_snr, 1.0 / (1.0 + rho), sigma), budget
@@ -290,9 +289,9 @@ def _scan(key, denoise, path, shape, method, levels, budget, known, mask, keep) 
 
 def _random(key: jax.Array, draw: Callable, shape: tuple[int, ...]) -> jax.Array:
   """draw(key, shape), with the noise of each sample from its own key where there are many."""
-  for _ in range(key.ndim):
-    draw = (lambda inner: lambda key, rest: jax.vmap(lambda k: inner(k, rest))(key))(draw)
-  return draw(key, shape[key.ndim:])
+  if key.ndim:
+    return jax.vmap(lambda key: _random(key, draw, shape[1:]))(key)
+  return draw(key, shape)
 
 
 def _categorical(key: jax.Array, logits: jax.Array) -> jax.Array:

@@ -216,6 +216,19 @@ def test_samples_have_the_law_of_the_data(table, method):
   assert 0.5 * np.abs(frequencies(x) - np.asarray(table.probabilities).ravel()).sum() < 0.025
 
 
+def test_corrections_bring_a_coarse_run_nearer_to_the_law(table):
+  path = PATHS["absorbing"]
+
+  def distance(method):
+    x = samplers.sample(jax.random.key(0), mixtures.denoiser(table, path), path, shape=(8000, L),
+                        method=method, grid=grids.uniform_time(4))
+    return 0.5 * np.abs(frequencies(x) - np.asarray(table.probabilities).ravel()).sum()
+
+  plain = distance(samplers.step())
+  assert plain > 0.05
+  assert distance(samplers.corrected(samplers.step(), 4, budget=1.0)) < 0.7 * plain
+
+
 def test_confident_orders_change_the_law():
   path = PATHS["absorbing"]
   p = jnp.array([[0.30, 0.02, 0.02], [0.02, 0.30, 0.02], [0.16, 0.0, 0.16]])
