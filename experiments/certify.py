@@ -34,7 +34,7 @@ def main() -> None:
   assembly.keep_compiled()
   measured = record.measure(part, settings)
   record.draw(part, measured, settings.out)
-  rows = part.load("claims").context(measured["data"])["rows"]
+  rows = part.context(measured["data"])["rows"]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   for row in rows:
     print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))

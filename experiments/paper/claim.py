@@ -1,12 +1,15 @@
 """Checked statements, and how their numbers are printed."""
 
+import functools
 import math
-import pathlib
-import tomllib
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 Data = dict[str, Any]  # what a part measured
+_CRITERION = ("below", "above", "near", "tolerance", "sigmas")
 
 
 class Statement(NamedTuple):
@@ -14,19 +17,37 @@ class Statement(NamedTuple):
 
   text: a sentence, in which {words} are filled in. source: where it is said. by: "paper", which may
   turn out wrong, or "theory", which should not. trained: whether it depends on a network that was
-  trained long enough, so that a fast report does not judge it.
+  trained long enough, so that a fast report does not judge it. value: where a part's data hold the
+  number, "errata.sign.right"; "" where claims.py computes it. The rest: the criterion of `claim`,
+  as far as it is constant.
   """
 
   text: str
   source: str
   by: str = "theory"
   trained: bool = False
+  value: str = ""
+  below: float | None = None
+  above: float | None = None
+  near: float | None = None
+  tolerance: float | None = None
+  sigmas: float | None = None
 
 
-def statements(file: str) -> dict[str, Statement]:
-  """The statements of a part by name, from claims.toml beside its claims.py, which is `file`."""
-  text = pathlib.Path(file).with_suffix(".toml").read_text(encoding="utf-8")
-  return {name: Statement(**entry) for name, entry in tomllib.loads(text).items()}
+class Value(NamedTuple):
+  """A number of the statement `name`. given: the rest of its criterion, and words of its text."""
+
+  name: str
+  value: Any
+  error: Any
+  given: Mapping[str, Any]
+
+
+Values = Iterator[Value]
+
+
+def value(name: str, value: Any, error: Any = None, **given: Any) -> Value:
+  return Value(name, value, error, given)
 
 
 class Claim(NamedTuple):
@@ -56,26 +77,40 @@ class Claim(NamedTuple):
     return "✓" if self.holds else "✗"
 
 
-Claims = Iterator[Claim]
+def claims(
+    statements: Mapping[str, Statement], values: Iterable[Value], data: Data
+) -> list[Claim]:
+  """The claims of a part, in the order of its statements.
+
+  Raises:
+    KeyError: a value of no statement, or a statement's value is not in the data.
+  """
+  stored = [value(name, functools.reduce(operator.getitem, statement.value.split("."), data))
+            for name, statement in statements.items() if statement.value]
+  place = {name: i for i, name in enumerate(statements)}
+  return [claim(statements[each.name], each.value, each.error, **each.given)
+          for each in sorted((*values, *stored), key=lambda each: place[each.name])]
 
 
-def claim(
-    statement: Statement, value: Any, *, error: Any = None, below: float | None = None,
-    above: float | None = None, near: float | None = None, tolerance: float | None = None,
-    sigmas: float | None = None, words: Mapping[str, Any] | None = None,
-) -> Claim:
+def claim(statement: Statement, value: Any, error: Any = None, **given: Any) -> Claim:
   """A claim with `holds` computed: value < below, value > above (both: between), or
 
     |value − near| ≤ tolerance,   or ≤ sigmas · error   for a Monte-Carlo value.
+
+  Args:
+    value: of an array its largest is taken.
+    given: of the criterion what the statement lacks, and the words of its text.
 
   Raises:
     ValueError: nothing to check, `near` without exactly one width, `sigmas` without an error, or an
       unknown `by`.
   """
-  text, source, by, trained = statement
-  if words:
-    text, source = text.format(**words), source.format(**words)
-  value = float(value)
+  below, above, near, tolerance, sigmas = (
+      given.pop(name, getattr(statement, name)) for name in _CRITERION)
+  text, source, by, trained = statement[:4]
+  if given:
+    text, source = text.format(**given), source.format(**given)
+  value = float(np.max(value))
   error = None if error is None else float(error)
   if by not in ("paper", "theory"):
     raise ValueError(f"by must be 'paper' or 'theory', got {by!r}")

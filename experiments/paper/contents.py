@@ -1,16 +1,23 @@
 """The parts of the report, in the order of the paper."""
 
 import importlib
+import pathlib
+import tomllib
 import types
 from typing import NamedTuple
+
+from experiments.paper import claim
+
+_FOLDER = pathlib.Path(__file__).parent
 
 
 class Part(NamedTuple):
   """A table group, figure or question of the paper: the package experiments.paper.<package> with
 
     measure.py    measure(setting) → numbers: all computing; cached in data/<name>.json
-    claims.py     claims(data) → each `Claim`: the values of the statements in claims.toml;
-                  optionally context(data) → dict for the text
+    claims.toml   each `claim.Statement`, with its criterion and where the data hold its value
+    claims.py     claims(data) → each `claim.Value` that is computed; context(data) → dict for the
+                  text; either may be absent
     figures.py    figures(data) → {name: figure}
     text.md.j2    title, paragraphs, tables, captions and the answer
 
@@ -29,6 +36,27 @@ class Part(NamedTuple):
 
   def load(self, module: str) -> types.ModuleType:
     return importlib.import_module(self.path(module))
+
+  @property
+  def folder(self) -> pathlib.Path:
+    return _FOLDER.joinpath(*self.package.split("."))
+
+  def statements(self) -> dict[str, claim.Statement]:
+    text = (self.folder / "claims.toml").read_text(encoding="utf-8")
+    return {name: claim.Statement(**entry) for name, entry in tomllib.loads(text).items()}
+
+  def claims(self, data: claim.Data) -> list[claim.Claim]:
+    """The claims of what was measured."""
+    return claim.claims(self.statements(), self._optional("claims", data, ()), data)
+
+  def context(self, data: claim.Data) -> claim.Data:
+    """What the text needs besides the data."""
+    return self._optional("context", data, {})
+
+  def _optional(self, function: str, data: claim.Data, default):
+    if not (self.folder / "claims.py").is_file():
+      return default
+    return getattr(self.load("claims"), function, lambda data: default)(data)
 
 
 _TRAINING = ("experiments.train",)

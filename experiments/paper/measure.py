@@ -20,7 +20,7 @@ def main() -> None:
   given, part = options.given(), contents.PARTS[_PART.value]
   found = record.measure(part, given)
   record.draw(part, found, given.out)
-  for claim in part.load("claims").claims(found["data"]):
+  for claim in part.claims(found["data"]):
     print(f"{claim.verdict(fast=found['fast'])} {claim.text} ({claim.source}): "
           f"{claim.measured()}; expected {claim.expected}")
   print(f"{part.name}: {found['seconds']:.0f} s")

@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import markupsafe
@@ -85,7 +85,7 @@ def section(part: contents.Part, found: Mapping[str, Any], out: pathlib.Path) ->
               *(["--fast"] if found["fast"] else []), f"commit {found['commit'] or 'unknown'}"]
   return Section(
       part.name, text.title.strip(), body=body, answer=answer,
-      claims=list(part.load("claims").claims(found["data"])),
+      claims=part.claims(found["data"]),
       command=shlex.join(["python", *found["command"]]),
       settings=f"{', '.join(settings)}, {found['seconds']:.0f} s on {found['cores']} core(s); "
       f"numbers in data/{part.name}.json")
@@ -93,17 +93,14 @@ def section(part: contents.Part, found: Mapping[str, Any], out: pathlib.Path) ->
 
 def template(part: contents.Part, found: Mapping[str, Any]) -> Any:
   """The filled text.md.j2: str(…) is its body in Markdown; `title` and `answer` are attributes."""
-  claims, data, fast = part.load("claims"), found["data"], found["fast"]
-  context = claims.context(data) if hasattr(claims, "context") else {}
+  data, fast = found["data"], found["fast"]
+  claims = page.table([_HEAD, *([
+      c.verdict(fast=fast), c.text, c.by, c.source, c.measured(), c.expected]
+      for c in part.claims(data))])
   return page.fill(
-      "text.md.j2", _FOLDER.joinpath(*part.package.split(".")), _FOLDER, data=data, fast=fast,
-      seed=found["seed"], workdir=found["workdir"], claims=_table(claims.claims(data), fast),
-      number=claim.number, pm=claim.pm, table=page.table, **context)
-
-
-def _table(claims: Iterable[claim.Claim], fast: bool) -> str:
-  return page.table([_HEAD, *([
-      c.verdict(fast=fast), c.text, c.by, c.source, c.measured(), c.expected] for c in claims)])
+      "text.md.j2", part.folder, _FOLDER, data=data, fast=fast, seed=found["seed"],
+      workdir=found["workdir"], claims=claims, number=claim.number, pm=claim.pm, table=page.table,
+      **part.context(data))
 
 
 def _holds(sections: Sequence[Section], fast: bool) -> str:

@@ -44,19 +44,20 @@ def plane(setting: Setting) -> pathlib.Path:
     with temporary.open("wb") as stream:
       np.save(stream, np.asarray(points, np.float32))
     temporary.replace(file)
+  sizes = {"training.steps": 600, "training.checkpoint_every": 300, "training.batch_size": 256,
+           "network.width": 64} if setting.fast else {
+           "training.steps": 8000, "training.checkpoint_every": 2000}
   return _trained(workdir, "mixture2d", {
-      "data": f"arrays({str(file.absolute())!r})", "seed": setting.seed,
-      "training.steps": 600 if setting.fast else 8000,
-      "training.checkpoint_every": 300 if setting.fast else 2000})
+      "data": f"arrays({str(file.absolute())!r})", "seed": setting.seed, **sizes})
 
 
 def digits(setting: Setting) -> pathlib.Path:
-  """The workdir of the DiT of `make demo`, trained on scikit-learn's digits."""
-  short = {"training.schedule.warmup_steps": 50} if setting.fast else {}
+  """The workdir of the DiT of `make demo` (with --fast of a smaller one), trained on digits."""
+  sizes = {"training.steps": 80, "training.checkpoint_every": 40, "training.log_every": 20,
+           "training.schedule.warmup_steps": 20, "network.width": 32, "network.depth": 2,
+           } if setting.fast else {"training.steps": 3000, "training.checkpoint_every": 1000}
   return _trained(setting.out / "runs" / f"digits-{setting.seed}{'-fast' if setting.fast else ''}",
-                  "digits", {
-      "seed": setting.seed, "training.steps": 200 if setting.fast else 3000,
-      "training.checkpoint_every": 100 if setting.fast else 1000, **short})
+                  "digits", {"seed": setting.seed, **sizes})
 
 
 def model(workdir: pathlib.Path) -> Model:

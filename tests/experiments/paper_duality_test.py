@@ -161,7 +161,7 @@ def test_a_network_that_knows_nothing_breaks_duality_and_its_record_says_what_it
   assert record.describe_run(str(workdir)) == {
       "workdir": str(workdir), "step": 1, "parameters": "a", "averaged": "b"}
   assert len(found["data"]["sound"]["broken"]) and "hurt" not in found["data"]
-  assert not list(part.load("claims").claims(found["data"]))
+  assert not part.claims(found["data"])
   assert "breaks duality" in report.template(part, found).answer
   assert record.draw(part, found, options.out) == ["levels"]
   assert (options.out / "figures" / "certificate-levels.png").stat().st_size > 10_000

@@ -122,13 +122,12 @@ class Nothing(contents.Part):
       self.counted.append(setting)
       return self.data
 
-    return types.SimpleNamespace(measure=measure, claims=lambda data: self.claimed,
-                                 figures=lambda data: {})
+    return types.SimpleNamespace(measure=measure)
 
 
-def nothing(data=(), claimed=()):
+def nothing(data=()):
   part = Nothing("nothing", "nothing")
-  part.data, part.claimed, part.counted = dict(data), list(claimed), []
+  part.data, part.counted = dict(data), []
   return part
 
 
@@ -267,11 +266,23 @@ def test_a_claim_holds_where_it_is_asked_to_and_nowhere_else():
   assert ask(1.1, near=1.0, tolerance=0.2) and not ask(1.3, near=1.0, tolerance=0.2)
   assert ask(1.1, near=1.0, error=0.1, sigmas=2.0) and not ask(1.3, near=1.0, error=0.1, sigmas=2.0)
   assert not ask(float("nan"), below=1.0) and not ask(float("nan"), near=0.0, tolerance=1.0)
+  assert not ask([1.0, 3.0, 1.0], below=2.0)
   for options in ({}, {"near": 1.0}, {"near": 1.0, "sigmas": 2.0}):
     with pytest.raises(ValueError, match=r"claim|near"):
       ask(1.0, **options)
   with pytest.raises(ValueError, match="by must be"):
     claim.claim(claim.Statement("x.", "here", "hearsay"), 1.0, below=2.0)
+
+
+def test_a_statement_has_its_criterion_and_may_say_where_the_data_hold_its_value():
+  statements = {
+      "stored": claim.Statement("At {where}.", "§1", value="part.numbers", below=3.0),
+      "computed": claim.Statement("Of {count}.", "§{count}", near=1.0)}
+  first, second = claim.claims(
+      statements, [claim.value("computed", 1.5, 0.2, sigmas=3.0, count=4)],
+      {"part": {"numbers": np.array([1.0, 2.0])}})
+  assert first[:5] == ("At {where}.", 2.0, None, "< 3", True)
+  assert second[:3] == ("Of 4.", 1.5, 0.2) and second.holds and second.source == "§4"
 
 
 @pytest.mark.parametrize(("value", "text"), [

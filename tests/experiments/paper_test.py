@@ -1,23 +1,29 @@
-"""The paper's report: its fast version, whole; its claims, records, figures and tables."""
+"""The paper's report in its fast version: claims, records, figures and texts of every part."""
 
+import fcntl
 import importlib.metadata
 import math
 import pathlib
 import re
 import shutil
+import types
 
 import numpy as np
 import pytest
 import runner
 
-from experiments.paper import charts, contents, sources
+from experiments.paper import charts, contents, sources, trained
 from experiments.paper import record as records
 from experiments.paper import report as reports
+from experiments.paper.setting import Setting
 from experiments.report import page
 
 pytest.importorskip("sympy")
 
 NAMES = tuple(contents.PARTS)
+LONGEST = ("digits_run", "flow_matching", "plane_run", "vae", "stochasticity", "duality",
+           "certificate", "trajectories", "clouds", "identity", "tables", "cycle", "steps",
+           "appendix")
 # By part, words of the paper's statements that do not hold: what is true in a limit is said of a
 # finite step, time or noise level, or a formula is misprinted (theory.md#errata).
 WRONG = {
@@ -35,40 +41,72 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def report():
-  """The directory of the fast report, made by the command of a user and kept between sessions.
+  """The setting of a fast report whose records are kept between sessions: see `measured`.
 
-  Where sources have changed the same command goes on: it measures the parts that depend on them.
-  What trains networks, and installed packages, have a directory for each of their versions.
+  A record whose sources have changed is measured again. What trains networks, and installed
+  packages, have a directory for each of their versions.
   """
   versions = sorted(f"{package.name} {package.version}"
                     for package in importlib.metadata.distributions())
   trains = [module for part in contents.PARTS.values() for module in part.programs]
   whole = runner.ROOT / ".pytest_cache" / "report"
   out = whole / sources.digest(sorted(set(trains)), "\n".join(versions).encode())[:16]
+  for other in whole.glob("*"):
+    if other != out:
+      shutil.rmtree(other, ignore_errors=True)  # the other worker may do the same
+  out.mkdir(parents=True, exist_ok=True)
 
-  def make(_):
-    for other in whole.glob("*"):
-      if other != out:
-        shutil.rmtree(other)
-    code, said, err = runner.run("paper", "--fast", f"--out={out}", timeout=1200.0)
-    assert code == 0, err + said[-2000:]
+  def train(words, **_):
+    code, _, err = runner.run(words[2].removeprefix("experiments."), *words[3:])
+    assert code == 0, err
+    return types.SimpleNamespace(returncode=code)
 
-  runner.kept("paper", make)
-  return out
-
-
-def found(report: pathlib.Path, name: str) -> dict:
-  """A part's record, its numbers as arrays."""
-  return records.read(records.record_file(report, name))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(trained, "subprocess", types.SimpleNamespace(run=train))
+    yield Setting(out, fast=True)
 
 
-def claims(report: pathlib.Path, name: str) -> list:
-  return list(contents.PARTS[name].load("claims").claims(found(report, name)["data"]))
+def measured(report: Setting, name: str) -> dict:
+  """A part's record, measured in this process where no worker has done so; what it needs first."""
+  part = contents.PARTS[name]
+  for need in part.needs:
+    measured(report, need)
+  with (report.out / f"{name}.lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return records.measure(part, report)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_claims_are_whole_and_the_theory_s_hold_and_the_paper_s_but_for_known_ones(report, name):
-  every = claims(report, name)
+# The longest parts first: the two workers then end together.
+@pytest.mark.parametrize("name", sorted(NAMES, key=LONGEST.index))
+def test_a_part_has_its_claims_its_pictures_and_a_record_of_what_made_them(
+    report, name, monkeypatch):
+  part, record = contents.PARTS[name], measured(report, name)
+  check_claims(part, record)
+  assert record["seed"] == 0 and record["fast"] and record["commit"]
+  assert record["command"][:3] == ["-m", "experiments.paper.measure", f"--part={name}"]
+  # Nothing that a hardly trained network says is shown as a finding.
+  networks = (part.programs and name != "digits_run") or name == "flow_matching"
+  template = reports.template(part, record)
+  assert ("no finding" in str(template)) == bool(networks)
+
+  module, drawn = part.load("figures"), {}
+  draw = module.figures
+  monkeypatch.setattr(module, "figures", lambda data: drawn.update(draw(data)) or drawn)
+  files = records.draw(part, record, report.out)
+  drawn = drawn or draw(record["data"])  # drawn in an earlier session
+  assert drawn and files == list(drawn)
+  text = str(template) + getattr(template, "answer", "")
+  for which, figure in drawn.items():
+    assert (report.out / "figures" / f"{name}-{which}.png").stat().st_size > 5_000
+    # Each has a text in its place, and a caption below.
+    assert re.search(rf"^!\[[^\]]{{8,}}\]\({which}\)\n\n[^\n]{{30,}}", text, re.M), which
+    check_figure(figure, which)
+    charts.plt.close(figure)
+
+
+def check_claims(part: contents.Part, record: dict) -> None:
+  """Claims are whole; those of theory hold, and those of the paper but for known ones."""
+  every = part.claims(record["data"])
   assert every
   for claim in every:
     assert claim.text.endswith(".") and claim.source and "{" not in claim.source, claim
@@ -76,85 +114,73 @@ def test_claims_are_whole_and_the_theory_s_hold_and_the_paper_s_but_for_known_on
     assert math.isfinite(claim.value), claim
   failing = [claim for claim in every if not claim.trained and not claim.holds]
   assert not [claim for claim in failing if claim.by == "theory"]
-  wrong = WRONG.get(name, ())
+  wrong = WRONG.get(part.name, ())
   assert len(failing) == len(wrong), failing
   for words in wrong:
     assert sum(words in claim.text for claim in failing) == 1, words
   # All statements of claims.toml are used.
-  said = {entry.text.split("{")[0] for entry in contents.PARTS[name].load("claims").CLAIMS.values()}
+  said = {entry.text.split("{")[0] for entry in part.statements().values()}
   assert all(any(claim.text.startswith(start) for claim in every) for start in said)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_record_says_what_made_it(report, name):
-  part, record = contents.PARTS[name], found(report, name)
-  assert record["seed"] == 0 and record["fast"] and record["commit"]
-  assert record["command"][:3] == ["-m", "experiments.paper.measure", f"--part={name}"]
-  # Nothing that a hardly trained network says is shown as a finding.
-  networks = (part.programs and name != "digits_run") or name == "flow_matching"
-  assert ("no finding" in str(reports.template(part, record))) == bool(networks)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_figures_are_whole(report, name):
+def check_figure(figure, which: str) -> None:
   """Of a readable size, on finite axes with labels, and with a legend where there are series."""
-  part, record = contents.PARTS[name], found(report, name)
-  drawn = part.load("figures").figures(record["data"])
-  template = reports.template(part, record)
-  text = str(template) + getattr(template, "answer", "")
-  assert drawn
-  for which, figure in drawn.items():
-    file = report / "figures" / f"{name}-{which}.png"
-    assert file.stat().st_size > 5_000
-    width, height = figure.get_size_inches()
-    assert 3.0 <= width <= 16.0 and 2.0 <= height <= 20.0
-    # Each has a text in its place, and a caption below.
-    assert re.search(rf"^!\[[^\]]{{8,}}\]\({which}\)\n\n[^\n]{{30,}}", text, re.M), which
-    panels = [axes for axes in figure.axes if axes.axison and axes.get_label() != "<colorbar>"]
-    assert panels or figure.axes
-    legends = len(figure.legends) + sum(axes.get_legend() is not None for axes in figure.axes)
-    for axes in panels:
-      assert np.all(np.isfinite([*axes.get_xlim(), *axes.get_ylim()]))
-      assert axes.has_data(), which
-      for line in axes.get_lines():
-        values = np.asarray(line.get_ydata(), float)
-        # A line of no points at all is a legend's key.
-        assert not values.size or np.isfinite(values).any(), which
-    labels = [text for axes in panels for text in (axes.get_xlabel(), axes.get_ylabel())]
-    assert any(labels), which
-    series = max((len({a.get_label() for a in axes.get_lines()
-                       if not str(a.get_label()).startswith("_")}) for axes in panels), default=0)
-    assert series < 2 or legends, which
-    charts.plt.close(figure)
+  width, height = figure.get_size_inches()
+  assert 3.0 <= width <= 16.0 and 2.0 <= height <= 20.0
+  panels = [axes for axes in figure.axes if axes.axison and axes.get_label() != "<colorbar>"]
+  assert panels or figure.axes
+  legends = len(figure.legends) + sum(axes.get_legend() is not None for axes in figure.axes)
+  for axes in panels:
+    assert np.all(np.isfinite([*axes.get_xlim(), *axes.get_ylim()]))
+    assert axes.has_data(), which
+    for line in axes.get_lines():
+      values = np.asarray(line.get_ydata(), float)
+      # A line of no points at all is a legend's key.
+      assert not values.size or np.isfinite(values).any(), which
+  labels = [text for axes in panels for text in (axes.get_xlabel(), axes.get_ylabel())]
+  assert any(labels), which
+  series = max((len({a.get_label() for a in axes.get_lines()
+                     if not str(a.get_label()).startswith("_")}) for axes in panels), default=0)
+  assert series < 2 or legends, which
 
 
-def test_the_report_is_one_file_with_the_numbers_of_the_records(report):
-  text = (report / "report.html").read_text()
+def test_the_report_is_one_file_of_the_records_and_the_same_command_measures_nothing_again(report):
+  found = {name: measured(report, name) for name in NAMES}
+  command = "paper.__main__", "--fast", f"--out={report.out}"
+  runner.succeed(*command)
+  text = (report.out / "report.html").read_text()
   addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
   outside = [a for a in addresses if not a.startswith(("data:image/png;base64,", "#"))]
   assert set(outside) == {"explorer.html"}
   assert "url(" not in text and "<script" not in text
-  for name in NAMES:
-    assert f'id="{name}"' in text
-    for claim in claims(report, name):
+  for name, record in found.items():
+    assert f'id="{name}"' in text and record["commit"] in text
+    for claim in contents.PARTS[name].claims(record["data"]):
       assert page.markup(claim.text, pathlib.Path).removeprefix("<p>").rstrip()[:-4] in text
       assert claim.measured() in text
-    assert found(report, name)["commit"] in text
-
-
-def test_the_same_command_measures_nothing_again(report):
-  files = [*(records.record_file(report, name) for name in NAMES),
-           *sorted((report / "figures").glob("*.png"))]
+  files = [*(records.record_file(report.out, name) for name in NAMES),
+           *sorted((report.out / "figures").glob("*.png"))]
   before = [(file.read_bytes(), file.stat().st_mtime_ns) for file in files]
-  code, said, err = runner.run("paper", "--fast", f"--out={report}")
-  assert code == 0, err
-  assert "begins" not in said
+  assert "begins" not in runner.succeed(*command)
   assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in files] == before
+
+
+@pytest.mark.slow
+def test_the_command_measures_every_part_in_processes_of_their_own(report, tmp_path):
+  """As a user runs it, and with the verdicts of the records that are measured in this process."""
+  code, said, err = runner.run("paper", "--fast", f"--out={tmp_path}", timeout=1200.0)
+  assert code == 0, err + said[-2000:]
+  assert said.count(": done in") == len(NAMES)
+  for name in NAMES:
+    verdicts = [[(claim.text, claim.holds) for claim in contents.PARTS[name].claims(
+        record["data"]) if not claim.trained] for record in (
+            records.read(records.record_file(tmp_path, name)), measured(report, name))]
+    assert verdicts[0] == verdicts[1]
 
 
 def test_tables_agree_but_for_their_errata(report):
   """The code computes all cells but one, by formula and in float64, and each is shown."""
-  record = found(report, "tables")
+  record = measured(report, "tables")
   tables = {number: record["data"]["tables"][number] for number in "1234567"}
   assert [len(rows) for rows in tables.values()] == [9, 12, 19, 16, 6, 12, 12]
   failing = [(number, row["row"], row["column"], row["corrected"])
@@ -169,18 +195,18 @@ def test_tables_agree_but_for_their_errata(report):
 
 
 def test_the_certificate_points_at_what_was_damaged_and_networks_learn(report):
-  record = found(report, "certificate")["data"]
+  record = measured(report, "certificate")["data"]
   assert set(record["damaged"]) <= set(record["hurt"]["broken"])
-  error = found(report, "flow_matching")["data"]["error"].mean(-1)  # evaluation, arm
+  error = measured(report, "flow_matching")["data"]["error"].mean(-1)  # evaluation, arm
   assert np.all(error[-1] < error[0])
 
 
 def test_an_ode_has_one_end_for_each_start(report):
-  share = found(report, "stochasticity")["data"]["ties"]["share"]
+  share = measured(report, "stochasticity")["data"]["ties"]["share"]
   np.testing.assert_allclose(share[0], 1.0, atol=1e-3)
 
 
 def test_weights_of_a_vae_s_latents_bound_its_gap_from_below(report):
-  plane = found(report, "vae")["data"]["plane"]
+  plane = measured(report, "vae")["data"]["plane"]
   gap, whole = plane["vae_gap"], plane["vae_exact_gap"]
   assert np.all(np.diff(gap[:, 0]) > -4.0 * gap[1:, 1]) and gap[-1, 0] < whole[0] + 4.0 * whole[1]

@@ -4,59 +4,38 @@ from typing import Any
 
 import numpy as np
 
-from experiments.paper.claim import Claims, Data, claim, number, statements
+from experiments.paper.claim import Data, Values, number, value
 from experiments.paper.tables import printed
 from experiments.report.page import math
 
-CLAIMS = statements(__file__)
 
-
-def claims(data: Data) -> Claims:
+def claims(data: Data) -> Values:
   for table, rows in data["tables"].items():
     yield from _of_table(table, rows)
-  yield claim(CLAIMS["numbers"], max(data["difference"].values()), below=data["rounding"])
-  yield from _of_errata(data["errata"], data["rounding"])
+  rounding, errata = data["rounding"], data["errata"]
+  yield value("numbers", list(data["difference"].values()), below=rounding)
+  for side in ("wrong", "right"):
+    yield value(f"one_minus_{side}", errata["one_minus"][side], below=rounding)
+    yield value(f"sign_{side}", errata["sign"][side], near=0.0, tolerance=rounding)
+  for name, given in (("own_time", errata["own_time"]["missed"]),
+                      ("independence", errata["independence"]["wrong"]),
+                      ("exponential", errata["exponential"]["wrong"])):
+    yield value(f"{name}_wrong", given, near=0.0, tolerance=rounding)
+  prior = errata["prior"]
+  yield value("prior_right", prior["plain"] / prior["least"] - 1.0, above=-prior["missed"])
+  yield value("prior_matched", prior["matched"] / prior["plain"])
 
 
-def _of_table(table: str, rows: list[dict[str, Any]]) -> Claims:
+def _of_table(table: str, rows: list[dict[str, Any]]) -> Values:
   """The printed cells, and where the paper errs or is incomplete those that hold instead."""
   mended = [row for row in rows if row["corrected"]]
   wrong = [row for row in rows if not row["corrected"] and not row["agrees"]]
-  yield claim(CLAIMS["printed"], len(wrong), below=1,
-              words={"count": len(rows) - len(mended), "table": table})
+  yield value("printed", len(wrong), count=len(rows) - len(mended), table=table)
   if mended:
     places = {(row["row"], row["column"]) for row in mended}
     left = [row for row in wrong if (row["row"], row["column"]) not in places]
-    yield claim(CLAIMS["mended"], sum(not row["agrees"] for row in mended) + len(left), below=1,
-                words={"count": len(mended) - 1, "table": table})
-
-
-def _of_errata(of: dict[str, Any], rounding: float) -> Claims:
-  """Of each erratum what the paper says (wrong), and what holds instead (right)."""
-  say = lambda name, value, **bound: claim(CLAIMS[name], value, **bound)
-  zero, none = {"near": 0.0, "tolerance": rounding}, {"below": 1}
-  yield say("one_minus_wrong", of["one_minus"]["wrong"], below=rounding)
-  yield say("one_minus_right", of["one_minus"]["right"], below=rounding)
-  yield say("clock_wrong", of["clock"]["least"]["rf"], above=0.0)
-  yield say("clock_right", of["clock"]["failing"], **none)
-  yield say("own_time_wrong", of["own_time"]["missed"], **zero)
-  yield say("own_time_right", of["own_time"]["failing"], **none)
-  yield say("sign_wrong", of["sign"]["wrong"], **zero)
-  yield say("sign_right", of["sign"]["right"], **zero)
-  yield say("independence_wrong", of["independence"]["wrong"], **zero)
-  yield say("independence_right", of["independence"]["right"], near=0.0, tolerance=0.0)
-  yield say("missing_wrong", of["missing"]["lacking"], **none)
-  yield say("missing_right", of["missing"]["failing"], **none)
-  yield say("ends_wrong", of["ends"]["diverging"], **none)
-  yield say("ends_right", of["ends"]["infinite"], **none)
-  yield say("ends_limits", of["ends"]["failing"], **none)
-  prior = of["prior"]
-  yield say("prior_wrong", prior["plain"], near=0.0, tolerance=2.0**-52)
-  yield say("prior_right", prior["plain"] / prior["least"] - 1.0, above=-prior["missed"])
-  yield say("prior_matched", prior["matched"] / prior["plain"], below=1.0)
-  yield say("exponential_wrong", of["exponential"]["wrong"], **zero)
-  yield say("exponential_right", of["exponential"]["failing"], **none)
-  yield say("stationary", of["exponential"]["rate"], near=0.0, tolerance=0.0)
+    yield value("mended", sum(not row["agrees"] for row in mended) + len(left),
+                count=len(mended) - 1, table=table)
 
 
 def context(data: Data) -> Data:

@@ -4,24 +4,20 @@ import math
 
 import numpy as np
 
-from experiments.paper.claim import Claims, Data, claim, number, statements
+from experiments.paper.claim import Data, Values, number, value
 from experiments.paper.exact.estimates import estimate
 
-CLAIMS = statements(__file__)
 _CUSTOMARY = "customary"
 
 
-def claims(data: Data) -> Claims:
+def claims(data: Data) -> Values:
   double, rounding = data["gradients"]["float64"], data["rounding"]
-  yield claim(CLAIMS["float64"], max(double[head] for head in data["heads"]),
-              below=rounding["float64"])
-  yield claim(CLAIMS["float32"], max(data["gradients"]["float32"].values()),
-              below=rounding["float32"])
-  printed = [value for name, value in double.items() if name not in data["heads"]]
-  yield claim(CLAIMS["printed_losses"], max(printed), below=rounding["float64"])
+  yield value("float64", [double[head] for head in data["heads"]], below=rounding["float64"])
+  yield value("float32", list(data["gradients"]["float32"].values()), below=rounding["float32"])
+  printed = [double[name] for name in double if name not in data["heads"]]
+  yield value("printed_losses", printed, below=rounding["float64"])
   counted = data["counted"]
-  yield claim(CLAIMS["one_objective"], np.max(np.abs(counted["velocity"] / counted["v"] - 1.0)),
-              below=1e-5)
+  yield value("one_objective", np.abs(counted["velocity"] / counted["v"] - 1.0))
   yield from _training(data)
   yield from _curvature(data)
 
@@ -71,17 +67,15 @@ def _training(data):
   for name, ratio in falls.items():
     fall, fall_error = estimate(ratio, -1)
     worst = int(np.argmax(fall))
-    yield claim(CLAIMS[name], fall[worst], error=fall_error[worst], below=1.0,
-                words={"arm": ", ".join(data["arms"][worst])})
+    yield value(name, fall[worst], fall_error[worst], arm=", ".join(data["arms"][worst]))
 
 
 def _curvature(data):
   bends, flow, ddpm = data["bends"], _arm(data, "velocity"), _arm(data, "eps")
   uneven, error = estimate(bends["RF"]["unevenness"]["network"][flow])
-  yield claim(CLAIMS["not_straight"], uneven, error=error, above=3.0 * error)
+  yield value("not_straight", uneven, error, above=3.0 * error)
   turns, turns_error = _turns(bends)
   ratio, error = estimate(
       bends["RF"]["turning"]["network"][flow] / bends["VP"]["turning"]["network"][ddpm])
-  yield claim(CLAIMS["turns_less"], ratio, error=error, below=1.0 - 3.0 * error,
-              words={"exact": number(turns)})
-  yield claim(CLAIMS["exact_turns_less"], turns, error=turns_error, below=1.0 - 3.0 * turns_error)
+  yield value("turns_less", ratio, error, below=1.0 - 3.0 * error, exact=number(turns))
+  yield value("exact_turns_less", turns, turns_error, below=1.0 - 3.0 * turns_error)

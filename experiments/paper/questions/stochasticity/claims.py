@@ -4,22 +4,18 @@ import math
 
 import numpy as np
 
-from experiments.paper.claim import Claims, Data, claim, statements
+from experiments.paper.claim import Data, Values, value
 from experiments.paper.exact.estimates import estimate
 
-CLAIMS = statements(__file__)
 
-
-def claims(data: Data) -> Claims:
-  for name, found in (("exact_laws", data["laws"]["deviation"]["exact score"]),
-                      ("network_laws", data["agreement"]["network"])):
-    chance = data["chance"]["laws" if name == "exact_laws" else "agreement"]
-    yield claim(CLAIMS[name], np.max(found), below=chance,
-                words={"count": np.size(found), "size": data["size"]})
+def claims(data: Data) -> Values:
+  for name, kind, found in (("exact_laws", "laws", data["laws"]["deviation"]["exact score"]),
+                            ("network_laws", "agreement", data["agreement"]["network"])):
+    yield value(name, found, below=data["chance"][kind], count=np.size(found), size=data["size"])
   yield from _paths(data)
   fewest, names, values = _few(data)
   gap, error = estimate(values[names.index("η = 2")] - values[names.index("η = 0")])
-  yield claim(CLAIMS["few_calls"], gap / error, above=3.0, words={"calls": fewest})
+  yield value("few_calls", gap / error, calls=fewest)
 
 
 def context(data: Data) -> Data:
@@ -55,12 +51,10 @@ def _paths(data):
   ode, sde = (data["names"].index(name) for name in ("η = 0", "η = 1"))
   slope = np.log(rough["length"][:, 0] / rough["length"][:, 2]) / np.log(4.0)
   theory, error = rough["theory"][sde], rough["variation_error"][sde]
-  yield claim(CLAIMS["share"], ties["share"][sde], error=ties["share_error"][sde], near=joint**2,
-              sigmas=4.0)
-  yield claim(CLAIMS["correlation"], ties["correlation"][sde], error=ties["correlation_error"][sde],
-              near=joint, sigmas=4.0)
+  for name, expected in (("share", joint**2), ("correlation", joint)):
+    yield value(name, ties[name][sde], ties[f"{name}_error"][sde], near=expected)
   # Of the rate 1 + η² = 2, second order in the two steps 2h of the extrapolation.
-  yield claim(CLAIMS["variation"], rough["variation"][sde], error=error, near=theory,
+  yield value("variation", rough["variation"][sde], error, near=theory,
               tolerance=theory * (4.0 * h) ** 2 + 4.0 * error)
-  yield claim(CLAIMS["ode_length"], slope[ode], near=0.0, tolerance=h)
-  yield claim(CLAIMS["sde_length"], slope[sde], near=0.5, tolerance=math.sqrt(h))
+  yield value("ode_length", slope[ode], tolerance=h)
+  yield value("sde_length", slope[sde], tolerance=math.sqrt(h))
