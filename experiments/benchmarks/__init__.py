@@ -1,8 +1,8 @@
-"""Comparisons with what a user would pick instead, and how good what is trained is.
+"""Benchmarks: comparisons with the alternatives of a user, and the quality of trained models.
 
-In reading order: `measure` times rivals turn about and writes reports; `dispatches` and `starts`
-are what is timed of training. The programs: `speed`, with `speed_sampling` and `torch_dit`, against
-the bare network and PyTorch; `scale`, with `scale_host`, for long runs; `sweeps` for many runs at
-once; `learning` and `quality` for what is learned; `solvers`, with `rivals`, against other
-libraries' samplers; `inpainting` against its baselines.
+In reading order: `measure` times alternating tasks and writes reports. `dispatches` and `starts`
+define the timed parts of training. Programs: `speed` (with `speed_sampling`, `torch_dit`) compares
+with the bare network and PyTorch; `scale` (with `scale_host`) measures long runs; `sweeps` measures
+many runs in one program; `learning` and `quality` measure trained models; `solvers` (with `rivals`)
+compares with the samplers of other libraries; `inpainting` compares inpainting methods.
 """

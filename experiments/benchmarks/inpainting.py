@@ -1,15 +1,14 @@
-"""Halves of held-out digits restored by a trained run: LanPaint beside what else keeps to a mask.
+"""Inpainting of halves of held-out digits by a trained run, with LanPaint and other methods.
 
   python -m experiments.benchmarks.inpainting --workdir=runs/digits
 
-Of every held-out image one half is known, left, right, top and bottom in turn. A classifier of real
-images says how often the restored one has the label of the real one: without the label being given
-to the model, so that it must be read from the known half, and with it. Halves do not always say
-which digit they are of: a classifier of halves says how often the best guess is right, and a sample
-of the true conditional law is right less often than the best guess.
+One half of each held-out image is known: left, right, top and bottom in turn. A classifier trained
+on real images gives the share of restored images with the label of the real image. This is measured
+with and without the label as a condition of the model. A half does not always determine the digit:
+a classifier of halves gives the accuracy of the best guess. A sample of the true conditional
+distribution is right less often than the best guess.
 """
 
-import json
 import math
 import time
 from typing import Any, NamedTuple
@@ -27,12 +26,12 @@ from experiments.sampling import drawing, inpaint, pictures, samplers_from_confi
 from langevin_jax import inpainting
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a trained run on labelled images.")
-_NUM = flags.DEFINE_integer("num", 0, "How many held-out images; all if not given.")
-_STEPS = flags.DEFINE_integer("outer_steps", 20, "Levels of the outer sampler.")
-_OUT = flags.DEFINE_string("out", "runs/bench/inpainting.json", "Where the numbers go.")
+_NUM = flags.DEFINE_integer("num", 0, "Number of held-out images. Default: all.")
+_STEPS = flags.DEFINE_integer("outer_steps", 20, "Number of steps of the outer sampler.")
+_OUT = flags.DEFINE_string("out", "runs/bench/inpainting.json", "Where to write the numbers.")
 
 ODE, SDE = "ddim()", "ddim(1.0)"
-# "pasted" is the known half beside a sample that knows nothing of it.
+# "pasted": the known half beside an unconditional sample.
 METHODS: dict[str, tuple[str, inpainting.Inpainter | None]] = {
     "pasted": (ODE, None),
     "replacement": (ODE, inpainting.replacement()),
@@ -50,7 +49,7 @@ METHODS: dict[str, tuple[str, inpainting.Inpainter | None]] = {
 
 
 class Row(NamedTuple):
-  """One method; pairs are (mean, standard error)."""
+  """Results of one method; pairs are (mean, standard error)."""
 
   method: str
   calls: float
@@ -93,11 +92,10 @@ def main() -> int:
   report(rows, n, accuracy, guess)
   pictures.strips(out.with_suffix(".png"), dataset,
                {"known": real[:16], **shown, "real": real[:16]}, ~mask[:16].all(-1))
-  records.write_text(out, json.dumps({
+  measure.write(out, {
       "machine": measure.machine(), "step": int(state.step), "n": n, "steps": _STEPS.value,
       "classifier_on_real": accuracy, "classifier_of_halves": guess,
-      "rows": [row._asdict() for row in rows],
-  }, indent=2, ensure_ascii=False) + "\n")
+      "rows": [row._asdict() for row in rows]})
   print(f"\nwrote {out} and {out.with_suffix('.png')}")
   return 0
 
@@ -113,7 +111,7 @@ def restore(
     method: inpainting.Inpainter | None, mask: np.ndarray, judge: classifier.Classifier, *,
     steps: int,
 ) -> tuple[Row, np.ndarray]:
-  """The row of a method, and what it restores without labels, in the user's units."""
+  """The row of a method, and the images restored without labels, in the data's units."""
   dataset, n = run.dataset, len(mask)
   rho_min, rho_max = samplers_from_config.ends(run.config.sampling)
   sampling = config_lib.Sampling(
@@ -143,7 +141,7 @@ def restore(
 
 
 def best_guess(dataset: data.Dataset, mask: np.ndarray, seed: int) -> float:
-  """How often a classifier of halves, the rest of them 0, names the label of the real image."""
+  """The accuracy of a classifier of halves, whose unknown pixels are 0, on held-out images."""
   x, labels = dataset.train, dataset.train_labels
   known = [np.where(inpaint.half_mask(name, dataset), x, 0.0) for name in inpaint.HALVES]
   judge = classifier.train(np.concatenate(known), np.tile(labels, len(known)),
@@ -154,7 +152,7 @@ def best_guess(dataset: data.Dataset, mask: np.ndarray, seed: int) -> float:
 
 
 def report(rows: list[Row], n: int, accuracy: float, guess: float) -> None:
-  """The table, and what it is to be held against."""
+  """Prints the table and the accuracies to compare it with."""
   print(f"\n{n} held-out images, one half known. Agreement with the real label: {accuracy:.3f} of "
         f"real images,\n{guess:.3f} of a classifier of halves. RMSE of the unknown half in the "
         "data's units.")

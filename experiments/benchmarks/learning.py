@@ -1,12 +1,13 @@
-"""Whether training leaves the trivial solution: every config for vectors × data of many shapes.
+"""Whether training improves on the best linear denoiser: configs for vectors × distributions.
 
   python -m experiments.benchmarks.learning --out=runs/bench/learning.json
   python -m experiments.benchmarks.learning --configs=arrays --laws=ring_8,checkerboard --seeds=2
 
-A network that starts at zero soon is as good as the best linear denoiser, which needs the data's
-covariance alone; whitened data have no linear part to learn at all. After so many steps of the
-config's own training the model's loss must be below that of the best linear denoiser, both of the
-same data, levels and noise. Of Gaussian data nothing is better, and the two must agree to 2 %.
+A network that starts at zero soon reaches the loss of the best linear denoiser, which depends on
+the covariance of the data alone. Of whitened data a linear denoiser learns nothing. After a number
+of steps of the config's training the loss must be below that of the best linear denoiser, for the
+same data, levels and noise. For Gaussian data the linear denoiser is optimal, and the two losses
+must agree within 2 %.
 """
 
 import functools
@@ -33,7 +34,7 @@ Law = Callable[[np.random.Generator, int], np.ndarray]
 
 
 def ring(modes: int, std: float) -> Law:
-  """Points of a circle of radius 1, evenly spaced, plus N(0, std² I)."""
+  """`modes` evenly spaced points of the unit circle, plus N(0, std² I)."""
   def draw(rng, n):
     angle = 2.0 * np.pi * rng.integers(modes, size=n) / modes
     return np.stack([np.cos(angle), np.sin(angle)], 1) + std * rng.standard_normal((n, 2))
@@ -42,7 +43,7 @@ def ring(modes: int, std: float) -> Law:
 
 
 def whitened(law: Law) -> Law:
-  """The law in coordinates of mean 0 and covariance I."""
+  """The distribution transformed to mean 0 and covariance I."""
   def draw(rng, n):
     x = law(rng, n)
     return (x - x.mean(0)) @ np.linalg.cholesky(np.linalg.inv(np.cov(x, rowvar=False)))
@@ -51,7 +52,7 @@ def whitened(law: Law) -> Law:
 
 
 def correlated(first: Callable[[np.random.Generator, int], np.ndarray]) -> Law:
-  """`first` and a Gaussian, mixed linearly."""
+  """A linear mixture of a coordinate from `first` and a Gaussian coordinate."""
   def draw(rng, n):
     return np.stack([first(rng, n), rng.standard_normal(n)], 1) @ np.array([[1.0, 0.9], [0.0, 0.4]])
 
@@ -72,7 +73,7 @@ LAWS: dict[str, Law] = {
     "one_point": lambda rng, n: 1e-3 * rng.standard_normal((n, 2)) + 3.0,
     "student_3": lambda rng, n: rng.standard_t(3.0, (n, 2)),
 }
-# As of `whitened_gaussian` and of a point that is blurred by a Gaussian.
+# The distributions of Gaussian data.
 GAUSSIAN = ("whitened_gaussian", "one_point")
 
 
@@ -100,14 +101,14 @@ def main() -> int:
 
 
 def passed(law: str, losses: np.ndarray, linear: float) -> np.ndarray:
-  """Whether each loss is below the linear one, or as good where nothing is better."""
+  """Whether each loss is below the linear one; for Gaussian data, within the margin of it."""
   return losses < linear * (1.0 + GAUSSIAN_MARGIN * (law in GAUSSIAN))
 
 
 def learned(
     config: config_lib.Config, law: str, *, seeds: int, steps: int
 ) -> tuple[np.ndarray, float]:
-  """(loss of each seed after so many steps, (seeds,); loss of the best linear denoiser)."""
+  """(loss of each seed after `steps` steps, (seeds,); loss of the best linear denoiser)."""
   x = LAWS[law](np.random.default_rng(0), 20_000)
   x = jnp.asarray(standardize.standardise(x, *standardize.statistics(x, "vector")))
   train, judge = _programs(config, x.shape[1], steps)
@@ -117,7 +118,7 @@ def learned(
 
 @functools.cache
 def _programs(config: config_lib.Config, d: int, steps: int):
-  """(seed, x) → parameters, and (parameters, x) → the two losses; compiled once for all laws."""
+  """(seed, x) → parameters, and (parameters, x) → the two losses; shared by distributions."""
   density = build.density(config.objective, build.path(config.path))
   weight, row = build.weight(config.objective, density), build.prediction(config.objective)
   init, apply = build.network(config.network, (d,), 0)
@@ -159,10 +160,10 @@ def _programs(config: config_lib.Config, d: int, steps: int):
 
 
 if __name__ == "__main__":
-  # Not where the module is imported, beside others with flags of these names.
-  flags.DEFINE_string("out", "runs/bench/learning.json", "Where the numbers go.")
+  # Here, because tests import this module beside others with flags of the same names.
+  flags.DEFINE_string("out", "runs/bench/learning.json", "Where to write the numbers.")
   flags.DEFINE_list("configs", ["arrays", "mixture2d"], "Names in experiments/configs.")
-  flags.DEFINE_list("laws", [], "Some of the data; all if not given.")
-  flags.DEFINE_integer("seeds", 4, "How many seeds of each.")
-  flags.DEFINE_integer("steps", 500, "After how many steps.")
+  flags.DEFINE_list("laws", [], "Distributions of the data. Default: all.")
+  flags.DEFINE_integer("seeds", 4, "Number of seeds of each.")
+  flags.DEFINE_integer("steps", 500, "Number of training steps.")
   cli.run(main)

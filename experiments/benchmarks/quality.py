@@ -1,10 +1,10 @@
-"""How good what is trained is: digits and the two-dimensional mixture, over paths and seeds.
+"""Quality of trained models: digits and the two-dimensional mixture, by path and seed.
 
   python -m experiments.benchmarks.quality --out=runs/bench/quality.json
 
-For each seed one run is trained by the command line and evaluated along VP, VE and rectified flow,
-since one network serves all paths; finished runs are used as they are. The seconds are those of the
-training session that finished a run: the whole of it, unless it was resumed.
+One run per seed is trained by the command line and evaluated along VP, VE and rectified flow, since
+one network serves all paths. Finished runs are reused. The seconds are those of the training
+session that finished a run, which is all of its training unless it was resumed.
 """
 
 import pathlib
@@ -18,14 +18,14 @@ from experiments.benchmarks import measure
 from experiments.config import cli
 from experiments.run import records
 
-_OUT = flags.DEFINE_string("out", "runs/bench/quality.json", "Where the numbers go.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "How many seeds of each.")
-_RUNS = flags.DEFINE_string("runs", "runs/bench", "Where the trained runs are kept.")
-_ONLY = flags.DEFINE_string("only", "", "digits or mixture2d alone.")
+_OUT = flags.DEFINE_string("out", "runs/bench/quality.json", "Where to write the numbers.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Number of seeds of each config.")
+_RUNS = flags.DEFINE_string("runs", "runs/bench", "Directory of the trained runs.")
+_ONLY = flags.DEFINE_string("only", "", "digits or mixture2d. Default: both.")
 
 PATHS = ("vp", "ve", "rectified_flow")
 ROOT = pathlib.Path(__file__).parent.parent
-# Keys of evaluation.json, and the target of the project where there is one.
+# Keys of evaluation.json → target, if there is one.
 METRICS = {
     "digits": {"label_agreement": ">= 0.97", "c2st": "<= 0.57", "fid": "", "nearest_train": "",
                "nearest_train_part": ""},
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def experiment(name: str) -> dict:
-  """Evaluations of every seed along every path, and the seconds of training."""
+  """The evaluations of each seed along each path, and the seconds of training."""
   result: dict = {"seconds": [], **{path: [] for path in PATHS}}
   for seed in range(_SEEDS.value):
     workdir = pathlib.Path(_RUNS.value) / f"{name}-{seed}"
@@ -68,7 +68,7 @@ def experiment(name: str) -> dict:
 
 
 def call(module: str, *arguments: str) -> None:
-  """One command of the project, its output passed on."""
+  """Runs a command of the project; its output is printed."""
   subprocess.run([sys.executable, "-m", f"experiments.{module}", *arguments], check=True)
 
 

@@ -1,12 +1,12 @@
-"""Solvers of k-diffusion, diffusers and azula as functions of a model and a grid, in one frame.
+"""Solvers of k-diffusion, diffusers and azula as functions of a model and a grid.
 
-Nothing of those libraries is copied here: a rival translates the state z = x₀ + ρ ε, levels
-ρ₀ > … > ρ_n = 0 and the model D(z, ρ) = E[x₀ | z] into the frame, row and time that the library
-wants, and calls it. As a program this is a worker for `rivals`, which speaks to it by pickles:
+An adapter converts the state z = x₀ + ρ ε, the levels ρ₀ > … > ρ_n = 0 and the model
+D(z, ρ) = E[x₀ | z] to the scale, prediction and time of a library, and calls the library. As a
+program this file is the worker of `rivals`; the two exchange pickles:
 
   python -P experiments/benchmarks/rival_solvers.py
 
-It needs numpy and the libraries, and neither JAX nor this package.
+It imports numpy and the libraries, and neither JAX nor this package.
 """
 
 import ast
@@ -28,14 +28,16 @@ LIBRARIES = {"k-diffusion": "k_diffusion", "diffusers": "diffusers", "azula": "a
 class Rival(NamedTuple):
   """A solver of another library.
 
-  run: (denoise, z, rho, seed) → x₀, torch tensors of float64; `denoise` closes the last step too.
-  calls: network calls for n steps. order: of convergence, as
-    tests/experiments/rivals_test.py measures it; at most 2 for a multistep method that starts
-    with a step of first order. For `random` solvers it is the order that their authors state.
-  random: whether it draws noise. grid: whether it takes one; if
-    not, it uses the first and the last positive level and places its calls between them itself.
-  closes: whether its own last step goes to ρ = 0. Where it cannot, its steps end at ρ_{n−1} and
-    the last is z ← D(z, ρ_{n−1}), which is what the last step of the others is too.
+  run: (denoise, z, rho, seed) → x₀, torch tensors of float64.
+  calls: number of network calls for n steps.
+  order: order of convergence, measured by tests/experiments/rivals_test.py; at most 2 for a
+    multistep method that starts with a step of first order. For `random` solvers it is the order
+    stated by the authors.
+  random: whether the solver draws noise.
+  grid: whether the solver takes a grid. Otherwise it uses the first and the last positive level
+    and places its calls between them.
+  closes: whether the last step of the solver goes to ρ = 0. Otherwise its steps end at ρ_{n−1} and
+    the adapter appends z ← D(z, ρ_{n−1}), which equals the last step of the other solvers.
   """
 
   library: str
@@ -56,13 +58,13 @@ _NOTES: list[str] = []
 
 def _k(solver: str, order: int, calls: Callable = EACH, *, noisy: bool = False,
        options: Mapping[str, Any] = NONE) -> Rival:
-  """k-diffusion's sample_{solver}; noisy: it takes a source of noise, used unless eta is 0."""
+  """sample_{solver} of k-diffusion. noisy: it takes a noise source, which eta = 0 ignores."""
   def run(denoise, z, rho, seed):
     sampling = _sampling()
     import torch
 
     torch.manual_seed(seed)
-    # Its own default source is a Brownian tree of torchsde; this is its other.
+    # The default source is a Brownian tree of torchsde; this is the other one.
     source = {"noise_sampler": sampling.default_noise_sampler(z)} if noisy else {}
     model = lambda x, sigma: denoise(x, float(sigma[0]))
     sample = getattr(sampling, f"sample_{solver}")
@@ -78,9 +80,10 @@ def _dpm_fast(denoise, z, rho, seed):
 
 
 def _sampling():
-  """k-diffusion's `sampling`; where its package does not import, that file and `utils` alone.
+  """The module `sampling` of k-diffusion.
 
-  Imports in them of what is not installed are skipped: the solvers in use need none of them.
+  Where the package cannot be imported, its files utils.py and sampling.py are loaded without the
+  imports of packages that are not installed. The solvers used here do not need those.
   """
   if "k_diffusion.sampling" in sys.modules:
     return sys.modules["k_diffusion.sampling"]
@@ -108,17 +111,18 @@ def _d(
     scheduler: str, row: str, order: int, calls: Callable = EACH, *, ve: bool = False,
     closes: bool = True, place: Callable | None = None, options: Mapping[str, Any] = NONE,
 ) -> Rival:
-  """diffusers' scheduler, stepped over the grid instead of the levels that it makes for itself.
+  """A scheduler of diffusers, with the levels of the grid in place of its own.
 
-  row: what it takes for the model's output. ve: its states are z; else they are at unit scale.
-  place: (scheduler, rho) → the levels in the order of its time steps, which it puts there.
+  row: the prediction that the scheduler takes. ve: whether its states are z; otherwise they are at
+  unit scale. place: (scheduler, rho) → the levels in the order of the scheduler's time steps; it
+  stores them in the scheduler.
   """
   def run(denoise, z, rho, seed):
     import torch
 
     own = rho if closes else rho[:-1]
     n = len(own) - 1
-    # Schedulers of integer times get n of them, so that none lies between levels.
+    # Schedulers with integer times get n times, one for each level.
     config = {"num_train_timesteps": n} if place in (_cumulative, _angles) else {}
     config |= {} if place is _angles else {"prediction_type": EPS if row == EDM else row}
     stepper = getattr(importlib.import_module("diffusers"), scheduler)(**config, **options)
@@ -129,7 +133,7 @@ def _d(
     for t, level in zip(stepper.timesteps, levels, strict=False):
       z = x / alpha(level)
       value = _row(row, denoise(z, float(level)), z, level)
-      stepper.scale_model_input(x, t)  # some insist; what it returns is for networks of theirs
+      stepper.scale_model_input(x, t)  # some schedulers require the call; its result is not used
       x = stepper.step(value, t, x).prev_sample.to(torch.float64)
     return x / alpha(own[-1]) if closes else denoise(x / alpha(own[-1]), float(own[-1]))
 
@@ -137,7 +141,7 @@ def _d(
 
 
 def _row(row: str, denoised, z, rho):
-  """The row at unit scale, x = z/√(1 + ρ²), of a denoised estimate."""
+  """A prediction at unit scale, x = z/√(1 + ρ²), from a denoised estimate."""
   eps = (z - denoised) / rho
   scale = (1.0 + rho**2) ** 0.5
   # EDM's F at σ_d = 1 is −v: D = z/(1 + ρ²) + ρ/√(1 + ρ²) F.
@@ -154,20 +158,20 @@ def _sigmas(stepper, rho):
 
 
 def _twice(stepper, rho):
-  """Inner levels are visited twice, as Heun's are."""
+  """Stores inner levels twice, as for Heun's method."""
   import torch
 
   return _sigmas(stepper, torch.cat([rho[:1], rho[1:-1].repeat_interleave(2), rho[-1:]]))
 
 
 def _cumulative(stepper, rho):
-  """Integer times: level i is time n − 1 − i of n."""
+  """Stores α² by integer time: level i has the time n − 1 − i."""
   stepper.alphas_cumprod = (1.0 / (1.0 + rho[:-1] ** 2)).flip(0)
   return rho[len(rho) - 2 - stepper.timesteps]
 
 
 def _angles(stepper, rho):
-  """iPNDM: its betas are σ and its alphas α, of unit scale."""
+  """Stores σ as betas and α as alphas, at unit scale (iPNDM)."""
   _sigmas(stepper, rho)
   stepper.alphas = (1.0 + rho**2) ** -0.5
   stepper.betas = rho * stepper.alphas
@@ -176,7 +180,7 @@ def _angles(stepper, rho):
 
 def _a(sampler: str, order: int, calls: Callable = EACH, *, closes: bool = False,
        random: bool = False, options: Mapping[str, Any] = NONE) -> Rival:
-  """azula's sampler, on a schedule of the grid's levels."""
+  """A sampler of azula, with a schedule that has the levels of the grid."""
   def run(denoise, z, rho, seed):
     import torch
 
@@ -200,7 +204,7 @@ def _a(sampler: str, order: int, calls: Callable = EACH, *, closes: bool = False
 
 
 class Mean(NamedTuple):
-  """azula's posterior, of which its samplers read the mean."""
+  """A posterior of azula; its samplers read the mean."""
 
   mean: Any
 
@@ -255,7 +259,7 @@ RIVALS: dict[str, Rival] = {
     "azula zeab_2": _a("zEABSampler", 2),
     "azula xeab_2": _a("xEABSampler", 2),
     "azula xeab_3": _a("xEABSampler", 2, options={"order": 3}),
-    # In azula 0.11.1 a factor of its last line has σ of the wrong time, which costs an order.
+    # In azula 0.11.1 the last line uses σ of the wrong time, which reduces the order to 1.
     "azula reab_2": _a("REABSampler", 1),
     "azula ddpm": _a("DDPMSampler", 1, random=True),
     "azula pc": _a("PCSampler", 1, TWO, random=True),
@@ -263,7 +267,7 @@ RIVALS: dict[str, Rival] = {
 
 
 def _absent() -> dict[str, str]:
-  """Why a library is not here, for those that are not."""
+  """Library → reason, for libraries that are not available."""
   found = {}
   for library, module in LIBRARIES.items():
     if library == "hackable-diffusion":
@@ -280,7 +284,7 @@ def _absent() -> dict[str, str]:
 
 
 def main() -> None:
-  # The answers have stdout to themselves; what a library prints goes to stderr.
+  # stdout carries the answers only: output of the libraries goes to stderr.
   out = os.fdopen(os.dup(1), "wb")
   os.dup2(2, 1)
 

@@ -1,11 +1,11 @@
-"""Other libraries' samplers on any model and any grid of noise levels, in a process of their own.
+"""Samplers of other libraries on any model and grid of noise levels, in a separate process.
 
   with rivals.worker() as worker:
     for name in worker.names: worker.solve(name, denoise, z, rho).x_0
 
-The process (`rival_solvers` as a program) asks back for every D(z, ρ), and calls are counted there:
-so the model may be anything, the libraries may live in another environment (`python`), and PyTorch
-and XLA never share threads. A library that is absent is left out by name.
+The process, `rival_solvers`, requests each D(z, ρ) from this one, which counts the calls. Therefore
+the model can be any function, the libraries can be installed in another environment (`python`), and
+PyTorch and XLA do not share threads. A library that is not installed is listed as absent.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ Denoise = Callable[[np.ndarray, float], np.ndarray]
 
 
 class Result(NamedTuple):
-  """What a rival made of z, and the calls of the model that it took."""
+  """The solution of a rival, and its number of calls of the model."""
 
   x_0: np.ndarray
   calls: int
 
 
 class Worker(NamedTuple):
-  """A running process. names: the rivals that it has; absent: library → why it has it not."""
+  """A running process. names: available rivals. absent: library → why it is not available."""
 
   names: tuple[str, ...]
   absent: Mapping[str, str]
@@ -41,22 +41,22 @@ class Worker(NamedTuple):
 
 
 def steps(name: str, calls: int) -> int:
-  """The most steps that the rival takes in at most `calls` calls of the model, 0 if none."""
+  """The largest number of steps of a rival with at most `calls` calls of the model, or 0."""
   return max((n for n in range(1, calls + 1) if RIVALS[name].calls(n) <= calls), default=0)
 
 
 @contextlib.contextmanager
 def worker(python: str = sys.executable) -> Iterator[Worker]:
-  """Starts a process with the rivals that `python` can import; ends it on the way out.
+  """A context with a process that has the rivals that the interpreter `python` can import.
 
-  Its `solve(name, denoise, z, rho, *, seed=0)` takes `denoise` (z, ρ) → D of arrays (n, *shape),
-  the state z at level rho[0] and levels rho (n + 1,), falling to 0, and returns a `Result` in
-  float64. `seed` is of the noise of those that are `random`.
+  `solve(name, denoise, z, rho, *, seed=0)` of the worker returns a `Result` in float64. `denoise`
+  maps (z, ρ) to D, arrays (n, *shape). z is the state at level rho[0]; the levels rho (n + 1,) fall
+  to 0. `seed` is for the noise of `random` rivals.
 
   Raises:
     OSError: `python` does not run, or the process ends before its answer.
-    ValueError: by `solve`, an unknown or absent rival, a grid that does not fall to 0, or what
-      the library itself raised.
+    ValueError: from `solve`: an unknown or absent rival, a grid that does not fall to 0, or an
+      error of the library.
   """
   program = str(pathlib.Path(rival_solvers.__file__))
   with subprocess.Popen([python, "-P", program], stdin=subprocess.PIPE,
@@ -68,8 +68,9 @@ def worker(python: str = sys.executable) -> Iterator[Worker]:
       def solve(name: str, denoise: Denoise, z: np.ndarray, rho: np.ndarray, *, seed: int = 0):
         rho = np.asarray(rho, np.float64)
         if name not in names:
-          why = absent[RIVALS[name].library] if name in RIVALS else f"one of {', '.join(RIVALS)}"
-          raise ValueError(f"rival {name!r} is not here: {why}")
+          why = (absent[RIVALS[name].library] if name in RIVALS else
+                 f"choose one of {', '.join(RIVALS)}")
+          raise ValueError(f"rival {name!r} is not available: {why}")
         if rho.ndim != 1 or len(rho) < 3 or rho[-1] != 0.0 or not np.all(np.diff(rho) < 0.0):
           raise ValueError(f"rho must be 3 or more levels falling strictly to 0, got {rho}")
         _send(process, (name, np.asarray(z, np.float64), rho, seed))

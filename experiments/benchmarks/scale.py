@@ -1,15 +1,15 @@
-"""Speed of long runs: what checkpoints, a resumed start and the host cost.
+"""Costs of long runs: checkpoints, a resumed start, and the work of the host.
 
   python -m experiments.benchmarks.scale --out=runs/bench/scale.json
 
-Rivals take turns (measure.py), each row is a ratio within a round; the JSON holds all rounds and
-the machine's description. The parts:
+Tasks alternate and ratios are computed within a round (measure.py). The JSON file has all rounds
+and a description of the machine. Parts:
 
-checkpoints: the same steps with a save among them and without, a model of 10 M parameters.
-resume: from a process's start to the end of its first step, from a checkpoint that a killed run has
-left against a fresh run, both with a filled compilation cache.
-host: how much of the time `experiments.train` spends on sending dispatches off, by its own
-metrics.jsonl; and steps that are fed as a run feeds them against steps whose batch is there.
+checkpoints: steps with and without a save, of a model with 10 M parameters.
+resume: time to the end of the first step, from a checkpoint of a killed run and from nothing, both
+with a filled compilation cache.
+host: the share of time in which `experiments.train` prepares and sends dispatches, from its
+metrics.jsonl; and steps with batches read as in a run, relative to steps with one fixed batch.
 """
 
 import pathlib
@@ -30,9 +30,9 @@ from experiments.configs import digits, mixture2d
 from experiments.run import assembly, checkpoints, records
 
 _OUT = flags.DEFINE_string("out", "runs/bench/scale.json", "Where to write the numbers.")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds of every comparison.")
-_SECONDS = flags.DEFINE_float("seconds", 2.0, "Time of each rival in each round.")
-_ONLY = flags.DEFINE_list("only", [], "Of checkpoints, resume and host; all if not given.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Number of rounds of each comparison.")
+_SECONDS = flags.DEFINE_float("seconds", 2.0, "Seconds of each task in each round.")
+_ONLY = flags.DEFINE_list("only", [], "Parts to measure: checkpoints, resume, host. Default: all.")
 
 # About 10 M parameters; with the average and Adam's moments 178 MB.
 LARGE = {"network.width": 384, "network.depth": 4, "training.batch_size": 32,
@@ -52,11 +52,11 @@ def main() -> int:
 
 
 def saved(config: config_lib.Config, *, repeats: int, seconds: float) -> Part:
-  """The share of the time that a save a minute takes from training.
+  """The share of training time lost to one save a minute.
 
-  What a save costs is all that it delays: the copy, and steps that are slower while it is written;
-  steps for about `seconds` after it, and what is left of its writing then, against as many steps
-  before it or after it.
+  The cost of a save is its whole delay: the copy, the steps that are slower during the writing, and
+  the rest of the writing after them. It is the time of a save, of steps for about `seconds`, and of
+  the rest of the writing, minus the time of equally many steps without a save.
   """
   steps = dispatches.sharded(assembly.prepare(config))
   steps(2)
@@ -70,7 +70,7 @@ def saved(config: config_lib.Config, *, repeats: int, seconds: float) -> Part:
       steps(count)
       checkpoints.finish(manager)
 
-    with_save(1)  # the first makes threads and directories, and is not counted
+    with_save(1)  # the first save creates threads and directories; it is not counted
     times["blocked"].clear()
     for number in range(2, repeats + 2):
       turns = [("plain", lambda: steps(count)), ("saved", lambda n=number: with_save(n))]
@@ -88,7 +88,7 @@ def saved(config: config_lib.Config, *, repeats: int, seconds: float) -> Part:
 
 
 def host(timer: measure.Timer) -> Part:
-  """The host's share of the time of training, and what a step loses by being fed."""
+  """The host's share of training time, and the cost of reading batches."""
   rows, seconds = [], {}
   for name, module, steps in (("digits DiT", digits, 400), ("mixture2d MLP", mixture2d, 3200)):
     with tempfile.TemporaryDirectory() as workdir:
@@ -110,7 +110,7 @@ def host(timer: measure.Timer) -> Part:
 
 
 def _spent(action) -> tuple[float, float]:
-  """Seconds that an action has taken, by the clock and of processors."""
+  """Wall-clock seconds and processor seconds of an action."""
   begun, processors = time.perf_counter(), time.process_time()
   action()
   return time.perf_counter() - begun, time.process_time() - processors

@@ -1,7 +1,7 @@
-"""What the host does for a dispatch: reads, stacks, places and sends it, as experiments.train does.
+"""The host's work for a dispatch: read, stack, place and send, as in experiments.train.
 
-A device never waits for it while this takes less than the dispatch before it, of which
-training.dispatches_in_flight − 1 are under way.
+The device never waits while this work takes less time than the dispatches in flight, of which there
+are training.dispatches_in_flight − 1.
 """
 
 import time
@@ -18,19 +18,19 @@ from langevin_jax.training import shardings
 
 
 def shares(lines: Sequence[dict[str, float]]) -> np.ndarray:
-  """host_seconds_per_step × steps_per_second of each line but the first, which has compiled."""
+  """host_seconds_per_step × steps_per_second of each line except the first, which compiles."""
   return np.array([line["host_seconds_per_step"] * line["steps_per_second"] for line in lines[1:]])
 
 
 def fed(run: assembly.Run) -> measure.Task:
-  """Dispatches whose batches are read, stacked, placed and sent as experiments.train does it."""
+  """A task of dispatches whose batches are read, stacked, placed and sent as in a run."""
   feeding = _feeding(run)
   return dispatches.under_way(
       lambda state: feeding.send(state, feeding.place(feeding.read())), assembly.start(run))
 
 
 def pieces(run: assembly.Run, *, count: int) -> dict[str, np.ndarray]:
-  """Seconds of the host a step in each of `count` dispatches, while the devices have no work."""
+  """Host seconds per step of each piece of work, in `count` dispatches; the devices are idle."""
   feeding = _feeding(run)
   state = assembly.start(run)
   spent: dict[str, list[float]] = {"read and stack": [], "place": [], "send": []}
@@ -48,7 +48,7 @@ def pieces(run: assembly.Run, *, count: int) -> dict[str, np.ndarray]:
 
 
 class Feeding(NamedTuple):
-  """read() → stacked batches of the next dispatch, place(them) → arrays, send(state, arrays)."""
+  """read() → batches of the next dispatch, place(batches) → arrays, send(state, arrays)."""
 
   read: Callable[[], tuple[np.ndarray, ...]]
   place: Callable[[tuple[np.ndarray, ...]], tuple[jax.Array, ...]]

@@ -1,8 +1,8 @@
-"""What the solver study solves: models, starts at ρ = 80, and where their exact flows end.
+"""Problems of the solver study: models, starts at ρ = 80, and the ends of their exact flows.
 
-A problem's start is a draw of the model's own law at ρ_max, x₀ + ρ_max ξ, so that no error is of
-the start; its end is that of the probability-flow ODE from there, solved finely by one method and
-again by another. All is float64 but for a trained network's own arithmetic. x64 must be enabled.
+The start of a problem is a draw of the model's distribution at ρ_max, x₀ + ρ_max ξ, so that the
+start has no error. The reference is the probability-flow ODE from there, solved with many steps by
+two methods. Everything is float64 except the arithmetic of a trained network. x64 must be enabled.
 """
 
 import pathlib
@@ -30,11 +30,10 @@ At = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Problem(NamedTuple):
-  """at: (x_unit, ell) → D. z: states (n, *shape) at RHO_MAX. x_0: where their flows end.
+  """at: (x_unit, ell) → D. z: states (n, *shape) at RHO_MAX. x_0: ends of their flows.
 
-  agreement: the median and the greatest difference between the two fine solutions, a sample's root
-  mean square over its coordinates. states: how many others a grid is optimised on; `at` takes as
-  many.
+  agreement: the median and the largest difference between the two fine solutions, the root mean
+  square over the coordinates of a sample. states: the batch size with which grids are optimised.
   """
 
   name: str
@@ -53,7 +52,7 @@ def rms(difference: np.ndarray) -> np.ndarray:
 def solved(
     name: str, at: At, clean: np.ndarray, *, seed: int, steps: int, states: int = 256
 ) -> Problem:
-  """The problem whose start is that of the clean draws (n, *shape), solved in `steps` steps."""
+  """The problem that starts from noised clean draws (n, *shape), solved with `steps` steps."""
   noise = np.random.default_rng(seed).standard_normal(clean.shape)
   z = np.asarray(clean + RHO_MAX * noise, np.float64)
   denoise = predictions.Denoiser(at, PATH)
@@ -69,7 +68,7 @@ def solved(
 
 
 def gaussian_at(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> At:
-  """`mixtures.Mixture.denoise`, factorised once and for all levels."""
+  """`mixtures.Mixture.denoise` with one eigendecomposition for all levels."""
   var, axes = np.linalg.eigh(covariances)
   means_along = np.einsum("kij,ki->kj", axes, means)
 
@@ -87,7 +86,7 @@ def gaussian_at(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray)
 
 
 def empirical_at(points: np.ndarray) -> At:
-  """`mixtures.Empirical.denoise` of points (m, d), by products of matrices."""
+  """`mixtures.Empirical.denoise` of points (m, d), by matrix products."""
   squares = np.sum(points**2, 1)
 
   def at(x, ell):
@@ -99,7 +98,7 @@ def empirical_at(points: np.ndarray) -> At:
 
 
 def draws(rng: np.random.Generator, law: mixtures.Mixture, n: int) -> np.ndarray:
-  """Of a mixture, (n, d)."""
+  """Draws of a mixture, (n, d)."""
   k = rng.choice(len(law.weights), n, p=law.weights / law.weights.sum())
   root = np.linalg.cholesky(law.covariances)
   noise = rng.standard_normal((n, law.means.shape[1]))
@@ -112,13 +111,13 @@ def line() -> mixtures.Mixture:
 
 
 def line_cdf(z: np.ndarray, rho: float) -> np.ndarray:
-  """Of the one-dimensional mixture at level ρ."""
+  """The distribution function of the one-dimensional mixture at level ρ."""
   weights, means, stds = LINE
   return special.ndtr((z[..., None] - means) / np.hypot(stds, rho)) @ weights
 
 
 def line_quantiles(u: np.ndarray) -> np.ndarray:
-  """Of the one-dimensional mixture itself, by bisection to the last bit."""
+  """Quantiles of the one-dimensional mixture, by bisection to rounding."""
   low, high = np.full_like(u, -20.0), np.full_like(u, 20.0)
   for _ in range(80):
     middle = 0.5 * (low + high)
@@ -128,7 +127,7 @@ def line_quantiles(u: np.ndarray) -> np.ndarray:
 
 
 def three_modes() -> mixtures.Mixture:
-  """Three round Gaussians on a circle, of mean 0 and covariance I."""
+  """Three isotropic Gaussians on a circle; the mixture has mean 0 and covariance I."""
   stds = np.array([0.5, 0.35, 0.25])
   angles = 0.3 + 2.0 * np.pi / 3.0 * np.arange(3)
   radius = np.sqrt(2.0 * (1.0 - np.mean(stds**2)))
@@ -137,12 +136,12 @@ def three_modes() -> mixtures.Mixture:
 
 
 def eight_modes() -> mixtures.Mixture:
-  """The law of experiments/configs/mixture2d.py in standard units."""
+  """The mixture of experiments/configs/mixture2d.py in standard units."""
   return mixture_metrics.mixture(data.load("mixture2d"))
 
 
 def correlated(d: int = 16, components: int = 5) -> mixtures.Mixture:
-  """Components with covariances of their own, standard deviations from 0.08 to 0.8 in each."""
+  """Components with different covariances; standard deviations from 0.08 to 0.8 in each."""
   rng = np.random.default_rng(7)
   axes = np.linalg.qr(rng.standard_normal((components, d, d)))[0]
   var = np.geomspace(0.08, 0.8, d) ** 2
@@ -152,7 +151,7 @@ def correlated(d: int = 16, components: int = 5) -> mixtures.Mixture:
 
 
 def gaussian() -> mixtures.Mixture:
-  """One Gaussian in two dimensions, standard deviations 0.2 and 1."""
+  """One Gaussian in two dimensions with standard deviations 0.2 and 1."""
   turn = np.array([[0.8, -0.6], [0.6, 0.8]])
   return mixtures.Mixture(np.ones(1), np.array([[0.5, -0.3]]),
                           (turn * np.array([0.04, 1.0]) @ turn.T)[None])
@@ -163,14 +162,14 @@ LAWS = {"1-D mixture": line, "2-D, three round modes": three_modes,
 
 
 def mixture(name: str, *, n: int, steps: int) -> Problem:
-  """One of LAWS."""
+  """The problem of a mixture in LAWS."""
   law = jax.tree.map(lambda v: np.asarray(v, np.float64), LAWS[name]())
   clean = draws(np.random.default_rng(1), law, n)
   return solved(name, gaussian_at(*law), clean, seed=2, steps=steps)
 
 
 def digits_points(*, n: int, steps: int) -> Problem:
-  """The digits' training images as a law of points."""
+  """The problem of the empirical distribution of the digits' training images."""
   points = np.float64(data.load("digits").train).reshape(-1, 64)
   clean = points[np.random.default_rng(1).integers(0, len(points), n)]
   return solved("digits as points, 64-D", empirical_at(points), clean, seed=2, steps=steps,
@@ -178,10 +177,10 @@ def digits_points(*, n: int, steps: int) -> Problem:
 
 
 def trained(workdir: pathlib.Path, *, n: int, steps: int) -> Problem:
-  """The network in `workdir` with the labels of training images, which start it; in float32.
+  """The problem of a trained network in float32, with starts and labels from training images.
 
   Raises:
-    ValueError: no trained run there.
+    ValueError: `workdir` holds no trained run.
   """
   with jax.enable_x64(False):
     run, state = assembly.trained(workdir)

@@ -1,4 +1,4 @@
-"""What the solver study says: the best of ours and of others, their ratio, and a picture."""
+"""Report of the solver study: the best run of each side, their ratio, and a picture."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from experiments.benchmarks.solver_runs import NAMED, OPTIMISED, OURS, OWN_GRID,
 matplotlib.use("Agg")  # must precede pyplot
 import matplotlib.pyplot as plt
 
-# Scope → the grids that ours may be on, and those that theirs may; each side's least error counts.
+# Scope → the grids of our methods, and of the other libraries; the smallest error counts.
 _ANY = (*NAMED, OWN_GRID)
 SCOPES = {"karras": (("karras",), ("karras",)), "best grid": (_ANY, _ANY),
           "ours optimised": (tuple(OPTIMISED), _ANY),
@@ -23,17 +23,17 @@ MEANING = {
     "ours optimised": "ours on levels that `samplers.optimised` found on other starts for unipc 2, "
                       "u in φ, or for DPM-Solver++(2M); theirs on the best of the named grids",
     "both optimised": "each side on the better of those two sets of levels"}
-# An error that the exact solutions of the problems have themselves; below it all are as good.
+# The error of the reference solutions. Smaller errors count as equal.
 EXACT = 1e-9
-# Below this two numbers are the same: rounding of a method that both have.
+# Ratios below this differ by rounding: both sides have the same method.
 SAME = 1.0 + 1e-3
 COLOURS = {OURS: "#c0392b", "k-diffusion": "#2166ac", "diffusers": "#1b7837", "azula": "#762a83"}
 
 
 class Comparison(NamedTuple):
-  """The best runs of ours and of theirs at one budget; ratio = ours/theirs.
+  """The best of our runs and of the other libraries' at one budget; ratio = ours/theirs.
 
-  theirs is None where no other library is here. An error below the floor counts as the floor.
+  theirs: None without another library. An error below the floor counts as the floor.
   """
 
   problem: str
@@ -46,7 +46,7 @@ class Comparison(NamedTuple):
 
 def compare(rows: Sequence[Row], *, scopes: Sequence[str] = tuple(SCOPES),
             floor: float = EXACT) -> list[Comparison]:
-  """Every problem, scope and budget; methods and grids are the least of each side."""
+  """The comparisons of each problem, scope and budget."""
   found = []
   for problem in dict.fromkeys(row.problem for row in rows):
     for scope in scopes:
@@ -86,7 +86,7 @@ def markdown(comparisons: Sequence[Comparison], rows: Sequence[Row], facts: Sequ
 
 
 def summary(comparisons: Sequence[Comparison]) -> list[str]:
-  """A line a problem: ours ÷ the best of theirs, a number a scope, at each budget."""
+  """A table with a row for each problem: the ratio in each scope, by budget."""
   ratios = {(c.problem, c.budget, c.scope): c.ratio for c in comparisons if c.ratio is not None}
   problems, budgets, scopes = (list(dict.fromkeys(key[i] for key in ratios)) for i in range(3))
   cell = lambda *key: f"{ratios[key]:.2g}" if key in ratios else "–"
@@ -97,9 +97,9 @@ def summary(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def overall(rows: Sequence[Row]) -> list[str]:
-  """The method with a named grid that is best over all problems together, of each side.
+  """A table of the best method and named grid of each side for all problems together.
 
-  By the geometric mean of the errors: what one gets who chooses once.
+  The criterion is the geometric mean of the errors over problems.
   """
   problems = {row.problem for row in rows}
   logs: dict[tuple[int, bool, str, str], list[float]] = {}
@@ -119,7 +119,7 @@ def overall(rows: Sequence[Row]) -> list[str]:
 
 
 def picture(rows: Sequence[Row], floors: Mapping[str, float], file: pathlib.Path) -> None:
-  """A panel a problem: the least error of each library over its methods, on two sets of grids."""
+  """Draws a panel for each problem: the smallest error of each library, on two sets of grids."""
   problems = list(dict.fromkeys(row.problem for row in rows))
   columns = 3 if len(problems) in (5, 6) else min(4, len(problems))
   lines = -(-len(problems) // columns)
@@ -149,7 +149,7 @@ def picture(rows: Sequence[Row], floors: Mapping[str, float], file: pathlib.Path
     budgets = sorted({row.budget for row in rows})
     axes.set(xscale="log", yscale="log", xlabel="network calls", title=problems[i])
     low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 1e-5 * high), high)  # what falls to 0, as points do, leaves the panel
+    axes.set_ylim(max(low, 1e-5 * high), high)  # errors near 0 are outside
     axes.set_xticks(budgets, map(str, budgets))
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes.grid(alpha=0.25, lw=0.5)
@@ -161,7 +161,7 @@ def picture(rows: Sequence[Row], floors: Mapping[str, float], file: pathlib.Path
 
 
 def _methods(rows: Sequence[Row]) -> list[str]:
-  """One table of all methods on karras: a line each, a column a budget, by the last of them."""
+  """A table of all methods on karras, a column for each budget, sorted by the last one."""
   budgets = sorted({row.budget for row in rows})
   cells: dict[str, dict[int, float]] = {}
   for row in rows:

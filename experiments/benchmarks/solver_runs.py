@@ -1,6 +1,6 @@
-"""Every method on every grid at equal network calls: ours step by step, other libraries' by worker.
+"""Runs of the solver study: every method on every grid with equal numbers of network calls.
 
-A method that needs k calls a step takes as many steps as fit into the budget, and no more.
+A method with k calls per step takes as many steps as fit into the budget.
 """
 
 import functools
@@ -17,10 +17,10 @@ from langevin_jax import paths, predictions, samplers
 from langevin_jax.samplers import levels, noise
 
 OURS = "ours"
-OWN_GRID = "its own"  # of solvers that place their calls themselves
-ALIKE = ", η = 1"  # ends the names of those of ours that draw as much noise as the others' do
-# What is a polynomial and in what: x₀ in ℓ, or in α = 1/√(1 + ρ²); the flow velocity u = ε − x₀ in
-# φ = atan ρ, ℓ, α, or in i, the number of the step; ε in ℓ or i.
+OWN_GRID = "its own"  # grid of solvers that choose their own levels
+ALIKE = ", η = 1"  # suffix of our methods with the amount of noise of the other libraries
+# The quantity that is interpolated by a polynomial, and its variable: x₀ in ℓ or α = 1/√(1 + ρ²);
+# the velocity u = ε − x₀ in φ = atan ρ, ℓ, α or the step number i; ε in ℓ or i.
 FRAMES: Mapping[str, Mapping[str, str]] = {
     "": {},
     " in α": {"variable": "alpha"},
@@ -31,7 +31,7 @@ FRAMES: Mapping[str, Mapping[str, str]] = {
     ", ε in ℓ": {"prediction": "eps"},
     ", ε in i": {"prediction": "eps", "variable": "step"},
 }
-# n → a grid of n steps, or None where there is none of so many.
+# n → a grid of n steps, or None if there is none.
 Grids = Mapping[str, Callable[[int], samplers.Grid | None]]
 NAMED: Grids = {
     "karras": lambda n: samplers.karras(n, rho_max=RHO_MAX),
@@ -39,7 +39,7 @@ NAMED: Grids = {
     "cosine": samplers.cosine,
     "shifted 1": samplers.shifted,
 }
-# Levels found for a method of ours, and for one that is theirs as well.
+# Levels are optimised for one of our methods, and for one that the other libraries have too.
 OPTIMISED: Mapping[str, samplers.Method] = {
     "optimised for unipc": samplers.unipc(2, prediction="velocity", variable="angle"),
     "optimised for 2M": samplers.multistep(2),
@@ -47,9 +47,9 @@ OPTIMISED: Mapping[str, samplers.Method] = {
 
 
 class Solver(NamedTuple):
-  """A method of ours, the path in whose time it runs, and its calls: k a step but for the last.
+  """One of our methods, the path whose time it uses, and its calls per step; the last makes one.
 
-  ancestral: each step falls further and rises again (`samplers.ancestral`).
+  ancestral: whether the grid is `samplers.ancestral`, whose steps fall further and rise again.
   """
 
   method: samplers.Method
@@ -65,9 +65,9 @@ class Solver(NamedTuple):
 
 
 class Row(NamedTuple):
-  """One run: library is "ours" or another's name, calls those it took, at most `budget`.
+  """One run. library: "ours" or the name of a library. calls: calls made, at most `budget`.
 
-  rmse: the root mean square over samples and coordinates of its error, or W₁ of a law.
+  rmse: the root mean square error over samples and coordinates, or W₁ of a distribution.
   """
 
   problem: str
@@ -84,7 +84,7 @@ Judge = Callable[[np.ndarray], float]
 
 @functools.cache
 def ours() -> dict[str, Solver]:
-  """Deterministic methods by name."""
+  """Our deterministic methods by name."""
   found = {"ddim": Solver(samplers.ddim())}
   for label, options in FRAMES.items():
     found |= {f"multistep {k}{label}": Solver(samplers.multistep(k, **options)) for k in (2, 3, 4)}
@@ -92,7 +92,7 @@ def ours() -> dict[str, Solver]:
   for name, path in (("flow", paths.rectified_flow()), ("cosine", paths.cosine()), ("ρ", PATH)):
     found |= {f"adams_bashforth {k}, time {name}": Solver(samplers.adams_bashforth(k), path)
               for k in (2, 3, 4)}
-  for label in (", u in i", ", ε in i"):  # of ε it is iPNDM where rounding does not grow
+  for label in (", u in i", ", ε in i"):  # with ε: iPNDM, without the growth of rounding errors
     found[f"multistep 4{label}, plain start"] = Solver(
         samplers.multistep(4, corrected_start=False, **FRAMES[label]))
   return found | {
@@ -106,7 +106,7 @@ def ours() -> dict[str, Solver]:
 
 @functools.cache
 def ours_random() -> dict[str, Solver]:
-  """Methods that draw noise; of the 2S-ancestral η = 1 is in the grid."""
+  """Our methods that draw noise by name; the grid of 2S ancestral has η = 1."""
   result = {"2S ancestral, η = 1": Solver(
       samplers.singlestep(2, midpoint=True), stages=2, ancestral=True)}
   for eta in (0.5, 1.0, 2.0):
@@ -127,10 +127,10 @@ def ours_random() -> dict[str, Solver]:
 
 
 def optimised(problem: Problem, budgets: Sequence[int]) -> Grids:
-  """Levels at which each method of OPTIMISED is best on this model, for each number of steps.
+  """Levels optimised on the problem's model for each method of OPTIMISED and number of steps.
 
-  They are found on `problem.states` starts N(0, ρ_max²I) of a key of their own; none of them is
-  among the starts that methods are judged by. One round in the place of four with many levels.
+  The starts are `problem.states` draws N(0, ρ_max²I), independent of the starts of the problem.
+  With many levels there is one round in place of four.
   """
   denoise = predictions.Denoiser(problem.at, PATH)
   shape = problem.states, *problem.z.shape[1:]
@@ -140,13 +140,13 @@ def optimised(problem: Problem, budgets: Sequence[int]) -> Grids:
 
 
 def stepper(solver: Solver, at: solver_problems.At) -> Callable[..., np.ndarray]:
-  """solve(z, rho, key) → x₀, one compiled step for all grids; the numbers of `samplers.sample`."""
+  """solve(z, rho, key) → x₀ as by `samplers.sample`, with one compiled step for all grids."""
   denoise = predictions.Denoiser(at, solver.path)
   model = levels.model(denoise)
 
   @jax.jit
   def step(x, carry, numbers, key):
-    # The keys of samplers.sampling, so that both make the same samples.
+    # The same keys as in samplers.sampling, so that samples are equal.
     draw = lambda j: noise.normal(noise.fold(key, j) if j else key, x)
     x, _, carry = solver.method.step(draw, x, carry, model, numbers)
     return x, carry
@@ -171,9 +171,9 @@ def every(
     problem: Problem, worker: rivals.Worker | None, *, budgets: Sequence[int], grids: Grids,
     judge: Judge, solvers: Mapping[str, Solver], random: bool, key: Any, say: Callable[[str], None],
 ) -> list[Row]:
-  """Rows of all our `solvers` and of all rivals that draw noise, or of all that do not.
+  """Rows of our `solvers` and of the rivals that draw noise (`random`) or do not.
 
-  A run is left out where `grids` has none of its number of steps, or the method refuses that.
+  A run is omitted where there is no grid of its number of steps, or the method refuses it.
   """
   rows, refused = [], {}
 
@@ -200,7 +200,7 @@ def every(
     if rival.random == random:
       run(rival.library, name.partition(" ")[2], functools.partial(rivals.steps, name),
           lambda rho, name=name: worker.solve(name, denoise, problem.z, rho, seed=1))
-      if not rival.grid:  # the ends of all these grids are the same
+      if not rival.grid:  # all grids have the same ends
         rows[:] = [row._replace(grid=OWN_GRID) if row.method == name.partition(" ")[2] and (
             row.library == rival.library) else row for row in rows]
   say(f"{problem.name}: {len(rows)} runs with those of the other libraries")
@@ -210,7 +210,7 @@ def every(
 
 
 def adaptive(problem: Problem, budgets: Sequence[int], judge: Judge, key: Any) -> list[Row]:
-  """`adaptive_sde` at the least tolerance that a budget allows, found by bisection."""
+  """Rows of `adaptive_sde` at the smallest tolerance that fits each budget, by bisection."""
   denoise, rows = predictions.Denoiser(problem.at, PATH), []
   for budget in budgets:
     low, high, best = np.log(1e-3), np.log(10.0), None
@@ -226,7 +226,7 @@ def adaptive(problem: Problem, budgets: Sequence[int], judge: Judge, key: Any) -
 
 
 def errors(problem: Problem) -> Judge:
-  """The distance of x₀ from where the flows end."""
+  """The root mean square error of x₀."""
   def judge(x_0):
     with np.errstate(over="ignore", invalid="ignore"):
       error = np.sqrt(np.mean(solver_problems.rms(x_0 - problem.x_0) ** 2))
@@ -236,9 +236,9 @@ def errors(problem: Problem) -> Judge:
 
 
 def laws(n: int) -> tuple[Problem, Judge, float]:
-  """The one-dimensional mixture judged by its law: W₁ to the exact quantiles, and its floor.
+  """The one-dimensional mixture, W₁ of samples to its exact quantiles, and the floor of W₁.
 
-  The floor is W₁ of as many exact draws, the mean of 20 times.
+  The floor is W₁ of equally many exact draws, the mean of 20 sets.
   """
   rng, law = np.random.default_rng(3), solver_problems.line()
   exact = solver_problems.line_quantiles((np.arange(n) + 0.5) / n)

@@ -1,13 +1,13 @@
-"""Solver study: error against network calls, our methods beside other libraries' on one model.
+"""Solver study: error by number of network calls, of our methods and of other libraries.
 
   python -m experiments.benchmarks.solvers --workdir=runs/digits --rivals_python=other/bin/python
 
-Exact models and a trained one, each from draws of its own law at ρ = 80, to where the exact flow
-ends; at 5, 8, 10, 20 and 50 calls of the model, on named grids and on levels optimised for the
-model. Then methods that draw noise, by the law of what they make. `--out` gets solvers.json (every
-run), solvers.md (the best of ours beside the best of theirs, and where ours is worse) and
-solvers.png. About 20 minutes on 2 cores; `--fast` takes two, and `--only` one part or problem. What
-is absent, a library or the trained run, is left out by name.
+Deterministic methods are compared with the exact flow of exact models and of a trained one, with 5,
+8, 10, 20 and 50 calls of the model, on named grids and on levels optimised for the model. Methods
+that draw noise are compared by the distribution of their samples. The directory `--out` receives
+solvers.json (all runs), solvers.md (the best of each side, and where ours is worse) and
+solvers.png. About 20 minutes on 2 cores, two with `--fast`; `--only` selects parts or problems. A
+missing library or trained run is reported and omitted.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from experiments.config import cli
 from experiments.configs import digits
 from experiments.run import assembly, records
 
-_OUT = flags.DEFINE_string("out", "runs/bench/solvers", "Directory of what is written.")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/digits", "A trained run to solve, too.")
+_OUT = flags.DEFINE_string("out", "runs/bench/solvers", "Directory of the report.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/digits", "A trained run, one of the problems.")
 _PYTHON = flags.DEFINE_string("rivals_python", sys.executable,
-                              "Interpreter that has the other libraries.")
-_CALLS = flags.DEFINE_list("calls", ["5", "8", "10", "20", "50"], "Network calls.")
+                              "Python interpreter with the other libraries.")
+_CALLS = flags.DEFINE_list("calls", ["5", "8", "10", "20", "50"], "Numbers of network calls.")
 _ONLY = flags.DEFINE_list(
-    "only", [], "Some of: exact, points, trained, law, or names of exact models; all if not given.")
+    "only", [], "Parts (exact, points, trained, law) or names of exact models. Default: all parts.")
 _FAST = flags.DEFINE_bool("fast", False, "Fewer samples, grids and problems.")
 
 PARTS = ("exact", "points", "trained", "law", *(name.replace(",", "") for name in
@@ -53,7 +53,7 @@ def main() -> int:
   with contextlib.ExitStack() as stack:
     worker = _worker(stack, report, say)
     for rows, floors in study(chosen, budgets, worker, report, say, fast=_FAST.value):
-      # Written after every problem: what is there when it is ended early is whole.
+      # After each problem, so that the report of an interrupted study is complete so far.
       write(out, rows, floors, report)
   print((out / "solvers.md").read_text(encoding="utf-8"))
   say(f"in {out}")
@@ -64,9 +64,9 @@ def study(
     parts: Sequence[str], budgets: Sequence[int], worker: rivals.Worker | None,
     report: dict[str, Any], say: Callable[[str], None], *, fast: bool = False,
 ) -> Iterator[tuple[list[Row], dict[str, float]]]:
-  """After each problem, all rows so far, and the floors of those problems that have one.
+  """Yields, after each problem, all rows so far and the floors of problems that have one.
 
-  `report` gets what is known of the problems.
+  Facts about the problems are added to `report`.
   """
   named = {name: solver_runs.NAMED[name]
            for name in (("karras",) if fast else solver_runs.NAMED)}
@@ -94,7 +94,7 @@ def study(
 
 
 def problems(parts: Sequence[str], *, n: int, steps: int, fast: bool, say: Callable[[str], None]):
-  """Factories of the problems that are solved sample by sample; one that is absent says so."""
+  """Factories of the deterministic problems; reports a missing trained run."""
   for i, name in enumerate(solver_problems.LAWS):
     if name.replace(",", "") in parts or ("exact" in parts and not (fast and i > 1)):
       yield lambda name=name: solver_problems.mixture(name, n=n, steps=steps)
@@ -110,14 +110,14 @@ def problems(parts: Sequence[str], *, n: int, steps: int, fast: bool, say: Calla
 
 def write(out: pathlib.Path, rows: Sequence[Row], floors: dict[str, float],
           report: dict[str, Any]) -> None:
-  """solvers.json, solvers.md and the picture."""
-  # One grid alone is the best grid, too.
+  """Writes solvers.json, solvers.md and solvers.png."""
+  # With one grid the scopes are equal.
   one = len({row.grid for row in rows} - {solver_runs.OWN_GRID}) == 1
   scopes = tuple(solver_report.SCOPES)[:1 if one else 4]
   compared = solver_report.compare(
       [row for row in rows if row.problem not in floors], scopes=scopes)
   for name, floor in floors.items():
-    # Theirs are all of η = 1: ours at any η beside them, and ours at theirs.
+    # The other libraries have η = 1. Ours are compared with any η, and with η = 1.
     random = [row for row in rows if row.problem == name]
     alike = [row._replace(problem=f"{name}, η = 1") for row in random
              if row.library != solver_runs.OURS or row.method.endswith(solver_runs.ALIKE)]
@@ -129,11 +129,10 @@ def write(out: pathlib.Path, rows: Sequence[Row], floors: dict[str, float],
   measure.write(out / "solvers.json", report)
   facts = [
       f"{report['machine']['date']}, commit {report['machine']['commit']}.",
-      "Error: root mean square over samples and coordinates of x₀ against the exact flow; of laws "
-      "W₁.",
+      "Error: root mean square over samples and coordinates of x₀ − exact flow; of laws, W₁.",
       "Grids: " + ", ".join(dict.fromkeys(row.grid for row in rows)) + ".",
-      "Ours: u = ε − x₀, φ = atan ρ, α = 1/√(1 + ρ²): what is a polynomial in what; x₀ in ℓ where "
-      "nothing is said.",
+      "Names of ours: the interpolated quantity and its variable, with u = ε − x₀, φ = atan ρ, "
+      "α = 1/√(1 + ρ²); by default x₀ in ℓ.",
       *(f"Floor of the {name}: {floor:.3g}." for name, floor in floors.items()),
       *(f"Absent: {why}." for why in report.get("absent", ()))]
   records.write_text(out / "solvers.md", solver_report.markdown(compared, rows, facts))
@@ -149,7 +148,7 @@ def _budgets(values: Sequence[str]) -> list[int]:
 def _worker(
     stack: contextlib.ExitStack, report: dict[str, Any], say: Any
 ) -> rivals.Worker | None:
-  """The other libraries, or None where none is installed; what is left out is said and reported."""
+  """The other libraries, or None if none is installed; reports those that are missing."""
   worker = stack.enter_context(rivals.worker(_PYTHON.value))
   report["absent"] = [*worker.absent.values(), *worker.notes]
   for why in report["absent"]:

@@ -1,14 +1,14 @@
-"""Speed: what the library costs beside the bare network, beside PyTorch, and to start.
+"""Time of training, sampling and start, relative to the bare network and to PyTorch.
 
   python -m experiments.benchmarks.speed --out=runs/bench/speed.json
 
-Everything is a ratio to a rival that is timed turn about with it (measure.py), at the shapes of
-experiments/configs/digits.py and mixture2d.py. The table stands beside the target; the JSON holds
-all rounds and the machine's description. About 20 minutes on 2 cores.
+Each row is a ratio of two tasks that alternate (measure.py), with the shapes of
+experiments/configs/digits.py and mixture2d.py. The table shows the target of each ratio. The JSON
+file has all rounds and a description of the machine. About 20 minutes on 2 cores.
 
-The bare network is what a hand-written loop would do: training, forward, backward and the same
-optimizer on a fixed input and target; sampling, guidance and likelihood (speed_sampling.py), the
-same number of jitted calls, each on the output of the one before it.
+The bare network is a hand-written loop. For training it computes the forward and backward pass and
+the same optimizer on a fixed input and target. For sampling, guidance and likelihood
+(speed_sampling.py) it makes the same number of jitted calls, each on the output of the last one.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ from experiments.configs import digits, mixture2d
 from experiments.run import assembly
 
 _OUT = flags.DEFINE_string("out", "runs/bench/speed.json", "Where to write the numbers.")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds of every comparison.")
-_SECONDS = flags.DEFINE_float("seconds", 1.0, "Time of each rival in each round.")
-_ONLY = flags.DEFINE_list("only", [], "Of train, sampling, guidance, likelihood, memory, torch, "
-                          "import and start; all if not given.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Number of rounds of each comparison.")
+_SECONDS = flags.DEFINE_float("seconds", 1.0, "Seconds of each task in each round.")
+_ONLY = flags.DEFINE_list("only", [], "Parts to measure: train, sampling, guidance, likelihood, "
+                          "memory, torch, import, start. Default: all.")
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def train(timer: measure.Timer) -> Part:
-  """train_step against forward, backward and optimizer of the network alone."""
+  """Compares train_step with the forward pass, backward pass and optimizer of the network."""
   rows, seconds = [], {}
   for name, module in (("digits DiT", digits), ("mixture2d MLP", mixture2d)):
     run = assembly.prepare(module.get_config())
@@ -68,10 +68,10 @@ def train(timer: measure.Timer) -> Part:
 
 
 def against_torch(timer: measure.Timer) -> Part:
-  """The training step of digits against the same model in PyTorch, whichever way is the faster.
+  """Compares the training step of digits with that of the same model in PyTorch.
 
-  Its threads wait for each other by spinning, unless they are told to sleep: the first is the
-  faster on an idle machine, the second by far on a busy one. Each round takes the better one.
+  PyTorch's threads wait by spinning, which is faster on an idle machine, or asleep, which is faster
+  on a busy one. Both are timed, and each round counts the faster one.
   """
   name = "PyTorch ÷ train_step, digits DiT"
   if importlib.util.find_spec("torch") is None:
@@ -95,7 +95,7 @@ def against_torch(timer: measure.Timer) -> Part:
 
 
 def imports(repeats: int) -> Part:
-  """import langevin_jax, where jax and flax are imported already, each time in a new process."""
+  """Times `import langevin_jax` after jax and flax, each time in a new process."""
   code = ("import time, jax, flax; start = time.perf_counter(); import langevin_jax; "
           "print(time.perf_counter() - start)")
   times = [float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True,
@@ -105,7 +105,7 @@ def imports(repeats: int) -> Part:
 
 
 def _bare_step(run: assembly.Run, devices: Sequence[jax.Device]) -> measure.Task:
-  """The same number of steps of the network and optimizer alone, on fixed inputs and targets."""
+  """A task of as many steps of the network and optimizer alone, on fixed inputs and targets."""
   many = run.config.training.steps_per_dispatch > 1
 
   def one(state, batch):
@@ -128,7 +128,7 @@ def _bare_step(run: assembly.Run, devices: Sequence[jax.Device]) -> measure.Task
 
 
 def _torch_setting(run: assembly.Run) -> dict:
-  """The fields of torch_dit.Setting: the shapes and the optimizer of the run."""
+  """The fields of `torch_dit.Setting` for the shapes and the optimizer of a run."""
   config, optimizer = run.config, run.config.training.optimizer
   height, width_pixels, channels = run.dataset.train.shape[1:]
   return {

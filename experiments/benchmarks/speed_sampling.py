@@ -1,7 +1,7 @@
-"""Speed of what runs a trained network: sampling, guidance, likelihood; and memory. See `speed`.
+"""Time of sampling, guidance and likelihood, and memory of sampling; parts of `speed`.
 
-The bare network is called as often, each call on the output of the one before it, in the faster of
-two ways: a loop of jitted calls, or one jitted scan.
+The bare network is called equally often, each call on the output of the last one. It is timed in
+two ways, a loop of jitted calls and one jitted scan, and the faster one is the reference.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,13 +20,12 @@ from experiments.sampling import drawing
 from langevin_jax import guidance, likelihood, paths, samplers
 
 CALLS = 25  # 25 steps of one call, 13 of two, 9 of three: the last step takes one
-
-STEPS = 6  # of a likelihood's RK4, four calls each
+STEPS = 6  # RK4 steps of a likelihood, four calls each
 NETWORKS = ("digits DiT", digits.get_config), ("mixture2d MLP", mixture2d.get_config)
 
 
 class Network(NamedTuple):
-  """A run with parameters that do something: at the start its output is zero."""
+  """A run with random parameters: with its initial ones the output is zero."""
 
   run: assembly.Run
   params: dict
@@ -35,7 +34,7 @@ class Network(NamedTuple):
 
 
 def _groups() -> tuple[Mapping[str, samplers.Method], ...]:
-  """All methods, at most eight at once: so many programs does an eager `sample` keep."""
+  """All methods in groups of at most eight, the number of programs that `sample` caches."""
   one, two = samplers.multistep, samplers.singlestep
   return ({"ddim, η = 0": samplers.ddim(), "ddim, η = 1": samplers.ddim(1.0),
            "multistep 2": one(2), "multistep 3": one(3), "multistep 2 in α, η = 1": one(
@@ -49,12 +48,12 @@ def _groups() -> tuple[Mapping[str, samplers.Method], ...]:
 
 
 def _stages(name: str) -> int:
-  """Network calls a step; of the last step, one."""
+  """Network calls of a step; the last step makes one call."""
   return {"singlestep 2": 2, "singlestep 3": 3, "heun": 2}.get(name.partition(",")[0], 1)
 
 
 def sampling(timer: measure.Timer) -> Part:
-  """samplers.sample, eager and jitted, against as many calls of the network alone."""
+  """Compares `samplers.sample`, eager and jitted, with equally many calls of the network."""
   rows, seconds = [], {}
   for what, config in NETWORKS:
     network = _network(config())
@@ -72,7 +71,7 @@ def sampling(timer: measure.Timer) -> Part:
 
 
 def guided(timer: measure.Timer) -> Part:
-  """A guided call against one of the network alone at double batch."""
+  """Compares a guided call with one call of the network at twice the batch size."""
   network = _network(digits.get_config())
   run, labels = network.run, network.labels
   x = jax.random.normal(jax.random.key(2), network.shape)
@@ -95,9 +94,9 @@ def guided(timer: measure.Timer) -> Part:
 
 
 def likelihoods(timer: measure.Timer) -> Part:
-  """log_prob with Hutchinson's divergence against as many calls of the network alone, four a step.
+  """Compares `log_prob` (Hutchinson's divergence) with equally many calls of the network.
 
-  A Jacobian-vector product costs two calls of the network, and its value comes along.
+  A Jacobian-vector product costs two calls of the network and includes its value.
   """
   rows, seconds = [], {}
   for what, config in NETWORKS:
@@ -112,7 +111,7 @@ def likelihoods(timer: measure.Timer) -> Part:
 
 
 def memory() -> Part:
-  """Peak memory of sampling, by the compiler's own account, at 10 and at 1000 steps."""
+  """Peak memory of sampling with 10 and with 1000 steps, as the compiler reports it."""
   network = _network(digits.get_config())
   rows = []
   for name, make in (("ddim, η = 1", lambda: samplers.ddim(1.0)), ("heun", samplers.heun),
@@ -133,7 +132,7 @@ def memory() -> Part:
 
 
 def _network(config) -> Network:
-  """The network of a config in the shape of a training batch."""
+  """The network of a config, with the shape of a training batch."""
   run = assembly.prepare(config)
   n = config.training.batch_size
   leaves, tree = jax.tree.flatten(run.init(jax.random.key(0)).params)
@@ -146,7 +145,7 @@ def _network(config) -> Network:
 
 
 def _sampler(network: Network, method: samplers.Method, steps: int) -> Callable[..., jax.Array]:
-  """(key, params) → samples; or, given a denoiser, by that."""
+  """A function (key, params) → samples, with an optional denoiser in place of the run's."""
   run = network.run
 
   def draw(key, params, denoise=None):
@@ -176,7 +175,7 @@ def _hutchinson(network: Network) -> measure.Task:
 
 
 def _bare(network: Network, calls: int = CALLS) -> dict[str, measure.Task]:
-  """So many calls of the network alone, one after another."""
+  """Tasks of `calls` successive calls of the network."""
   run, params = network.run, network.params
   x = jax.random.normal(jax.random.key(2), network.shape)
   ells = jnp.linspace(-4.0, 4.0, calls)
@@ -197,8 +196,8 @@ def _bare(network: Network, calls: int = CALLS) -> dict[str, measure.Task]:
 
 
 def _faster(times: Mapping[str, np.ndarray]) -> np.ndarray:
-  """The way of calling the bare network that is the faster on the whole.
+  """Times of the bare network, called in the way with the smaller median.
 
-  Not the faster in each round: the less of two noisy numbers is below either.
+  The minimum in each round would be biased: the smaller of two noisy numbers is below both means.
   """
   return min(times["bare loop"], times["bare scan"], key=np.median)

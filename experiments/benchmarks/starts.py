@@ -1,4 +1,4 @@
-"""How long `experiments.train` takes to its first step: cold, warm, fresh and resumed."""
+"""Time from the start of `experiments.train` to the end of its first step."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ from experiments.configs import digits
 
 
 def cold_and_warm(repeats: int) -> Part:
-  """From process to the end of the first step of digits: with an empty and a filled cache."""
+  """Compares starts with an empty (cold) and with a filled (warm) compilation cache."""
   first: dict[str, list[float]] = {"cold": [], "warm": []}
   end: dict[str, list[float]] = {"cold": [], "warm": []}
   for _ in range(repeats):
@@ -35,9 +35,9 @@ def cold_and_warm(repeats: int) -> Part:
 
 
 def resumed(repeats: int) -> Part:
-  """From process to the end of the first step of digits: from a checkpoint, and from nothing.
+  """Compares a start from a checkpoint of a killed run with a start from nothing.
 
-  Both with a filled cache. The checkpoint is one that a killed run has left.
+  The compilation cache is filled for both.
   """
   each_step = [f"--config.training.{name}=1" for name in
                ("steps_per_dispatch", "log_every", "checkpoint_every", "dispatches_in_flight")]
@@ -50,9 +50,9 @@ def resumed(repeats: int) -> Part:
         workdir = room / f"{name} {number}"
         if name == "resumed":
           shutil.copytree(room / "left", workdir)
-          (workdir / "metrics.jsonl").unlink()  # the next line there is of this process
+          (workdir / "metrics.jsonl").unlink()  # so that the first line is of this process
         passed, _ = train(room, workdir, kill=True, options=each_step)
-        if number >= 0:  # the turn before has filled the cache
+        if number >= 0:  # round −1 fills the cache
           times[name].append(passed)
         shutil.rmtree(workdir)
   return Part([Row("resume ÷ warm start, to the end of the first step", measure.ratio(
@@ -63,15 +63,16 @@ def train(
     room: pathlib.Path, workdir: pathlib.Path, *, until: str = "metrics.jsonl", kill: bool = False,
     options: Sequence[str] = (),
 ) -> tuple[float, float]:
-  """Seconds of a run of digits until a file of `workdir` holds something, and until its end.
+  """Seconds from the start of a run of digits until a file is not empty, and until the run ends.
 
-  The first line of metrics is on the disk as soon as the first step has ended.
+  The first line of metrics.jsonl is written when the first step has ended.
 
   Args:
-    room: where the cache is. kill: the process is then killed.
+    room: directory of the compilation cache. workdir: directory of the run. until: the file, below
+      `workdir`. kill: whether to kill the process when the file has content.
 
   Raises:
-    OSError: it ended before.
+    OSError: the process ended with an error, or before the file had content.
   """
   begun, file, seen = time.perf_counter(), workdir / until, None
   with subprocess.Popen(

@@ -1,12 +1,12 @@
-"""Sixteen seeds of the 2-D MLP as one program, against sixteen runs one after another.
+"""Sixteen seeds of the 2-D MLP as one program, compared with sixteen successive runs.
 
   python -m experiments.benchmarks.sweeps --out=runs/bench/sweeps.json
 
-steady: examples a second of compiled steps, turn about, and beside them what the processor's own
-best product leaves possible. The run is in a process with one device, as experiments.train would
-have it, since beside other devices it is slower.
-commands: `experiments.sweep` with its measuring, table and report against as many
-`experiments.train`, start-up and everything else included, compiled programs found in the cache.
+steady: throughput of compiled steps, and the bound from the processor's speed of matrix products.
+The single run has a process with one device, as in experiments.train: it is slower in a process
+with more devices.
+commands: `experiments.sweep`, with its evaluation, table and report, compared with equally many
+`experiments.train`, including start-up. Compiled programs are in the cache.
 """
 
 import os
@@ -29,12 +29,12 @@ from experiments.configs import mixture2d
 from experiments.run import assembly
 from experiments.sweeping import group_training, program
 
-_OUT = flags.DEFINE_string("out", "runs/bench/sweeps.json", "Where the numbers go.")
-_SEEDS = flags.DEFINE_integer("seeds", 16, "How many.")
-_STEPS = flags.DEFINE_list("steps", ["200", "1000"], "Steps of the runs whose commands are timed.")
-_BATCHES = flags.DEFINE_list("batch_sizes", ["512", "64"], "Of the steady state.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds of the steady state.")
-_ONLY = flags.DEFINE_list("only", [], "Of steady and commands; both if not given.")
+_OUT = flags.DEFINE_string("out", "runs/bench/sweeps.json", "Where to write the numbers.")
+_SEEDS = flags.DEFINE_integer("seeds", 16, "Number of seeds.")
+_STEPS = flags.DEFINE_list("steps", ["200", "1000"], "Steps of the runs of `commands`.")
+_BATCHES = flags.DEFINE_list("batch_sizes", ["512", "64"], "Batch sizes of `steady`.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Number of rounds of `steady`.")
+_ONLY = flags.DEFINE_list("only", [], "Parts to measure: steady, commands. Default: both.")
 
 
 def main() -> int:
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def steady(timer: measure.Timer, config: config_lib.Config, seeds: int) -> Part:
-  """Throughput of compiled steps of all seeds, relative to a run by itself."""
+  """Throughput of the compiled steps of all seeds, relative to a single run."""
   run = dispatches.on_devices(assembly.prepare(config), jax.devices()[:1])
   batches = [dispatches.stacked(run, seed) for seed in range(seeds)]
   all_batches = tuple(np.stack(part) for part in zip(*batches, strict=True))
@@ -66,7 +66,7 @@ def steady(timer: measure.Timer, config: config_lib.Config, seeds: int) -> Part:
     times = timer(tasks, what)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(
       run.init, jax.random.key(0)).params))
-  # Two products a weight in the gradient, one forward; a multiply and an add each.
+  # For each weight one product forward and two backward, each a multiplication and an addition.
   least = 6.0 * parameters * config.training.batch_size / _peak()
   step = times["a run"] / config.training.steps_per_dispatch
   return Part([
@@ -78,7 +78,7 @@ def steady(timer: measure.Timer, config: config_lib.Config, seeds: int) -> Part:
 
 
 def commands(steps: int, seeds: int) -> Part:
-  """Whole commands: all runs one after another, and the sweep."""
+  """Time of whole commands: all runs in succession, and the sweep."""
   with tempfile.TemporaryDirectory() as folder:
     room = pathlib.Path(folder)
     (room / "sweep.py").write_text(
@@ -86,7 +86,7 @@ def commands(steps: int, seeds: int) -> Part:
 
     def seconds(command: str, place: str, *more: str) -> float:
       begun = time.perf_counter()
-      # experiments.train measures nothing on the way; a sweep does, of few samples here.
+      # experiments.sweep evaluates its runs, here on few samples; experiments.train does not.
       done = subprocess.run(
           [sys.executable, "-m", f"experiments.{command}",
            f"--config={pathlib.Path(mixture2d.__file__)}", f"--config.training.steps={steps}",
@@ -97,7 +97,7 @@ def commands(steps: int, seeds: int) -> Part:
         raise OSError(f"experiments.{command}: {done.stderr.strip().splitlines()[-1:]}")
       return time.perf_counter() - begun
 
-    seconds("train", "warm")  # these fill the cache
+    seconds("train", "warm")  # fill the cache
     seconds("sweep", "warm_sweep", f"--sweep={room / 'sweep.py'}")
     whole = seconds("sweep", "sweep", f"--sweep={room / 'sweep.py'}")
     runs = [seconds("train", str(seed), f"--config.seed={seed}") for seed in range(seeds)]
@@ -113,7 +113,7 @@ def _joined(parts) -> Part:
 
 
 def _peak() -> float:
-  """Operations a second of a large float32 product on all cores."""
+  """Operations per second of a large float32 matrix product on all cores."""
   a = jnp.ones((2048, 2048))
   product = jax.jit(lambda a: a @ a)
   times = measure.interleaved({"product": measure.repeated(lambda: product(a))}, repeats=3,

@@ -1,11 +1,11 @@
-"""The DiT of `langevin_jax.networks` in PyTorch, float32 and eager, and its training step.
+"""The DiT of `langevin_jax.networks` and its training step in PyTorch, float32 and eager.
 
-Same layers, same shapes, same parameters, written as a PyTorch user would for speed: fused
-attention, layer norm and AdamW. As a program it is a worker that trains on demand:
+It has the same layers, shapes and parameters, with the fused attention, layer normalisation and
+AdamW of PyTorch. As a program it is a worker:
 
   python -m experiments.benchmarks.torch_dit '{"width": 128, …}'   (the fields of `Setting`)
 
-answers each line "n" on stdin by n training steps and a line on stdout.
+For each line "n" on stdin it makes n training steps and then prints a line.
 """
 
 import json
@@ -21,7 +21,7 @@ NUM_FREQUENCIES = 32
 
 
 class Setting(NamedTuple):
-  """Shapes and optimiser, as in the run's config; `threads` is what PyTorch may use."""
+  """Shapes and optimizer settings of the run's config, and the number of PyTorch's threads."""
 
   height: int
   width_pixels: int
@@ -42,7 +42,7 @@ class Setting(NamedTuple):
 
 
 class Block(nn.Module):
-  """adaLN-zero block: attention and MLP, gated, on (batch, tokens, width)."""
+  """An adaLN-zero block on (batch, tokens, width): gated attention and gated MLP."""
 
   def __init__(self, width: int, heads: int):
     super().__init__()
@@ -67,7 +67,7 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-  """x (batch, h, w, c) at unit scale, ell (batch,), labels (batch,) → as x."""
+  """x (batch, h, w, c) at unit scale, ell (batch,), labels (batch,) → an array like x."""
 
   def __init__(self, setting: Setting):
     super().__init__()
@@ -111,7 +111,7 @@ def normalize(h: torch.Tensor) -> torch.Tensor:
 
 
 class Trainer:
-  """Flow matching with logit-normal noise levels: corrupt, network, clip, AdamW, EMA."""
+  """Flow matching with logit-normal noise levels, AdamW, gradient clipping and an average."""
 
   def __init__(self, setting: Setting):
     torch.manual_seed(0)
@@ -127,7 +127,7 @@ class Trainer:
     self.labels = torch.arange(setting.batch_size) % max(setting.num_classes, 1)
 
   def step(self) -> float:
-    """One step on the fixed batch; its loss."""
+    """Makes one step on the fixed batch and returns its loss."""
     setting, x_0 = self.setting, self.x_0
     ell = torch.randn(len(x_0))
     s = torch.sigmoid(-ell)[:, None, None, None]

@@ -129,9 +129,9 @@ def test_what_is_absent_is_named(worker):
     assert why.startswith(library)
   for name, rival in RIVALS.items():
     if rival.library in worker.absent:
-      with pytest.raises(ValueError, match=f"rival '{name}' is not here: {rival.library}"):
+      with pytest.raises(ValueError, match=f"rival '{name}' is not available: {rival.library}"):
         worker.solve(name, gaussian, np.zeros((2, 1)), quadratic(4))
-  with pytest.raises(ValueError, match="'best' is not here: one of k-diffusion euler"):
+  with pytest.raises(ValueError, match="'best' is not available: choose one of k-diffusion euler"):
     worker.solve("best", gaussian, np.zeros((2, 1)), quadratic(4))
   for name in worker.names[:1]:
     with pytest.raises(ValueError, match="falling strictly to 0"):
