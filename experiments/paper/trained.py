@@ -45,7 +45,7 @@ def plane(setting: Setting) -> pathlib.Path:
       np.save(stream, np.asarray(points, np.float32))
     temporary.replace(file)
   sizes = {"training.steps": 600, "training.checkpoint_every": 300, "training.batch_size": 256,
-           "network.width": 64} if setting.fast else {
+           "network.width": 64, "network.depth": 2} if setting.fast else {
            "training.steps": 8000, "training.checkpoint_every": 2000}
   return _trained(workdir, "mixture2d", {
       "data": f"arrays({str(file.absolute())!r})", "seed": setting.seed, **sizes})

@@ -80,9 +80,8 @@ def configs(*, fast: bool) -> dict[Arm, config_lib.Config]:
   """Each arm's config: they differ in objective and path alone."""
   base = config_lib.override(mixture2d.get_config(), {
       "objective.density.rho_min": RHO_MIN, "objective.density.rho_max": RHO_MAX,
-      "network.depth": 3,
-      "network.width": 32 if fast else 64, "training.batch_size": 64 if fast else 256,
-      "training.steps": 480 if fast else 3000,
+      "network.depth": 2 if fast else 3, "network.width": 32 if fast else 64,
+      "training.batch_size": 64 if fast else 256, "training.steps": 240 if fast else 3000,
       "training.schedule.warmup_steps": 50 if fast else 200,
       "training.ema_half_life_steps": (30.0,) if fast else (150.0,)})
   likelihood = {"objective.density": "uniform_half_log_snr", "objective.weight": "likelihood"}

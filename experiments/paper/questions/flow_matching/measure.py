@@ -20,7 +20,7 @@ from langevin_jax import predictions
 
 
 def measure(setting: Setting) -> dict[str, Any]:
-  truth, seeds = setting.density.plane, 3 if setting.fast else 4
+  truth, seeds = setting.density.plane, 2 if setting.fast else 4
   key_x, key_double, key_single, key_judge, key_bends, key_quality = jax.random.split(
       jax.random.key(setting.seed), 6)
   x_0 = np.asarray(plane.data(key_x, truth, (256,)))

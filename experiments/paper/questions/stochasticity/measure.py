@@ -34,13 +34,14 @@ def measure(setting: Setting) -> dict[str, Any]:
   calls = (10, 50) if setting.fast else (10, 20, 50, 100, 200)
   batches, each = 5, 200 if setting.fast else 1000
   judge = planned.judge(truth, keys[2], math.inf, each, repeats=20 if setting.fast else 60)
-  agreement = _agreement(keys[5], truth, fine, size, repeats=repeats)
-  deviations = {"laws": laws["deviation"][EXACT], "agreement": agreement[NETWORK]}
+  agreement = _agreement(keys[5], truth, fine[NETWORK], size, repeats=repeats)
+  deviations = {"laws": laws["deviation"][EXACT], "agreement": agreement}
   return {
       "names": [p.name for p in PROCESSES], "etas": [p.eta for p in PROCESSES],
       "windowed": [p.low > 0.0 or p.high < math.inf for p in PROCESSES],
       "size": size, "step": math.log(runs.RHO_MAX / runs.RHO_MIN) / steps,
-      "joint": 1.0 / math.sqrt(1.0 + runs.RHO_MAX**2), "laws": laws, "agreement": agreement,
+      "joint": 1.0 / math.sqrt(1.0 + runs.RHO_MAX**2), "laws": laws,
+      "agreement": {NETWORK: agreement},
       "chance": {name: planned.farthest(np.size(values), repeats)
                  for name, values in deviations.items()},
       "ties": _ties(fine[EXACT], truth), "rough": _rough(fine[EXACT], steps),
@@ -65,16 +66,17 @@ def _laws(key, truth, fine, size: int, *, repeats: int) -> dict[str, Any]:
           "deviation": {name: each(planned.deviation, rows) for name, rows in found.items()}}
 
 
-def _agreement(key, truth, fine, size: int, *, repeats: int) -> dict[str, list[list[float]]]:
-  """By model: each process's distances to the ODE's samples at the marks, as deviations from those
-  of two sets of exact draws; processes have independent starts and noise."""
-  ells = fine[EXACT]["ells"]
+def _agreement(key, truth, fine, size: int, *, repeats: int) -> list[list[float]]:
+  """Distances of each process's samples to the ODE's at the marks, in deviations of the null.
+
+  The null is the distance of two sets of exact draws: processes have independent starts and noise.
+  """
+  ells, marks = fine["ells"], fine["marks"]
   null = [planned.between(truth, k, ell, size, repeats=repeats)
           for k, ell in zip(jax.random.split(key, len(ells)), ells, strict=True)]
-  return {name: [[(math.log(planned.distance(a, b)) - mean) / std for a, b, (mean, std) in
-                  zip(of["marks"][ODE], process, null, strict=True)]
-                 for i, process in enumerate(of["marks"]) if i != ODE]
-          for name, of in fine.items()}
+  return [[(math.log(planned.distance(a, b)) - mean) / std
+           for a, b, (mean, std) in zip(marks[ODE], process, null, strict=True)]
+          for i, process in enumerate(marks) if i != ODE]
 
 
 def _ties(fine: dict[str, np.ndarray], truth: mixtures.Mixture) -> dict[str, Any]:

@@ -33,14 +33,14 @@ _PARTS = 8  # of the digits for the continuous bound, each with its own noise le
 # `chain_counts` times; ladder: steps of those of which only the ELBO is taken; levels, flow_steps:
 # of the continuous bound and of the ODE; samples: of a set; judge_steps: of the classifier.
 FULL = {
-    "seeds": 2, "steps": 3000, "every": 100, "batch": 128, "digits": 128,
-    "counts": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), "chain": 64, "chain_counts": (1, 2, 4, 8),
-    "ladder": (16, 32, 128, 256), "levels": 64, "flow_steps": 24, "samples": 898,
-    "judge_steps": 1000}
+    "vae": {"width": 256, "depth": 2}, "seeds": 2, "steps": 3000, "every": 100, "batch": 128,
+    "digits": 128, "counts": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), "chain": 64,
+    "chain_counts": (1, 2, 4, 8), "ladder": (16, 32, 128, 256), "levels": 64, "flow_steps": 24,
+    "samples": 898, "judge_steps": 1000}
 FAST = {
-    "seeds": 2, "steps": 100, "every": 20, "batch": 128, "digits": 32, "counts": (1, 2, 4, 8, 16),
-    "chain": 8, "chain_counts": (1, 2), "ladder": (), "levels": 4, "flow_steps": 5, "samples": 50,
-    "judge_steps": 40}
+    "vae": {"width": 32, "depth": 1}, "seeds": 2, "steps": 100, "every": 20, "batch": 128,
+    "digits": 32, "counts": (1, 2, 4, 8, 16), "chain": 8, "chain_counts": (1, 2), "ladder": (),
+    "levels": 4, "flow_steps": 5, "samples": 50, "judge_steps": 40}
 
 
 def measure(setting: Setting) -> dict[str, Any]:
@@ -51,9 +51,8 @@ def measure(setting: Setting) -> dict[str, Any]:
   rho_min = _BLUR / float(dataset.scale)
   key_vae, key_x, key_weights, key_chain, key_samples = jax.random.split(
       jax.random.key(setting.seed), 5)
-  # Two MLPs of 256 units, sixteen latents.
-  network = networks.VAE(shape=dataset.train.shape[1:], latent=16, width=256, depth=2,
-                         num_classes=dataset.num_classes)
+  network = networks.VAE(shape=dataset.train.shape[1:], latent=16,
+                         num_classes=dataset.num_classes, **size["vae"])
   params, facts_of_vae = training.train(
       jax.random.split(key_vae, size["seeds"]), network, dataset.train, dataset.train_labels,
       watched=(dataset.test[held_out:], dataset.test_labels[held_out:]), rho_min=rho_min,

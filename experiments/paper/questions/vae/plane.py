@@ -18,24 +18,23 @@ from langevin_jax import likelihood, mixtures, networks, paths, predictions, sam
 
 RHO_MIN, RHO_MAX = 0.05, 20.0  # data are blurred by ρ_min for both models; of the chain's grid
 PATH = paths.ve()
-# About as many parameters as the diffusion model; a latent in the plane can be integrated over.
-MODEL = networks.VAE(shape=(2,), latent=2, width=128, depth=3)
 
-# every: steps between two evaluations of the VAE for early stopping; points: held out, the same for
-# every KL and gap; counts: the K of L_K; chain: steps of the network's chain, one of its ladder;
-# ledger: options of `likelihood.ledger`; nodes: an axis of the latent plane; samples: of a set, of
-# which C2ST takes `compared`; flow_steps, ode_steps: of the ODE's samples and of its likelihood.
+# vae: of about as many parameters as the diffusion model. every: steps between two evaluations of
+# the VAE for early stopping; points: held out, the same for every KL and gap; counts: the K of L_K;
+# chain: steps of the network's chain, one of its ladder; ledger: options of `likelihood.ledger`;
+# nodes: an axis of the latent plane; samples: of a set, of which C2ST takes `compared`;
+# flow_steps, ode_steps: of the ODE's samples and of its likelihood.
 FULL = {
-    "seeds": 3, "steps": 16_000, "every": 200, "points": 512,
+    "vae": {"width": 128, "depth": 3}, "seeds": 3, "steps": 16_000, "every": 200, "points": 512,
     "counts": (1, 4, 16, 64, 256, 1024), "chain": 64, "chain_counts": (1, 4, 16, 32),
     "ladder": (4, 8, 16, 32, 64, 128, 256, 512, 1024), "network_ladder": (16, 64, 256, 1024),
     "ledger": {"bins": 32, "draws_per_bin": 2, "repeats": 16}, "nodes": 600, "samples": 5000,
     "compared": 1000, "flow_steps": 20, "ode_steps": 48}
 FAST = {
-    "seeds": 2, "steps": 200, "every": 20, "points": 96, "counts": (1, 4, 16), "chain": 32,
-    "chain_counts": (1, 4), "ladder": (64, 512), "network_ladder": (32,),
-    "ledger": {"bins": 16, "draws_per_bin": 1, "repeats": 8}, "nodes": 120, "samples": 500,
-    "compared": 150, "flow_steps": 8, "ode_steps": 16}
+    "vae": {"width": 32, "depth": 1}, "seeds": 2, "steps": 200, "every": 20, "points": 96,
+    "counts": (1, 4, 16), "chain": 32, "chain_counts": (1, 4), "ladder": (64, 512),
+    "network_ladder": (32,), "ledger": {"bins": 16, "draws_per_bin": 1, "repeats": 8}, "nodes": 120,
+    "samples": 500, "compared": 150, "flow_steps": 8, "ode_steps": 16}
 _GROUP = 128  # examples of each group of the ledger
 _WATCHED = 1024  # held out, for early stopping of the VAE
 
@@ -57,11 +56,13 @@ def measure(setting: Setting) -> dict[str, Any]:
   key_vae, key_x, key_weights, key_chain, key_ladder, key_samples = jax.random.split(
       jax.random.key(setting.seed), 6)
 
+  # A latent in the plane can be integrated over.
+  vae = networks.VAE(shape=(2,), latent=2, **size["vae"])
   batch = facts["batch"] // 2  # about as many seconds as the diffusion model is trained for
   blank = lambda x: np.zeros(len(x), np.int32)
   watched = dataset.test[size["points"]:][:_WATCHED]
   params, facts_of_vae = training.train(
-      jax.random.split(key_vae, size["seeds"]), MODEL, dataset.train, blank(dataset.train),
+      jax.random.split(key_vae, size["seeds"]), vae, dataset.train, blank(dataset.train),
       watched=(watched, blank(watched)), rho_min=RHO_MIN, steps=size["steps"],
       batch_size=batch, every=size["every"])
   x = jnp.asarray(dataset.test[:size["points"]])
@@ -71,18 +72,18 @@ def measure(setting: Setting) -> dict[str, Any]:
   moments = data.moments(dataset)
   return {
       "sizes": size, "facts": facts, **facts_of_vae,
-      **_vae(key_weights, size, params, x, log_p),
+      **_vae(key_weights, size, vae, params, x, log_p),
       **_chain(key_chain, size, network, x, log_p, moments),
       **_ladder(key_ladder, size, network, truth, dataset.test, x, moments),
-      **_samples(key_samples, size, params, network, blurred, moments)}
+      **_samples(key_samples, size, vae, params, network, blurred, moments)}
 
 
-def _vae(key, size, params, x, log_p) -> dict[str, Any]:
+def _vae(key, size, vae, params, x, log_p) -> dict[str, Any]:
   """Bounds by importance weights beside the integral over the latent plane, by seed."""
-  bounds = bounds_lib.by_seed(key, MODEL, params, x, jnp.zeros(len(x), jnp.int32), size["counts"],
+  bounds = bounds_lib.by_seed(key, vae, params, x, jnp.zeros(len(x), jnp.int32), size["counts"],
                               at_once=64)
   integrated = jax.jit(lambda params: jax.lax.map(lambda params: [
-      bounds_lib.integrated(MODEL, params, x, points=size["nodes"] // k) for k in (1, 2)], params))
+      bounds_lib.integrated(vae, params, x, points=size["nodes"] // k) for k in (1, 2)], params))
   whole, half = (np.asarray(v, np.float64) for v in integrated(params))
   gap = bounds - bounds[:, :1]
   return {
@@ -144,12 +145,12 @@ def _ladder(key, size, network, truth, clean, x, moments) -> dict[str, Any]:
   return found | {"continuous": entries(network, 0)}
 
 
-def _samples(key, size, params, network, blurred, moments) -> dict[str, Any]:
+def _samples(key, size, vae, params, network, blurred, moments) -> dict[str, Any]:
   """Distances of samples to the blurred law, each over independent sets; clouds to look at."""
   count = size["samples"]
 
   of_vae = jax.jit(lambda key, params: training.samples(
-      key, MODEL, params, jnp.zeros(count, jnp.int32))[1])
+      key, vae, params, jnp.zeros(count, jnp.int32))[1])
   # The state before the last step is the model's at ρ_min, as likelihoods and data are.
   walk = lambda method, grid: jax.jit(lambda key: samplers.trajectory(
       key, network, PATH, shape=(count, 2), method=method, grid=grid, moments=moments).x[-2])
