@@ -7,7 +7,6 @@ it uses.
   contents   the parts, and what a part is
   setting    what a report is asked to measure; options are its flags
   claim      checked statements, and how numbers are printed
-  charts     pictures as panels of marks
   record     what a part measured: written, read, drawn
   sources    the files that a module depends on, and a digest of them
   report     the HTML of all records

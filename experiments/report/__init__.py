@@ -1,1 +1,1 @@
-"""Rendering of results: `page` makes Markdown and HTML of the templates in `templates/`."""
+"""Rendering of results: `page` makes Markdown and HTML of the templates in `templates/`, `charts` pictures."""

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.paper import charts
 from experiments.paper.exact import estimates, laws, plane
 from experiments.paper.figures.clouds import measure as clouds
 from experiments.paper.figures.cycle import measure as cycle
 from experiments.paper.figures.identity import measure as identity
+from experiments.report import charts
 from langevin_jax import mixtures, predictions
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import runner
 
-from experiments.paper import charts, contents, sources, trained
+from experiments.paper import contents, sources, trained
 from experiments.paper import record as records
 from experiments.paper import report as reports
 from experiments.paper.setting import Setting
-from experiments.report import page
+from experiments.report import charts, page
 
 pytest.importorskip("sympy")
 

@@ -3,9 +3,9 @@
 import matplotlib
 import numpy as np
 
-from experiments.paper import charts
 from experiments.paper.appendix.claims import LONG, TOLERANCE
 from experiments.paper.claim import number
+from experiments.report import charts
 
 
 def figures(data: charts.Data) -> charts.Figures:

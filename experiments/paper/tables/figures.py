@@ -1,6 +1,6 @@
 """Rectified flow's coefficients towards its noisy end, and the numbers of the step across it."""
 
-from experiments.paper import charts
+from experiments.report import charts
 
 
 def figures(data: charts.Data) -> charts.Figures:

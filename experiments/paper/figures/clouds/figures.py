@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from experiments.paper import charts
-from experiments.paper.charts import Band, Contours, Dots, Image, Line, Panel
+from experiments.report import charts
+from experiments.report.charts import Band, Contours, Dots, Image, Line, Panel
 
 CLOCKS = {"VP": "time t", "VE": "noise level σ", "RF": "time s", "cosine": "time t"}
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from experiments.paper import charts
-from experiments.paper.charts import Band, Contours, Dots, Image, Level, Line, Panel
 from experiments.paper.claim import number
+from experiments.report import charts
+from experiments.report.charts import Band, Contours, Dots, Image, Level, Line, Panel
 
 
 def figures(data: charts.Data) -> charts.Figures:

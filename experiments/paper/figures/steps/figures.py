@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from experiments.paper import charts
-from experiments.paper.charts import Contours, Dots, Line, Panel
+from experiments.report import charts
+from experiments.report.charts import Contours, Dots, Line, Panel
 
 
 def figures(data: charts.Data) -> charts.Figures:

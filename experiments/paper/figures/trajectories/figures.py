@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from experiments.paper import charts
-from experiments.paper.charts import Dots, Image, Level, Line, Panel, measured
 from experiments.paper.exact import curves
+from experiments.report import charts
+from experiments.report.charts import Dots, Image, Level, Line, Panel, measured
 
 COLOURS = {"VP": charts.ACCENT, "VE": charts.SECOND, "RF": charts.THIRD}
 NOISY = 3  # trajectories of the SDE, which would hide each other

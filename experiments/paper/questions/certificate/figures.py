@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from experiments.paper import charts
 from experiments.paper.questions.certificate import claims
+from experiments.report import charts
 
 
 def figures(data: charts.Data) -> charts.Figures:

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from experiments.paper import charts
-from experiments.paper.charts import Band, Image, Line, Panel
 from experiments.paper.exact import estimates
+from experiments.report import charts
+from experiments.report.charts import Band, Image, Line, Panel
 
 
 def figures(data: charts.Data) -> charts.Figures:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from experiments.paper import charts
-from experiments.paper.charts import Band, Line, Panel
 from experiments.paper.exact.estimates import estimate
+from experiments.report import charts
+from experiments.report.charts import Band, Line, Panel
 
 _COLOURS = {"score": charts.INK, "eps": charts.SECOND, "x0": charts.THIRD, "v": charts.FOURTH,
             "velocity": charts.ACCENT}

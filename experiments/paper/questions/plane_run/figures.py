@@ -1,6 +1,6 @@
 """The loss by step."""
 
-from experiments.paper import charts
+from experiments.report import charts
 
 
 def figures(data: charts.Data) -> charts.Figures:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from experiments.paper import charts
-from experiments.paper.charts import Band, Image, Line, Panel
 from experiments.paper.exact.estimates import estimate
+from experiments.report import charts
+from experiments.report.charts import Band, Image, Line, Panel
 
 _ETA = "stochasticity η      (h, m, l: η = 1 at high, middle, low noise only)"
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from experiments.paper import charts
-from experiments.paper.charts import Dots, Level, Line, Panel, measured
+from experiments.report import charts
+from experiments.report.charts import Dots, Level, Line, Panel, measured
 
 _VAE, _NETWORK, _EXACT, _WEIGHED = (
     charts.ACCENT, charts.SECOND, charts.THIRD, charts.FOURTH)
