@@ -4,13 +4,10 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 
 from experiments.benchmarks.solver_runs import NAMED, OPTIMISED, OURS, OWN_GRID, Row
-
-matplotlib.use("Agg")  # must precede pyplot
-import matplotlib.pyplot as plt
+from experiments.report import charts
 
 # Scope → the grids of our methods, and of the other libraries; the smallest error counts.
 _ANY = (*NAMED, OWN_GRID)
@@ -120,44 +117,40 @@ def overall(rows: Sequence[Row]) -> list[str]:
 
 def picture(rows: Sequence[Row], floors: Mapping[str, float], file: pathlib.Path) -> None:
   """Draws a panel for each problem: the smallest error of each library, on two sets of grids."""
-  problems = list(dict.fromkeys(row.problem for row in rows))
-  columns = 3 if len(problems) in (5, 6) else min(4, len(problems))
-  lines = -(-len(problems) // columns)
-  figure, panels = plt.subplots(lines, columns, figsize=(5.2 * columns, 5.0 * lines + 1.2),
-                                squeeze=False, layout="constrained")
-  kinds = [(f"{library}, best named grid", {library}, _ANY, "-", colour)
+  kinds = [(f"{library}, best named grid", {library}, _ANY, "o-", colour)
            for library, colour in COLOURS.items()]
-  kinds += [("ours, optimised levels", {OURS}, OPTIMISED, "--", COLOURS[OURS]),
-            ("others, the same levels", {*COLOURS} - {OURS}, OPTIMISED, "--", "#777777")]
-  shown: dict[str, object] = {}
-  for i, axes in enumerate(panels.ravel()):
-    if i >= len(problems):
-      axes.set_visible(False)
-      continue
+  kinds += [("ours, optimised levels", {OURS}, OPTIMISED, "o--", COLOURS[OURS]),
+            ("others, the same levels", {*COLOURS} - {OURS}, OPTIMISED, "o--", charts.GREY)]
+  budgets, panels = sorted({row.budget for row in rows}), []
+  for problem in dict.fromkeys(row.problem for row in rows):
+    # The legend is that of the first panel.
+    marks, drawn = [], []
+    if floors and not panels:
+      marks.append(charts.Line([], [], "as many exact draws", style=":", colour=charts.INK))
     for name, libraries, grids, style, colour in kinds:
       least: dict[int, float] = {}
       for row in rows:
-        if row.problem == problems[i] and row.library in libraries and row.grid in grids:
+        if row.problem == problem and row.library in libraries and row.grid in grids:
           least[row.budget] = min(least.get(row.budget, np.inf), row.rmse)
       if least:
         errors = np.maximum([least[b] for b in sorted(least)], EXACT)
-        line, = axes.plot(sorted(least), np.where(np.isfinite(errors), errors, np.nan), style,
-                          color=colour, marker="o", ms=4.5, lw=2.2 if OURS in libraries else 1.3)
-        shown.setdefault(name, line)
-    if problems[i] in floors:
-      shown.setdefault("as many exact draws", axes.axhline(floors[problems[i]], color="k", ls=":"))
-    budgets = sorted({row.budget for row in rows})
-    axes.set(xscale="log", yscale="log", xlabel="network calls", title=problems[i])
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 1e-5 * high), high)  # errors near 0 are outside
-    axes.set_xticks(budgets, map(str, budgets))
-    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-    axes.grid(alpha=0.25, lw=0.5)
+        drawn += errors[np.isfinite(errors)].tolist()
+        marks.append(charts.Line(
+            sorted(least), np.where(np.isfinite(errors), errors, np.nan), name, style=style,
+            colour=colour, options={"lw": 2.2 if OURS in libraries else 1.3}))
+    if problem in floors:
+      marks.append(charts.Level(floors[problem], style=":"))
+    # Errors near 0, as of points, are outside.
+    low = max(0.7 * min(drawn), 1e-5 * max(drawn)) if drawn else None
+    panels.append(charts.Panel(marks, "network calls", title=problem, log="xy", ticks=budgets,
+                               settings={"ylim": (low, None)}))
+  columns = 3 if len(panels) in (5, 6) else min(4, len(panels))
+  figure = charts.draw(panels, columns=columns, below=True,
+                       size=(5.2 * columns, 5.0 * -(-len(panels) // columns) + 1.2))
   figure.suptitle("Error of the best method of each library at equal network calls", fontsize=14)
-  figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False)
   file.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(file, dpi=110)
-  plt.close(figure)
+  charts.plt.close(figure)
 
 
 def _methods(rows: Sequence[Row]) -> list[str]:

@@ -1,1 +1,4 @@
-"""Rendering of results: `page` makes Markdown and HTML of the templates in `templates/`, `charts` pictures."""
+"""Rendering of results.
+
+`page` makes Markdown and HTML of the templates in `templates/`; `charts` makes pictures.
+"""
