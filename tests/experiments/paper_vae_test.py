@@ -50,12 +50,6 @@ def test_encoder_and_decoder_have_the_shapes_of_latent_and_data_and_heed_labels(
     (lambda: VAE.apply({"params": _params(VAE)}, jnp.zeros((2, 5)), LABELS, method="encode"), "x"),
     (lambda: VAE.apply({"params": _params(VAE)}, jnp.zeros((2, 4)), LABELS, method="decode"), "z"),
     (lambda: _params(networks.VAE(shape=(2,), latent=0)), "latent"),
-    (lambda: vae_bounds.bounds(jnp.zeros((8, 2)), (3,)), "counts"),
-    (lambda: vae_bounds.integrated(VAE, {}, jnp.zeros((2, 4, 2, 1)), points=4), "latent=2"),
-    (lambda: vae.slope([4], [[1.0, 0.1]]), "steps"),
-    (lambda: vae_training.train(
-        jax.random.split(jax.random.key(0), 1), PLANE, np.zeros((4, 2)), np.zeros(4, int),
-        watched=(np.zeros((2, 2)), np.zeros(2, int)), rho_min=0.1, steps=150), "every"),
 ])
 def test_bad_input_is_one_line_that_names_the_field(call, field):
   with pytest.raises(ValueError, match=field) as error:

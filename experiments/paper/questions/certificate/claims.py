@@ -8,10 +8,9 @@ from experiments.paper.claim import Data, Values, number, pm, value
 
 
 def claims(data: Data) -> Values:
-  """Of a user's run there are none: its true score is unknown.
+  """Only of the network whose true score is known.
 
-  What a certificate finds in a network says nothing for or against the paper, whose target is
-  equality and which expects training to fall short of it.
+  A certificate does not test the paper, which expects a trained network to miss equality.
   """
   if "validation" not in data:
     return
@@ -24,8 +23,7 @@ def claims(data: Data) -> Values:
 
 
 def context(data: Data) -> Data:
-  """rows: every measure by interval. where: the intervals that break duality. The rest: estimates
-  of the answer."""
+  """rows: the table of measures. where: the intervals that break duality. Others: estimates."""
   sound, ells = data["sound"], data["half_log_snr"]
   memory = sound["memory_total" if sound["memory_broken"] is None else "memory_broken"]
   return {
@@ -37,7 +35,7 @@ def context(data: Data) -> Data:
 
 
 def stretches(intervals: list[int]) -> list[tuple[int, int]]:
-  """First and last of each stretch of successive numbers."""
+  """(first, last) of each run of successive integers."""
   starts = [i for i in intervals if i - 1 not in intervals]
   ends = [i for i in intervals if i + 1 not in intervals]
   return list(zip(starts, ends, strict=True))

@@ -1,7 +1,7 @@
-"""The certificate of a user's run, or of the report's own, whose true score is known.
+"""The certificate of a user's run, or of the network in the plane, whose true score is known.
 
-The report's own network is measured twice: as it is (`sound`), and damaged on purpose in two
-intervals (`hurt`).
+The network in the plane is measured twice: unchanged (`sound`) and damaged in two intervals
+(`hurt`).
 """
 
 import math
@@ -15,7 +15,7 @@ from experiments.paper.setting import Setting
 from experiments.run import subprocesses
 from experiments.sampling import samplers_from_config
 
-DAMAGED, FACTOR = (5, 6), 1.2  # intervals in which D is damaged, and by how much
+DAMAGED, FACTOR = (5, 6), 1.2  # the damaged intervals, and the factor of D there
 
 
 def measure(setting: Setting) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def measure(setting: Setting) -> dict[str, Any]:
           "held_out": len(model.data.test), "sound": measures.summary(sound)}
   if own:
     low, high = ells[DAMAGED[0]], ells[DAMAGED[-1] + 1]
-    # Both ends are moved a little, where a level may be rounded to either side.
+    # The ends are shifted, so that rounding does not decide on which side a level lies.
     hurt = measures.certify(model, ells, sizes, seed=setting.seed + 1,
                             change=(low - 1e-3, high - 1e-3, FACTOR))
     data |= {"damaged": DAMAGED, "factor": FACTOR, "hurt": measures.summary(hurt),
@@ -39,18 +39,18 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def validation(sound: dict[str, Any], hurt: dict[str, Any]) -> dict[str, float]:
-  """The measures against the known truth, and what they find of the damage.
+  """Comparison of the measures with the true score error.
 
-  surplus: the largest of bound − truth, in standard errors. local, bound: the smaller signal inside
-  the damaged band; elsewhere: the largest local one outside. beyond: nats that the bound finds in
-  the band, less those that the damage added, with its error.
+  surplus: the largest bound − truth, in standard errors. local, bound: the smallest signal inside
+  the damaged band. elsewhere: the largest local signal outside. beyond: the bound in the band minus
+  the nats added by the damage, and its error.
   """
   inside = np.isin(np.arange(measures.INTERVALS), DAMAGED)
   surplus = [measures.deviation(found["bound"] - found["truth"]).max() for found in (sound, hurt)]
-  # Seeds differ, so that outside the band the two are independent measurements of one network.
+  # With different seeds the two measurements are independent outside the band.
   local = measures.signal((hurt["local"] - hurt["null"]) - (sound["local"] - sound["null"]),
                           shared=sound["shared"])
-  # One weight for D mends the damage and leaves the error of the sound network.
+  # A constant factor of D undoes the damage; the error of the sound network remains.
   (seen, one), (before, other) = (
       measures.total(v[:, inside]) for v in (hurt["bound"] - hurt["truth"], sound["truth"]))
   return {"surplus": max(surplus), "local": local[inside].min(),

@@ -33,19 +33,20 @@ def _index(found, eta):
 
 
 def _remainder(line):
-  """√KL (summed over η) in the limit of no step length: (schemes, paths).
+  """√KL (summed over η) extrapolated to infinitely many steps, (schemes, paths).
 
-  By extrapolation in 1/n from the two finest runs, at the worst level, over the finest run's most.
+  The extrapolation is linear in 1/n from the two finest runs. The largest value over levels is
+  divided by that of the finest run.
   """
   root = np.sqrt(np.maximum(line["along"], 0.0).sum(2))
   return np.abs(2.0 * root[..., -1, :] - root[..., -2, :]).max(-1) / root[..., -1, :].max(-1)
 
 
 def _last_order(line):
-  """Order over the last halving of the KL summed over η, (schemes, paths).
+  """Order of the KL, summed over η, between the two finest runs, (schemes, paths).
 
-  STEP and Euler–Maruyama are of weak order 1, so the error of a density is O(1/n), and KL, which is
-  quadratic in it, O(1/n²): 2. At a single η the leading error may vanish, as it does for Gaussians.
+  STEP and Euler–Maruyama have weak order 1: the error of the density is O(1/n), and KL is O(1/n²).
+  At a single η the leading error may vanish.
   """
   end = line["end"].sum(2)
   return np.log2(end[..., -2] / end[..., -1])
@@ -71,7 +72,7 @@ def _exact(line):
 
 
 def _excess(plane):
-  """Sliced W2 less the null, with its standard error over runs: levels are not independent."""
+  """Sliced W2 minus the null, averaged over levels, and its standard error over runs."""
   return estimates.estimate((plane["value"] - plane["null"]).mean(-1).ravel())
 
 
@@ -86,7 +87,7 @@ def _plane(plane):
 
 def _start(first):
   kl, sde = first["kl"], _index(first, 1.0)
-  # Small errors of a density add up as lengths, KL being their square: (1 + r)² − 1 < 3r.
+  # √KL of small errors obeys the triangle inequality: (1 + r)² − 1 < 3r.
   r = math.sqrt(first["exact"][0, -1] / kl[0, 0])
   differences = first["plain"] - first["moments"] - first["difference"]
   yield value("start", np.abs(differences))

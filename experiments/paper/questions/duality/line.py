@@ -1,7 +1,7 @@
-"""Exact laws of samplers on the line, against the exact density, without Monte Carlo (`laws`).
+"""Exact laws of samplers on the line (`laws`), compared with the exact density.
 
-Every path, η and number of steps, by two schemes, as KL(p‖q) in nats at every level; and the KL
-due to a start from a Gaussian in place of p_T (eq. 10).
+KL(p‖q) in nats at every level, for every path, η and number of steps and two schemes; and the KL
+due to a Gaussian start in place of p_T (eq. 10).
 """
 
 import functools
@@ -21,16 +21,16 @@ PATHS = {
     "VP": paths.vp(), "linear VP": paths.linear_vp(), "cosine": paths.cosine(), "VE": paths.ve(),
     "geometric VE": paths.geometric_ve(), "sub-VP": paths.sub_vp(),
     "rectified flow": paths.rectified_flow(),
-    # A user's path, defined by two functions.
+    # A path defined by two functions, as a user's.
     "cos t, sin² t": paths.from_coefficients(
         jnp.cos, lambda t: jnp.sin(t) ** 2, t_min=0.0, t_max=1.55)}
 SCHEMES = {"STEP": samplers.ddim, "own time": samplers.euler_maruyama}
-# Steps that are equal in the time of these are far too long at their clean end.
+# Paths on which steps even in time would be too long at the clean end.
 _KARRAS = ("VP", "VE")
 
 
 def grid(name: str, n: int, ends: tuple[float, float]) -> np.ndarray:
-  """n + 1 levels ρ from one end to the other: equal steps of the path's time, or Karras' levels."""
+  """n + 1 levels ρ between the ends: even in the path's time, or Karras' levels."""
   path = PATHS[name]
   if name in _KARRAS:
     rho = np.linspace(ends[0] ** (1 / 7), ends[1] ** (1 / 7), n + 1) ** 7
@@ -53,10 +53,10 @@ def measure(
   """KL(p‖q) in nats of every scheme, path, η and number of steps.
 
   Returns:
-    end (schemes, paths, ETAS, counts), the KL at the last level; bound (paths, counts), the KL of
-    the processes at η = 1, which is no less; along (schemes, paths, ETAS, counts, counts[0] + 1),
-    the KL at the levels that all numbers of steps have; shown, one of counts, and at it
-    half_log_snr (paths, shown + 1) and kl (schemes, paths, ETAS, shown + 1) at all levels.
+    end (schemes, paths, ETAS, counts): KL at the last level. bound (paths, counts): KL of the
+    processes at η = 1, an upper bound. along (schemes, paths, ETAS, counts, counts[0] + 1): KL at
+    the levels common to all counts. shown: one of counts, with half_log_snr (paths, shown + 1) and
+    kl (schemes, paths, ETAS, shown + 1) at all of its levels.
   """
   shown = counts[min(1, len(counts) - 1)]
   end = np.zeros((len(SCHEMES), len(PATHS), len(ETAS), len(counts)))
@@ -88,7 +88,7 @@ def measure(
 def mmse_of(
     mixture: mixtures.Mixture, ends: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """E Var(x₀ | x) by half log-SNR on the range of the grids, by quadrature: (ℓ, mmse)."""
+  """(ℓ, E Var(x₀ | x)) by quadrature over the range of the grids."""
   x, ells = laws.nodes(mixture), np.linspace(*-np.log(ends), 801)
 
   def explained(ell):

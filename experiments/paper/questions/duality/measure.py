@@ -1,9 +1,9 @@
-"""Question 1: how does the reverse process invert the forward one? Duality, eq. 11 of the paper.
+"""Question 1: how does the reverse process invert the forward one? Duality, eq. 11.
 
-If the reverse process starts from the law q_0 = p_T of the end of the forward one (eq. 10), the two
-have the same law at every level, q_{t'} = p_{T−t'}. On the line the law of a sampler with the exact
-score is computed without Monte Carlo (`line`) and compared with the exact density, for every path
-and η, level by level, as KL(p‖q); in the plane particles are compared with exact draws (`plane`).
+If the reverse process starts from q_0 = p_T (eq. 10), both processes have the same law at every
+level: q_{t'} = p_{T−t'}. On the line the law of a sampler is computed without Monte Carlo and
+compared with the exact density (`line`). In the plane particles are compared with exact draws
+(`plane`).
 """
 
 from typing import Any

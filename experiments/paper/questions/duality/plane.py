@@ -1,4 +1,4 @@
-"""Particles of the reverse process in the plane, against exact draws, by sliced Wasserstein."""
+"""Particles of the reverse process in the plane, compared with exact draws by sliced W₂."""
 
 import itertools
 from typing import Any
@@ -17,16 +17,15 @@ LEVELS = 13
 
 
 def measure(setting: Setting, ends: tuple[float, float]) -> dict[str, Any]:
-  """Sliced W2, at unit scale, of particles to exact draws at LEVELS levels; and of draws to draws.
+  """Sliced W₂ at unit scale of particles to exact draws, and of exact draws to exact draws (null).
 
-  Levels are the same for all paths, even in ℓ, so that they have one null; the steps between two
-  are equal in each path's own way (`grid`). The particles start from exact draws of p_T and move by
-  the second-order `multistep`. Distances and null compare with the same draws, along the same
-  directions.
+  Levels are even in ℓ for all paths, so that paths share the null. Steps between levels are even as
+  by `grid`. Particles start from exact draws of p_T and move by `multistep(2)`. Distances and null
+  use the same draws and directions.
 
   Returns:
-    value, null (paths, ETAS, repeats, LEVELS); broken (repeats, LEVELS), of VP at η = 1 with a D
-    that is a fifth too small, which must be detected; half_log_snr (LEVELS,).
+    value, null (paths, ETAS, repeats, LEVELS). broken (repeats, LEVELS): of VP at η = 1 with
+    0.8 D, which must be detected. half_log_snr (LEVELS,).
   """
   mixture, n = setting.density.plane, 400 if setting.fast else 2000
   repeats, stride = (2, 4) if setting.fast else (4, 8)
@@ -40,7 +39,7 @@ def measure(setting: Setting, ends: tuple[float, float]) -> dict[str, Any]:
     first, real, other = _draws(mixture, key_draws, chosen, n)
     states = sampling.run(
         planned, key_run, first[0] * chosen.scale[0], None, shape=(n, 2), keep=True,
-        # One compiled program: the numbers say how much noise there is, if any.
+        # One program for every η: the numbers of the plan hold the amount of noise.
         method=samplers.multistep(2, 1.0),
         model=lambda x, level: strength * mixture.denoise(x, level.alpha, level.sigma))
     return states.x[:-1:stride] / chosen.scale[:, None, None], real, other
@@ -50,7 +49,7 @@ def measure(setting: Setting, ends: tuple[float, float]) -> dict[str, Any]:
          for name in names}
 
   def compared(name, eta, number, repeat, strength=1.0):
-    """(of particles, of other draws) to exact draws, each (LEVELS,)."""
+    """Distances of particles and of other draws to exact draws, each (LEVELS,)."""
     planned = sampling.plan(PATHS[name], samplers.multistep(2, eta), lambda path: rho[name])
     x, real, other = map(np.asarray, particles(
         jax.tree.map(jnp.asarray, planned),

@@ -49,9 +49,9 @@ def _arm(data, head):
 
 
 def _turns(bends):
-  """Median turning in rectified flow over that in VP with the exact score, and an error of it.
+  """Median turning in rectified flow over that in VP, with the exact score, and its error.
 
-  As if the two were independent: too large, if anything, for they start from the same states.
+  The error assumes independence. It is too large, if anything: starts are the same.
   """
   flow, vp = (bends[path]["turning"] for path in ("RF", "VP"))
   ratio = flow["exact"] / vp["exact"]

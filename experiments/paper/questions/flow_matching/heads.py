@@ -1,7 +1,7 @@
-"""The same architecture trained as score, ε, x₀, v and velocity, under two weightings each.
+"""One architecture trained with five predictions (score, ε, x₀, v, velocity) and two weights.
 
-Arms × seeds train as one program (`experiments.sweeping.program`). Every arm is evaluated by ε̂ at
-the same states, against the ε̂* of the exact mixture.
+Arms × seeds train in one program (`experiments.sweeping.program`). Every arm is evaluated by the
+distance of its ε̂ to the exact ε̂* at the same states.
 """
 
 import math
@@ -26,7 +26,7 @@ RHO_MIN, RHO_MAX = 0.01, 100.0
 LIKELIHOOD, CUSTOMARY = "maximum likelihood", "customary"
 _LEVELS = 32
 
-# π and w as in the works that each prediction comes from.
+# π and w of the publication of each prediction.
 _CUSTOMS: dict[str, dict[str, Any]] = {
     # λ = σ² at geometric noise levels (Song & Ermon 2019).
     "score": {"objective.density": "uniform_half_log_snr", "objective.weight": "simple"},
@@ -58,11 +58,11 @@ ARMS = tuple(Arm(head, weighting) for weighting in (LIKELIHOOD, CUSTOMARY) for h
 
 
 class Trained(NamedTuple):
-  """many: the program of all arms × seeds, the seed being the fastest index. params: averages.
+  """many: the program of all arms × seeds; the seed is the fastest index. params: averages.
 
-  steps (P,): of the evaluations. by_level (P, arms, seeds, levels): E‖ε̂ − ε̂*‖² at `ells`, and
-  error (P, arms, seeds) its integral; gap (P, arms, seeds): ∫E‖ε̂ − ε̂′‖² dℓ to flow matching's ε̂′
-  of the same seed. scale: ∫E‖ε̂*‖² dℓ.
+  steps (P,): steps of the evaluations. by_level (P, arms, seeds, levels): E‖ε̂ − ε̂*‖² at `ells`.
+  error (P, arms, seeds): its integral over ℓ. gap (P, arms, seeds): ∫E‖ε̂ − ε̂′‖² dℓ, ε̂′ of flow
+  matching with the same seed. scale: ∫E‖ε̂*‖² dℓ.
   """
 
   many: program.Program
@@ -77,7 +77,7 @@ class Trained(NamedTuple):
 
 
 def configs(*, fast: bool) -> dict[Arm, config_lib.Config]:
-  """Each arm's config: they differ in objective and path alone."""
+  """The configs of the arms, which differ in objective and path."""
   base = config_lib.override(mixture2d.get_config(), {
       "objective.density.rho_min": RHO_MIN, "objective.density.rho_max": RHO_MAX,
       "network.depth": 2 if fast else 3, "network.width": 32 if fast else 64,
@@ -90,7 +90,7 @@ def configs(*, fast: bool) -> dict[Arm, config_lib.Config]:
 
 
 def objective(config: config_lib.Config, ells: np.ndarray) -> np.ndarray:
-  """π(ℓ) w(ℓ), what a loss counts ‖ε − ε̂‖² with, as a density over ℓ."""
+  """π(ℓ) w(ℓ), the weight of ‖ε − ε̂‖² in the loss, normalised to a density of ℓ."""
   density = build.density(config.objective, build.path(config.path))
   weight = build.weight(config.objective, density)
   one = lambda ell: density.density(ell) * weight(ell)
@@ -99,7 +99,7 @@ def objective(config: config_lib.Config, ells: np.ndarray) -> np.ndarray:
 
 
 def train(setting: Setting, seeds: int) -> Trained:
-  """All arms with every seed on draws of the density, judged at 12 points of the training."""
+  """Trains all arms and seeds on draws of the density, with 12 evaluations."""
   truth = setting.density.plane
   key_train, key_judge = jax.random.split(jax.random.key(setting.seed))
   draws = np.asarray(plane.data(key_train, truth, (50_000,)), np.float32)
@@ -143,7 +143,7 @@ def train(setting: Setting, seeds: int) -> Trained:
 
 
 def _states(truth: mixtures.Mixture, key: jax.Array, n: int):
-  """States (levels · n, 2) at unit scale, their ℓ, the exact ε̂*, and a level's width in ℓ."""
+  """States (levels · n, 2) at unit scale, their ℓ and exact ε̂*, and the width of a level in ℓ."""
   low, width = objectives.densities.noise_range(RHO_MIN, RHO_MAX)
   levels = low + width * (jnp.arange(_LEVELS) + 0.5) / _LEVELS
   key_x, key_eps = jax.random.split(key)

@@ -1,8 +1,8 @@
-"""Question 4: is flow matching simpler? One objective, five readings, and what differs in practice.
+"""Question 4: is flow matching simpler? One objective for five predictions.
 
-Gradients of one network read as score, ε, x₀, v and velocity; the same architecture trained as each
-of them, under the maximum-likelihood weight and its field's customary one; how the trained ODEs
-bend, and the quality of their samples by number of calls.
+Measured: the gradients of one network with its output read as score, ε, x₀, v and velocity; the
+errors of networks trained with each prediction, with the maximum-likelihood weight and with the
+customary one; the curvature of their ODEs; the quality of samples by number of calls.
 """
 
 import math
@@ -43,10 +43,10 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def _rounding(kind: str) -> float:
-  """The relative difference of two gradients that rounding explains.
+  """A bound on the relative difference of two gradients due to rounding.
 
-  A conversion multiplies rounding by up to ρ or 1/ρ (theory.md#predictions); there and back, for
-  two gradients.
+  A conversion multiplies rounding errors by up to ρ or 1/ρ (theory.md#predictions). There are two
+  conversions for each of two gradients.
   """
   return 4.0 * max(RHO_MAX, 1.0 / RHO_MIN) * float(np.finfo(kind).eps)
 
@@ -58,7 +58,7 @@ def _gradients(key, x_0, *, double: bool) -> dict[str, float]:
 
 
 def _objectives(fast: bool) -> dict[str, Any]:
-  """π w of each customary arm as a density of ℓ, and 1/(b − aρ)²: what an output's error costs."""
+  """π w of each customary arm as a density of ℓ, and ‖δε‖²/‖δ output‖² = 1/(b − aρ)²."""
   ells = np.linspace(-math.log(RHO_MAX), -math.log(RHO_MIN), 181)
   configs = heads.configs(fast=fast)
   cost = {}

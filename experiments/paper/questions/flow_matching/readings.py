@@ -1,7 +1,7 @@
-"""One network function read as score, ε, x₀, v and velocity, and the gradients of its losses.
+"""Gradients of the losses of one network whose output is read as different predictions.
 
-A reading is the linear map of Table 5, the loss is the library's, the weight maximum likelihood.
-The paper's three losses (Table 6) are written out as well, each in its path's coordinates and time.
+A reading is the linear map of Table 5. The loss is the library's with the maximum-likelihood
+weight. The three losses of Table 6 are computed too, in the coordinates and time of their paths.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from flax import linen as nn
 from langevin_jax import networks, objectives, paths, predictions
 
 HEADS = ("score", "eps", "x0", "v", "velocity")
-# The row of the network's output: well conditioned at every noise level.
+# The prediction of the network's output: well conditioned at every noise level.
 _OUTPUT = "v"
 
 Apply = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
 class Float64MLP(nn.Module):
-  """An MLP of (x, tanh(ℓ/4)) that computes in float64; the library's computes in float32."""
+  """An MLP of (x, tanh(ℓ/4)) in float64. The library's MLP computes in float32."""
 
   @nn.compact
   def __call__(self, x: jax.Array, half_log_snr: jax.Array) -> jax.Array:
@@ -36,15 +36,12 @@ class Float64MLP(nn.Module):
 def differences(
     key: jax.Array, x_0: jax.Array, *, rho_min: float, rho_max: float, double: bool
 ) -> dict[str, float]:
-  """The relative distance between the gradient of each reading, and of each loss of Table 6, and
-  the gradient of the ε reading:
-
-    ‖∇L − ∇L_ε‖ / ‖∇L_ε‖   at random parameters, for the same levels and noise
+  """‖∇L − ∇L_ε‖ / ‖∇L_ε‖ of each reading, at random parameters with the same levels and noise.
 
   Args:
-    key: consumed. x_0: data at unit scale (n, 2), float64 where `double`.
-    double: in float64, with `Float64MLP`, and the losses of Table 6 as well; otherwise in float32,
-      with the library's MLP.
+    x_0: data at unit scale (n, 2).
+    double: float64 with `Float64MLP`, including the losses of Table 6; otherwise float32 with the
+      library's MLP.
   """
   key_init, key_last, key_drawn = jax.random.split(key, 3)
   network = Float64MLP() if double else networks.MLP(width=64, depth=3)
@@ -93,10 +90,10 @@ def reading(
 def table_6(
     apply: Apply, x_0: jax.Array, drawn: objectives.Corruption, density: objectives.Density
 ) -> dict[str, Callable[[Any], jax.Array]]:
-  """Table 6's losses of one function: VP score, VE-Karras noise and rectified-flow velocity.
+  """The losses of Table 6, parameters → loss: VP score, VE-Karras noise, rectified-flow velocity.
 
-  Each is L_t at the level's time on its own path, ∫ L_t dt being taken over the same levels: a
-  draw counts |dt/dℓ| / π(ℓ). Parameters → loss, by name.
+  Each is ∫ L_t dt over the time of its path, with the same draws of ℓ: a draw has the weight
+  |dt/dℓ| / π(ℓ).
   """
   def loss(params, path, head, weight):
     times = jax.vmap(path.time)(drawn.half_log_snr)

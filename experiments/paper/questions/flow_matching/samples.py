@@ -1,4 +1,4 @@
-"""Samples of the networks of question 4: curvature of the ODE's trajectories, quality by calls."""
+"""Samples of the networks of question 4: curvature of trajectories, quality by calls."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from experiments.paper.questions.flow_matching.heads import ARMS, NATIVE, RHO_MI
 from experiments.paper.questions.flow_matching.readings import HEADS
 from langevin_jax import mixtures, paths, predictions, samplers
 
-RHO_TOP = 80.0  # where samplers start, within the levels of training
+RHO_TOP = 80.0  # start of the samplers, within the levels of training
 MEASURES = ("turning", "excess length", "unevenness")
 OWN, FIRST, SECOND, EXACT = "own time", "DDIM", "UniPC", "exact score"
 
 
 def at_of(trained: Trained, row: predictions.Row, params: Any) -> planned.At:
-  """One member's network as D of a state at unit scale and ℓ."""
+  """D of a member's network, by state at unit scale and ℓ."""
   network = lambda x, ell: trained.apply(params, x, ell, jnp.zeros((len(x),), jnp.int32))
   return predictions.denoiser(network, paths.cosine(), prediction=row).at
 
@@ -26,13 +26,11 @@ def at_of(trained: Trained, row: predictions.Row, params: Any) -> planned.At:
 def bends(
     trained: Trained, truth: mixtures.Mixture, key: jax.Array, *, n: int, steps: int, seeds: int
 ) -> dict[str, Any]:
-  """Curvature measures of the ODE's trajectories in the state space of each path.
-
-  All trajectories start from the same n states.
+  """Curvature measures of the ODE's trajectories from n states, in the state space of each path.
 
   Returns:
-    by path of `curves.PATHS` and measure, the median over trajectories (a few have a chord near
-    zero): of the networks (arms, seeds), and of the exact score, with its error over ten groups.
+    By path of `curves.PATHS` and measure: the median over trajectories (some chords are near 0) of
+    the networks (arms, seeds) and of the exact score, and the error of the latter by ten groups.
   """
   grid = samplers.uniform_half_log_snr(steps, rho_min=RHO_MIN, rho_max=RHO_TOP)
   method = samplers.singlestep(2)
@@ -64,7 +62,7 @@ def bends(
 
 
 def _along(path: paths.Path, ells: jax.Array, x: jax.Array, denoised: jax.Array) -> curves.Curves:
-  """Curves (steps + 1, n, 2) at unit scale in the coordinates and time of a path (Table 2)."""
+  """Curves (steps + 1, n, 2) at unit scale, converted to the states and time of a path."""
   def one(x, ell):
     t = path.time(ell)
     return t, jnp.hypot(path.alpha(t), path.sigma(t)) * x
@@ -84,10 +82,10 @@ def quality(
     trained: Trained, truth: mixtures.Mixture, key: jax.Array, judge: planned.Judge,
     calls: tuple[int, ...], seeds: int,
 ) -> dict[str, Any]:
-  """Sliced W₂ to the data's law by number of calls, (arms, seeds); of `EXACT` (heads, seeds).
+  """Sliced W₂ to the data by number of calls, (arms, seeds); of `EXACT` (heads, seeds).
 
-  With the ODE of each head's own field, Euler in the time of its path at the levels that it takes;
-  and with two samplers and one grid for all, for which paths do not matter.
+  The samplers are Euler's method in the time of each head's path with the customary levels, and two
+  samplers on one grid, which do not depend on the path.
   """
   key_networks, key_exact = jax.random.split(key)
   size, members = judge.size, trained.many.members
@@ -102,7 +100,7 @@ def quality(
 
     return trained.many.each(draw)
 
-  # Both are one linear update of a slope, so that their numbers alone differ.
+  # One program for Euler and DDIM: both are a linear update of a slope.
   first_order, second_order = drawn(samplers.euler()), drawn(unipc)
   at = mixtures.denoiser(truth, paths.cosine()).at
   exact = jax.jit(lambda plans: jax.lax.map(lambda plan: planned.run(
@@ -130,9 +128,9 @@ def quality(
 
 
 def _own(head: str, n: int):
-  """Euler in the time of the head's own path, at levels even in it.
+  """Euler's method in the time of the head's path, with steps even in it.
 
-  Those of VE, whose time is σ, are geometric for the score and Karras' for EDM.
+  On VE, whose time is σ, the levels are geometric for the score and Karras' for x₀.
   """
   path = NATIVE[head]
   if head == "x0":

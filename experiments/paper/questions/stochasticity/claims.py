@@ -30,7 +30,7 @@ def context(data: Data) -> Data:
 
 
 def _few(data):
-  """(calls, names, distances) of STEP with the exact score at the smallest number of calls."""
+  """(calls, names, distances) of STEP with the exact score at the fewest calls."""
   fewest, values = next(iter(data["quality"]["exact score"].items()))
   return fewest, [data["names"][i] for i in data["judged"]], values[0]
 
@@ -53,7 +53,7 @@ def _paths(data):
   theory, error = rough["theory"][sde], rough["variation_error"][sde]
   for name, expected in (("share", joint**2), ("correlation", joint)):
     yield value(name, ties[name][sde], ties[f"{name}_error"][sde], near=expected)
-  # Of the rate 1 + η² = 2, second order in the two steps 2h of the extrapolation.
+  # The rate is 1 + η² = 2; the extrapolation from steps 2h has second order.
   yield value("variation", rough["variation"][sde], error, near=theory,
               tolerance=theory * (4.0 * h) ** 2 + 4.0 * error)
   yield value("ode_length", slope[ode], tolerance=h)

@@ -1,7 +1,7 @@
-"""Question 2: ODE and SDE unified. One model, every η and η(ℓ): equal laws, different paths.
+"""Question 2: ODE and SDE unified. One model and every η(ℓ): equal laws, different paths.
 
-Measured with the exact score and with one trained network: distances to exact draws level by level
-on a fine grid, the dependence of x₀ on x_T, the roughness of paths, and the best η at few calls.
+Measured with the exact score and a trained network: distances to exact draws at several levels, the
+dependence of x₀ on x_T, the roughness of trajectories, and the best η with few calls.
 """
 
 import math
@@ -53,7 +53,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def _laws(key, truth, fine, size: int, *, repeats: int) -> dict[str, Any]:
-  """Distances to exact draws of p_t at the marks, and by how much they exceed the null band."""
+  """Distances to exact draws of p_t at the marks, also in deviations of the null."""
   ells = fine[EXACT]["ells"]
   judges = [planned.judge(truth, k, ell, size, repeats=repeats)
             for k, ell in zip(jax.random.split(key, len(ells)), ells, strict=True)]
@@ -82,9 +82,9 @@ def _agreement(key, truth, fine, size: int, *, repeats: int) -> list[list[float]
 def _ties(fine: dict[str, np.ndarray], truth: mixtures.Mixture) -> dict[str, Any]:
   """The correlation of x₀ and x_T, and the share of the variance of x₀ that x_T determines.
 
-  The share is 1 − E‖x₀ − x₀′‖²/(2 tr Cov x₀) of two runs from one x_T. For Gaussian data both are
-  known: x₀ and x_T have the correlation exp(−∫η²σ² dℓ), and the share is its square. Errors of the
-  correlation are over ten groups of paths.
+  The share is 1 − E‖x₀ − x₀′‖²/(2 tr Cov x₀) of two runs from one x_T. For Gaussian data the
+  correlation is exp(−∫η²σ² dℓ), and the share its square. Errors of the correlation are over ten
+  groups.
   """
   weights = truth.weights / truth.weights.sum()
   within = weights @ jnp.trace(truth.covariances, axis1=1, axis2=2)
@@ -100,8 +100,8 @@ def _ties(fine: dict[str, np.ndarray], truth: mixtures.Mixture) -> dict[str, Any
 
 
 def _rough(fine: dict[str, np.ndarray], steps: int) -> dict[str, Any]:
-  """Length and squared movement of the paths, by the resolution of observation."""
-  # The error of Σ‖Δx‖² is of first order in the step: extrapolation from two strides removes it.
+  """Length and quadratic variation of the trajectories, by the resolution of observation."""
+  # Extrapolation from two strides removes the error of first order of Σ‖Δx‖².
   squares = 2.0 * fine["variation"][:, 0] - fine["variation"][:, 1]
   return {"resolution": [steps // stride for stride in runs.STRIDES],
           **named("length", fine["length"], -1), **named("variation", squares, -1),

@@ -1,4 +1,4 @@
-"""The runs of question 2: processes that differ in η or η(ℓ), as sampler plans of one shape."""
+"""Runs of question 2: processes with different η(ℓ), as sampler plans of one shape."""
 
 import functools
 import math
@@ -14,12 +14,12 @@ from experiments.sampling import drawing
 from langevin_jax import mixtures, paths, samplers, splitting
 
 RHO_MIN, RHO_MAX = 0.01, 80.0
-_MARKS = 8  # levels, evenly spaced in ℓ, at which laws are compared, besides the end
+_MARKS = 8  # levels even in ℓ at which laws are compared, besides the end
 STRIDES = (1, 2, 4, 8, 16, 32)
 
 
 class Process(NamedTuple):
-  """η while ρ lies in (low, high), and 0 outside."""
+  """η for ρ in (low, high), and 0 outside."""
 
   name: str
   eta: float
@@ -27,17 +27,17 @@ class Process(NamedTuple):
   high: float = math.inf
 
   def stochasticity(self) -> splitting.Stochasticity:
-    """η as samplers take it: a number, or a function of ℓ where it has a window."""
+    """η as samplers take it: a number, or a function of ℓ for a window."""
     constant = self.eta == 0.0 or (self.low, self.high) == (0.0, math.inf)
     return self.eta if constant else _windowed(self.eta, self.low, self.high)
 
   def noise(self) -> float:
-    """2 ∫ η²σ² dℓ over the levels, σ at unit scale: the quadratic variation per coordinate."""
+    """2 ∫ η²σ² dℓ with σ at unit scale: the quadratic variation per coordinate."""
     low, high = max(self.low, RHO_MIN), min(self.high, RHO_MAX)
     return self.eta**2 * math.log((1.0 + high**2) / (1.0 + low**2))
 
 
-@functools.cache  # one object for equal windows, so that plans and methods are cached
+@functools.cache  # equal windows are one object, so that plans are cached
 def _windowed(eta, low, high):
   return lambda ell: jnp.where((jnp.exp(-ell) > low) & (jnp.exp(-ell) < high), eta, 0.0)
 
@@ -47,7 +47,7 @@ PROCESSES = (
     Process("η = 1 at high noise", 1.0, 2.0),
     Process("η = 1 in the middle", 1.0, 0.2, 2.0),
     Process("η = 1 at low noise", 1.0, 0.0, 0.2))
-# Those whose quality at few calls is measured, all but the smallest η.
+# The processes whose quality with few calls is measured.
 JUDGED = tuple(i for i, p in enumerate(PROCESSES) if p.eta in (0.0, 0.5, 1.0, 1.5, 2.0))
 ODE = 0
 METHODS = ("STEP", "SDE-2M")  # multistep of order 1 and 2
@@ -55,7 +55,7 @@ _SHOWN = (0.0, 0.5, 1.0, 2.0)
 
 
 def network(model: trained.Model) -> planned.At:
-  """The trained network as D of a state at unit scale and ℓ."""
+  """D of the trained network, by state at unit scale and ℓ."""
   def at(x, ell):
     labels = jnp.zeros((len(x),), jnp.int32)
     return drawing.denoiser(model.run, model.params, paths.cosine(), labels).at(x, ell)
@@ -64,12 +64,12 @@ def network(model: trained.Model) -> planned.At:
 
 
 def fine(key, at: planned.At, steps: int, n: int, *, pairs: bool) -> dict[str, np.ndarray]:
-  """All processes on a fine grid, by the exact kernel and the midpoint rule: order 2 for every η.
+  """All processes on a fine grid, by `singlestep(2)`, which has order 2 for every η.
 
-  Returns:
-    start (E, n, 2), marks (E, _MARKS + 1, n, 2) with the end last; again (E, n, 2): the ends from
-    the same starts with other noise; length and variation (E, strides, n): Σ‖Δx‖ and Σ‖Δx‖² of the
-    states strides apart, all at unit scale. ells (_MARKS + 1,) of the marks.
+  Returns, at unit scale:
+    start (E, n, 2). marks (E, _MARKS + 1, n, 2), the end last, at ells (_MARKS + 1,). again
+    (E, n, 2): ends from the same starts with other noise. length, variation (E, strides, n): Σ‖Δx‖
+    and Σ‖Δx‖² of states `strides` steps apart.
   """
   path, grid = paths.cosine(), samplers.uniform_half_log_snr(
       steps + 1, rho_min=RHO_MIN, rho_max=RHO_MAX)
@@ -96,12 +96,12 @@ def fine(key, at: planned.At, steps: int, n: int, *, pairs: bool) -> dict[str, n
 
 
 def quality(key, at, calls: int, batches: int, each: int, judge) -> np.ndarray:
-  """Sliced W₂ of samples to the data's law, (methods, processes, batches); all share one noise."""
+  """Sliced W₂ of samples to the data, (methods, processes, batches), with the same noise."""
   grid = samplers.karras(calls, rho_min=RHO_MIN, rho_max=RHO_MAX)
 
   def plan(order, process):
     made = planned.plan(paths.cosine(), samplers.multistep(order, process.stochasticity()), grid)
-    # STEP is the multistep whose second weight is 0: one program for both.
+    # One program for both: STEP is a multistep method whose second weight is 0.
     b = np.pad(made.numbers.b, ((0, 0), (0, 2 - order)))
     return made._replace(numbers=made.numbers._replace(b=b))
 
@@ -114,7 +114,7 @@ def quality(key, at, calls: int, batches: int, each: int, judge) -> np.ndarray:
 
 
 def pictures(key, at: planned.At, truth: mixtures.Mixture) -> dict[str, Any]:
-  """A few trajectories from the same starts with the same ξ for several η, and the density."""
+  """Trajectories from the same starts with the same noise for several η, and the density."""
   n, steps = 4, 300
   grid = samplers.uniform_half_log_snr(steps, rho_min=RHO_MIN, rho_max=RHO_MAX)
   plans = planned.stacked([planned.plan(paths.cosine(), samplers.ddim(eta), grid)

@@ -1,14 +1,11 @@
-"""Importance-weighted bounds on log p(x), one estimator for a VAE and for a diffusion model.
+"""Importance-weighted bounds on log p(x) of a VAE and of a diffusion model, by one estimator.
 
 For a model p(z) p(x | z) and an encoder q(z | x), where z is one latent or a chain of latents,
 
   L_K = E log (1/K) Σ_k w_k,   w = p(z) p(x | z)/q(z | x),   z_k ~ q
 
-rises with K from the ELBO L₁ to log p(x) (Burda et al. 2016, Theorem 1), so that L_K − L₁ rises to
-
-  log p(x) − L₁ = KL(q(z | x)‖p(z | x)),
-
-which is 0 if the encoder is the model's exact posterior.
+increases with K from the ELBO L₁ to log p(x) (Burda et al. 2016, Theorem 1). So L_K − L₁ increases
+to KL(q(z | x)‖p(z | x)), which is 0 if the encoder is the exact posterior of the model.
 """
 
 from typing import Any
@@ -24,14 +21,8 @@ from langevin_jax.networks import vae as vae_lib
 
 
 def bounds(log_weights: jax.Array, counts: tuple[int, ...]) -> jax.Array:
-  """L_K of each example, (len(counts), n), by all of the draws (draws, n) in groups of K.
-
-  Raises:
-    ValueError: a K that does not divide the draws.
-  """
-  draws, n = log_weights.shape
-  if any(k < 1 or draws % k for k in counts):
-    raise ValueError(f"counts must divide the draws, {draws}, got {counts}")
+  """L_K of each example, (len(counts), n), from draws (draws, n) in groups of K, a divisor."""
+  n = log_weights.shape[1]
   return jnp.stack([
       jnp.mean(likelihood.log_mean_exp(log_weights.reshape(-1, k, n), axis=1), axis=0)
       for k in counts])
@@ -41,7 +32,7 @@ def chain(
     key: jax.Array, denoise: predictions.Denoise, path: paths.Path, grid: samplers.Grid,
     x: jax.Array, counts: tuple[int, ...], moments: prior.Moments | None,
 ) -> np.ndarray:
-  """L_K of `of_chain` for each K of counts, whose last is the number of draws; in float64."""
+  """L_K of `of_chain` for each K in counts in float64; the last K is the number of draws."""
   weights = jax.jit(lambda key, x: of_chain(
       key, denoise, path, grid, x, draws=counts[-1], moments=moments))(key, x)
   return np.asarray(bounds(weights, counts), np.float64)
@@ -51,7 +42,7 @@ def by_seed(
     key: jax.Array, model: networks.VAE, params: Any, x: jax.Array, labels: jax.Array,
     counts: tuple[int, ...], *, at_once: int,
 ) -> np.ndarray:
-  """L_K of `of_vae` for each seed's parameters, (seeds, counts, n), in float64."""
+  """L_K of `of_vae` for the parameters of each seed, (seeds, counts, n), in float64."""
   one = lambda given: bounds(of_vae(
       given[0], model, given[1], x, labels, draws=counts[-1],
       at_once=min(at_once, counts[-1])), counts)
@@ -64,10 +55,9 @@ def of_vae(
     key: jax.Array, model: networks.VAE, params: Any, x: jax.Array, labels: jax.Array, *,
     draws: int, at_once: int = 64,
 ) -> jax.Array:
-  """log w of `draws` latents for each of x (n, *shape); (draws, n). Consumes `key`.
+  """log w of `draws` latents of each example x (n, *shape); (draws, n).
 
-  Args:
-    at_once: latents of an example that are decoded together; divides `draws`.
+  at_once: the number of latents of an example that are decoded together, a divisor of `draws`.
   """
   q = model.apply({"params": params}, x, labels, method="encode")
   tiled = lambda a: jnp.tile(a, (at_once, *[1] * (a.ndim - 1)))
@@ -89,14 +79,11 @@ def of_chain(
     key: jax.Array, denoise: predictions.Denoise, path: paths.Path, grid: samplers.Grid,
     x: jax.Array, *, draws: int, moments: prior.Moments | None = None,
 ) -> jax.Array:
-  """log w of `draws` forward chains from each of x (n, *shape); (draws, n). Consumes `key`.
+  """log w of `draws` forward chains from each example x (n, *shape); (draws, n).
 
-  A diffusion model on the positive levels ρ_0 > … > ρ_n of `grid` is a VAE with n latents that
-  observes z_n = x at ρ_n, the blurred data. The encoder is the exact forward kernel,
-
-    q(z_i | z_{i+1}) = N(z_{i+1}, ρ_i² − ρ_{i+1}²),
-
-  the decoder p(z_{i+1} | z_i) is STEP(h, Λ = h), and p(z_0) = N(m, S + ρ_0²).
+  A diffusion model on the positive levels ρ_0 > … > ρ_n of `grid` is a VAE with n latents and the
+  observation z_n = x, blurred data at ρ_n. Its encoder is q(z_i | z_{i+1}) = N(z_{i+1},
+  ρ_i² − ρ_{i+1}²), its decoder p(z_{i+1} | z_i) is STEP(h, Λ = h), and p(z_0) = N(m, S + ρ_0²).
   """
   rho = np.asarray(grid(path), np.float64)[:-1]
   a, b, c = splitting.weights(1.0, rho[:-1], 1.0, rho[1:], np.log(rho[:-1] / rho[1:]))
@@ -127,17 +114,12 @@ def of_chain(
 def integrated(
     model: networks.VAE, params: Any, x: jax.Array, *, points: int, half: float = 6.0
 ) -> jax.Array:
-  """log p(x) of each example (n, *shape) of a VAE whose latent is a plane, without Monte Carlo.
+  """log p(x) of each example (n, *shape) of an unconditional VAE with two latents.
 
-  ∫ N(z; 0, I) p(x | z) dz by the trapezoidal rule on points² nodes of [−half, half]²: exact to
-  rounding where no posterior is narrower than a spacing.
+    ∫ N(z; 0, I) p(x | z) dz,   by the trapezoidal rule on points² nodes of [−half, half]²
 
-  Raises:
-    ValueError: the latent is no plane, or the model is conditional.
+  The rule is exact to rounding if no posterior is narrower than the spacing of the nodes.
   """
-  if model.latent != 2 or model.num_classes:
-    raise ValueError("integrated needs latent=2 and num_classes=0, got "
-                     f"{model.latent} and {model.num_classes}")
   axis = jnp.linspace(-half, half, points)
   z = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
   rows = jnp.array_split(z, -(-len(z) // 2**15))
@@ -145,7 +127,6 @@ def integrated(
   decoded = [model.apply({"params": params}, part, blank(part), method="decode") for part in rows]
   mean = jnp.concatenate([d.mean.reshape(len(d.mean), -1) for d in decoded])
   std = jnp.exp(params["log_std"]).reshape(-1)
-  # In units of the decoder's deviations |x − μ|² is a sum over few dimensions.
   scaled = mean / std[None]
   log_prior = -0.5 * jnp.sum(z**2, 1) - jnp.log(2.0 * jnp.pi)
   constant = jnp.sum(jnp.log(std)) + 0.5 * len(std) * jnp.log(2.0 * jnp.pi)

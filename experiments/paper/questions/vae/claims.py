@@ -34,14 +34,8 @@ def context(data: Data) -> Data:
 def slope(steps: Any, estimates: Any, last: int = 4) -> tuple[float, float]:
   """(slope, standard error) of log value against log n over the `last` steps, by least squares.
 
-  Args:
-    estimates: (value, error) at each of the steps; values positive.
-
-  Raises:
-    ValueError: fewer than two steps.
+  estimates: (value > 0, error) at each of two or more steps.
   """
-  if len(steps) < 2:
-    raise ValueError(f"steps must be two or more, got {steps}")
   values, errors = np.array(estimates, float)[-last:].T
   u = np.log(np.array(steps, float)[-last:])
   weight = (u - u.mean()) / np.sum((u - u.mean()) ** 2)
@@ -49,7 +43,7 @@ def slope(steps: Any, estimates: Any, last: int = 4) -> tuple[float, float]:
 
 
 def crossing(steps: Any, entries: list[dict[str, Any]], level: float) -> float | None:
-  """The n at which the totals, log-linear between steps, first fall below `level`; None if none."""
+  """The n at which the log-linear interpolation of the totals falls below `level`, or None."""
   totals = [entry["total"][0] for entry in entries]
   for i in range(1, len(steps)):
     if totals[i - 1] >= level > totals[i] > 0.0:
@@ -59,7 +53,7 @@ def crossing(steps: Any, entries: list[dict[str, Any]], level: float) -> float |
 
 
 def more(name: str, vae: Any, diffusion: Any, **words: Any) -> Value:
-  """The paper's claim that a number is larger for the VAE: by more than two standard errors."""
+  """The paper's claim that a value is larger for the VAE, by more than two standard errors."""
   difference, error = _minus(vae, diffusion)
   return value(name, difference, error, above=2.0 * error, **words)
 

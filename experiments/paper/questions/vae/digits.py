@@ -1,7 +1,7 @@
-"""A VAE and a diffusion model of handwritten digits, given their labels.
+"""A class-conditional VAE and diffusion model of handwritten digits.
 
-Both are of the digits blurred by a quarter of a grey level, in standard units. The true law is not
-known: likelihoods of held-out digits and samples are compared, and gaps by the same estimator.
+The data are digits blurred by a quarter of a grey level, in standard units. Their distribution is
+not known: likelihoods of held-out digits, samples, and gaps by one estimator are compared.
 """
 
 from typing import Any
@@ -71,7 +71,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def _diffusion(key, size, model, clean, x, labels, rho_min) -> dict[str, Any]:
-  """The network's chain by importance weights, its ELBO by number of steps, and its limits."""
+  """Bounds of the network as a chain, its ELBO by number of steps, and their limits."""
   moments = data.moments(model.run.dataset)
   ends = {"batch_axes": 1, "moments": moments, "rho_min": rho_min, "rho_max": RHO_MAX}
   network = lambda labels: drawing.denoiser(model.run, model.params, PATH, labels)
@@ -93,7 +93,7 @@ def _diffusion(key, size, model, clean, x, labels, rho_min) -> dict[str, Any]:
   flow = -np.asarray(jax.jit(lambda keys: likelihood.log_prob(
       keys, network(labels), PATH, x, steps=size["flow_steps"], divergence="hutchinson", **ends))(
           jax.random.split(key_flow, len(x))), np.float64)
-  # Digits of a part share their levels: only the parts are independent.
+  # Digits of a part share their noise levels: only the parts are independent.
   bound = np.asarray(bound, np.float64)
   limit = [float(bound.mean()), float(
       max(bound.mean(1).std(ddof=1) / np.sqrt(_PARTS), bound.std(ddof=1) / np.sqrt(bound.size)))]
@@ -106,7 +106,7 @@ def _diffusion(key, size, model, clean, x, labels, rho_min) -> dict[str, Any]:
 
 
 def _samples(key, size, model, vae, params) -> dict[str, Any]:
-  """FID, C2ST and label agreement as in `experiments.evaluate`; pictures, by class."""
+  """FID, C2ST and label agreement as in `experiments.evaluate`, and images by class."""
   run, dataset = model.run, model.run.dataset
   judge = classifier.train(dataset.train, dataset.train_labels, num_classes=dataset.num_classes,
                            seed=run.config.seed, steps=size["judge_steps"])
@@ -144,13 +144,13 @@ def _samples(key, size, model, vae, params) -> dict[str, Any]:
 
 
 def _grey(dataset: data.Dataset, x: jax.Array) -> np.ndarray:
-  """Samples in the form of the runner: whole grey levels of the data's range; in standard units."""
+  """Samples rounded to grey levels of the data, in standard units."""
   levels = np.clip(np.round(data.restore(dataset, np.asarray(x))), *dataset.value_range)
   return data.standardise(levels, dataset.mean, dataset.scale)
 
 
 def _by_class(dataset, images, labels, columns: int = 5) -> np.ndarray:
-  """(classes, columns, h, w) whole grey levels; black where a class has fewer."""
+  """Images (classes, columns, h, w) in grey levels; black where a class has fewer."""
   sheet = np.zeros((dataset.num_classes, columns, *images.shape[1:3]), int)
   for label in range(dataset.num_classes):
     some = images[np.flatnonzero(labels == label)[:columns]]

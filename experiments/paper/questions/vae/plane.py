@@ -40,7 +40,7 @@ _WATCHED = 1024  # held out, for early stopping of the VAE
 
 
 def grid(steps: int) -> samplers.Grid:
-  """`steps` steps, even in ℓ, from ρ_max to ρ_min (and a last one to 0, outside all bounds)."""
+  """`steps` steps even in ℓ from ρ_max to ρ_min, and a last one to 0, which no bound contains."""
   return samplers.uniform_half_log_snr(steps + 1, rho_min=RHO_MIN, rho_max=RHO_MAX)
 
 
@@ -58,7 +58,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
   # A latent in the plane can be integrated over.
   vae = networks.VAE(shape=(2,), latent=2, **size["vae"])
-  batch = facts["batch"] // 2  # about as many seconds as the diffusion model is trained for
+  batch = facts["batch"] // 2  # about as many seconds of training as of the diffusion model
   blank = lambda x: np.zeros(len(x), np.int32)
   watched = dataset.test[size["points"]:][:_WATCHED]
   params, facts_of_vae = training.train(
@@ -79,7 +79,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def _vae(key, size, vae, params, x, log_p) -> dict[str, Any]:
-  """Bounds by importance weights beside the integral over the latent plane, by seed."""
+  """Bounds by importance weights, and the integral over the latent plane."""
   bounds = bounds_lib.by_seed(key, vae, params, x, jnp.zeros(len(x), jnp.int32), size["counts"],
                               at_once=64)
   integrated = jax.jit(lambda params: jax.lax.map(lambda params: [
@@ -92,12 +92,12 @@ def _vae(key, size, vae, params, x, log_p) -> dict[str, Any]:
       "vae_iw_kl": over_seeds(log_p[None] - bounds[:, -1]),
       "vae_joint_kl": over_seeds(log_p[None] - bounds[:, 0]),
       "vae_over": over_seeds(bounds[:, -1] - whole),
-      # Less the rule with half as many nodes an axis: the error of the integral.
+      # The error of the integral: its difference from the rule with half as many nodes per axis.
       "vae_integral": float(np.abs(np.mean(whole - half, 1)).max())}
 
 
 def _chain(key, size, network, x, log_p, moments) -> dict[str, Any]:
-  """The trained network as a hierarchical VAE of `chain` steps, and its ODE's likelihood."""
+  """Bounds of the network as a hierarchical VAE of `chain` steps, and likelihood of its ODE."""
   bounds = bounds_lib.chain(
       key, network, PATH, grid(size["chain"]), x, size["chain_counts"], moments)
   # The divergence is exact: the key is not used.
@@ -111,16 +111,13 @@ def _chain(key, size, network, x, log_p, moments) -> dict[str, Any]:
 
 
 def _ladder(key, size, network, truth, clean, x, moments) -> dict[str, Any]:
-  """The path KL from the ledger by number of steps, of the exact score and of the network."""
+  """The path KL by number of steps, from the ledger, for the exact score and the network."""
   points = jnp.asarray(clean[:_GROUP * size["ledger"]["repeats"]])
   exact = mixtures.denoiser(truth, PATH)
   keys = iter(jax.random.split(key, 3 * len(size["ladder"]) + 1))
 
   def entries(denoise: predictions.Denoise, steps: int, more: int = 1):
-    """prior, score, discretisation and total in nats, each with its error; steps 0: continuous.
-
-    more: a factor of the number of draws.
-    """
+    """Entries in nats, each with its error. steps = 0: in continuous time. more: more draws."""
     options = size["ledger"] | {"draws_per_bin": more * size["ledger"]["draws_per_bin"]}
     made = jax.jit(lambda key, points: likelihood.ledger(
         key, denoise, PATH, points, exact=truth, grid=grid(steps) if steps else None,
@@ -146,12 +143,12 @@ def _ladder(key, size, network, truth, clean, x, moments) -> dict[str, Any]:
 
 
 def _samples(key, size, vae, params, network, blurred, moments) -> dict[str, Any]:
-  """Distances of samples to the blurred law, each over independent sets; clouds to look at."""
+  """Distances of samples to the blurred density, over independent sets; clouds for pictures."""
   count = size["samples"]
 
   of_vae = jax.jit(lambda key, params: training.samples(
       key, vae, params, jnp.zeros(count, jnp.int32))[1])
-  # The state before the last step is the model's at ρ_min, as likelihoods and data are.
+  # The state before the last step is at ρ_min, as the data of the likelihoods are.
   walk = lambda method, grid: jax.jit(lambda key: samplers.trajectory(
       key, network, PATH, shape=(count, 2), method=method, grid=grid, moments=moments).x[-2])
   chain = walk(samplers.ddim(1.0), grid(size["chain"]))
@@ -181,9 +178,9 @@ def over_sets(rows: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, An
 
 
 def over_seeds(values: np.ndarray) -> Any:
-  """(mean, standard error) of (seeds, examples), or a list of them of (seeds, …, examples).
+  """(mean, standard error) of values (seeds, examples), or a list of pairs of (seeds, k, examples).
 
-  The error combines the variation over seeds and that over examples, which all seeds share.
+  The variance of the mean is the sum of those over seeds and over examples, shared by all seeds.
   """
   if values.ndim > 2:
     return [over_seeds(values[:, i]) for i in range(values.shape[1])]

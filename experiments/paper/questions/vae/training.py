@@ -1,4 +1,4 @@
-"""A VAE trained on data blurred by ρ_min: several seeds as one program."""
+"""Training of VAEs on data blurred by ρ_min, several seeds in one program."""
 
 import functools
 import time
@@ -15,7 +15,7 @@ from langevin_jax.networks import vae as vae_lib
 
 
 def log_normal(x: jax.Array, normal: vae_lib.Normal) -> jax.Array:
-  """log N(x; mean, e^{2 log_std}) of a batch, summed over an example's axes."""
+  """log N(x; mean, e^{2 log_std}) of each example, summed over its axes."""
   gap = (x - normal.mean) * jnp.exp(-normal.log_std)
   return jnp.sum(-0.5 * (gap**2 + jnp.log(2.0 * jnp.pi)) - normal.log_std,
                  axis=tuple(range(1, x.ndim)))
@@ -24,9 +24,9 @@ def log_normal(x: jax.Array, normal: vae_lib.Normal) -> jax.Array:
 def elbo(
     key: jax.Array, model: networks.VAE, params: Any, x: jax.Array, labels: jax.Array
 ) -> jax.Array:
-  """E_q[log p(x | z)] − KL(q(z | x)‖N(0, I)) of each example by one draw of z, in nats; (n,).
+  """E_q[log p(x | z)] − KL(q(z | x)‖N(0, I)) in nats, (n,), with one draw of z for each example.
 
-  (Kingma & Welling 2014, eq. 7 and appendix B.) Consumes `key`.
+  Reference: Kingma & Welling (2014), eq. 7 and appendix B.
   """
   q = model.apply({"params": params}, x, labels, method="encode")
   z = draw(key, q)
@@ -35,23 +35,18 @@ def elbo(
 
 
 def draw(key: jax.Array, normal: vae_lib.Normal) -> jax.Array:
-  """One draw of each of a batch of normal laws. Consumes `key`."""
+  """A draw of each normal distribution of a batch."""
   return normal.mean + jnp.exp(normal.log_std) * jax.random.normal(key, normal.mean.shape)
 
 
 def samples(
     key: jax.Array, model: networks.VAE, params: Any, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """The decoder's mean and its draw for one latent each, (n, *shape). Consumes `key`."""
+  """The decoder's mean and a draw of the decoder, for one latent per label; (n, *shape)."""
   key_z, key_x = jax.random.split(key)
   z = jax.random.normal(key_z, (len(labels), model.latent))
   p = model.apply({"params": params}, z, labels, method="decode")
   return p.mean, draw(key_x, p)
-
-
-def count(params: Any) -> int:
-  """The number of elements of a pytree."""
-  return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def train(
@@ -59,29 +54,26 @@ def train(
     watched: tuple[np.ndarray, np.ndarray], rho_min: float, steps: int,
     batch_size: int = 512, learning_rate: float = 2e-3, every: int = 100,
 ) -> tuple[Any, dict[str, Any]]:
-  """Adam with clipping, warm-up and cosine decay; a batch is drawn, and blurred afresh, each step.
+  """Trains with Adam, clipping, warm-up and cosine decay; each batch is drawn and blurred anew.
 
-  A VAE overfits small data. The parameters that are best on `watched` are kept, evaluated every so
-  many steps.
+  A VAE overfits small data: the parameters with the best ELBO on `watched` are kept (early
+  stopping).
 
   Args:
-    keys: (seeds,), each of a model's start, batches and noise.
+    keys: (seeds,).
     x, labels: (n, *shape) clean data in standard units, (n,) integers.
-    watched: (x, labels) for early stopping: neither trained on nor evaluated.
+    watched: (x, labels) for early stopping, not trained on.
     rho_min: the model is of x + ρ_min ξ, ξ ~ N(0, I).
-    steps: a multiple of `every`, the steps between two evaluations.
+    every: the number of steps between two evaluations, a divisor of `steps`.
 
   Returns:
-    The best parameters, a pytree with a leading axis of seeds, and what the report says of them, by
-    seed: the mean ELBO of each interval in nats an example, the value on `watched` after it
-    (steps / every, seeds), and the step of the best; seconds of training without compilation.
+    The best parameters, with a leading axis of seeds, and facts for the report. `vae_elbo` and
+    `vae_watched` (steps / every, seeds) are the ELBO in nats per example, in training and on
+    `watched`; `vae_best` is the step of the best parameters.
 
   Raises:
-    ValueError: steps not a positive multiple of every.
     FloatingPointError: the loss is not finite.
   """
-  if steps < 1 or steps % every:
-    raise ValueError(f"steps must be a positive multiple of every={every}, got {steps}")
   schedule = optax.warmup_cosine_decay_schedule(
       0.1 * learning_rate, learning_rate, min(200, steps // 5), steps)
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99))
@@ -129,8 +121,9 @@ def train(
                                  f"lower its learning rate, {learning_rate:g}")
       report(first + every, f"ELBO {values[-1][0].mean():.3f}, held out {values[-1][1].mean():.3f}")
   params, (trained, held_out) = carry[1][0], np.stack(values, axis=1)
+  count = lambda tree: sum(leaf[0].size for leaf in jax.tree.leaves(tree))
   return params, {
-      "vae_parameters": count(params) // len(keys), "vae_batch": batch_size,
-      "vae_decoder_parameters": count(params["decoder"]) // len(keys),
+      "vae_parameters": count(params), "vae_batch": batch_size,
+      "vae_decoder_parameters": count(params["decoder"]),
       "vae_seconds": (time.monotonic() - begun) / len(keys), "vae_elbo": trained,
       "vae_watched": held_out, "vae_best": every * (1 + held_out.argmax(0))}
