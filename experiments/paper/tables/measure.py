@@ -19,7 +19,6 @@ def measure(setting: Setting) -> dict[str, Any]:
     tables[number] = [_row(one) for one in compared]
   return {
       "tables": tables, "rounding": comparison.ROUNDING,
-      "cells": {number: len(rows) for number, rows in tables.items()},
       "difference": {number: max(row["difference"] for row in rows if row["residual"] == "0")
                      for number, rows in tables.items()},
       "ends": limits.towards_the_end(), "density": setting.density.name,

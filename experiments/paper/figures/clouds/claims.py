@@ -10,7 +10,7 @@ def claims(data: Data) -> Values:
   yield from _moments(data["moments"], data["clouds"]["RF"]["times"])
   worst, residual = estimates.farthest(data["residuals"], 0.0)
   yield value("conversion", residual, pairs=len(data["residuals"]), worst=worst)
-  yield from _ends(data["ends"], data["moments"]["spread"]["VE"],
+  yield from _ends(data["ends"], data["moments"]["spread"],
                    data["clouds"]["VE"]["times"][-1])
   for name, order in (("variance", 1.0), ("kl", 2.0)):
     orders = {path: np.log2(v[-2] / v[-1]) for path, v in data["order"][name].items()}
@@ -24,7 +24,7 @@ def _moments(found, times):
   gain, error, half = (found[k] for k in ("gain", "gain_error", "half"))
   i = int(np.argmax(gain / half))
   yield value("law", gain[i] / half[i], error[i] / half[i], count=len(gain))
-  flow = found["path_correlation"]["RF"]
+  flow = found["path_correlation"]
   yield value("stochastic", flow["measured"], flow["error"], near=flow["expected"],
               first=times[1], last=times[3])
 

@@ -70,8 +70,7 @@ def _clouds(setting, keys):
   x_0 = plane.data(next(keys), mixture, (n,))
   # The clouds of `corrupt` have other data: they are independent of the simulated ones.
   other, eps = plane.data(next(keys), mixture, (n,)), jax.random.normal(next(keys), (n, 2))
-  found = {"scores": {}, "gain": [], "gain_error": [], "half": [],
-           "path_correlation": {}, "spread": {}}
+  found = {"scores": {}, "gain": [], "gain_error": [], "half": []}
   start, picture, tracks = np.asarray(x_0), {}, {}
   for name, times in TIMES.items():
     # Rounded, so that no time occurs twice: a step must have a length.
@@ -92,11 +91,13 @@ def _clouds(setting, keys):
       for key, value in estimates.named("gain", apart(real, x) - null).items():
         found[key].append(value)
       found["half"].append(2.0 * null.std(ddof=1))
-    found["path_correlation"][name] = _noise_correlation(states, start, alpha, sigma)
-    squares = np.mean((states[-1] - alpha[-1] * moments[0]) ** 2, axis=1)
-    found["spread"][name] = {
-        "measured": squares.mean(), "error": squares.std() / np.sqrt(n),
-        "expected": alpha[-1]**2 * np.trace(moments[1]) / 2 + sigma[-1]**2}
+    if name == "RF":
+      found["path_correlation"] = _noise_correlation(states, start, alpha, sigma)
+    if name == "VE":
+      squares = np.mean((states[-1] - alpha[-1] * moments[0]) ** 2, axis=1)
+      found["spread"] = {
+          "measured": squares.mean(), "error": squares.std() / np.sqrt(n),
+          "expected": alpha[-1]**2 * np.trace(moments[1]) / 2 + sigma[-1]**2}
     tracks[name] = _tracks(mixture, name, fine, np.concatenate(
         [start[None], every])[:, :_TRACKS, 0])
     picture[name] = {
