@@ -1,8 +1,8 @@
 """Reverse trajectories in the plane, and measures of their curvature.
 
-The first axis of an array is the point or tangent of a curve, the last its coordinates; axes
-between are independent curves. Turning, and lengths relative to the chord, do not change if a curve
-is translated, rotated or scaled, nor with the speed along it. `unevenness` depends on the speed.
+The first axis of an array is the point or tangent of a curve, the last one the coordinates; the
+axes between are independent curves. Turning, and lengths relative to the chord, are invariant under
+translation, rotation, scaling and changes of speed. `unevenness` depends on the speed.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 
 from langevin_jax import mixtures, paths, predictions, samplers
 
-# The paths of Figure 5, and one that differs from VP by its clock alone.
+# The paths of Figure 5, and one that differs from VP in its time only.
 PATHS = {"VP": paths.vp(), "cosine": paths.cosine(), "VE": paths.ve(), "RF": paths.rectified_flow()}
 LONG = {"VP": "VP-ODE", "cosine": "cosine VP-ODE", "VE": "VE-Karras", "RF": "rectified flow"}
 RHO_MAX, RHO_MIN = 80.0, 0.002
@@ -29,7 +29,7 @@ class Curves(NamedTuple):
 
 
 class Geometry(NamedTuple):
-  """Measures of n curves, (n,) each; `by_level` are the angles turned at levels, (steps − 1, n)."""
+  """Measures of n curves, (n,) each. by_level: the angle of each turn, (steps − 1, n)."""
 
   turning: np.ndarray
   length: np.ndarray
@@ -40,7 +40,7 @@ class Geometry(NamedTuple):
 
 
 def reverse(mixture: mixtures.Mixture, noise: np.ndarray, steps: int) -> dict[str, Curves]:
-  """The reverse ODE of each path from σ · noise at ρ_max, noise (n, 2), even in ℓ to ρ_min."""
+  """The reverse ODE of each path from σ · noise (n, 2) at ρ_max to ρ_min, steps even in ℓ."""
   return jax.tree.map(np.asarray, _reverse(mixture, noise, steps))
 
 
@@ -52,7 +52,7 @@ def _reverse(mixture, noise, steps):
         jax.random.key(0), mixtures.denoiser(mixture, path), path, shape=noise.shape,
         method=samplers.multistep(3), initial=_first(path, noise),
         grid=samplers.uniform_half_log_snr(steps, rho_min=RHO_MIN, rho_max=RHO_MAX))
-    # The curve's tangent α̇ D + σ̇ ε̂ is what Table 5 calls the velocity.
+    # The tangent α̇ D + σ̇ ε̂ is the velocity of Table 5.
     velocity = jax.vmap(lambda d, x, t, path=path: predictions.convert(
         d, x, t, path, source="x0", target="velocity"))(run.denoised, run.x[:-1], run.t[:-1])
     found[name] = Curves(run.t, run.x, velocity)
@@ -66,7 +66,7 @@ def geometry(curve: Curves) -> Geometry:
 
 
 def levels(steps: int) -> np.ndarray:
-  """The half log-SNRs ℓ (steps,) of `drawing` before the clean end."""
+  """The half log-SNRs ℓ (steps,) of the levels before the clean end."""
   return np.linspace(-np.log(RHO_MAX), -np.log(RHO_MIN), steps)
 
 
@@ -101,8 +101,8 @@ def mean_path(mixture: mixtures.Mixture, noise: jax.Array, t: jax.Array) -> jax.
 
     E[z_t | z_T] = D(z_T) + (ρ_t/ρ_T)² (z_T − D(z_T)),   z = x/α
 
-  With the exact score the reverse SDE is the forward process run backwards, and given both z₀ and
-  z_T that is a Brownian bridge in ρ². So the mean path is that towards the one point D(z_T).
+  With the exact score the reverse SDE is the reversed forward process, a Brownian bridge in ρ²
+  given z₀ and z_T. So the mean path leads to the point D(z_T).
   """
   path = PATHS["VP"]
   end = path.time(-jnp.log(RHO_MAX))
@@ -115,8 +115,8 @@ def mean_path(mixture: mixtures.Mixture, noise: jax.Array, t: jax.Array) -> jax.
 def arc(x_0: np.ndarray, eps: np.ndarray) -> np.ndarray:
   """The turning (n,) of x = cos φ x₀ + sin φ ε, an ellipse's arc, from ρ_max to ρ_min.
 
-  The arc is convex and less than half of the ellipse, so that it turns by the angle between its end
-  tangents, −sin φ x₀ + cos φ ε. x_0 (2,), eps (n, 2).
+  The arc is convex and shorter than half of the ellipse, so that the turning is the angle between
+  the tangents −sin φ x₀ + cos φ ε at its ends. x_0 (2,), eps (n, 2).
   """
   phi = np.arctan([RHO_MAX, RHO_MIN])[:, None, None]
   return angles(-np.sin(phi) * np.asarray(x_0) + np.cos(phi) * eps)[0]
@@ -125,8 +125,8 @@ def arc(x_0: np.ndarray, eps: np.ndarray) -> np.ndarray:
 def angles(tangents: np.ndarray) -> np.ndarray:
   """Angles between successive tangents (n, ..., d), in [0, π] radians, (n − 1, ...).
 
-  Their sum is the turning ∫|κ| ds, from below and with an error of O(1/n²). 2 atan2(|u − v|,
-  |u + v|) of unit vectors keeps its digits near 0 and π, where arccos has none.
+  Their sum approximates the turning ∫|κ| ds from below, with an error O(1/n²). The formula
+  2 atan2(|u − v|, |u + v|) of unit vectors is accurate near 0 and π, where arccos is not.
   """
   unit = tangents / _norm(tangents)[..., None]
   return 2.0 * np.arctan2(_norm(unit[1:] - unit[:-1]), _norm(unit[1:] + unit[:-1]))
@@ -143,7 +143,7 @@ def chord(x: np.ndarray) -> np.ndarray:
 
 
 def bulge(x: np.ndarray) -> np.ndarray:
-  """The greatest distance of points (n, ..., d) from the chord, the segment between the ends."""
+  """The largest distance of points (n, ..., d) from the chord, the segment between the ends."""
   whole, here = x[-1] - x[0], x - x[0]
   squared = np.sum(whole**2, axis=-1)
   along = np.sum(here * whole, axis=-1) / np.where(squared > 0.0, squared, 1.0)
@@ -153,9 +153,9 @@ def bulge(x: np.ndarray) -> np.ndarray:
 def unevenness(t: np.ndarray, x: np.ndarray, velocity: np.ndarray) -> np.ndarray:
   """∫₀¹‖(x₁ − x₀) − dx/du‖² du, u the time t (n + 1,) scaled to [0, 1]; the trapezoidal rule.
 
-  Zero for a curve that is straight and run through at an even speed. For rectified flow it is the
-  straightness S of Liu et al. 2022 (§2.2). velocity: dx/dt (n, ..., d) at all points but the last,
-  up to which it is held.
+  It is 0 for a straight curve with constant speed. For rectified flow it is the straightness S of
+  Liu et al. (2022, §2.2). velocity: dx/dt (n, ..., d) at all points but the last, where the value
+  before is used.
   """
   span = t[-1] - t[0]
   miss = np.sum((x[-1] - x[0] - span * velocity) ** 2, axis=-1)

@@ -1,8 +1,8 @@
-"""The densities that the parts of the report are measured on: Gaussian mixtures, or your own.
+"""The densities of the report: named Gaussian mixtures, or the user's mixture.
 
-A density is seen twice, as a law on the line, where densities of samplers are computed exactly by
-quadrature, and as one in the plane, which pictures show. Both are standardised: mean 0, and a mean
-variance of 1 per coordinate, the scale at which noise levels ρ mean what they do for networks.
+A density has two versions: one on the line, where laws of samplers are computed by quadrature, and
+one in the plane for pictures. Both are standardised to mean 0 and a mean variance of 1 per
+coordinate, as data of networks are, so that noise levels ρ have the same meaning.
 """
 
 import json
@@ -53,12 +53,12 @@ NAMED = {"three_modes": _three_modes, "eight_modes": _eight_modes, "gaussian": _
 def load(value: str) -> Density:
   """A named density, or the mixture in a .json or .npz file.
 
-  A file holds `weights` (K,), `means` (K, d) and `covariances` (K, d, d), d = 1 or 2. Of one in the
-  plane the line is the law of its first coordinate; of one on the line the plane is the law of two
-  independent draws.
+  A file holds `weights` (K,), `means` (K, d) and `covariances` (K, d, d), d = 1 or 2. For d = 2 the
+  version on the line is the law of the first coordinate. For d = 1 the version in the plane is the
+  law of two independent draws.
 
   Raises:
-    ValueError: an unknown name, a file that is not there or is no mixture; says which and why.
+    ValueError: an unknown name, or a file that does not exist or holds no mixture.
   """
   if value in NAMED:
     line, plane = NAMED[value]()
@@ -98,7 +98,7 @@ def _checked(file: pathlib.Path, arrays: list[np.ndarray]) -> list[np.ndarray]:
     raise ValueError(
         f"--density {file} must hold weights (K,), means (K, d), covariances (K, d, d), d 1 or 2; "
         f"got {weights.shape}, {means.shape}, {covariances.shape}")
-  # In the plane a mixture on the line has K² components, and every part evaluates them on grids.
+  # A mixture on the line has K² components in the plane, which are evaluated on grids.
   if (most := _MOST_COMPONENTS if d == 2 else math.isqrt(_MOST_COMPONENTS)) < k:
     raise ValueError(f"--density {file} has {k:,} components: the report's grids take {most:,} at "
                      f"most, where d is {d}")
@@ -124,7 +124,7 @@ def _twice(weights, means, covariances):
 
 
 def _standard(weights, means, covariances) -> mixtures.Mixture:
-  """Moved to mean 0 and scaled, by one number, to a mean variance of 1 per coordinate."""
+  """The mixture shifted to mean 0 and scaled to a mean variance of 1 per coordinate."""
   weights = weights / weights.sum()
   means = means - weights @ means
   var = np.mean(weights @ (means**2 + np.diagonal(covariances, axis1=1, axis2=2)))

@@ -1,13 +1,12 @@
-"""The exact law on the line of a chain x′ = a x + b D(x) + c ξ, without Monte Carlo.
+"""The exact law on the line of a chain x′ = a x + b D(x) + c ξ, by quadrature.
 
-Every step of a sampler that freezes D is such a chain: STEP(h, Λ) has the numbers (a, b, c) of
-`splitting.weights`, and so has Euler's. A law is held by its density at nodes. A step with noise
-smears it onto fresh nodes; one without moves the nodes and divides the density by the derivative of
-a x + b D(x). Sums over nodes are trapezoidal: exact to rounding for smooth densities of which no
-feature is narrower than a spacing.
+A step of a sampler with fixed D has this form; for STEP(h, Λ) the numbers (a, b, c) are those of
+`splitting.weights`. A law is represented by its density at nodes. A step with noise convolves the
+law and uses new nodes. A step without noise moves the nodes and divides the density by the
+derivative of a x + b D(x). Integrals are trapezoidal sums, exact to rounding for smooth densities
+whose features are wider than the spacing of nodes.
 
-Positions are at unit scale, x/√(α² + σ²), where a standardised density fits the same nodes at every
-noise level and for every path.
+Positions are at unit scale, x/√(α² + σ²), so that the same nodes serve every noise level and path.
 """
 
 import functools
@@ -34,14 +33,14 @@ class Law(NamedTuple):
 
 
 def nodes(mixture: mixtures.Mixture, n: int = 1201, *, reach: float = 6.0) -> jax.Array:
-  """At least n even nodes on which the mixture on the line fits at every noise level.
+  """At least n even nodes that cover a mixture on the line at every noise level.
 
-  They reach `reach` deviations, of the widest component or of the noise, beyond the farthest mean,
-  and three lie within a deviation of the narrowest component. The mass beyond is lost at a step,
-  and a KL no smaller than it is to be trusted: 2e-9 at 6 deviations, 1e-15 at 8.
+  The nodes extend `reach` deviations (of the widest component or the noise) beyond the farthest
+  mean, with three nodes per deviation of the narrowest component. A step loses the mass outside:
+  2e-9 at 6 deviations, 1e-15 at 8. A smaller KL is not accurate.
 
   Raises:
-    ValueError: that takes more than 6,001 nodes.
+    ValueError: more than 6,001 nodes would be needed.
   """
   widest = float(jnp.sqrt(jnp.maximum(1.0, jnp.max(mixture.covariances))))
   half = float(jnp.max(jnp.abs(mixture.means))) + reach * widest
@@ -59,7 +58,7 @@ def fresh(x: jax.Array, density: jax.Array) -> Law:
 
 
 def exact(mixture: mixtures.Mixture, ell: jax.Array | float, x: jax.Array) -> Law:
-  """The mixture diffused to half log-SNR ℓ (∞: the data), on even nodes."""
+  """The law of the mixture diffused to half log-SNR ℓ (∞: the data), on even nodes."""
   return fresh(x, jnp.exp(_log_density(mixture, ell, x)))
 
 
@@ -79,19 +78,17 @@ def denoised(mixture: mixtures.Mixture, ell: jax.Array | float, x: jax.Array) ->
 def moved(
     law: Law, mixture: mixtures.Mixture, ell: jax.Array | float, numbers: Numbers, x: jax.Array
 ) -> Law:
-  """The law of a y + b D(y) + c ξ, D of the mixture at ℓ, on the nodes x; with c = 0, on its own.
+  """The law of a y + b D(y) + c ξ, D of the mixture at ℓ, on the nodes x (moved nodes if c = 0).
 
-  Args:
-    numbers: (a, b, c), concrete. a y + b D(y) is increasing, and c is 0 or about as wide as the
-      nodes' images lie apart, below which a sum over them would not resolve the noise.
+  a y + b D(y) must be increasing.
 
   Raises:
-    ValueError: a positive c that the nodes do not resolve.
+    ValueError: c > 0 is too small for the spacing of the images of the nodes.
   """
   a, b, c = map(float, numbers)
   if c > 0.0:
     slope = _images(mixture, ell, a, b, law.x)[1]
-    # The sum's relative error is e^{−2π²(c/spacing)²}: 3e-6 at .8.
+    # The relative error of the sum is e^{−2π²(c/spacing)²}: 3e-6 at .8.
     held = law.density > 1e-12 * jnp.max(law.density)
     apart = float(jnp.max(jnp.where(held, law.weight * slope, 0.0)))
     if c < 0.8 * apart:
@@ -122,10 +119,10 @@ def _kernel(mean, spread, x):
 def repeated(
     law: Law, mixture: mixtures.Mixture, ell: float, numbers: Numbers, x: jax.Array, *, steps: int
 ) -> jax.Array:
-  """The densities (steps, len(x)) on the nodes x after 1, 2, … `steps` moves (`moved`), c > 0.
+  """The densities (steps, len(x)) on the nodes x after 1, …, `steps` moves (`moved`) with c > 0.
 
-  The law given must be on the nodes x too, or on finer ones. Linear in the law's density, which may
-  be signed: of x p(x), ∫ x q dx is then E[x₀ xₙ].
+  The given law is on the nodes x or finer ones. The result is linear in its density, which may have
+  a sign: for x p(x), ∫ x q dx is E[x₀ xₙ].
   """
   first = moved(law, mixture, ell, numbers, x)
   later = _again(first, mixture, ell, *map(float, numbers), steps=steps - 1)
@@ -153,23 +150,23 @@ def step(
 
 
 def kl(mixture: mixtures.Mixture, ell: jax.Array | float, law: Law) -> float:
-  """KL(p_ℓ‖law) in nats, p_ℓ the mixture diffused to ℓ, summed at the law's own nodes."""
+  """KL(p_ℓ‖law) in nats, p_ℓ the mixture diffused to ℓ, summed at the nodes of the law."""
   return float(_divergence(_log_density(mixture, ell, law.x), law))
 
 
 @jax.jit
 def _divergence(log_p, law):
-  # Where p has vanished so may the law's density, and its logarithm is not wanted.
+  # Where p underflows the density of the law may be 0.
   log_q = jnp.log(jnp.maximum(law.density, jnp.finfo(law.density.dtype).tiny))
   p = jnp.exp(log_p)
-  # Two normalised densities: Σ (q − p) = 0 makes each term (and so rounding) non-negative.
+  # Σ (q − p) = 0 for normalised densities. With it every term is non-negative.
   return jnp.sum(law.weight * (p * (log_p - log_q) - p + law.density))
 
 
 class Sampled(NamedTuple):
-  """What a sampler makes of its first law: KL(p_ℓ‖law) in nats at its levels ℓ, both (n + 1,).
+  """KL(p_ℓ‖law) in nats at the levels ℓ of a sampler, both (n + 1,).
 
-  outside: how much of the law has been lost beyond the nodes.
+  outside: the mass lost beyond the nodes.
   """
 
   half_log_snr: np.ndarray
@@ -184,14 +181,12 @@ def sampled(
   """The laws of a sampler's states along its levels, with the exact D.
 
   Args:
-    method: one that is x′ = a x + b D + c ξ: `ddim(η)` or `euler_maruyama(η)`.
-    level: n + 2 levels on the path (`levels.place_levels`), of which the last, ρ = 0, is left out:
-      the law there would need no score.
-    start: the density at the first level, of positions at unit scale; the exact one, p_T of the
-      paper's eq. 10, if not given.
+    method: of the form x′ = a x + b D + c ξ: `ddim(η)` or `euler_maruyama(η)`.
+    level: n + 2 levels on the path (`levels.place_levels`). The last one, ρ = 0, is omitted.
+    start: the density at the first level, of positions at unit scale. Default: p_T (eq. 10).
 
   Raises:
-    ValueError: noise so fine that more than 6,001 nodes would be needed to resolve it.
+    ValueError: more than 6,001 nodes would be needed to resolve the noise.
   """
   numbers = method.plan(level, path)
   ell, (a, b, c) = level.half_log_snr[:-1], (v[:-1] for v in (
@@ -213,9 +208,9 @@ def _sampled(law, mixture, ell, ell_s, a, b, c, x, *, noisy):
 
 
 def _resolving(mixture, ell, a, b, c) -> jax.Array:
-  """Nodes of which the noise of every step is as wide as their images lie apart (`moved` takes .8).
+  """Nodes whose images are no farther apart than the noise of every step (`moved` allows 1/.8).
 
-  Sums are then good to 3e-9 a step. The number of nodes is rounded up, for few shapes.
+  Sums then have an error of 3e-9 per step. The number of nodes is rounded up, for few shapes.
   """
   if not c.any():
     return nodes(mixture, 2401)
@@ -230,7 +225,7 @@ def _resolving(mixture, ell, a, b, c) -> jax.Array:
 
 @jax.jit
 def _steepest(mixture, ell, a, b, x):
-  """The largest |m′| of each step where the law of its level is not negligible, (n,)."""
+  """The largest derivative of each step, (n,), where the law is not negligible."""
   def one(step):
     ell, a, b = step
     slope = _images(mixture, ell, a, b, x)[1]
@@ -241,6 +236,6 @@ def _steepest(mixture, ell, a, b, x):
 
 
 def order(sizes, values) -> float:
-  """The power k of y ∝ x^k between the two smallest sizes, where a leading order rules."""
+  """The power k of y ∝ x^k between the two smallest sizes."""
   (x, x_2), (y, y_2) = ([v[i] for i in np.argsort(sizes)[:2]] for v in (sizes, values))
   return float(np.log(y_2 / y) / np.log(x_2 / x))

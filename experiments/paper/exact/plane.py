@@ -1,7 +1,7 @@
-"""The density in the plane: draws, the distance and the correlation of two sets, contours.
+"""The density in the plane: draws, distance and correlation of two sets, contours.
 
-Everything is at unit scale, x/√(α² + σ²), at a half log-SNR ℓ. Sets have shape (repeats, n, 2):
-every Monte-Carlo number is a mean over independent repeats, with its standard error.
+Positions are at unit scale, x/√(α² + σ²), at a half log-SNR ℓ. Sets have shape (repeats, n, 2);
+repeats are independent.
 """
 
 import functools
@@ -36,17 +36,14 @@ def unit_scale(x: jax.Array, t: jax.Array | float, path: paths.Path) -> jax.Arra
 
 
 def apart(real: np.ndarray, x: np.ndarray, *, seed: int, projections: int) -> np.ndarray:
-  """Sliced W₂ of each repeat's two clouds, (repeats,).
-
-  The distance of two fresh sets is the null: smaller differences cannot be measured.
-  """
+  """Sliced W₂ between the two clouds of each repeat, (repeats,)."""
   return np.array([
       distances.sliced_wasserstein2(a, b, seed=seed, projections=projections)
       for a, b in zip(np.asarray(real), np.asarray(x), strict=True)])
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """E[x·y]/√(E|x|² E|y|²) about the means, of clouds (…, n, d) whose points belong together."""
+  """E[x·y]/√(E|x|² E|y|²) about the means, for clouds (…, n, d) of paired points."""
   x, y = (np.asarray(a) - np.mean(a, axis=-2, keepdims=True) for a in (x, y))
   total = lambda a: np.sum(a, axis=(-2, -1))
   return total(x * y) / np.sqrt(total(x**2) * total(y**2))

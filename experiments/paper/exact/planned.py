@@ -1,8 +1,7 @@
-"""Samplers as arrays of numbers, so that samplers of one method and length share one program.
+"""Samplers as arrays of numbers: samplers of one method and length share one program.
 
-Two values of η, two paths or two grids of the same number of steps differ only in the values of
-these arrays. Also: the distance of samples to draws of the exact law, and its null distribution,
-the distance of other exact draws.
+Values of η, paths and grids with the same number of steps differ in the values of the arrays only.
+Also: the distance of samples to exact draws, and its null distribution, that of other exact draws.
 """
 
 import functools
@@ -27,9 +26,9 @@ _PROJECTIONS = 64
 
 
 class Judge(NamedTuple):
-  """Exact draws (m, 2), and log sliced W₂ of sets of `size` other exact draws to them.
+  """Exact draws (m, 2), and the null: sliced W₂ of other sets of `size` exact draws to them.
 
-  mean, std: of that logarithm, under which its law is nearly normal. floor: the mean distance.
+  mean, std: of the logarithm of the distance, which is nearly normal. floor: the mean distance.
   """
 
   exact: np.ndarray
@@ -46,7 +45,7 @@ def stacked(plans: Sequence[sampling.Plan]) -> sampling.Plan:
 
 @functools.lru_cache(maxsize=256)
 def plan(path: paths.Path, method: samplers.Method, grid: samplers.Grid) -> sampling.Plan:
-  """The numbers of one process, cached: factories of the library return equal objects."""
+  """The plan of one process, cached: factories of the library return equal objects."""
   return sampling.plan(path, method, grid)
 
 
@@ -54,10 +53,9 @@ def run(
     planned: sampling.Plan, key: jax.Array, at: At, *, shape: tuple[int, ...],
     method: samplers.Method, initial: jax.Array | None = None, keep: bool = False,
 ) -> jax.Array | samplers.Trajectory:
-  """`samplers.sample`, or `trajectory` if `keep`, with traced numbers; in float32.
+  """`samplers.sample`, or `trajectory` if `keep`, with a traced plan, in float32.
 
-  Args:
-    method: whose numbers they are; one with noise, where any of its plans has noise.
+  method: the method of the plan, with noise if any of the plans has noise.
   """
   denoise = predictions.Denoiser(at, paths.cosine())
   initial = None if initial is None else initial.astype(jnp.float32)
@@ -68,7 +66,7 @@ def run(
 def judge(
     truth: mixtures.Mixture, key: jax.Array, ell: float, size: int, *, repeats: int
 ) -> Judge:
-  """The null distribution for sets of `size` samples at unit scale and level ℓ (∞: the data)."""
+  """The null for sets of `size` samples at unit scale and level ℓ (∞: the data)."""
   x = plane.draws(key, truth, jnp.float32(ell), ((4 + repeats) * size,))
   exact, others = np.split(np.asarray(x), [4 * size])
   found = np.array([distance(exact, part) for part in np.split(others, repeats)])
@@ -86,18 +84,19 @@ def between(
 
 
 def farthest(tests: int, repeats: int) -> float:
-  """The bound that the largest of `tests` deviations exceeds with probability 1/1000 by chance.
+  """A bound that the largest of `tests` deviations exceeds with probability 1/1000 by chance.
 
-  Bonferroni's bound; Student's law, for a null's mean and deviation are those of a few `repeats`.
+  It is Bonferroni's bound with Student's distribution: mean and deviation of the null are estimated
+  from `repeats` values.
   """
   return float(stats.t.isf(1e-3 / tests, repeats - 1)) * math.sqrt(1.0 + 1.0 / repeats)
 
 
 def distance(exact: np.ndarray, x: np.ndarray) -> float:
-  """Sliced W₂, along fixed directions."""
+  """Sliced W₂ along fixed directions."""
   return distances.sliced_wasserstein2(exact, x, seed=0, projections=_PROJECTIONS)
 
 
 def deviation(judge: Judge, value: float) -> float:
-  """A log distance less the mean of the null distribution, in its standard deviations."""
+  """The logarithm of a distance minus the mean of the null, in standard deviations."""
   return (float(np.log(value)) - judge.mean) / judge.std
