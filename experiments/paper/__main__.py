@@ -1,14 +1,14 @@
-"""The paper reproduced: every table, figure and question measured, and one report of them.
+"""Measures every table, figure and question of the paper, and writes one report.
 
   python -m experiments.paper --out=runs/paper            (12 minutes on 2 cores; --fast: 3)
   python -m experiments.paper --density=mine.json         (your own mixture)
   python -m experiments.paper --workdir=runs/digits       (where does your run break duality?)
 
-Parts are measured in processes, one a core, and kept in <out>/data/; the same command goes on where
-it was stopped, and measures again only parts whose code or settings have changed. Parts run on the
-CPU, many at once; JAX_PLATFORMS=cuda chooses another device.
+Parts are measured in processes, one for each core, and kept in <out>/data/. The same command
+resumes after an interruption, and measures only parts whose code or settings have changed. Parts
+run on the CPU; JAX_PLATFORMS=cuda selects another device.
 
-<out>/report.html needs no other file, and neither does <out>/explorer.html.
+<out>/report.html and <out>/explorer.html need no other file.
 """
 
 import os
@@ -22,20 +22,20 @@ from experiments.config import cli
 from experiments.paper import contents, explorer, options, record, report, setting
 from experiments.run import assembly, records, subprocesses
 
-# Longest first, where nothing needs to wait: the last to end are then short.
+# The longest parts first, so that all cores end together.
 _ORDER = ("plane_run", "digits_run", "flow_matching", "vae", "stochasticity", "duality",
           "certificate")
 
 options.define()
-_ONLY = flags.DEFINE_list("only", [], f"Parts to run, of {', '.join(contents.PARTS)}; all if not "
-                          "given. The report then holds these alone.")
+_ONLY = flags.DEFINE_list("only", [], f"Parts of the report: {', '.join(contents.PARTS)}. "
+                          "Default: all.")
 
 
 def main() -> int:
   if flags.FLAGS.until_stdin_closes:
     subprocesses.end_with_stdin()
   if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
-    jax.config.update("jax_platforms", "cpu")  # it was imported before
+    jax.config.update("jax_platforms", "cpu")  # jax is imported already
   given = options.given()
   for name in _ONLY.value:
     if name not in contents.PARTS:
@@ -43,7 +43,7 @@ def main() -> int:
   record.check(given)
   if given.workdir:
     record.describe_run(given.workdir)
-    assembly.trained(subprocesses.ROOT / given.workdir)  # a bad run is an error before long work
+    assembly.trained(subprocesses.ROOT / given.workdir)  # raises for a bad run, before long work
   parts = [part for name, part in contents.PARTS.items() if not _ONLY.value or name in _ONLY.value]
   with records.locked(given.out, flag="--out"), subprocesses.ended_in_order():
     errors = _measure([part for part in parts if not record.is_current(part, given)], given)
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def _measure(parts: list[contents.Part], given: setting.Setting) -> dict[str, str]:
-  """Measures parts in processes of their own; errors by name."""
+  """Measures parts in separate processes. Returns errors by name."""
   jobs = [subprocesses.Job(
       part.name, [sys.executable, *record.command(part, given), "--until_stdin_closes"],
       _log(given.out, part.name), after=part.needs) for part in parts]

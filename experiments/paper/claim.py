@@ -15,11 +15,11 @@ _CRITERION = ("below", "above", "near", "tolerance", "sigmas")
 class Statement(NamedTuple):
   """One entry of a claims.toml.
 
-  text: a sentence, in which {words} are filled in. source: where it is said. by: "paper", which may
-  turn out wrong, or "theory", which should not. trained: whether it depends on a network that was
-  trained long enough, so that a fast report does not judge it. value: where a part's data hold the
-  number, "errata.sign.right"; "" where claims.py computes it. The rest: the criterion of `claim`,
-  as far as it is constant.
+  text: a sentence with {words} to fill in. source: its place in the paper or the theory. by:
+  "paper", whose statements may be wrong, or "theory". trained: whether it depends on a well trained
+  network, so that a fast report does not judge it. value: the place of the number in the part's
+  data, such as "errata.sign.right", or "" if claims.py computes it. The other fields: the constant
+  part of the criterion, see `claim`.
   """
 
   text: str
@@ -35,7 +35,7 @@ class Statement(NamedTuple):
 
 
 class Value(NamedTuple):
-  """A number of the statement `name`. given: the rest of its criterion, and words of its text."""
+  """A value of the statement `name`. given: the rest of its criterion, and words of its text."""
 
   name: str
   value: Any
@@ -51,10 +51,9 @@ def value(name: str, value: Any, error: Any = None, **given: Any) -> Value:
 
 
 class Claim(NamedTuple):
-  """A statement with the value that was measured.
+  """A statement with its measured value.
 
-  error: the standard error of a Monte-Carlo value, or None. expected: the condition of `holds`, in
-  words. The rest: of its `Statement`, filled in.
+  error: the standard error of a Monte-Carlo value, or None. expected: the criterion in words.
   """
 
   text: str
@@ -71,7 +70,7 @@ class Claim(NamedTuple):
     return number(self.value) + ("" if self.error is None else f" ± {number(self.error, 2)}")
 
   def verdict(self, *, fast: bool) -> str:
-    """✓, ✗, or that a fast report does not judge it."""
+    """✓, ✗, or a note that a fast report does not judge the claim."""
     if fast and self.trained:
       return "not judged: fast"
     return "✓" if self.holds else "✗"
@@ -98,8 +97,8 @@ def claim(statement: Statement, value: Any, error: Any = None, **given: Any) -> 
     |value − near| ≤ tolerance,   or ≤ sigmas · error   for a Monte-Carlo value.
 
   Args:
-    value: of an array its largest is taken.
-    given: of the criterion what the statement lacks, and the words of its text.
+    value: a number, or an array of which the largest counts.
+    given: the rest of the criterion, and the words of the text.
 
   Raises:
     ValueError: nothing to check, `near` without exactly one width, `sigmas` without an error, or an
@@ -135,7 +134,7 @@ def claim(statement: Statement, value: Any, error: Any = None, **given: Any) -> 
 
 
 def number(value: float, digits: int = 3) -> str:
-  """A number as the report prints it: few digits, powers of ten where it is small or large."""
+  """A number with few digits, and a power of ten if it is small or large."""
   value = float(value)
   if value == 0.0 or not math.isfinite(value):
     return f"{value:g}".replace("-", "−")

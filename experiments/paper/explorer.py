@@ -1,9 +1,9 @@
-"""A page to play with: forward, Langevin and reverse processes, computed in the browser.
+"""An interactive page: forward, Langevin and reverse processes, computed in the browser.
 
-`build` puts page.html, explorer.css and the modules that main.js imports, all of docs/explorer/,
-into one page. The page makes no network request, which its Content-Security-Policy forbids. It
-computes what `langevin_jax.samplers`, `paths.simulate` and `langevin.ornstein_uhlenbeck` compute,
-of a Gaussian mixture in the plane: tests/browser/explorer_test.py compares the two.
+`build` combines page.html, explorer.css and the modules that main.js imports, in docs/explorer/,
+into one page. The page makes no network request: its Content-Security-Policy forbids them. It
+computes the same as `langevin_jax.samplers`, `paths.simulate` and `langevin.ornstein_uhlenbeck` for
+a Gaussian mixture in the plane; tests/browser/explorer_test.py compares them.
 
   python -m experiments.paper.explorer --out=runs/paper
 """
@@ -22,7 +22,7 @@ _EXPORT = re.compile(r"^export (?:function|const) (\w+)", re.M)
 
 
 def build() -> str:
-  """The whole page: HTML with its styles and its script inside."""
+  """The page: HTML with its styles and script."""
   page = (_FOLDER / "page.html").read_text(encoding="utf-8")
   style = (_FOLDER / "explorer.css").read_text(encoding="utf-8")
   for mark, text, end in (("/* explorer.css */", style, "</style"),
@@ -34,13 +34,12 @@ def build() -> str:
 
 
 def script(name: str) -> str:
-  """A module and all that it imports, as one script: each is an object of what it exports.
+  """A module and its imports as one script, in which each module is an object of its exports.
 
-  A module says `import * as levels from "./levels.js";` and is named as its file; so no two names
-  of different modules meet.
+  Modules are imported by `import * as levels from "./levels.js";`, so that names do not collide.
 
   Raises:
-    ValueError: a module that imports or exports in another way, or one that imports itself.
+    ValueError: another form of import or export, or an import cycle.
   """
   done: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Measures one part of the report: its numbers in <out>/data, its pictures in <out>/figures.
+"""Measures one part: writes numbers to <out>/data and pictures to <out>/figures.
 
   python -m experiments.paper.measure --part=identity --fast
 """

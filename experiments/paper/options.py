@@ -1,4 +1,4 @@
-"""The options of the report as absl flags, the same for every program that measures."""
+"""The flags of the report, shared by every program that measures."""
 
 import pathlib
 
@@ -15,8 +15,8 @@ def define(*, out: str = "runs/paper") -> None:
   flags.DEFINE_string("out", out, "Directory of the report.")
   flags.DEFINE_bool("until_stdin_closes", False, "End when standard input is closed, as it is when "
                     "the program that started this one has ended.")
-  flags.DEFINE_bool("fast", False, "Small sizes: everything in 3 minutes, with wider error bars.")
-  flags.DEFINE_integer("seed", 0, "Of every random number.", lower_bound=0, upper_bound=2**31 - 1)
+  flags.DEFINE_bool("fast", False, "Small sizes: about 3 minutes, with wider error bars.")
+  flags.DEFINE_integer("seed", 0, "Seed of random numbers.", lower_bound=0, upper_bound=2**31 - 1)
   flags.DEFINE_string(
       "density", "three_modes", f"What is modelled: {', '.join(densities.NAMED)}, or a .json or "
       ".npz file with weights (K,), means (K, d), covariances (K, d, d) of a mixture, d 1 or 2; it "
@@ -26,10 +26,10 @@ def define(*, out: str = "runs/paper") -> None:
 
 
 def given() -> setting.Setting:
-  """The options of the command line; their paths do not depend on the current directory.
+  """The options of the command line, with absolute paths or paths from the root.
 
   Raises:
-    ValueError: a config is given, which belongs to training.
+    ValueError: --config is given, which belongs to training.
   """
   cli.refuse_config()
   values = flags.FLAGS

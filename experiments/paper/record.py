@@ -1,8 +1,7 @@
-"""What a part measured: measured once, kept as <out>/data/<part>.json, and drawn from that alone.
+"""Records of parts: measured once and kept in <out>/data/<part>.json.
 
-A record is valid as long as the source files that `measure` imports, the density and the settings
-are those that made it. Claims, pictures and texts are functions of the numbers in it, so changing
-them measures nothing again.
+A record is valid while the source files that `measure` imports, the density and the settings are
+the same. Claims, pictures and texts are functions of its numbers: changing them measures nothing.
 """
 
 import hashlib
@@ -27,10 +26,11 @@ import matplotlib.pyplot as plt
 
 
 def measure(part: contents.Part, setting: Setting) -> dict[str, Any]:
-  """The part's record: measured now and written, or read where the same has been measured.
+  """The part's record, measured and written unless a valid one exists.
 
   Raises:
-    ValueError: bad input of the part. OSError: `out` cannot be written.
+    ValueError: bad input of the part.
+    OSError: `out` cannot be written.
   """
   file = record_file(setting.out, part.name)
   check(setting)
@@ -53,7 +53,7 @@ def measure(part: contents.Part, setting: Setting) -> dict[str, Any]:
 
 
 def is_current(part: contents.Part, setting: Setting) -> bool:
-  """Whether the part has a record that the same sources and settings made."""
+  """Whether the part has a valid record."""
   try:
     record = _verified(record_file(setting.out, part.name))
   except (OSError, ValueError):
@@ -62,11 +62,11 @@ def is_current(part: contents.Part, setting: Setting) -> bool:
 
 
 def read(file: pathlib.Path) -> dict[str, Any]:
-  """A record, its numbers as arrays.
+  """A record, with its numbers as arrays.
 
   Raises:
-    ValueError: it is cut, or was edited; names the file.
-    OSError: it cannot be read.
+    ValueError: the file is damaged or was edited.
+    OSError: the file cannot be read.
   """
   record = _verified(file)
   return record | {"data": arrays(record["data"])}
@@ -82,8 +82,10 @@ def _verified(file: pathlib.Path) -> dict[str, Any]:
 
 
 def draw(part: contents.Part, record: dict[str, Any], out: pathlib.Path) -> list[str]:
-  """Names of the part's pictures, <out>/figures/<part>-<name>.png; drawn where they are not those
-  of this record and of the code that draws."""
+  """The names of the part's pictures, <out>/figures/<part>-<name>.png.
+
+  They are drawn unless those of this record and of the same drawing code exist.
+  """
   folder = out / "figures"
   folder.mkdir(parents=True, exist_ok=True)
   file = lambda name: folder / f"{part.name}-{name}.png"
@@ -105,7 +107,7 @@ def record_file(out: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def check(setting: Setting) -> None:
-  """Makes the directories; ValueError in one line where the setting is bad, before any work."""
+  """Makes the directories. Raises ValueError for a bad setting before any work."""
   try:
     (setting.out / "data").mkdir(parents=True, exist_ok=True)
     probe = setting.out / "data" / f".probe-{os.getpid()}"
@@ -114,11 +116,11 @@ def check(setting: Setting) -> None:
   except OSError as error:
     raise ValueError(f"--out {setting.out} cannot be written: {error.strerror}; choose a directory "
                      "that can") from error
-  laws.nodes(setting.density.line, reach=8.0)  # where it is too narrow for a grid
+  laws.nodes(setting.density.line, reach=8.0)  # raises if a component is too narrow
 
 
 def command(part: contents.Part, setting: Setting) -> list[str]:
-  """What measures one part by itself, after "python"; run in the repository's root."""
+  """The arguments of "python" that measure one part, in the repository's root."""
   return ["-m", "experiments.paper.measure", f"--part={part.name}",
           f"--out={from_root(setting.out)}", f"--seed={setting.seed}",
           f"--density={_density(setting)}", f"--fast={setting.fast}",
@@ -126,14 +128,14 @@ def command(part: contents.Part, setting: Setting) -> list[str]:
 
 
 def from_root(path: pathlib.Path | str) -> str:
-  """A path as commands that run in the repository's root name it: absolute where it is outside."""
+  """A path relative to the repository's root, or absolute if it is outside."""
   path = pathlib.Path(path).absolute()
   root = subprocesses.ROOT
   return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def plain(value: Any) -> Any:
-  """As JSON has it: arrays as lists, tuples too; NaN and infinity, which it lacks, as texts."""
+  """A value in JSON types: arrays and tuples as lists, NaN and infinity as texts."""
   text = json.dumps(value, default=lambda array: np.asarray(array).tolist())
   return json.loads(text, parse_constant=lambda name: str(float(name)))
 
@@ -154,7 +156,7 @@ def arrays(value: Any) -> Any:
 
 
 def _identity(part: contents.Part, setting: Setting) -> str:
-  """A digest of all that the numbers depend on: source code, density, settings, network."""
+  """A digest of everything that the numbers depend on: source code, density, settings, network."""
   with jax.enable_x64(True):
     density = setting.density
   settings = [part.name, part.x64, setting.fast, setting.seed, density.name, jax.__version__]
@@ -170,7 +172,7 @@ def describe_run(workdir: str) -> dict[str, Any]:
   """What the certificate of a user's run depends on besides the setting.
 
   Raises:
-    ValueError: no run there, or none with a checkpoint.
+    ValueError: no run, or a run without a checkpoint.
   """
   place = subprocesses.ROOT / workdir
   records.read_config(place)
@@ -182,7 +184,7 @@ def describe_run(workdir: str) -> dict[str, Any]:
 
 
 def _workdir(part: contents.Part, setting: Setting) -> str:
-  """The user's run, where the part asks for it."""
+  """The user's run, if the part uses it."""
   return setting.workdir if part.name == "certificate" else ""
 
 

@@ -1,4 +1,4 @@
-"""The report: one HTML file of the parts' records, and of nothing else."""
+"""The report: one HTML file made from the records of the parts."""
 
 import functools
 import pathlib
@@ -18,7 +18,7 @@ _HEAD = ["", "statement", "by", "where", "measured", "expected"]
 
 
 class Section(NamedTuple):
-  """A part as the report shows it; of one that failed only name, title and error."""
+  """A part in the report. A part that failed has only a name, a title and an error."""
 
   name: str
   title: str
@@ -34,11 +34,11 @@ def write(
     out: pathlib.Path, parts: Sequence[contents.Part], errors: Mapping[str, str],
     command: Sequence[str],
 ) -> pathlib.Path:
-  """<out>/report.html. errors: of parts that did not end, in the place of their results.
+  """Writes <out>/report.html. errors: messages of parts that failed, by name.
 
   Raises:
-    OSError: `out` cannot be written. ValueError: a part has neither record nor error, or a record
-      that is damaged.
+    OSError: `out` cannot be written.
+    ValueError: a part has neither a record nor an error, or a record is damaged.
   """
   found = {}
   for part in parts:
@@ -65,7 +65,7 @@ def write(
 
 
 def section(part: contents.Part, found: Mapping[str, Any], out: pathlib.Path) -> Section:
-  """A part's template filled with its record."""
+  """The section of a part, from its template and record."""
   pictures, shown = record.draw(part, found, out), []
 
   def picture(name: str) -> pathlib.Path:
@@ -92,7 +92,7 @@ def section(part: contents.Part, found: Mapping[str, Any], out: pathlib.Path) ->
 
 
 def template(part: contents.Part, found: Mapping[str, Any]) -> Any:
-  """The filled text.md.j2: str(…) is its body in Markdown; `title` and `answer` are attributes."""
+  """The filled text.md.j2: str(…) is the Markdown of its body; attributes `title` and `answer`."""
   data, fast = found["data"], found["fast"]
   claims = page.table([_HEAD, *([
       c.verdict(fast=fast), c.text, c.by, c.source, c.measured(), c.expected]
@@ -104,7 +104,7 @@ def template(part: contents.Part, found: Mapping[str, Any]) -> Any:
 
 
 def _holds(sections: Sequence[Section], fast: bool) -> str:
-  """How many claims hold, those that do not, and the parts that failed."""
+  """The number of claims that hold, those that do not, and the parts that failed."""
   judged = [(one, c) for one in sections for c in one.claims if not (fast and c.trained)]
   counts = [f"{sum(c.holds for c in mine)} of {len(mine)} statements of the {by}"
             for by in ("paper", "theory") if (mine := [c for _, c in judged if c.by == by])]

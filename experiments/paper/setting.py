@@ -1,4 +1,4 @@
-"""What a report is asked to measure."""
+"""The options of a report."""
 
 import pathlib
 from typing import NamedTuple
@@ -7,10 +7,10 @@ from experiments.paper.exact import densities
 
 
 class Setting(NamedTuple):
-  """The options of a report, the same for every part.
+  """The options of a report, common to all parts.
 
-  out: the report's directory. fast: small sizes. source: of the density, a name or the path of a
-  file. workdir: of a user's run, which the part `certificate` alone asks for; "" for the report's.
+  out: the report's directory. fast: small sizes. source: name or file of the density. workdir: a
+  user's run for the part `certificate`; "" for the run of the report.
   """
 
   out: pathlib.Path
@@ -21,5 +21,5 @@ class Setting(NamedTuple):
 
   @property
   def density(self) -> densities.Density:
-    """The density, in the precision of the part that asks."""
+    """The density, in JAX's current precision."""
     return densities.load(self.source)

@@ -12,9 +12,9 @@ _PACKAGES = ("experiments", "langevin_jax")
 
 
 def files(modules: Iterable[str]) -> list[pathlib.Path]:
-  """Of modules of this repository and of all that they import from it, also inside functions.
+  """The files of modules of this repository and of all that they import, also inside functions.
 
-  A .toml file of a module's name is data of that module and belongs to it.
+  A .toml file with the name of a module is included.
   """
   found: dict[str, pathlib.Path] = {}
   waiting = list(modules)
@@ -31,7 +31,7 @@ def files(modules: Iterable[str]) -> list[pathlib.Path]:
 
 
 def digest(modules: Iterable[str], *more: bytes) -> str:
-  """SHA-256 of the source files of `modules`, and of whatever else is given."""
+  """SHA-256 of the source files of `modules` and of `more`."""
   result = hashlib.sha256()
   for part in (*(file.read_bytes() for file in files(modules)), *more):
     result.update(hashlib.sha256(part).digest())
@@ -39,7 +39,7 @@ def digest(modules: Iterable[str], *more: bytes) -> str:
 
 
 def _file(module: str) -> pathlib.Path | None:
-  """The file of a module of this repository; None for a name that is none."""
+  """The file of a module of this repository, or None."""
   if module.partition(".")[0] not in _PACKAGES:
     return None
   place = subprocesses.ROOT.joinpath(*module.split("."))
@@ -52,7 +52,7 @@ def _imported(file: pathlib.Path) -> list[str]:
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
-  """Names that may be modules: of `from a import b` both a and a.b."""
+  """Names that may be modules: for `from a import b` both a and a.b."""
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)

@@ -1,8 +1,8 @@
-"""The two runs that parts of the report share: an MLP in the plane, and the digits DiT.
+"""The two runs that parts of the report share: an MLP in the plane and the digits DiT.
 
-Each is trained by `experiments.train` as any other, in a directory of `<out>/runs` of its own for
-every density, seed and length; a run that is there is taken as it is, and one that was stopped goes
-on. The data of the plane are draws of the density.
+Each is trained by `experiments.train` in a directory of `<out>/runs` for its density, seed and
+length. A finished run is reused and an interrupted one is resumed. The data in the plane are draws
+of the density.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _POINTS = 60_000  # drawn of the density, a fifth of them held out
 
 
 class Model(NamedTuple):
-  """A trained run with the parameters that it is judged by: the average that sampling takes."""
+  """A trained run with the averaged parameters that sampling uses."""
 
   run: assembly.Run
   params: Any
@@ -34,7 +34,7 @@ class Model(NamedTuple):
 
 
 def plane(setting: Setting) -> pathlib.Path:
-  """The workdir of the MLP trained on `setting.density.plane`; trains it where it is not."""
+  """The workdir of the MLP trained on `setting.density.plane`; trains it if necessary."""
   workdir = setting.out / "runs" / f"plane-{_name(setting)}"
   file = workdir.with_suffix(".npy")
   if not file.exists():
@@ -61,10 +61,10 @@ def digits(setting: Setting) -> pathlib.Path:
 
 
 def model(workdir: pathlib.Path) -> Model:
-  """The run in `workdir`, restored; on one device.
+  """The run in `workdir`, restored.
 
   Raises:
-    ValueError: no run there, or none that has a checkpoint.
+    ValueError: no run, or a run without a checkpoint.
   """
   run, state = assembly.trained(workdir)
   choice = averages.named("", run.config.training, workdir)
@@ -81,10 +81,7 @@ def truth(density: mixtures.Mixture, run: assembly.Run) -> mixtures.Mixture:
 
 
 def facts(workdir: pathlib.Path) -> dict[str, Any]:
-  """What a report says of a run: command, commit, parameters, seconds, its loss by step.
-
-  The commit is that of the training, which a later report may have found done.
-  """
+  """Facts for the report: command and commit of the training, parameters, seconds, loss by step."""
   lines, manifest = records.read_metrics(workdir), records.read_manifest(workdir)
   if not lines or not all(line.keys() >= {"loss", "seconds"} for line in lines):
     raise ValueError(f"{workdir / 'metrics.jsonl'} is damaged: it lacks losses and seconds; delete "

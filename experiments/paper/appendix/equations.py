@@ -1,8 +1,8 @@
-"""The appendix's equations on the line, as numbers: sums over nodes of the library's own functions.
+"""The equations of the appendix on the line, as sums over nodes of the library's functions.
 
-States are laid out at unit scale, x/√(α² + σ²), where one set of nodes fits every level of every
-path; derivatives are automatic. All rates are per unit of the half log-SNR ℓ, in which paths agree.
-Everything is traceable. Names: p, q mixtures on the line; y (n,) even nodes of `laws.nodes`.
+Nodes are at unit scale, x/√(α² + σ²), where one set serves every level and path. Derivatives are
+automatic. Rates are per unit of the half log-SNR ℓ, which is common to all paths. All functions are
+traceable. Names: p, q are mixtures on the line, y (n,) even nodes of `laws.nodes`.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class Instant(NamedTuple):
     return 0.5 * (self.diffusion / self.sigma) ** 2
 
   def nodes(self, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Nodes of the path's own state, and what each weighs in a sum."""
+    """Nodes of the path's state, and their weight in a sum."""
     scale = jnp.hypot(self.alpha, self.sigma)
     return scale * y, scale * (y[1] - y[0])
 
@@ -65,20 +65,20 @@ class Instant(NamedTuple):
 
 
 def instant(path: Path, t: jax.Array) -> Instant:
-  # Derivatives of α and σ as functions, not those that a path states: these are on trial too.
+  # Derivatives of α and σ themselves: the path's drift and diffusion are tested too.
   (alpha, sigma), dots = jax.jvp(lambda t: (path.alpha(t), path.sigma(t)), (t,),
                                  (jnp.ones_like(t),))
   return Instant(t, alpha, sigma, *dots, path.drift(t), path.diffusion(t))
 
 
 def kl(log_p: jax.Array, log_q: jax.Array, weight: jax.Array) -> jax.Array:
-  """Σ w (p log(p/q) − p + q): terms that are not negative, with the sum of KL(p‖q)."""
+  """KL(p‖q) = Σ w (p log(p/q) − p + q), a sum of non-negative terms."""
   p = jnp.exp(log_p)
   return jnp.sum(weight * (p * (log_p - log_q) - p + jnp.exp(log_q)))
 
 
 def decay(p: mixtures.Mixture, q: mixtures.Mixture, now: Instant, y) -> Decay:
-  """A.3 at one time: d/dt KL(p_t‖q_t) by automatic differentiation (eq. 15), and by eq. 17."""
+  """A.3: d/dt KL(p_t‖q_t) by automatic differentiation (eq. 15) and by eq. 17."""
   x, weight = now.nodes(y)
   value, slope = now.in_time(lambda alpha, sigma: kl(
       p.log_prob(x[:, None], alpha, sigma), q.log_prob(x[:, None], alpha, sigma), weight))
@@ -88,12 +88,12 @@ def decay(p: mixtures.Mixture, q: mixtures.Mixture, now: Instant, y) -> Decay:
 
 
 def fokker_planck(p: mixtures.Mixture, now: Instant, y) -> jax.Array:
-  """A.2: ∫|∂ₜp + ∂ₓ(f x p) − ½ g² ∂ₓ²p| dx per unit of ℓ, 0 where p_t solves the equation."""
+  """A.2: ∫|∂ₜp + ∂ₓ(f x p) − ½ g² ∂ₓ²p| dx per unit of ℓ, 0 if p_t solves the equation."""
   x, weight = now.nodes(y)
   score_of = lambda x: jax.grad(lambda x: p.log_prob(x[None], now.alpha, now.sigma))(x)
 
   def residual(x):
-    """The equation divided by p, in which ∂p = p s and ∂²p = p (s′ + s²)."""
+    """The integrand, with ∂p = p s and ∂²p = p (s′ + s²)."""
     log_p, in_time = now.in_time(lambda alpha, sigma: p.log_prob(x[None], alpha, sigma))
     score, slope = jax.jvp(score_of, (x,), (jnp.ones_like(x),))
     flow = now.drift * (1.0 + x * score) - 0.5 * now.diffusion**2 * (slope + score**2)
@@ -105,8 +105,8 @@ def fokker_planck(p: mixtures.Mixture, now: Instant, y) -> jax.Array:
 def langevin_drift(
     p: mixtures.Mixture, sde: splitting.SDE, path: Path, t: jax.Array, beta: jax.Array, y
 ) -> tuple[jax.Array, jax.Array]:
-  """A.1: the rate ∫|∂_τ π| dx at which Langevin dynamics of p's score moves π ∝ p^β, and what
-  remains of it beside the closed form; in units of the clock, H/σ².
+  """A.1: the rate ∫|∂_τ π| dx of π ∝ p^β under Langevin dynamics with the score of p, and its
+  difference from the closed form, in units of the clock H/σ².
 
     ∂_τ π = −∂ₓ(H s π) + H ∂ₓ²π = H (β − 1)(s′ + β s²) π,   s = ∂ₓ log p
   """
@@ -131,9 +131,9 @@ def langevin_drift(
 def matching(
     p: mixtures.Mixture, models: tuple[Score, ...], ell: jax.Array, y, x_0, eps
 ) -> Matching:
-  """A.4 at one level ℓ: both losses of every model, DSM over x₀ and ε, SM over x alone.
+  """A.4 at one level ℓ: DSM (over x₀ and ε) and SM (over x) of every model.
 
-  y (n,), x_0 (m,), eps (k,): even nodes for p at unit scale, the data, and N(0, 1).
+  y (n,), x_0 (m,), eps (k,): even nodes for p at unit scale, for the data and for N(0, 1).
   """
   frame = predictions.unit_frame(ell)
   density = jnp.exp(p.log_prob(y[:, None], frame.alpha, frame.sigma)) * (y[1] - y[0])

@@ -1,7 +1,7 @@
-"""The appendix's equations for the library's own paths, scores and losses.
+"""The equations of the appendix for the library's paths, scores and losses.
 
-Sums over nodes on the line hold to ≤ 1e-6 (theory.md#numerics) or to rounding. Nothing is sampled
-but for one check of the training loss.
+They are sums over nodes on the line with errors ≤ 1e-6 (theory.md#numerics). Only one check, of the
+training loss, uses samples.
 """
 
 from typing import Any
@@ -18,14 +18,14 @@ from langevin_jax import mixtures, objectives, paths, splitting
 
 sp = symbolic.sp
 PATHS = {"VP": paths.vp(), "VE": paths.ve(), "RF": paths.rectified_flow()}
-# The far end of ℓ, where KL(p_t‖q_t) is that of the data to e^{−2ℓ}.
+# Ends of sums over ℓ. At CLEAN, KL(p_t‖q_t) is that of the data up to e^{−2ℓ}.
 CLEAN, PURE = 14.0, -14.0
 BETAS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-CLOCKS = (0.0, 0.5, 1.0, 2.0)  # η, which makes the clock H = (1 + η²)/2 · g²
+CLOCKS = (0.0, 0.5, 1.0, 2.0)  # values of η, for the clock H = (1 + η²)/2 · g²
 
 
 def every_path() -> dict[str, paths.Path]:
-  """All named paths, and one that is given by its SDE alone."""
+  """All named paths, and one that is defined by its SDE."""
   return PATHS | {
       "cosine": paths.cosine(), "linear VP": paths.linear_vp(), "sub-VP": paths.sub_vp(),
       "geometric VE": paths.geometric_ve(),
@@ -34,7 +34,7 @@ def every_path() -> dict[str, paths.Path]:
 
 
 def other(p: mixtures.Mixture) -> mixtures.Mixture:
-  """q: p with its weights reversed, moved, and widened so that KL(p‖q) is finite and small."""
+  """q: p with reversed weights, shifted, and widened so that KL(p‖q) is finite and small."""
   return mixtures.Mixture(p.weights[::-1], 0.8 * p.means + 0.3, 1.5 * p.covariances)
 
 
@@ -42,7 +42,7 @@ def measure(setting: Setting) -> dict[str, Any]:
   p = setting.density.line
   q = other(p)
   both = mixtures.Mixture(*(jnp.concatenate(pair) for pair in zip(p, q, strict=True)))
-  # Eight deviations beyond the farthest mean, in the place of six: the sums hold to rounding.
+  # Eight deviations beyond the farthest mean in place of six: errors are due to rounding.
   y = 4.0 / 3.0 * laws.nodes(both, 601 if setting.fast else 1201)
   ell = np.linspace(-4.0, 4.0, 33 if setting.fast else 65)
   return {"stationary": _stationary(p, y, ell[::8]),
@@ -51,7 +51,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def _stationary(p, y, ell):
-  """A.1: rates at which Langevin dynamics of p moves p^β, by noise level and clock."""
+  """A.1: rates of p^β under Langevin dynamics of p, by noise level and clock."""
   path = PATHS["VP"]
 
   @jax.jit
@@ -93,7 +93,7 @@ def _fokker_planck(p, y, ell):
 
 
 def _instants(named: dict[str, paths.Path], ells: dict[str, np.ndarray]) -> equations.Instant:
-  """Each path at its own levels, one path's after the other's."""
+  """Each path at its levels, concatenated over paths."""
   @jax.jit
   def at(ells):
     parts = [jax.vmap(lambda e, path=path: equations.instant(path, path.time(e)))(ells[name])
@@ -104,7 +104,7 @@ def _instants(named: dict[str, paths.Path], ells: dict[str, np.ndarray]) -> equa
 
 
 def _decay(p, q, y, ell):
-  """A.3: KL(p_t‖q_t) by path, its slope and by eq. 17, and their sums over all times."""
+  """A.3: KL(p_t‖q_t) by path, its slope, the slope by eq. 17, and sums over all times."""
   ends = {name: float(path.half_log_snr(path.t_max)) for name, path in PATHS.items()}
   sums = {name: _gauss_legendre(max(end, PURE)) for name, end in ends.items()}
   few, m = 9, len(ell)
@@ -112,7 +112,7 @@ def _decay(p, q, y, ell):
   ells = {name: np.concatenate([ell, np.linspace(max(end, -4.0), 4.0, few), sums[name][0],
                                 [end, np.inf]]) for name, end in ends.items()}
   now = _instants(PATHS, ells)
-  # The prior N(0, σ²) is a point at the origin, diffused.
+  # The prior N(0, σ²) is a diffused point at the origin.
   origin = mixtures.Mixture(jnp.ones(1), jnp.zeros((1, 1)), jnp.zeros((1, 1, 1)))
   each = jax.jit(lambda now: jax.lax.map(lambda now: (
       *equations.decay(p, q, now, y), equations.decay(p, origin, now, y).kl), now))
@@ -135,7 +135,7 @@ def _decay(p, q, y, ell):
 
 
 def _gauss_legendre(low: float) -> tuple[np.ndarray, np.ndarray]:
-  """Nodes and weights of ∫ over ℓ from `low` to `CLEAN`, eight to each unit of ℓ or less."""
+  """Nodes and weights of ∫ dℓ from `low` to `CLEAN`, eight for each unit of ℓ or less."""
   edges = np.linspace(low, CLEAN, int(np.ceil(CLEAN - low)) + 1)
   nodes, weights = np.polynomial.legendre.leggauss(8)
   half = 0.5 * np.diff(edges)[:, None]
@@ -143,7 +143,7 @@ def _gauss_legendre(low: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _models(seed, p, q) -> dict[str, equations.Score]:
-  """Scores at unit scale: the exact one, and such as a network might be before it has learned."""
+  """Scores at unit scale: the exact one and others, as of networks before training."""
   exact, rng = equations.of_mixture(p), np.random.default_rng(seed)
   waves = list(zip(rng.normal(size=6), rng.normal(scale=2.0, size=6),
                    rng.uniform(high=2.0 * np.pi, size=6), strict=True))
@@ -156,7 +156,7 @@ def _models(seed, p, q) -> dict[str, equations.Score]:
 def _matching(seed, p, q, y, ell, fast):
   """A.4: DSM and SM of several models, by noise level."""
   models = _models(seed, p, q)
-  # At little noise the scores switch between modes at once, which x₀ has to resolve.
+  # At low noise scores switch between modes abruptly: x₀ must resolve that.
   x_0, eps = 4.0 / 3.0 * laws.nodes(p, 1201), jnp.linspace(-8.5, 8.5, 121)
   few, n = (5, 4_000) if fast else (9, 100_000)
 

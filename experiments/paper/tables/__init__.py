@@ -1,8 +1,8 @@
-"""Tables 1–7 and the paper's errata: the printed formulas beside what the library's code computes.
+"""Tables 1–7 and the errata: the printed formulas compared with those computed by the library.
 
-  printed      the paper's LaTeX; formulas reads its meaning
-  symbolic     the library's functions as sympy expressions; cells says which stands for which cell
-  comparison   a printed formula beside the library's, as expressions and as numbers
-  errata, limits   what the paper gets wrong, by how much, and what holds
+  printed      the paper's LaTeX; `formulas` parses it
+  symbolic     the library's functions as sympy expressions; `cells` maps cells to functions
+  comparison   the difference of a printed formula and the library's, symbolic and in numbers
+  errata, limits   errors of the paper, their size, and the corrections
   latex        expressions in LaTeX
 """

@@ -1,4 +1,4 @@
-"""Which function of the library stands in the place of each formula of Tables 1–7."""
+"""The function of the library for each formula of Tables 1–7."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ sp = symbolic.sp
 
 
 class Quantities(NamedTuple):
-  """What a cell may depend on: the path's own time, a state and its score, the value of the path's
-  native prediction, data and noise, and increments of time and of Brownian motion; all scalars."""
+  """The arguments of cells, all scalars: time, state, score, value of the path's native prediction,
+  data, noise, and increments of time and of Brownian motion."""
 
   t: Any
   x: Any
@@ -27,9 +27,9 @@ class Quantities(NamedTuple):
 
 
 class Cell(NamedTuple):
-  """One formula of a cell. library: `Quantities` → what the library says in its place.
+  """One formula of a cell. library: a function of `Quantities` with the library's result.
 
-  corrected: an erratum's correction, or a row that the paper lacks; not as printed.
+  corrected: whether it is the correction of an erratum or a row that is missing in the paper.
   """
 
   table: int
@@ -41,7 +41,7 @@ class Cell(NamedTuple):
 
 
 def cells(table: int) -> list[Cell]:
-  """A table's cells that hold a formula, in reading order, corrections after what they mend."""
+  """The cells of a table that hold a formula, in reading order; corrections follow their cell."""
   found = []
   for row in printed.TABLES[table].rows:
     found += _row(table, row)
@@ -66,7 +66,7 @@ def _row(table: int, row: str, *, corrected: bool = False) -> list[Cell]:
 
 
 def _library(table: int, row: str, column: int) -> tuple[Callable | None, ...]:
-  """The library's function for each formula of a cell; None where a cell only names something."""
+  """The library's function for each formula of a cell; None for a name."""
   name, eta = row[:2], float(printed.eta(row))
   wanted = printed.NAMES[column - 1] if column <= 3 else ""
   if table in (2, 5) and wanted == name:
@@ -86,7 +86,7 @@ def _library(table: int, row: str, column: int) -> tuple[Callable | None, ...]:
 
 
 def level(name: str) -> Callable:
-  """The paper's noise-level parameter: α² of VP, σ of VE and rectified flow."""
+  """The noise-level parameter of the paper: α² of VP, σ of VE and rectified flow."""
   path = printed.PATHS[name]
   return (lambda q: path.alpha(q.t) ** 2) if name == "vp" else lambda q: path.sigma(q.t)
 
@@ -105,7 +105,7 @@ def process(name: str, eta: float, part: str) -> Callable:
 
 
 def reverse(name: str, eta: float) -> Callable:
-  """The reverse process, its score made from the path's native prediction; VP's is the score."""
+  """The reverse process, with the score from the path's native prediction."""
   if name == "vp":
     return process(name, eta, "reverse")
   native = predicted(name, printed.ROW_NAMES[name], "score", "value")
@@ -113,13 +113,13 @@ def reverse(name: str, eta: float) -> Callable:
 
 
 def predicted(name: str, source: str, target: str, given: str) -> Callable:
-  """`predictions.convert` along one path, of the quantity `given` read as `source`."""
+  """`predictions.convert` on one path of the quantity `given`, read as `source`."""
   return lambda q: predictions.convert(
       getattr(q, given), q.x, q.t, printed.PATHS[name], source=source, target=target)
 
 
 def clocks(name: str, eta: float) -> Callable:
-  """dt/dt′: the reverse drift, less its own Langevin part ½η²g² s, over the velocity dx/dt."""
+  """dt/dt′: the reverse drift without its Langevin part ½η²g² s, over the velocity dx/dt."""
   path = printed.PATHS[name]
 
   def one(q):
@@ -133,13 +133,13 @@ def clocks(name: str, eta: float) -> Callable:
 
 
 def converted(given: str, wanted: str) -> tuple[Callable, Callable]:
-  """The state and the noise-level parameter that `paths.convert` says."""
+  """The state and the noise-level parameter by `paths.convert`."""
   both = lambda q: paths.convert(q.x, q.t, printed.PATHS[given], printed.PATHS[wanted])
   return (lambda q: both(q)[0]), lambda q: level(wanted)(q._replace(t=both(q)[1]))
 
 
 def crossed(given: str, wanted: str) -> Callable:
-  """A prediction taken from path to path through ε, the same number on all of them."""
+  """A prediction converted from path to path through ε, which is common to all."""
   def one(q):
     path_a, path_b = printed.PATHS[given], printed.PATHS[wanted]
     noise = predictions.convert(q.value, q.x, q.t, path_a, source=printed.ROW_NAMES[given],

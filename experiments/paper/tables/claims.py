@@ -27,7 +27,7 @@ def claims(data: Data) -> Values:
 
 
 def _of_table(table: str, rows: list[dict[str, Any]]) -> Values:
-  """The printed cells, and where the paper errs or is incomplete those that hold instead."""
+  """The printed cells, and the corrections of a table."""
   mended = [row for row in rows if row["corrected"]]
   wrong = [row for row in rows if not row["corrected"] and not row["agrees"]]
   yield value("printed", len(wrong), count=len(rows) - len(mended), table=table)
@@ -77,10 +77,10 @@ def _beside(number_of_table: int, rows: list[dict[str, Any]]) -> list[list[str]]
 
 
 def _errata(table: int, row: dict[str, Any]) -> str:
-  """Which errata concern a cell, whether or not it is right as a formula; "" if none does.
+  """The errata that concern a cell, or "".
 
-  Of Table 3, one cell is wrong (1), and for VE and rectified flow τ is the noise level and no
-  Langevin time (3); f, g, the velocity and Table 5 have no value at an end (7).
+  In Table 3 one cell is wrong (1), and for VE and rectified flow τ is the noise level and not the
+  Langevin time (3). f, g, the velocity and Table 5 have no value at an end (7).
   """
   path, column = row["row"][:2], row["column"]
   if table == 3 and not row["corrected"] and path in ("ve", "rf"):

@@ -1,9 +1,9 @@
-"""A printed formula beside the library's, as expressions and as numbers.
+"""Comparison of a printed formula with the library's, as expressions and as numbers.
 
-The library's is derived from its code (`symbolic.of`), subtracted from the printed one with every
-noise level in terms of one ρ > 0, and simplified: 0 is a proof. Where the code compares α with σ
-(for the larger one of a hypotenuse), its formulas on either side are both compared. Numbers of the
-printed formula and of the library are compared at random interior points in float64.
+The library's formula is derived from its code (`symbolic.of`). Its difference from the printed one,
+with every noise level in terms of ρ > 0, is simplified; 0 is a proof. Where the code branches on
+α > σ, the formulas of both branches are compared. Numbers of both are compared at random interior
+points in float64.
 """
 
 import functools
@@ -20,8 +20,8 @@ sp = symbolic.sp
 
 
 class Compared(NamedTuple):
-  """computed, residual: sympy, residual = printed − computed. difference: the largest relative one
-  at the random points."""
+  """computed: by the library. residual: printed − computed. difference: the largest relative
+  difference at the random points."""
 
   cell: Cell
   computed: Any
@@ -34,13 +34,13 @@ class Compared(NamedTuple):
 
 
 RHO_MIN, RHO_MAX = 0.05, 20.0
-# 64 roundings, each magnified at most by 1/(1 − α_t) = (1 + ρ²)/ρ² at one end or 1 + ρ² at the
+# 64 rounding errors, amplified by at most 1/(1 − α_t) = (1 + ρ²)/ρ² at one end or 1 + ρ² at the
 # other, where the printed formulas subtract nearly equal numbers.
 ROUNDING = 64.0 * float(np.finfo(np.float64).eps) * (1.0 + max(RHO_MAX, 1.0 / RHO_MIN) ** 2)
 
 
 def compared(found: Sequence[Cell], seed: int, n: int) -> list[Compared]:
-  """Formulas and numbers of several cells; n random points with ρ log-uniform on [.05, 20]."""
+  """Compares cells symbolically and at n random points with ρ log-uniform on [.05, 20]."""
   points = _points(seed, n)
   batch = {name: Quantities(_times(points["rho"])[name], *(
       points[k] for k in Quantities._fields[1:])) for name in printed.NAMES}
@@ -51,7 +51,7 @@ def compared(found: Sequence[Cell], seed: int, n: int) -> list[Compared]:
 
 
 def domain(row: str) -> Compared:
-  """Table 4's last column: the printed interval beside the path's times; T and Σ are its t_max."""
+  """Compares the last column of Table 4 with the path's times; T and Σ are its t_max."""
   path, interval = printed.PATHS[row[:2]], printed.cell(4, row, 4)[0]
   own = sp.Interval(symbolic.exact(path.t_min), symbolic.exact(path.t_max))
   end = interval.right.end if interval.right.end.is_number else own.end
@@ -92,7 +92,7 @@ def difference(first, second):
 
 @functools.cache
 def shortest(expression):
-  """The shortest of a few forms of an expression, itself where none is shorter."""
+  """The shortest of a few equivalent forms of an expression."""
   # 1 − s and 1 − α_t as positive numbers of their own: sympy then knows their roots' signs.
   u, w = sp.symbols("u w", positive=True)
   rest = {1 - printed.s: u, 1 - printed.a: w}
@@ -105,7 +105,7 @@ def shortest(expression):
 
 
 def _meant(each: Cell):
-  """The printed right-hand side; of a clock t = T − t′ its slope dt/dt′."""
+  """The printed right-hand side; for a clock t = T − t′, dt/dt′."""
   if each.table == 4 and each.column == 3:
     return sp.diff(each.latex.right, {"vp": printed.t, "ve": printed.sigma, "rf": printed.s}[
         each.row[:2]])
@@ -117,7 +117,7 @@ def _meant(each: Cell):
 def derived(name: str, library: Callable, *, rho: float = 0.7):
   """The formula of a library's function of `Quantities` along a path, in the paper's symbols.
 
-  rho: where the code compares two numbers it goes the way that it goes at this noise level.
+  rho: the noise level that decides branches of the code.
   """
   time = -sp.log(printed.a) if name == "vp" else printed.LEVELS[name]
   symbols = Quantities(time, printed.x, printed.score, printed.value, printed.x_0, printed.eps,
@@ -135,7 +135,7 @@ def interior(rho: float) -> dict[Any, float]:
 
 
 def in_rho(expression):
-  """An expression with every noise level in terms of ρ, simplified: 0 where it vanishes."""
+  """An expression with every noise level in terms of ρ, simplified; 0 if it vanishes."""
   return sp.simplify(sp.sympify(expression).subs(printed.LEVEL))
 
 

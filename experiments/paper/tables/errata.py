@@ -1,8 +1,7 @@
-"""Errata of the paper (theory.md#errata): by how much it errs, and what is left of what holds.
+"""Errata of the paper (theory.md#errata): sizes of errors, and residuals of corrections.
 
-Every residual is computed: as a formula, the printed one minus what the library's code computes, or
-as a number. Each function measures one erratum; expressions are in LaTeX, "0" where they vanish.
-Those that concern a limit are in `limits`.
+Each function measures one erratum. A residual is the printed formula minus the library's, in LaTeX
+("0" if it vanishes), or a number. Errata that concern a limit are in `limits`.
 """
 
 from typing import Any
@@ -25,7 +24,7 @@ def shown(expression: Any) -> str:
 
 
 def failing(*expressions) -> int:
-  """How many of several expressions do not vanish at every noise level."""
+  """The number of expressions that do not vanish identically."""
   return sum(comparison.in_rho(expression) != 0 for expression in expressions)
 
 
@@ -38,11 +37,11 @@ def one_minus(setting: Setting) -> dict[str, Any]:
 
 
 def clock(_: Setting) -> dict[str, Any]:
-  """2: g is the Langevin clock in eq. 1, and the noise amplitude from eq. 3 on."""
+  """2: g is the Langevin clock in eq. 1 and the noise amplitude from eq. 3 on."""
   rows, least, balances = [], {}, []
   levels = np.geomspace(comparison.RHO_MIN, comparison.RHO_MAX, 200)
   for name, path in printed.PATHS.items():
-    # The noise variance of the reverse process if its Langevin clock is the g of the forward SDE.
+    # The noise variance of the reverse process whose Langevin clock is the g of the forward SDE.
     variance = comparison.shortest(comparison.derived(
         name, lambda q, path=path: 2.0 * path.diffusion(q.t) - path.diffusion(q.t) ** 2))
     least[name] = np.min(sp.lambdify(
@@ -57,13 +56,13 @@ def clock(_: Setting) -> dict[str, Any]:
 
 
 def _balance(parts: splitting.Split, t):
-  """Langevin's noise variance less those of its two parts."""
+  """The noise variance of Langevin dynamics minus those of its two parts."""
   return (parts.langevin.diffusion(t) ** 2 - parts.forward.diffusion(t) ** 2
           - parts.reverse.diffusion(t) ** 2)
 
 
 def own_time(_: Setting) -> dict[str, Any]:
-  """3: τ is the noise level in Table 3's VE and RF rows, and a time of its own in eq. 4."""
+  """3: τ is the noise level in the VE and RF rows of Table 3, and a separate time in eq. 4."""
   rows, left, apart = [], [], {}
   for row in ("ve-ode", "rf-ode"):
     name = row[:2]
@@ -74,7 +73,7 @@ def own_time(_: Setting) -> dict[str, Any]:
                  "level": latex.shown(printed.LEVELS[name]),
                  "residual": shown(apart[name].subs(x, sp.Symbol("r"))),
                  "left": shown(comparison.in_rho(left[-1]))})
-  # When the Langevin time starts, at τ = 0: printed noise amplitude over the level's own, less 1.
+  # At τ = 0, where Langevin time starts: printed noise amplitude over that of the level, minus 1.
   noise = apart["ve"].coeff(printed.dw)
   missed = sp.limit(noise, tau, 0) / -noise.subs(tau, 0)
   return {"rows": rows, "missed": float(missed), "failing": failing(*left)}

@@ -1,8 +1,8 @@
-r"""The paper's formulas: their meaning in sympy, read from the LaTeX that the report shows.
+r"""Parser of the paper's LaTeX to sympy.
 
-A formula is written once, as the paper has it, so what is shown is what is checked. The notation is
-the small part of LaTeX that the tables use: sums, products by juxtaposition, \frac, \sqrt, powers,
-brackets, norms, sub- and superscripts, equations and intervals. The caller says what a name means:
+The report shows the same LaTeX that is checked. The parser knows the notation of the tables: sums,
+products by juxtaposition, \frac, \sqrt, powers, brackets, norms, sub- and superscripts, equations
+and intervals. The caller gives the meaning of names:
 
   x_t   x_t'   alpha_t      letters, Greek letters and their indices
   *s_x                      bold ones
@@ -47,10 +47,10 @@ class Formula(NamedTuple):
 
 
 def read(latex: str, names: Mapping[str, Any]) -> Formula:
-  """A formula with the meanings of its names; a name that `names` lacks is a symbol.
+  """Parses a formula. A name that is not in `names` is a symbol.
 
   Raises:
-    ValueError: notation outside of the small part of LaTeX that is understood.
+    ValueError: unknown notation.
   """
   meanings: dict[str, Any] = {}
 
@@ -88,7 +88,7 @@ def _meaning(match: re.Match, names: Mapping[str, Any]) -> Any:
 
 
 def _side(text: str, meanings: Mapping[str, Any]) -> Any:
-  """A sum, or the interval of two."""
+  """Parses a sum, or an interval of two sums."""
   if "," in text:
     return sp.Interval(*(_side(end, meanings) for end in text.strip()[1:-1].split(",")))
   if text.count("[") != text.count("]"):

@@ -1,4 +1,4 @@
-"""sympy's expressions in LaTeX, as the paper would write them."""
+"""sympy expressions in the LaTeX style of the paper."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,8 @@ def shown(
   """LaTeX of an expression.
 
   Args:
-    names: LaTeX of symbols, where it is not that of their own names.
-    increments: dτ and dW of a process, with the LaTeX of τ and W: the terms that hold one are
-      collected, and it stands last.
+    names: LaTeX of symbols; by default that of their names.
+    increments: dτ and dW of a process → LaTeX of τ and W. Their terms are collected and come last.
   """
   names = dict(names or {})
   terms, rest = "", sp.sympify(expression)
@@ -41,7 +40,7 @@ def _print(expression, names) -> str:
   squared = sp.together(expression**2)
   if expression.is_Mul and _has_root(expression) and not _has_root(squared) and all(
       symbol.is_positive for symbol in expression.free_symbols):
-    # One root of a quotient, as the paper writes it, where sympy has a quotient of roots.
+    # One root of a quotient in place of a quotient of roots.
     return rf"\sqrt{{{_print(squared, names)}}}"
   return sp.latex(expression, symbol_names=names)
 

@@ -18,9 +18,9 @@ tau, delta, variance = sp.symbols("tau delta v", positive=True)
 
 
 def correlation() -> Any:
-  """Of the samples of N(0, v) before and after a Langevin run of time τ."""
+  """The correlation of samples of N(0, v) before and after Langevin dynamics of time τ."""
   n = sp.Symbol("n", positive=True)
-  # What the library's step of size δ keeps of the state; n of them take the time τ.
+  # The factor of the state in a step of size δ; n steps take the time τ.
   kept = symbolic.of(lambda q: langevin.unadjusted(0.0, q[0], -q[0] / q[1], q[2]) / q[0],
                      (x, variance, delta), at={x: 0.3, variance: 1.0, delta: 0.1})
   return sp.limit(sp.simplify(kept).subs(delta, tau / n) ** n, n, sp.oo)
@@ -35,7 +35,7 @@ def independence(_: Setting) -> dict[str, Any]:
 
 
 def ends(_: Setting) -> dict[str, Any]:
-  """7: the tables' coefficients at the ends of their domains."""
+  """7: the coefficients of the tables at the ends of their domains."""
   rf = printed.PATHS["rf"]
   below_1 = lambda e: sp.limit(sp.together(e), s, 1, "-")
   drift = below_1(comparison.derived("rf", lambda q: rf.drift(q.t)))
@@ -45,7 +45,7 @@ def ends(_: Setting) -> dict[str, Any]:
   table_5 = [sp.limit(factor("ve", "vp"), sigma, 0), sp.limit(factor("rf", "vp"), s, 0),
              sp.limit(factor("vp", "rf"), a, 0)]
   grows = sp.limit(comparison.derived("ve", lambda q: printed.PATHS["ve"].sigma(q.t)), sigma, sp.oo)
-  # On N(m, v) the score is known, and with it what v = −(s·s_r + r)/(1 − s) tends to.
+  # On N(m, v) the score is known, and with it the limit of v = −(s·s_r + r)/(1 − s).
   m, r = sp.symbols("m r", real=True)
   score = -(r - (1 - s) * m) / ((1 - s) ** 2 * variance + s**2)
   velocity = comparison.derived("rf", cells.predicted("rf", "score", "velocity", "score"))
@@ -79,8 +79,8 @@ def prior(setting: Setting) -> dict[str, Any]:
   vp, ve = printed.PATHS["vp"], printed.PATHS["ve"]
   gaussian = (1 / sigma**2 - sp.log(1 + 1 / sigma**2)) / 2
   least = float(gaussian.subs(sigma, ve.t_max))
-  # Rounding of the sum, and what lies beyond the six deviations that the nodes reach: of the
-  # term's integrand, φ(x)(x² − 1)²/(4σ⁴) on N(0, 1), about P(|x| > 6)·6⁴/2 of the whole.
+  # The rounding error of the sum, and the part beyond six deviations: of the integrand
+  # φ(x)(x² − 1)²/(4σ⁴) on N(0, 1) about P(|x| > 6)·6⁴/2.
   missed = len(grid) * float(np.finfo(float).eps) / least + math.erfc(6.0 / math.sqrt(2.0)) * 648.0
   return {
       "times": [0.1 * vp.t_max, vp.t_max], "sigma_max": ve.t_max,
@@ -93,7 +93,7 @@ def prior(setting: Setting) -> dict[str, Any]:
 
 
 def towards_the_end() -> dict[str, Any]:
-  """Rectified flow near pure noise, and the numbers of STEP over a tenth of the time from there."""
+  """Rectified flow near pure noise, and the numbers of STEP over a tenth of the time."""
   rf = printed.PATHS["rf"]
   left = np.geomspace(1e-4, 0.9, 80)
   t = jnp.asarray(1.0 - left)

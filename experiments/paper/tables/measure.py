@@ -1,4 +1,4 @@
-"""Every formula of Tables 1–7 compared with the library's, and the residuals of the errata."""
+"""Comparison of all formulas of Tables 1–7 with the library's, and the residuals of errata."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def _row(one: comparison.Compared) -> dict[str, Any]:
-  """The formula that is computed and the residual in LaTeX, and the largest difference."""
+  """The computed formula and the residual in LaTeX, and the largest difference."""
   cell = one.cell
   if cell.table == 4 and cell.column == 3:
     time = {"vp": "t", "ve": r"\sigma", "rf": "s"}[cell.row[:2]]
@@ -44,7 +44,7 @@ def _row(one: comparison.Compared) -> dict[str, Any]:
 
 
 def _latex(expression: Any, cell: cells.Cell) -> str:
-  """An expression with the names that the paper gives its symbols in that cell."""
+  """LaTeX of an expression with the names of symbols in that cell."""
   name = cell.row[:2]
   state = _STATE[name]
   level = {"vp": "t", "ve": r"\sigma", "rf": "s"}[name]

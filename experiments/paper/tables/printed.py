@@ -1,13 +1,13 @@
-r"""Tables 1–7 of the paper: every cell as it is printed, and the formulas that the cells mean.
+r"""Tables 1–7 of the paper: the printed cells and the meaning of their formulas.
 
-printed.toml holds the paper's own LaTeX, errors included, under the paper's heads, the two rows
-that Table 3 lacks and the cells that err (theory.md#errata). Nothing is written twice: the report
-shows a cell, and every comparison, in the report and in the tests, takes the meaning read from it.
+printed.toml holds the LaTeX of the paper, errors included, the two rows that are missing in Table
+3, and corrections of cells (theory.md#errata). The report shows these cells, and all comparisons
+use the expressions parsed from them.
 
-Rows are named by their path, vp, ve or rf, with -sde (η = 1) or -ode (η = 0) where they describe a
-reverse process. Symbols are the paper's, one for all names of the same thing: `a` is VP's
-α_t = e^{−t}, the square of the library's signal scale; `sigma` is VE-Karras' noise level and `s`
-rectified flow's; a state is `x` whether the paper calls it x, z or r, and its score is `score`.
+Rows are named by path (vp, ve, rf), with -sde (η = 1) or -ode (η = 0) for reverse processes. One
+symbol stands for all names of a quantity: `a` is α_t = e^{−t} of VP, the square of the library's α;
+`sigma` and `s` are the noise levels of VE-Karras and rectified flow; `x` is the state (x, z or r)
+and `score` its score.
 """
 
 import functools
@@ -72,7 +72,7 @@ _NAMES = {
 
 
 def names(table: int, row: str) -> dict:
-  """What the names of a row mean. In Table 3 τ is the noise level itself (erratum 3)."""
+  """The meaning of the names in a row. In Table 3 τ is the noise level (erratum 3)."""
   if table == 3:
     return {**_NAMES, "tau": LEVELS[row[:2]]}
   if table == 5:
@@ -91,7 +91,7 @@ def cell(table: int, row: str, column: int, *, corrected: bool = False) -> tuple
 
 
 def meaning(table: int, row: str, column: int, which: int = 0):
-  """The right-hand side of a formula of a cell, corrected where the paper errs."""
+  """The right-hand side of a formula of a cell, corrected if it has an erratum."""
   return cell(table, row, column, corrected=True)[which].right
 
 

@@ -1,13 +1,12 @@
-"""What the library computes, as formulas: a jax function run on sympy expressions.
+"""JAX functions as sympy expressions.
 
-The function is traced to its list of primitive operations (`jax.make_jaxpr`, float64), derivatives
-included, and each operation is done on sympy expressions instead of numbers. So an expression is
-derived from the very code that samples and trains; nothing about it is written a second time.
+A function is traced to primitive operations (`jax.make_jaxpr`, float64), derivatives included, and
+each operation is applied to sympy expressions. So the expressions are derived from the code that
+samples and trains.
 
-Values are single numbers: shapes of one element pass as the number they hold. Constants become
-exact: 0.5 is ½, 0.002 is 1/500, and multiples of π are recognised. Where the code compares (max,
-|·|, where) the branch is the one that sympy's assumptions decide, else the one taken at a given
-interior point; an expression holds on that side of the comparison.
+Values are single numbers; arrays with one element count as numbers. Constants become exact: 0.5 is
+½, 0.002 is 1/500, and multiples of π are recognised. Comparisons (max, |·|, where) are decided by
+sympy's assumptions, otherwise by the values at a given interior point.
 """
 
 import fractions
@@ -38,15 +37,15 @@ def of(function: Callable, arguments: Any, at: Mapping[Any, float]) -> Any:
   """function(arguments) as sympy expressions.
 
   Args:
-    function: of one pytree, made of jax operations on single numbers.
-    arguments: a pytree of sympy expressions; `function` gets it with a number at each leaf.
-    at: a value for each symbol, an interior point: it decides comparisons that sympy cannot.
+    function: of one pytree, composed of jax operations on single numbers.
+    arguments: a pytree of sympy expressions.
+    at: a value for each symbol, which decides comparisons that sympy cannot.
 
   Returns:
-    What `function` returns, with an expression at each leaf.
+    The result of `function` with an expression at each leaf.
 
   Raises:
-    ValueError: an operation on arrays, or one that has no formula here; it is named.
+    ValueError: names an operation on arrays, or one without a formula here.
   """
   leaves, tree = jax.tree.flatten(arguments)
   with jax.enable_x64(True):
@@ -57,7 +56,7 @@ def of(function: Callable, arguments: Any, at: Mapping[Any, float]) -> Any:
 
 
 def exact(number: Any):
-  """A constant of the code as sympy writes it: rational, a multiple of π, ±∞, or a bool."""
+  """A constant as a rational number, a multiple of π, ±∞, or a bool."""
   array = np.asarray(number)
   if array.size != 1:
     raise ValueError(f"a formula is of single numbers, got an array of shape {array.shape}")
@@ -74,7 +73,7 @@ def exact(number: Any):
 
 
 def _run(jaxpr, constants, arguments, at) -> list:
-  """The outputs of a jaxpr, operation by operation."""
+  """The outputs of a jaxpr."""
   known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *arguments), strict=True))
   read = lambda atom: exact(atom.val) if hasattr(atom, "val") else known[atom]
   for equation in jaxpr.eqns:
@@ -113,7 +112,7 @@ _COMPARISONS = {"eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": o
 
 
 def _decided(name: str, left, right, at) -> bool:
-  """Whether left ∘ right: by assumptions where sympy can say, else by the numbers at a point."""
+  """The result of a comparison, by sympy's assumptions or by the values at a point."""
   if left.is_finite is not False and right.is_finite is not False:
     difference = left - right
     sign = (0 if difference.is_zero else 1 if difference.is_positive
@@ -125,7 +124,7 @@ def _decided(name: str, left, right, at) -> bool:
 
 _SAME = lambda value, *_: value
 
-# One number stays itself however it is shaped, copied or summed.
+# Shaping, copying and summing do not change a single number.
 _FORMULAS = {
     **dict.fromkeys(
         ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "expand_dims", "copy",

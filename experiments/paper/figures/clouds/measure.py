@@ -1,7 +1,8 @@
-"""Figure 2, Tables 1 and 2: forward clouds under VP, VE, rectified flow and cosine (§3.1).
+"""Figure 2, Tables 1 and 2: forward clouds of VP, VE, rectified flow and cosine (§3.1).
 
-Measured: whether clouds that an SDE moves have the law of x_t = α x₀ + σ ε; whether Table 2 maps
-one path's cloud to another's; the law at the end of each path; the order of Euler–Maruyama.
+Measured: whether clouds simulated by the SDE have the law of x_t = α x₀ + σ ε; whether Table 2 maps
+the cloud of one path to that of another; the law at the end of each path; the order of
+Euler–Maruyama.
 """
 
 import functools
@@ -18,13 +19,13 @@ from langevin_jax import mixtures, paths
 
 PATHS = {"VP": paths.vp(), "VE": paths.ve(), "RF": paths.rectified_flow(),
          "cosine": paths.cosine()}
-# Six times of each path's own clock: from data to the end, or to where little of the data is left.
+# Six times of each path, from data to the end or to where little of the data is left.
 TIMES = {"VP": np.array([0.2, 0.5, 1.0, 2.0, 4.0, 8.0]),
          "VE": np.array([0.1, 0.3, 0.6, 1.2, 2.5, 5.0]),
          "RF": np.array([0.1, 0.25, 0.4, 0.6, 0.8, 1.0]),
          "cosine": np.array([0.1, 0.25, 0.4, 0.6, 0.8, 1.0])}
 STEPS = (8, 16, 32, 64, 128, 256, 512)  # of Euler–Maruyama
-ENDS = {"VP": 2.0, "VE": 1.2, "RF": 0.6, "cosine": 0.6}  # of Euler–Maruyama's time
+ENDS = {"VP": 2.0, "VE": 1.2, "RF": 0.6, "cosine": 0.6}  # end times of Euler–Maruyama
 _SHOWN, _TRACKS = 350, 6  # particles in the pictures
 
 
@@ -68,12 +69,12 @@ def _clouds(setting, keys):
   n, repeats, m = (10_000, 8, 400) if setting.fast else (40_000, 16, 2000)
   moments = moments_of(mixture)
   x_0 = plane.data(next(keys), mixture, (n,))
-  # The clouds of `corrupt` have other data: they are independent of the simulated ones.
+  # The clouds of `corrupt` have other data, independent of the simulated ones.
   other, eps = plane.data(next(keys), mixture, (n,)), jax.random.normal(next(keys), (n, 2))
   found = {"scores": {}, "gain": [], "gain_error": [], "half": []}
   start, picture, tracks = np.asarray(x_0), {}, {}
   for name, times in TIMES.items():
-    # Rounded, so that no time occurs twice: a step must have a length.
+    # Rounded, so that no time occurs twice.
     fine = np.unique(np.append(np.linspace(0.0, times[-1], 81)[1:], times).round(9))
     every, marginal = map(np.asarray, carried(
         next(keys), x_0, fine, other, eps, times, name=name))
@@ -130,7 +131,7 @@ def _noise_correlation(states, x_0, alpha, sigma):
 
 
 def _tracks(mixture, name, times, x):
-  """One coordinate of a few particles on a fine grid of a path's clock, and its density."""
+  """One coordinate of a few particles on a fine grid of times, and its density."""
   first = mixtures.Mixture(mixture.weights, mixture.means[:, :1], mixture.covariances[:, :1, :1])
   # VP's cloud does not change after t = 5.
   times = times[times <= 5.0]
@@ -145,7 +146,7 @@ def _tracks(mixture, name, times, x):
 
 
 def _conversion(setting, keys):
-  """max |converted − made there| / √(α² + σ²), with the same x₀ and ε, of every ordered pair."""
+  """max |converted − corrupted there| / √(α² + σ²), with the same x₀ and ε, by pair of paths."""
   n = 500 if setting.fast else 4000
   x_0 = plane.data(next(keys), setting.density.plane, (n,))
   eps = jax.random.normal(next(keys), (n, 2))
@@ -169,7 +170,7 @@ def _ends(mixture):
   normal = laws.fresh(x, jnp.exp(-0.5 * x**2) / jnp.sqrt(2.0 * jnp.pi))
   found = {}
   for name, path in PATHS.items():
-    # VE's range of times is wider than the range of all changes of the law.
+    # Beyond 10 the law on VE hardly changes.
     times = np.linspace(0.0, min(path.t_max, 10.0), 26)[1:]
     ell = _log_snr(*coefficients(name, times))
     found[name] = {"times": times, "ell": ell,

@@ -1,9 +1,9 @@
 """Figures 6 and 7: a forward–reverse cycle, and the Langevin dynamics along its rows (§4).
 
-The paper: x₀ is moved to x_T by the forward process and back to x_{T′} by the reverse process; the
-samples of a row, x_t and x_{(T−t)′}, are distinct but of one law (eq. 11), and a row is Langevin
-dynamics. Measured: the law of every row, the correlation of its two samples, and whether a row is
-Langevin dynamics.
+The forward process moves x₀ to x_T and the reverse process moves it to x_{T′}. The paper says that
+the samples of a row, x_t and x_{(T−t)′}, are distinct with the same law (eq. 11), and that a row is
+Langevin dynamics. Measured: the law of every row, the correlation of its samples, and whether a row
+is Langevin dynamics.
 """
 
 import functools
@@ -39,7 +39,7 @@ def levels(rungs: int) -> np.ndarray:
 
 
 def forward(key, mixture, *, shape, rungs):
-  """The forward process at unit scale, at all of `levels`, data first: (levels, *shape, 2)."""
+  """The forward process at unit scale at all `levels`, data first: (levels, *shape, 2)."""
   times = PATH.time(-np.log(levels(rungs)[-2::-1]))
   return np.asarray(_forward(key, mixture, times, shape=shape))
 
@@ -48,12 +48,12 @@ def forward(key, mixture, *, shape, rungs):
 def _forward(key, mixture, times, *, shape):
   key_x, key = jax.random.split(key)
   x_0 = plane.data(key_x, mixture, shape)
-  # On a variance-preserving path states are at unit scale already.
+  # VP states are at unit scale.
   return jnp.concatenate([x_0[None], paths.simulate(key, x_0, times, PATH)])
 
 
 def reverse(key, mixture, x_T, *, eta, rungs, order=2):
-  """The reverse process from x_T, data first: at the levels, and of the shape, of `forward`."""
+  """The reverse process from x_T with the levels and shape of `forward`, data first."""
   # η is traced: one program for all of them.
   return np.asarray(
       _reverse(key, mixture, x_T, np.float64(eta), rungs=rungs, order=order))[::-1]
@@ -67,7 +67,7 @@ def _reverse(key, mixture, x_T, eta, *, rungs, order):
 
 
 def _rows(setting, keys, rungs):
-  """The laws and correlations of all rows, by η, and one cycle to look at."""
+  """The laws and correlations of all rows by η, and one cycle for pictures."""
   mixture = setting.density.plane
   n, repeats, projections = (500, 8, 32) if setting.fast else (2000, 10, 64)
   all_down = forward(next(keys), mixture, shape=(repeats, n), rungs=rungs)
@@ -113,7 +113,7 @@ def _ladder(mixture, down, up, ell, correlation, eta):
 
 
 def _chain(mixture, down, up, eta, rungs):
-  """The first coordinate on the whole cycle: exact densities by level, and a few chains."""
+  """The first coordinate over the cycle: exact densities by level, and a few chains."""
   rho = levels(rungs)[::-1].copy()
   rho[0] = 1e-3
   axis = np.linspace(-4.0, 4.0, 160)
@@ -126,8 +126,8 @@ def _chain(mixture, down, up, eta, rungs):
 def row_correlation(var, rho_t, rho_T, eta):
   """r^{1+η²}, r = √((S+ρ_t²)/(S+ρ_T²)): corr(x_t, x_{(T−t)′}) of a Gaussian of variance S.
 
-  With u = z/√(S+ρ²) the reverse SDE of §3 is du = −η² ρ²/(S+ρ²) u dℓ + noise, whose integral over ℓ
-  is η² log r; the forward process has corr(x_t, x_T) = r.
+  With u = z/√(S+ρ²) the reverse SDE is du = −η² ρ²/(S+ρ²) u dℓ + noise; the integral over ℓ is
+  η² log r. The forward process has corr(x_t, x_T) = r.
   """
   return ((var + rho_t**2) / (var + rho_T**2)) ** (0.5 * (1.0 + eta**2))
 
@@ -135,8 +135,8 @@ def row_correlation(var, rho_t, rho_T, eta):
 def recursion(var: float, eta: float, rungs: int) -> tuple[np.ndarray, np.ndarray]:
   """(corr(x_t, x_T) of the forward process, corr(x_T, x_{(T−t)′}) of STEP) of all rows, data first.
 
-  For N(0, S) D is linear, D = S α x/(α²S + σ²), so that each STEP(h, η²h) is x′ = k x + c ξ:
-  covariances with x_T are multiplied by k, variances go to k²v + c².
+  For N(0, S), D = S α x/(α²S + σ²) is linear, so that STEP(h, η²h) is x′ = k x + c ξ: covariances
+  with x_T are multiplied by k, and variances become k²v + c².
   """
   rho = levels(rungs)
   alpha, sigma = 1.0 / np.hypot(1.0, rho), rho / np.hypot(1.0, rho)

@@ -1,7 +1,7 @@
 """Figure 1: Langevin dynamics leaves a distribution unchanged (§2, eq. 1).
 
-Measured: the distance between p and the law after n finite steps, exactly on the line and with
-particles in the plane; and the correlation between the start and the end of a chain.
+Measured: the distance between p and the law after n steps, exactly on the line and with particles
+in the plane; the correlation of the start and the end of a chain.
 """
 
 import functools
@@ -57,7 +57,7 @@ def _line(setting):
     for budget in budgets:
       after = laws.repeated(p, mixture, ELL, _numbers(name, budget), x, steps=int(steps[-1]))
       result[name].append([laws.kl(mixture, ELL, laws.fresh(x, after[n - 1])) for n in steps])
-    # After Langevin time TOTAL, whatever the step size.
+    # After Langevin time TOTAL.
     result["total"][name] = [
         kl[int(np.log2(TOTAL / budget))] for kl, budget in zip(result[name], budgets, strict=True)]
   return result
@@ -83,7 +83,7 @@ METHODS = {
 
 def moved(key, x, mixture, budget, steps, *, name):
   """x after `steps` steps of Langevin time budget · σ² each by one of METHODS, (…, 2)."""
-  # One program for every size and number of steps: compiling takes longer than running.
+  # One program for every size and number of steps.
   return _moved(key, x, mixture, np.float64(budget), np.int64(steps), name=name)
 
 
@@ -110,7 +110,7 @@ def _states(keys, x, mixture, budget, steps, name):
 
 
 def _plane(setting, keys):
-  """Sliced W₂ from fresh draws to particles after the same Langevin time, and before it."""
+  """Sliced W₂ from fresh draws to particles before and after a Langevin time."""
   mixture = setting.density.plane
   n, repeats, projections = (800, 5, 48) if setting.fast else (3000, 12, 96)
   budgets = BUDGETS[:6:2] if setting.fast else BUDGETS[:6]
@@ -123,7 +123,7 @@ def _plane(setting, keys):
   for name in names:
     found = np.array([apart(moved(next(keys), start, mixture, budget, round(TOTAL / budget),
                                   name=name)) for budget in budgets]).T
-    # From the same start and to the same fresh set: most of the noise is in both.
+    # With the same start and fresh set, most of the noise cancels.
     result["methods"][name] = estimates.named("distance", found) | estimates.named(
         "gain", found - floor[:, None])
   steps = 2 ** np.arange(7)
@@ -135,7 +135,7 @@ def _plane(setting, keys):
 
 
 def _independence(setting, keys, start):
-  """Corr(start, end) against Langevin time: a Gaussian's, the line's and the plane's."""
+  """Corr(start, end) by Langevin time: for a Gaussian, on the line and in the plane."""
   times = 2.0 ** np.arange(-6, 4 if setting.fast else 6)  # Langevin time, data variance 1
   return {"times": times, "line_step": LINE, "plane_step": PLANE,
           **_gaussian_correlation(next(keys), start, times),
@@ -144,7 +144,7 @@ def _independence(setting, keys, start):
 
 
 def _gaussian_correlation(key, like, times):
-  """Measured on N(0, I), on which STEP(0, Λ) with σ = 1 is the dynamics without any error."""
+  """Measured on N(0, I), for which STEP(0, Λ) with σ = 1 is exact."""
   @jax.jit
   def advanced(key, x, gap):
     return langevin.chain(key, x, lambda x: -x, langevin.exact(1.0, gap), steps=1)
@@ -161,7 +161,7 @@ def _gaussian_correlation(key, like, times):
 
 
 def _line_correlation(setting, longest):
-  """Exact, by quadrature: the signed density x p(x) is moved, and ∫ x q dx = E[x₀ xₙ]."""
+  """By quadrature: after n moves q of the signed density x p(x), ∫ x q dx = E[x₀ xₙ]."""
   mixture, x = setting.density.line, _nodes(setting)
   p = laws.exact(mixture, ELL, x)
   time_step = LINE * _variance()
@@ -176,7 +176,7 @@ def _line_correlation(setting, longest):
 
 
 def _plane_correlation(mixture, keys, start, times):
-  """Of mala in the plane: correlation, and the share of particles in another component."""
+  """With mala in the plane: correlation, and the share of particles that change component."""
   time_step = PLANE * _variance()
   steps = np.unique(np.maximum(np.round(times / time_step), 1).astype(int))
   states = _states(keys, start, mixture, PLANE, steps, "mala")

@@ -1,8 +1,8 @@
 """Figures 3 and 4: one forward, one reverse and one Langevin step, and their composition (§3).
 
-The paper splits dx = s dτ + √2 dW into a forward and a reverse part of infinitesimal size (eq. 4,
-Fig. 4). Measured: the composition law of STEP at finite size with D fixed, to rounding; and the
-distance from p when D is evaluated anew at each step, as in samplers, exactly on the line.
+The paper splits dx = s dτ + √2 dW into an infinitesimal forward and reverse part (eq. 4, Fig. 4).
+Measured: the composition of STEP at finite size with D fixed, to rounding; and the distance from p
+with D evaluated at each step, as in samplers, exactly on the line.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def composed(first, second):
-  """The numbers (a, b, c) of two steps x′ = a x + b D + c ξ in a row, with one D."""
+  """The numbers (a, b, c) of two successive steps x′ = a x + b D + c ξ with one D."""
   a, b, c = first
   a_2, b_2, c_2 = second
   return a_2 * a, a_2 * b + b_2, np.hypot(a_2 * c, c_2)
@@ -39,7 +39,7 @@ def step_numbers(ell: float, ell_s: float, budget: float):
 
 
 def _composed_numbers():
-  """For each η the largest residual of (a, b, c) over levels and sizes."""
+  """The largest residual of (a, b, c) over levels and sizes, by η."""
   def residual(ell, d, eta):
     pair = composed(step_numbers(ell, ell - d, d), step_numbers(ell - d, ell, eta**2 * d))
     return np.abs(np.subtract(pair, step_numbers(ell, ell, (1.0 + eta**2) * d)))
@@ -49,7 +49,7 @@ def _composed_numbers():
 
 
 def _composed_samples(setting, key):
-  """z-scores of the noise of two steps with one D, in units of c of the one step: N(0, 1)?"""
+  """z-scores of the noise of two steps with one D, in units of c of the single step."""
   n, d, ell = (20_000 if setting.fast else 200_000), 0.5, 0.5
   here, there = (predictions.unit_frame(v)[:2] for v in (ell, ell - d))
 
@@ -74,20 +74,20 @@ def _composed_samples(setting, key):
 
 
 def _cycle(law, mixture, ell, d, eta, x):
-  """Forward by d, then reverse with D evaluated anew: the law after each of the two steps."""
+  """The laws after a forward step d and after the reverse step that follows."""
   down = laws.step(law, mixture, ell, ell - d, d, x)
   return down, laws.step(down, mixture, ell - d, ell, eta**2 * d, x)
 
 
 def _single(setting):
-  """KL after one cycle and one Langevin step, from p_ℓ, and of the cycle's two parts."""
+  """KL after one cycle, after its parts, and after one Langevin step, from p_ℓ."""
   mixture, x = setting.density.line, laws.nodes(setting.density.line, reach=8.0)
   ells = (0.0, 1.0) if setting.fast else (-1.0, 0.0, 1.0)
   budgets = 0.64 / 2.0 ** np.arange(0, 7, 2 if setting.fast else 1)
   kl = lambda ell, law: laws.kl(mixture, ell, law)
 
   def parts(ell, eta, budget):
-    """KL of the forward step, of both, and of the reverse step alone from p_{ℓ−d}."""
+    """KL after the forward step, after both, and after the reverse step from p_{ℓ−d}."""
     d = budget / (1.0 + eta**2)
     down, back = _cycle(laws.exact(mixture, ell, x), mixture, ell, d, eta, x)
     noisier = laws.exact(mixture, ell - d, x)
@@ -113,7 +113,7 @@ def _densities(mixture, ell, d, x):
 
 
 def _many(setting):
-  """KL after as many cycles, or Langevin steps, as use the budget TOTAL, by η and size."""
+  """KL after n cycles, or Langevin steps, of total budget TOTAL, by η and size."""
   mixture, ell = setting.density.line, 0.0
   x = laws.nodes(mixture, 601, reach=8.0)
   counts = (4, 32, 64) if setting.fast else (2, 4, 8, 16, 32, 64, 128)
@@ -133,7 +133,7 @@ def _many(setting):
 
 
 def _triangle(setting, keys):
-  """Clouds before, between and after the steps, in the plane."""
+  """Clouds in the plane before, between and after the steps."""
   mixture, ell, d, eta = setting.density.plane, 1.0, 0.6, 1.0
   here, there = (predictions.unit_frame(v)[:2] for v in (ell, ell - d))
   before = plane.draws(next(keys), mixture, ell, (900,))

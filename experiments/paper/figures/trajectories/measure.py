@@ -1,8 +1,7 @@
 """Figure 5: reverse trajectories of VP, VE and rectified flow from the same noise.
 
-The paper shows them and says "smaller curvature" without a number (§3.2, §3.3). Measured: the
-curvature in the state space of each path, for one data point, where it is known in closed form, and
-for mixtures in the plane.
+The paper says "smaller curvature" without a number (§3.2, §3.3). Measured: the curvature in the
+state space of each path, for one data point, with a closed form, and for mixtures in the plane.
 """
 
 from typing import Any
@@ -28,7 +27,7 @@ def measure(setting: Setting) -> dict[str, Any]:
   noise = np.asarray(jax.random.normal(key_noise, (n, 2)))
   others = {name: densities.load(name).plane for name in densities.NAMED
             if name != setting.density.name}
-  # The same number of components in each of them: one compiled program serves all.
+  # With the same number of components the mixtures share one program.
   most = max(len(m.weights) for m in (setting.density.plane, *others.values()))
   mixture = _padded(setting.density.plane, most)
   point = _padded(mixtures.Mixture(np.ones(1), np.array([POINT]), np.zeros((1, 2, 2))), most)
@@ -69,7 +68,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def _padded(mixture: mixtures.Mixture, most: int) -> mixtures.Mixture:
-  """The same law with `most` components: the last one is split into equal parts."""
+  """The same law with `most` components: the last component is split into equal parts."""
   weights, means, covariances = jax.tree.map(np.asarray, mixture)
   extra = most - len(weights)
   shares = np.append(weights[:-1], np.full(extra + 1, weights[-1] / (extra + 1)))
@@ -82,9 +81,9 @@ def _geometry(runs) -> dict[str, curves.Geometry]:
 
 
 def _one_point(of, noise, steps):
-  """Turnings towards one data point, beside the closed form of VP's ellipse."""
+  """Turnings towards one data point, and the closed form of VP's ellipse."""
   eps = noise - np.asarray(POINT) / curves.RHO_MAX  # x_T = σ ξ = α x₀ + σ ε
-  # ε̂ = (x − α x₀)/σ has the rounding error of x: its share of ε is largest at the last ρ.
+  # The rounding error of x in ε̂ = (x − α x₀)/σ is largest at the last ρ.
   rounding = (4.0 * steps * np.finfo(float).eps * np.linalg.norm(POINT) / curves.RHO_MIN
               / np.min(np.linalg.norm(eps, axis=1)))
   return {"rounding": rounding,
@@ -94,7 +93,7 @@ def _one_point(of, noise, steps):
 
 
 def _one_curve(runs):
-  """Largest relative distance between each path's curve at unit scale and VP's."""
+  """The largest relative distance of curves at unit scale from those of VP."""
   vp, gaps = runs["VP"].x, []
   for name in ("cosine", "VE", "RF"):
     path = curves.PATHS[name]
@@ -104,20 +103,20 @@ def _one_curve(runs):
 
 
 def _uneven(of):
-  """Difference of relative unevenness, rectified flow less VP, with its error."""
+  """The relative unevenness of rectified flow minus that of VP, and its error."""
   (flow, vp) = pairs = [(of[name].unevenness, of[name].chord ** 2) for name in ("RF", "VP")]
   error = estimate(estimates.influence(*flow) - estimates.influence(*vp))[1]
   return estimates.ratio(*pairs[0])[0] - estimates.ratio(*pairs[1])[0], error
 
 
 def _converged(fine, coarse):
-  """Largest change of a mean turning, in standard errors, when the steps are halved."""
+  """The largest change of a mean turning with half the steps, in standard errors."""
   return max(abs(fine[name].turning.mean() - coarse[name].turning.mean())
              / estimate(fine[name].turning)[1] for name in fine)
 
 
 def _lengths(x: np.ndarray):
-  """Mean lengths of the SDE's trajectories in n pieces, and their power of n."""
+  """Mean lengths of the SDE's trajectories as polygons of n pieces, and their power of n."""
   steps = len(x) - 1
   rulers = [steps >> i for i in range(7)][::-1]
   each = [curves.length(x[::steps // ruler]) for ruler in rulers]
@@ -126,7 +125,7 @@ def _lengths(x: np.ndarray):
 
 
 def _mean_of_noisy(key, mixture, noise, steps):
-  """Mean SDE states from each of four noises less `curves.mean_path`, in errors, at six times."""
+  """Mean SDE states from four starts minus `curves.mean_path`, in errors, at six times."""
   starts, repeats = 4, len(noise) // 4
   x = curves.diffused(key, mixture, np.repeat(noise[:starts], repeats, axis=0), steps)
   at = [steps * i // 6 for i in range(1, 7)]
@@ -139,7 +138,7 @@ def _scaled(mixture: mixtures.Mixture, scale: float) -> mixtures.Mixture:
 
 
 def _summary(of) -> dict[str, tuple[float, float]]:
-  """Mean turnings with errors, paired differences from VP, and the share that turns less."""
+  """Mean turnings, paired differences from VP, and shares that turn less; with errors."""
   found = {name: estimate(of[name].turning) for name in SHOWN}
   for name in ("VE", "RF"):
     gap = of[name].turning - of["VP"].turning
@@ -148,7 +147,7 @@ def _summary(of) -> dict[str, tuple[float, float]]:
 
 
 def _measures(of, mean_path):
-  """Four measures of each path's curves, and the turning of the SDE's mean path."""
+  """Four measures of the curves of each path, and the turning of the SDE's mean path."""
   found = {curves.LONG[name]: {
       "turning": estimate(g.turning), "length": estimates.ratio(g.length - g.chord, g.chord),
       "bulge": estimates.ratio(g.bulge, g.chord),
@@ -158,7 +157,7 @@ def _measures(of, mean_path):
 
 
 def _background(mixture, noise):
-  """The half width of a window that contains data, point and noise, and the density on a grid."""
+  """Half the width of a window with data, point and noise, and the density on a grid."""
   spread = np.sqrt(np.linalg.eigvalsh(mixture.covariances).max())
   half = max(float(np.abs(mixture.means).max() + 2.0 * spread), 1.3 * max(POINT),
              1.1 * np.abs(noise).max())
@@ -167,6 +166,6 @@ def _background(mixture, noise):
 
 
 def _thinned(x: np.ndarray, every: int) -> np.ndarray:
-  """(curves, points, 2) of the first few curves, every so many points, the last included."""
+  """(curves, points, 2): every so many points of the first curves, and the last point."""
   x = x[:, :_DRAWN]
   return np.round(np.concatenate([x[:-1:every], x[-1:]]), 4).transpose(1, 0, 2)
