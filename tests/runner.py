@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import fcntl
 import functools
-import hashlib
 import importlib
 import importlib.util
 import io
@@ -17,7 +16,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +25,6 @@ import time
 import types
 import unittest.mock
 from collections.abc import Callable, Collection, Iterator
-from importlib import metadata
 from typing import Any
 
 import jax
@@ -211,24 +208,6 @@ def make_once(place: pathlib.Path, make: Callable[[pathlib.Path], None]) -> path
       make(place)
       done.touch()
   return place
-
-
-def kept(name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
-  """A directory of results that the source code determines, kept between sessions.
-
-  `make` fills it again when a source file or an installed package has changed.
-  """
-  digest = hashlib.sha256("\n".join(sorted(
-      f"{package.name} {package.version}" for package in metadata.distributions())).encode())
-  for folder in ("langevin_jax", "experiments"):
-    for file in sorted((ROOT / folder).rglob("*")):
-      if file.is_file() and file.suffix != ".pyc":
-        digest.update(f"{file.relative_to(ROOT)} ".encode() + file.read_bytes())
-  place = ROOT / ".pytest_cache" / name / digest.hexdigest()[:16]
-  for other in place.parent.glob("*"):
-    if not other.name.startswith(place.name):
-      shutil.rmtree(other) if other.is_dir() else other.unlink()
-  return make_once(place, make)
 
 
 def untrained(workdir: pathlib.Path, settings: config.Config) -> pathlib.Path:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.benchmarks.solver_runs import NAMED, OPTIMISED, OURS, OWN_GRID, Row
-from experiments.report import charts
+from experiments.report import charts, page
 
 # Scope → the grids of our methods, and of the other libraries; the smallest error counts.
 _ANY = (*NAMED, OWN_GRID)
@@ -175,5 +175,4 @@ def _named(row: Row | None) -> str:
 
 
 def _table(head: Sequence[str], body: Iterable[Sequence[object]]) -> list[str]:
-  return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}",
-          *(f"| {' | '.join(map(str, line))} |" for line in body)]
+  return page.table([head, *body]).splitlines()
