@@ -20,8 +20,10 @@ from experiments.config import networks, optimizers
 from experiments.config.calls import Slot
 from experiments.data import dataset, sources
 from experiments.metrics import classifier, distances
+from experiments.pretrained import adm, diffusers, edm, layout
 from experiments.run import loggers
 from langevin_jax import flow_maps, guidance, inpainting, objectives, paths, predictions, samplers
+from langevin_jax.networks import clocks
 from langevin_jax.samplers import correctors, levels
 
 
@@ -83,6 +85,7 @@ SLOTS: Mapping[str, Slot] = {
                                                         "from_sde")), result=paths.Path),
     "network": Slot(lambda: networks.NETWORKS, provided=(
         "shape", "num_classes", "conditions", "constrain", "second_level", "key", "rngs")),
+    "clock": Slot(_returning(clocks.Clock, clocks), optional=True, result=clocks.Clock),
     "prediction": Slot(functools.cache(_rows), result=Callable),
     "density": Slot(_returning(objectives.Density, objectives, without=("by_error",)),
                     provided=("path",), result=objectives.Density),
@@ -113,6 +116,8 @@ SLOTS: Mapping[str, Slot] = {
     "extractor": Slot(lambda: {"classifier": classifier.extractor, "pixels": classifier.pixels},
                       provided=("model",), result=Callable),
     "metric": Slot(_returning(float, distances), provided=("x", "y", "seed"), result=numbers.Real),
+    "layout": Slot(_returning(layout.Imported, adm, diffusers, edm), provided=("weights",),
+                   result=layout.Imported),
     "logger": Slot(_returning(loggers.Logger, loggers), provided=("workdir", "step"),
                    optional=True, result=loggers.Logger),
 }

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from langevin_jax import conditions
+from langevin_jax.networks.clocks import Clock
 
 # The features are sin and cos of ωu, ω from 1 to 64. ω = 1 is a third of a period over all ℓ. A
 # period of ω = 64 is Δℓ ≈ 0.4 at ℓ = 0, and 3 at ρ = 10^{±3}.
@@ -138,11 +139,13 @@ class Conditioning(nn.Module):
     num_classes: labels are 0 … num_classes − 1, and num_classes for none. 0 ignores labels.
     second_level: whether there is a level ℓ′ besides ℓ, for flow maps. `time_features` of both are
       added to those of ℓ.
+    clock: of a network that knows another time than ℓ; its sines take the place of the features.
   """
 
   width: int
   num_classes: int
   second_level: bool = False
+  clock: Clock | None = None
 
   @nn.compact
   def __call__(
@@ -153,19 +156,37 @@ class Conditioning(nn.Module):
     if half_log_snr_s is not None and not self.second_level:
       raise ValueError("the network has no second level: make it with second_level=True")
     ell = jnp.broadcast_to(jnp.asarray(half_log_snr, jnp.float32), (batch,))
-    h = level_features(ell)
+    h = level_features(ell) if self.clock is None else self._sines(self.clock, ell)
+    labels_first = self.clock is not None and self.clock.labels_first
+    if labels_first:
+      h = self._labelled(h, parts)
     if self.second_level:
       ell_s = ell if half_log_snr_s is None else jnp.broadcast_to(
           jnp.asarray(half_log_snr_s, jnp.float32), (batch,))
       h = jnp.concatenate([h, time_features(ell), time_features(ell_s)], axis=-1)
     h = nn.silu(nn.Dense(self.width, name="level_in")(h))
     h = nn.Dense(self.width, name="level_out")(h)
-    if self.num_classes and parts.labels is not None:
-      # A product, not a gather: its gradient is bitwise reproducible and can be partitioned.
-      one_hot = jax.nn.one_hot(parts.labels, self.num_classes + 1, dtype=h.dtype)
-      h += nn.Dense(self.width, use_bias=False, kernel_init=nn.initializers.normal(0.02),
-                    name="label")(one_hot)
+    if not labels_first:
+      h = self._labelled(h, parts)
     for name, (value, mask) in parts.vectors.items():
       hidden = nn.silu(nn.Dense(self.width, name=f"{name}_first")(with_mask(value, mask)))
       h += nn.Dense(self.width, name=f"{name}_second")(hidden)
     return nn.silu(h)
+
+  def _labelled(self, h, parts):
+    """h and the embedding of the label, where there is one."""
+    if not self.num_classes or parts.labels is None:
+      return h
+    # A product, not a gather: its gradient is bitwise reproducible and can be partitioned.
+    one_hot = jax.nn.one_hot(parts.labels, self.num_classes + 1, dtype=h.dtype)
+    return h + nn.Dense(h.shape[-1], use_bias=False, kernel_init=nn.initializers.normal(0.02),
+                        name="label")(one_hot)
+
+  def _sines(self, clock, ell):
+    """(sin ωₖt, cos ωₖt) of the clock's time, (batch, 2n)."""
+    frequencies = clock.frequencies
+    if isinstance(frequencies, int):
+      drawn = self.param("frequencies", nn.initializers.normal(16.0), (frequencies,))
+      frequencies = 2.0 * jnp.pi * jax.lax.stop_gradient(drawn)
+    angles = clock.time(ell)[:, None] * jnp.asarray(frequencies, ell.dtype)[None, :]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

@@ -1,0 +1,177 @@
+"""Reference networks of other projects with random weights: cases, and a script that runs them.
+
+  python tests/pretrained_cases.py --edm=DIRECTORY --dit=DIRECTORY --sit=DIRECTORY [NAME …]
+
+writes tests/experiments/pretrained/NAME.npz: names and shapes of the weights, inputs, and outputs at
+ten noise levels. It needs `pip install -e ".[parity]"`, and for some clones of the projects that
+are no packages: NVlabs/edm, facebookresearch/DiT, willisma/SiT. Weights are drawn by
+`random_weights`, here and in the tests, so that a fixture holds none.
+"""
+
+import argparse
+import importlib
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+FOLDER = pathlib.Path(__file__).parent / "experiments" / "pretrained"
+SIDE, LEVELS = 8, 10
+# Indices of a table of 1,000 β.
+INDICES = np.array([0, 1, 3, 10, 50, 200, 400, 700, 900, 998])
+ELLS = np.linspace(5.0, -4.4, LEVELS)
+
+
+def random_weights(shapes: dict[str, tuple[int, ...]], kept: dict) -> dict[str, np.ndarray]:
+  """Weights by name: products keep the scale of what they multiply. kept: constants of the layout.
+  """
+  rng, found = np.random.default_rng(0), {}
+  for name, shape in sorted(shapes.items()):
+    fan_in = np.prod(shape[1:]) if len(shape) > 1 else 100.0
+    value = rng.normal(size=shape) / np.sqrt(fan_in)
+    if len(shape) == 1 and name.endswith("weight"):
+      value = 1.0 + value
+    found[name] = kept.get(name, value.astype(np.float32))
+  return found
+
+
+def inputs(channels: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+  """x (LEVELS, channels, SIDE, SIDE) at unit scale and labels (LEVELS,)."""
+  rng = np.random.default_rng(1)
+  return (rng.normal(size=(LEVELS, channels, SIDE, SIDE)).astype(np.float32),
+          np.arange(LEVELS) % max(classes, 1))
+
+
+def table(schedule: dict) -> np.ndarray:
+  """ℓ of INDICES by diffusers' own scheduler."""
+  from diffusers import DDIMScheduler
+  alphas = DDIMScheduler(**schedule).alphas_cumprod.double().numpy()[INDICES]
+  return 0.5 * np.log(alphas / (1.0 - alphas))
+
+
+def diffusers_unet(config: dict, schedule: dict, classes: int = 0) -> dict:
+  """diffusers' UNet2DModel, and samples of its DDIM and DPM-Solver++ where there are no classes."""
+  import torch
+  from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+  model, found = _drawn(UNet2DModel(**config))
+  x, labels = inputs(3, classes)
+  given = {"class_labels": torch.tensor(labels)} if classes else {}
+  call = lambda x, t, **given: model(x, t, **given).sample
+  found |= {"config": dict(model.config), "scheduler": schedule, "ell": table(schedule),
+            "value": call(torch.tensor(x), torch.tensor(INDICES), **given)}
+  if not classes:
+    start = torch.tensor(inputs(3, 0)[0][:2])
+    for name, kind, options in (
+        ("ddim", DDIMScheduler, {"clip_sample": False}),
+        ("dpm", DPMSolverMultistepScheduler, {"final_sigmas_type": "zero",
+                                              "timestep_spacing": "leading"})):
+      scheduler, state = kind(**schedule, **options), start
+      scheduler.set_timesteps(10)
+      for t in scheduler.timesteps:
+        state = scheduler.step(call(state, t), t, state).prev_sample
+      found |= {name: state, f"{name}_times": scheduler.timesteps}
+  return found
+
+
+def edm(name: str, classes: int, **config) -> dict:
+  """A network of NVlabs/edm at c_noise of σ = σ_d e^{−ℓ}."""
+  import torch
+  kind = getattr(importlib.import_module("training.networks"), name)
+  model, found = _drawn(kind(img_resolution=SIDE, in_channels=3, out_channels=3, label_dim=classes,
+                             num_blocks=1, attn_resolutions=[4], **config))
+  x, labels = inputs(3, classes)
+  one_hot = torch.nn.functional.one_hot(torch.tensor(labels), classes).float() if classes else None
+  noise = torch.tensor(np.log(0.5 * np.exp(-ELLS)) / 4.0, dtype=torch.float32)
+  return found | {"ell": ELLS, "value": model(torch.tensor(x), noise, one_hot)}
+
+
+def adm(classes: int, **config) -> dict:
+  """The UNetModel of guided-diffusion, as azula ships it."""
+  import torch
+  from azula.plugins.adm._src.unet import UNetModel
+  model, found = _drawn(UNetModel(
+      image_size=SIDE, in_channels=3, model_channels=32, out_channels=6, num_res_blocks=1,
+      attention_resolutions=(2,), channel_mult=(1, 2), num_head_channels=16,
+      num_classes=classes or None, **config))
+  x, labels = inputs(3, classes)
+  given = {"y": torch.tensor(labels)} if classes else {}
+  schedule = {"beta_schedule": "squaredcos_cap_v2"}
+  return found | {"ell": table(schedule),
+                  "value": model(torch.tensor(x), torch.tensor(INDICES), **given)}
+
+
+SMALL = {"sample_size": SIDE, "block_out_channels": (16, 32), "layers_per_block": 1,
+         "norm_num_groups": 8, "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+         "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+ZERO_SNR = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
+            "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+WIDE = {"model_channels": 128, "channel_mult": [1, 1], "augment_dim": 2}
+# Name → (layout, how its reference is made).
+CASES = {
+    "ddpm": ("diffusers_unet", lambda: diffusers_unet(
+        SMALL | {"attention_head_dim": None, "flip_sin_to_cos": False, "freq_shift": 1,
+                 "downsample_padding": 0, "norm_eps": 1e-6}, LINEAR)),
+    "classes": ("diffusers_unet", lambda: diffusers_unet(
+        SMALL | {"num_class_embeds": 4, "out_channels": 6}, ZERO_SNR, classes=4)),
+    "ddpmpp": ("edm", lambda: edm("SongUNet", 3, **WIDE)),
+    "ncsnpp": ("edm", lambda: edm(
+        "SongUNet", 0, embedding_type="fourier", channel_mult_noise=2, encoder_type="residual",
+        resample_filter=[1, 3, 3, 1], **WIDE)),
+    "edm_adm": ("edm", lambda: edm("DhariwalUNet", 3, **WIDE)),
+    "adm": ("adm(side=8, schedule='cosine', head_channels=16)", lambda: adm(
+        4, use_scale_shift_norm=True, resblock_updown=True)),
+    "improved": ("adm(side=8, schedule='cosine', head_channels=16, new_attention=True)",
+                 lambda: adm(0, use_new_attention_order=True)),
+}
+
+
+def _drawn(model) -> tuple:
+  """(a model with `random_weights`, facts of them)."""
+  import torch
+  state = model.state_dict()
+  shapes = {name: tuple(value.shape) for name, value in state.items()}
+  kept = {name: value.numpy() for name, value in state.items() if "resample_filter" in name}
+  drawn = random_weights(shapes, kept)
+  model.load_state_dict({name: torch.tensor(value) for name, value in drawn.items()})
+  return model.eval(), {"shapes": shapes} | {f"kept/{name}": a for name, a in kept.items()}
+
+
+def reference(name: str) -> dict:
+  """The facts of a case, with NumPy arrays."""
+  import torch
+  with torch.no_grad():
+    found = CASES[name][1]()
+  return {key: value.numpy() if isinstance(value, torch.Tensor) else value
+          for key, value in found.items()}
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser()
+  for clone in ("edm", "dit", "sit"):
+    parser.add_argument(f"--{clone}", default="")
+  parser.add_argument("names", nargs="*")
+  given = parser.parse_args()
+  for name in given.names or CASES:
+    clone = getattr(given, {"ddpmpp": "edm", "ncsnpp": "edm", "edm_adm": "edm", "dit": "dit",
+                            "sit": "sit"}.get(name, "names"))
+    if clone and isinstance(clone, str):
+      sys.path.insert(0, clone)
+      sys.modules.pop("models", None)
+    found = reference(name)
+    np.savez_compressed(FOLDER / f"{name}.npz", **{
+        key: json.dumps(value, default=str) if isinstance(value, dict) else value
+        for key, value in found.items()})
+    print(name, {key: getattr(value, "shape", len(value)) for key, value in found.items()})
+
+
+def load(name: str) -> dict:
+  """What the script has written."""
+  with np.load(FOLDER / f"{name}.npz") as found:
+    return {key: json.loads(str(value)) if value.dtype.kind == "U" else value
+            for key, value in found.items()}
+
+
+if __name__ == "__main__":
+  main()
