@@ -8,7 +8,6 @@ import jax
 
 from experiments.config.adapters import Kinds, Network, example_condition, linen
 from langevin_jax import networks
-from langevin_jax.networks.clocks import Clock
 
 # Blocks that can be traced in some seconds.
 _DEEPEST = 1000
@@ -69,7 +68,8 @@ def unet(
     head_channels: int | None = None, groups: int = 32, scale_shift: bool = False,
     resampling: Resampling = "convolution", taps: tuple[float, ...] = (1.0, 1.0),
     project_skip: bool = False, input_pyramid: bool = False, skip_scale: float = 1.0,
-    epsilon: float = 1e-6, centred: bool = False, dropout: float = 0.0, clock: Clock | None = None,
+    epsilon: float = 1e-6, centred: bool = False, dropout: float = 0.0,
+    level: networks.Level | None = None,
     dtype: Dtype = "float32", remat: bool = False,
 ) -> Network:
   """A U-Net for sequences (n, T, c), images (n, h, w, c) or volumes: DDPM's by default.
@@ -90,7 +90,7 @@ def unet(
     skip_scale: multiplies the sum of each residual connection.
     epsilon: of the normalisations. centred: convolutions of stride 2 have a padding of 1 on both
       sides. dropout: the probability in training, before a block's last product.
-    clock: None, or the time that a network of another project knows.
+    level: how the noise level is seen: none, or a call such as timesteps().
     dtype, remat: as in `dit`.
   """
   _check(channels=channels, blocks=blocks, groups=groups, depth=blocks * len(multipliers))
@@ -101,9 +101,9 @@ def unet(
       channels=channels, multipliers=multipliers, blocks=blocks, attention=attention,
       attend_last=attend_last, head_channels=head_channels, groups=groups, scale_shift=scale_shift,
       resampling=resampling, taps=taps, project_skip=project_skip, input_pyramid=input_pyramid,
-      skip_scale=skip_scale, epsilon=epsilon, centred=centred, dropout=dropout, clock=clock,
-      num_classes=num_classes, classes=_classes(conditions), dtype=dtype,
-      remat=remat, constrain=constrain, second_level=second_level)
+      skip_scale=skip_scale, epsilon=epsilon, centred=centred, dropout=dropout,
+      level=level or networks.Level(), num_classes=num_classes, classes=_classes(conditions),
+      dtype=dtype, remat=remat, constrain=constrain, second_level=second_level)
   module.check((1, *shape))
   return linen(module, shape, example_condition(conditions))
 

@@ -12,7 +12,7 @@ RESIDUAL = (
     ("norm_in", "in_layers.0"), ("hidden", "in_layers.2"), ("modulation", "emb_layers.1"),
     ("norm_out", "out_layers.0"), ("back", "out_layers.3"), ("skip", "skip_connection"))
 TABLE = (
-    Row("conditioning/level_in", "time_embed.0", tables.cosines_first),
+    Row("conditioning/level_in", "time_embed.0"),
     Row("conditioning/level_out", "time_embed.2"),
     Row("conditioning/label/kernel", "label_emb.weight", tables.embedding),
     Row("input", "input_blocks.0.0"),
@@ -66,8 +66,8 @@ def adm(
           blocks=blocks, attention=attention, head_channels=head_channels, epsilon=1e-5,
           scale_shift=modulation == 2 * widths[0], centred=True,
           resampling="block" if any("in_layers" in name for name in ups) else "convolution",
-          clock=layout.call("ddpm_clock", schedule=schedule or "linear", steps=steps,
-                            beta_min=0.1 / steps, beta_max=20.0 / steps, channels=channels)),
+          level=layout.call("timesteps", schedule=schedule or "linear", steps=steps,
+                            beta_min=0.1 / steps, beta_max=20.0 / steps, features=channels)),
       prediction="eps", table=(*TABLE, *tables.rows(ATTENTIONS, attend)),
       numbers=layout.unet_numbers(levels, blocks, side, attention), shape=(side, side, in_channels),
       num_classes=shape.get("label_emb.weight", (0,))[0] - null_label, null_label=null_label)

@@ -70,7 +70,7 @@ def diffusers_unet(
   blocks = config.get("layers_per_block", 2)
   attend = (("norm_attention", "group_norm"),
             ("qkv", ("to_q", "to_k", "to_v"), tables.qkv("3hd", depth)), ("merge", "to_out.0"))
-  sines = tables.cosines_first if config.get("flip_sin_to_cos", True) else tables.plain
+  waves = tables.plain if config.get("flip_sin_to_cos", True) else tables.sines_first
   return Imported(
       network=layout.call(
           "unet", channels=widths[0], multipliers=tuple(w // widths[0] for w in widths),
@@ -79,10 +79,10 @@ def diffusers_unet(
           scale_shift=config.get("resnet_time_scale_shift", "default") == "scale_shift",
           dropout=float(config.get("dropout", 0.0)),
           centred=config.get("downsample_padding", 1) == 1,
-          clock=layout.call("ddpm_clock", channels=widths[0], **_shift(config),
+          level=layout.call("timesteps", features=widths[0], **_shift(config),
                             **_table(weights.scheduler, schedule))),
       prediction=prediction or _prediction(weights.scheduler),
-      table=(Row("conditioning/level_in", "time_embedding.linear_1", sines), *TABLE,
+      table=(Row("conditioning/level_in", "time_embedding.linear_1", waves), *TABLE,
              *tables.rows(ATTENTIONS, attend)),
       numbers=layout.unet_numbers(len(widths), blocks, side, attention),
       shape=(side, side, channels), num_classes=classes - null_label, null_label=null_label)
@@ -119,7 +119,7 @@ def _shift(config) -> dict[str, bool]:
 
 
 def _table(scheduler, schedule) -> dict:
-  """Arguments of `ddpm_clock` by a scheduler's config."""
+  """Arguments of `timesteps` by a scheduler's config."""
   kind = scheduler.get("beta_schedule", "linear")
   if scheduler.get("trained_betas") is not None or kind not in _SCHEDULES:
     raise ValueError(f"--weights: of β, {', '.join(_SCHEDULES)} can be imported, got {kind} or "

@@ -19,7 +19,7 @@ COMMON = (
     Row("input", "enc.{side}x{side}_conv"))
 # DDPM++ and NCSN++.
 SONG = (
-    Row("conditioning/level_in", "map_layer0"),
+    Row("conditioning/level_in", "map_layer0", tables.sines_first),
     Row("conditioning/frequencies", "map_noise.freqs"),
     Row("conditioning/label/kernel", ("map_label.weight", "map_label.bias"),
         tables.one_hot_product(scale=True)),
@@ -27,7 +27,7 @@ SONG = (
     Row("norm", "dec.{side}x{side}_aux_norm"),
     Row("output", "dec.{side}x{side}_aux_conv"))
 ADM = (
-    Row("conditioning/level_in", "map_layer0", tables.cosines_first),
+    Row("conditioning/level_in", "map_layer0"),
     Row("conditioning/label/kernel", ("map_label.weight",), tables.one_hot_product(scale=False)),
     Row("norm", "out_norm"),
     Row("output", "out_conv"))
@@ -59,7 +59,7 @@ def edm(
   middle = side >> levels - 1
   places = (*PLACES, ("middle_{i}", f"dec.{middle}x{middle}_in{{i}}"))
   qkv = ("qkv", "qkv", tables.qkv("hd3", depth))
-  sines, classes = shape["map_layer0.weight"][1], shape.get("map_label.weight", (0, 0))[1]
+  waves, classes = shape["map_layer0.weight"][1], shape.get("map_label.weight", (0, 0))[1]
   return Imported(
       network=layout.call(
           "unet", channels=channels, blocks=blocks, attention=attention, head_channels=depth,
@@ -69,8 +69,8 @@ def edm(
           project_skip=song, scale_shift=not song, skip_scale=0.5**0.5 if song else 1.0,
           input_pyramid=any(name.endswith("_aux_residual.weight") for name in shape),
           epsilon=1e-6 if song else 1e-5,
-          clock=layout.call(
-              "edm_clock", sigma_data=sigma_data, channels=sines, endpoint=song, labels_first=song,
+          level=layout.call(
+              "log_sigma", sigma_data=sigma_data, features=waves, endpoint=song, labels_first=song,
               fourier="map_noise.freqs" in shape)),
       prediction="edm", table=(*COMMON, *(SONG if song else ADM), *tables.rows(
           places, (*BLOCK, qkv))),

@@ -68,7 +68,7 @@ def outputs(weights: Weights, name: str, channels: int) -> None:
 
 def call(name: str, **arguments: Any) -> str:
   """A call of a config as text; calls among the arguments are texts that begin with their name."""
-  inner = lambda key, value: value if key == "clock" else repr(value)
+  inner = lambda key, value: value if key == "level" else repr(value)
   return f"{name}({', '.join(f'{key}={inner(key, value)}' for key, value in arguments.items())})"
 
 

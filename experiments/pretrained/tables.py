@@ -40,8 +40,8 @@ def first_outputs(arrays: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarra
   return plain([arrays[0][:shape[-1]]], shape)
 
 
-def cosines_first(arrays: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-  """A kernel on (cos, sin) as one on (sin, cos); the bias is as it is."""
+def sines_first(arrays: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+  """A kernel on (sin, cos) as one on (cos, sin); the bias is as it is."""
   a = arrays[0]
   return plain([np.roll(a, a.shape[1] // 2, axis=1) if a.ndim == 2 else a], shape)
 

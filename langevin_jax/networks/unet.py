@@ -11,10 +11,9 @@ from flax.core import FrozenDict
 from jax.ad_checkpoint import checkpoint_name
 
 from langevin_jax.networks._attention import CrossAttention, attention, sequence
-from langevin_jax.networks._embeddings import Conditioning, by_kind, enlarged, with_mask
+from langevin_jax.networks._embeddings import Conditioning, Level, by_kind, enlarged, with_mask
 from langevin_jax.networks._layers import KEPT, GroupNorm, convolution, resample, rows, spread
 from langevin_jax.networks._products import Dense
-from langevin_jax.networks.clocks import Clock
 
 __all__ = ["Block", "GroupNorm", "UNet", "resample"]
 
@@ -69,7 +68,7 @@ class UNet(nn.Module):
       padding of 1 on both sides, or on the odd ones, as in DDPM.
     dropout: probability with which a block's last product loses an input; applied where `apply`
       gets rngs={"dropout": key}.
-    clock: of a network that knows another time than ℓ (`clocks`).
+    level: how the noise level is seen, and the scale of x.
     num_classes, classes, dtype, constrain, second_level: as in `DiT`.
     remat: whether the gradient stores only the outputs of a block's products and recomputes
       normalisations, activations and resampling.
@@ -91,7 +90,7 @@ class UNet(nn.Module):
   epsilon: float = 1e-6
   centred: bool = False
   dropout: float = 0.0
-  clock: Clock | None = None
+  level: Level = Level()
   num_classes: int = 0
   classes: Mapping[str, int] = FrozenDict()
   dtype: str = "float32"
@@ -124,11 +123,11 @@ class UNet(nn.Module):
     batch, sides, width = x.shape[0], x.shape[1:-1], 4 * self.channels
     parts = by_kind(condition, self.classes, batch)
     vector = Conditioning(
-        width, self.num_classes, self.second_level, self.clock, name="conditioning")(
+        width, self.num_classes, self.second_level, self.level, name="conditioning")(
             half_log_snr, parts, batch, half_log_snr_s)
-    if self.clock is not None:
+    if self.level.scale is not None:
       ell = jnp.broadcast_to(jnp.asarray(half_log_snr, jnp.float32), (batch,))
-      x = x * spread(self.clock.scale(ell)[:, None], x.ndim)
+      x = x * spread(self.level.scale(ell)[:, None], x.ndim)
     tokens = sequence(parts.tokens, width, self.dtype)
     given = jnp.concatenate([x.astype(jnp.float32)] + [
         enlarged(with_mask(*image), sides, name) for name, image in parts.images.items()], axis=-1)
