@@ -12,7 +12,9 @@ import argparse
 import importlib
 import json
 import pathlib
+import re
 import sys
+import types
 
 import numpy as np
 
@@ -33,6 +35,8 @@ def random_weights(shapes: dict[str, tuple[int, ...]], kept: dict) -> dict[str, 
     if len(shape) == 1 and name.endswith("weight"):
       value = 1.0 + value
     found[name] = kept.get(name, value.astype(np.float32))
+    # Blocks of diffusers' DiT share one embedding of the level and the label.
+    found[name] = found[re.sub(r"blocks\.\d+\.norm1\.emb", "blocks.0.norm1.emb", name)]
   return found
 
 
@@ -44,9 +48,19 @@ def inputs(channels: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def table(schedule: dict) -> np.ndarray:
-  """ℓ of INDICES by diffusers' own scheduler."""
-  from diffusers import DDIMScheduler
-  alphas = DDIMScheduler(**schedule).alphas_cumprod.double().numpy()[INDICES]
+  """ℓ of INDICES of diffusers' schedules, in float64: theirs are float32, ᾱ to 6e-8 beside 1."""
+  if schedule["beta_schedule"] == "squaredcos_cap_v2":
+    bar = lambda t: np.cos((t + 0.008) / 1.008 * np.pi / 2.0) ** 2
+    k = np.arange(1000)
+    betas = np.minimum(1.0 - bar((k + 1) / 1000) / bar(k / 1000), 0.999)
+  elif schedule["beta_schedule"] == "scaled_linear":
+    betas = np.linspace(schedule["beta_start"] ** 0.5, schedule["beta_end"] ** 0.5, 1000) ** 2
+  else:
+    betas = np.linspace(schedule["beta_start"], schedule["beta_end"], 1000)
+  roots = np.sqrt(np.cumprod(1.0 - betas))
+  if schedule.get("rescale_betas_zero_snr"):
+    roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+  alphas = roots[INDICES] ** 2
   return 0.5 * np.log(alphas / (1.0 - alphas))
 
 
@@ -101,6 +115,77 @@ def adm(classes: int, **config) -> dict:
                   "value": model(torch.tensor(x), torch.tensor(INDICES), **given)}
 
 
+def diffusers_dit() -> dict:
+  """diffusers' DiTTransformer2DModel; its blocks share the embedding, as converted weights do."""
+  import torch
+  from diffusers import DiTTransformer2DModel
+  config = {"sample_size": SIDE, "num_layers": 2, "num_attention_heads": 2,
+            "attention_head_dim": 12, "in_channels": 4, "out_channels": 8, "patch_size": 2,
+            "num_embeds_ada_norm": 3}
+  model, found = _drawn(DiTTransformer2DModel(**config))
+  x, labels = inputs(4, 4)
+  value = model(torch.tensor(x), torch.tensor(INDICES), torch.tensor(labels)).sample
+  return found | {"config": dict(model.config), "scheduler": LINEAR, "ell": table(LINEAR),
+                  "value": value}
+
+
+def original_dit(kind: str) -> dict:
+  """DiT or SiT by its authors' code, whose layers of timm may be replaced by the same few lines."""
+  import torch
+  _stand_in_for_timm(torch)
+  sys.modules.pop("models", None)
+  module = importlib.import_module("models")
+  model, found = _drawn(getattr(module, kind)(
+      input_size=SIDE, patch_size=2, in_channels=4, hidden_size=128, depth=2, num_heads=2,
+      num_classes=3))
+  x, labels = inputs(4, 4)
+  ell, time = table(LINEAR), torch.tensor(INDICES)
+  if kind == "SiT":
+    ell = ELLS
+    data = 1.0 / (1.0 + np.exp(-ell))
+    time = torch.tensor(data, dtype=torch.float32)
+    x = x * np.hypot(data, 1.0 - data).astype(np.float32)[:, None, None, None]
+  return found | {"ell": ell, "value": model(torch.tensor(x), time, torch.tensor(labels))}
+
+
+def _stand_in_for_timm(torch) -> None:
+  """PatchEmbed, Attention and Mlp by the names of timm, which needs torchvision."""
+  nn, functional = torch.nn, torch.nn.functional
+
+  class PatchEmbed(nn.Module):
+    def __init__(self, size, patch, channels, width, bias=True):
+      super().__init__()
+      self.patch_size, self.num_patches = (patch, patch), (size // patch) ** 2
+      self.proj = nn.Conv2d(channels, width, patch, patch, bias=bias)
+
+    def forward(self, x):
+      return self.proj(x).flatten(2).transpose(1, 2)
+
+  class Attention(nn.Module):
+    def __init__(self, width, num_heads, qkv_bias=False, **_):
+      super().__init__()
+      self.heads, self.qkv = num_heads, nn.Linear(width, 3 * width, bias=qkv_bias)
+      self.proj = nn.Linear(width, width)
+
+    def forward(self, x):
+      q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+      return self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+  class Mlp(nn.Module):
+    def __init__(self, in_features, hidden_features, act_layer, **_):
+      super().__init__()
+      self.fc1, self.act = nn.Linear(in_features, hidden_features), act_layer()
+      self.fc2 = nn.Linear(hidden_features, in_features)
+
+    def forward(self, x):
+      return self.fc2(self.act(self.fc1(x)))
+
+  layers = types.ModuleType("timm.models.vision_transformer")
+  layers.PatchEmbed, layers.Attention, layers.Mlp = PatchEmbed, Attention, Mlp
+  sys.modules |= {"timm": types.ModuleType("timm"), "timm.models": types.ModuleType("timm.models"),
+                  "timm.models.vision_transformer": layers}
+
+
 SMALL = {"sample_size": SIDE, "block_out_channels": (16, 32), "layers_per_block": 1,
          "norm_num_groups": 8, "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
          "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
@@ -124,6 +209,9 @@ CASES = {
         4, use_scale_shift_norm=True, resblock_updown=True)),
     "improved": ("adm(side=8, schedule='cosine', head_channels=16, new_attention=True)",
                  lambda: adm(0, use_new_attention_order=True)),
+    "diffusers_dit": ("diffusers_dit(latent_scale=0.5)", diffusers_dit),
+    "dit": ("dit", lambda: original_dit("DiT")),
+    "sit": ("sit", lambda: original_dit("SiT")),
 }
 
 
@@ -158,7 +246,6 @@ def main() -> None:
                             "sit": "sit"}.get(name, "names"))
     if clone and isinstance(clone, str):
       sys.path.insert(0, clone)
-      sys.modules.pop("models", None)
     found = reference(name)
     np.savez_compressed(FOLDER / f"{name}.npz", **{
         key: json.dumps(value, default=str) if isinstance(value, dict) else value

@@ -20,7 +20,7 @@ from experiments.config import levels, networks, optimizers
 from experiments.config.calls import Slot
 from experiments.data import dataset, sources
 from experiments.metrics import classifier, distances
-from experiments.pretrained import adm, diffusers, edm, layout
+from experiments.pretrained import adm, diffusers, edm, layout, transformers
 from experiments.run import loggers
 from langevin_jax import flow_maps, guidance, inpainting, objectives, paths, predictions, samplers
 from langevin_jax import networks as networks_lib
@@ -118,7 +118,7 @@ SLOTS: Mapping[str, Slot] = {
     "extractor": Slot(lambda: {"classifier": classifier.extractor, "pixels": classifier.pixels},
                       provided=("model",), result=Callable),
     "metric": Slot(_returning(float, distances), provided=("x", "y", "seed"), result=numbers.Real),
-    "layout": Slot(_returning(layout.Imported, adm, diffusers, edm), provided=("weights",),
+    "layout": Slot(_returning(layout.Imported, adm, diffusers, edm, transformers), provided=("weights",),
                    result=layout.Imported),
     "logger": Slot(_returning(loggers.Logger, loggers), provided=("workdir", "step"),
                    optional=True, result=loggers.Logger),

@@ -80,7 +80,7 @@ def diffusers_unet(
           dropout=float(config.get("dropout", 0.0)),
           centred=config.get("downsample_padding", 1) == 1,
           level=layout.call("timesteps", features=widths[0], **_shift(config),
-                            **_table(weights.scheduler, schedule))),
+                            **training_table(weights.scheduler, schedule))),
       prediction=prediction or _prediction(weights.scheduler),
       table=(Row("conditioning/level_in", "time_embedding.linear_1", waves), *TABLE,
              *tables.rows(ATTENTIONS, attend)),
@@ -118,7 +118,7 @@ def _shift(config) -> dict[str, bool]:
   return {"endpoint": shift == 1}
 
 
-def _table(scheduler, schedule) -> dict:
+def training_table(scheduler, schedule) -> dict:
   """Arguments of `timesteps` by a scheduler's config."""
   kind = scheduler.get("beta_schedule", "linear")
   if scheduler.get("trained_betas") is not None or kind not in _SCHEDULES:

@@ -22,13 +22,13 @@ SONG = (
     Row("conditioning/level_in", "map_layer0", tables.sines_first),
     Row("conditioning/frequencies", "map_noise.freqs"),
     Row("conditioning/label/kernel", ("map_label.weight", "map_label.bias"),
-        tables.one_hot_product(scale=True)),
+        tables.scaled_one_hot_product),
     Row("pyramid_{level}", "enc.{side}x{side}_aux_residual"),
     Row("norm", "dec.{side}x{side}_aux_norm"),
     Row("output", "dec.{side}x{side}_aux_conv"))
 ADM = (
     Row("conditioning/level_in", "map_layer0"),
-    Row("conditioning/label/kernel", ("map_label.weight",), tables.one_hot_product(scale=False)),
+    Row("conditioning/label/kernel", "map_label.weight", tables.one_hot_product),
     Row("norm", "out_norm"),
     Row("output", "out_conv"))
 # Constants, and the embedding of an augmentation, which is none in sampling.

@@ -52,14 +52,15 @@ def embedding(arrays: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
   return np.concatenate([a, np.zeros_like(a[:1])]) if len(a) == shape[0] - 1 else a
 
 
-def one_hot_product(scale: bool) -> How:
-  """A product, and a bias, of one-hot labels, which are scaled by the root of their number."""
-  def how(arrays, shape):
-    rows = arrays[0].T * (math.sqrt(shape[0] - 1) if scale else 1.0)
-    bias = arrays[1] if len(arrays) > 1 else np.zeros(rows.shape[1], rows.dtype)
-    return np.concatenate([rows + bias, bias[None]])
+def one_hot_product(arrays: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+  """A product of one-hot labels."""
+  return embedding([arrays[0].T], shape)
 
-  return how
+
+def scaled_one_hot_product(arrays: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+  """A product and a bias of one-hot labels, scaled by the root of their number, on (sin, cos)."""
+  rows = arrays[0].T * math.sqrt(shape[0] - 1)
+  return np.roll(np.concatenate([rows + arrays[1], arrays[1][None]]), shape[1] // 2, axis=1)
 
 
 def qkv(order: str, depth: int | None) -> How:
@@ -80,7 +81,7 @@ def qkv(order: str, depth: int | None) -> How:
 
 
 class Row(NamedTuple):
-  """ours, theirs: names of a layer or of an array; several of theirs make one of ours."""
+  """ours, theirs: names of a layer or of an array; several, or none, of theirs make one of ours."""
 
   ours: str
   theirs: str | tuple[str, ...]
