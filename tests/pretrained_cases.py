@@ -235,12 +235,22 @@ def reference(name: str) -> dict:
           for key, value in found.items()}
 
 
+def torch_file() -> None:
+  """A checkpoint of torch with tensors of several kinds."""
+  import torch
+  a = torch.arange(6.0).reshape(2, 3)
+  state = {"model.a": a.T, "model.b": torch.nn.Parameter(a[1:].bfloat16()),
+           "model.c": a[0, 1], "model.d": torch.tensor([3])}
+  torch.save({"ema": state, "step": 3}, FOLDER / "tensors.pt")
+
+
 def main() -> None:
   parser = argparse.ArgumentParser()
   for clone in ("edm", "dit", "sit"):
     parser.add_argument(f"--{clone}", default="")
   parser.add_argument("names", nargs="*")
   given = parser.parse_args()
+  torch_file()
   for name in given.names or CASES:
     clone = getattr(given, {"ddpmpp": "edm", "ncsnpp": "edm", "edm_adm": "edm", "dit": "dit",
                             "sit": "sit"}.get(name, "names"))

@@ -118,8 +118,8 @@ SLOTS: Mapping[str, Slot] = {
     "extractor": Slot(lambda: {"classifier": classifier.extractor, "pixels": classifier.pixels},
                       provided=("model",), result=Callable),
     "metric": Slot(_returning(float, distances), provided=("x", "y", "seed"), result=numbers.Real),
-    "layout": Slot(_returning(layout.Imported, adm, diffusers, edm, transformers), provided=("weights",),
-                   result=layout.Imported),
+    "layout": Slot(_returning(layout.Imported, adm, diffusers, edm, transformers),
+                   provided=("weights",), result=layout.Imported),
     "logger": Slot(_returning(loggers.Logger, loggers), provided=("workdir", "step"),
                    optional=True, result=loggers.Logger),
 }
