@@ -22,6 +22,7 @@ from experiments.data import dataset, sources
 from experiments.metrics import classifier, distances
 from experiments.run import loggers
 from langevin_jax import flow_maps, guidance, inpainting, objectives, paths, predictions, samplers
+from langevin_jax import networks as networks_lib
 from langevin_jax.samplers import correctors, levels
 
 
@@ -83,6 +84,8 @@ SLOTS: Mapping[str, Slot] = {
                                                         "from_sde")), result=paths.Path),
     "network": Slot(lambda: networks.NETWORKS, provided=(
         "shape", "num_classes", "conditions", "constrain", "second_level", "key", "rngs")),
+    "level": Slot(_returning(networks_lib.Level, networks), optional=True,
+                  result=networks_lib.Level),
     "prediction": Slot(functools.cache(_rows), result=Callable),
     "density": Slot(_returning(objectives.Density, objectives, without=("by_error",)),
                     provided=("path",), result=objectives.Density),
