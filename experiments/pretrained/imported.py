@@ -15,6 +15,9 @@ from experiments.pretrained import weights as weights_lib
 from experiments.pretrained.layout import Imported
 from experiments.run import assembly, checkpoints, parameters, records
 
+# Of pictures.
+_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+
 
 def read(place: pathlib.Path, layout_call: str) -> tuple[Imported, weights_lib.Weights]:
   """(what the weights are of, the weights) by a layout, or that which they look like.
@@ -28,9 +31,8 @@ def read(place: pathlib.Path, layout_call: str) -> tuple[Imported, weights_lib.W
     names = name or "no layout that is known here"
     raise ValueError(f"--weights={place} looks like {names}: say --layout=NAME; "
                      f"there are {', '.join(calls.slot_names('layout'))}")
-  made = calls.make(name, "layout", "--layout")
-  assert made is not None
-  return calls.build(made, "layout", "--layout", weights=weights), weights
+  chosen = calls.make(name, "layout", "--layout")
+  return calls.build(chosen, "layout", "--layout", weights=weights), weights
 
 
 def run(imported: Imported, data_call: str) -> tuple[config_lib.Config, assembly.Run]:
@@ -40,12 +42,13 @@ def run(imported: Imported, data_call: str) -> tuple[config_lib.Config, assembly
     data_call: the data that it was trained on, or will be; "" for none.
 
   Raises:
-    ValueError: data of another shape, or more classes, than the network's.
+    ValueError: data of another shape, more classes or other values than the network's.
   """
   given = data_call or layout.call(
       "absent", shape=imported.shape, num_classes=imported.num_classes, kind=_kind(imported))
+  mean, scale = _units(imported, data_call) if data_call else (imported.mean, imported.scale)
   config = config_lib.Config(
-      data=f"rescaled({given}, mean={imported.mean!r}, scale={imported.scale!r})",
+      data=f"rescaled({given}, mean={mean!r}, scale={scale!r})",
       network=imported.network,
       objective=config_lib.Objective(prediction=f"{imported.prediction}()"),
       training=config_lib.Training(label_dropout=0.1 if imported.null_label else 0.0))
@@ -95,6 +98,20 @@ def write(
       checkpoints.finish(manager)
     records.manifest(workdir, config, from_step=0, finished=False, began_from=origin, steps=0)
   return origin
+
+
+def _units(imported: Imported, data_call: str) -> tuple[float, float]:
+  """(mean, scale) of data that may be pictures in [0, 1] or [−1, 1], too."""
+  source = datasets.read_source(calls.make(data_call, "data", "--data"), "--data")
+  value_range = getattr(source, "value_range", None)
+  if _kind(imported) != "image" or value_range is None:
+    return imported.mean, imported.scale
+  for low, high in _RANGES:
+    if low <= value_range[0] and value_range[1] <= high:
+      half = (high - low) / 2.0
+      return (low + high) / 2.0, imported.scale * half / layout.HALF_RANGE
+  raise ValueError(f"--data has values {value_range[0]:g} … {value_range[1]:g}; pictures are in "
+                   f"{' or '.join(f'[{low:g}, {high:g}]' for low, high in _RANGES)}")
 
 
 def _kind(imported: Imported) -> str:
