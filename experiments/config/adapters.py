@@ -24,7 +24,8 @@ Kinds = Mapping[str, conditions_lib.Kind]
 class Network(NamedTuple):
   """init: key → parameters. apply: (params, x, half_log_snr, condition) → floats in x's shape.
 
-  Of a flow map `apply` takes a fifth argument, the second level.
+  Of a flow map `apply` takes a fifth argument, the second level. In training, a call with an
+  argument `dropout` > 0 gets `key=`, which a Linen module has as the stream "dropout".
   """
 
   init: Callable[[jax.Array], Any]
@@ -47,7 +48,10 @@ def linen(module: nn.Module, shape: tuple[int, ...], example: Any) -> Network:
                        "take LayerNorm or GroupNorm in the place of BatchNorm")
     return variables["params"]
 
-  return _batched(init, lambda params, *inputs: module.apply({"params": params}, *inputs), shape)
+  def call(params, *inputs, key=None):
+    return module.apply({"params": params}, *inputs, rngs=None if key is None else {"dropout": key})
+
+  return _batched(init, call, shape, random=True)
 
 
 def nnx(make: Callable[[jax.Array], Any], shape: tuple[int, ...]) -> Network:
@@ -191,12 +195,19 @@ def _opened(make: Callable, parts: Callable) -> tuple[Callable, Callable]:
   return lambda key: split(key)[0], module
 
 
-def _batched(init: Callable, call: Callable, shape: tuple[int, ...]) -> Network:
-  """A `Network` of a function of batches (batch, *shape): the one place where x is reshaped."""
-  def apply(params, x, ell, condition, *ell_s):
+def _batched(
+    init: Callable, call: Callable, shape: tuple[int, ...], *, random: bool = False
+) -> Network:
+  """A `Network` of a function of batches (batch, *shape): the one place where x is reshaped.
+
+  Args:
+    random: whether `call` takes `key=`.
+  """
+  def apply(params, x, ell, condition, *ell_s, key=None):
     batch = x.reshape(-1, *shape)
     wide = lambda level: jnp.broadcast_to(level, (len(batch),))
-    value = call(params, batch, wide(ell), condition, *map(wide, ell_s))
+    value = call(params, batch, wide(ell), condition, *map(wide, ell_s),
+                 **({"key": key} if random and key is not None else {}))
     return predictions.like_state(value, batch, "network").reshape(x.shape)
 
   return Network(init, apply)

@@ -258,6 +258,11 @@ def names() -> list[str]:
   return [name for kind in _slots().values() for name in kind.functions()]
 
 
+def slot_names(slot: str) -> list[str]:
+  """The names of the functions that a call of a slot may name."""
+  return list(_slots()[slot].functions())
+
+
 def to_plain(value: Any) -> Any:
   """`value` for JSON: a call as {"call": name, …}, a tuple as a list, infinity as "inf"."""
   if isinstance(value, Call):

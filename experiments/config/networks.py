@@ -35,8 +35,12 @@ def dit(
     shape: tuple[int, ...], num_classes: int, conditions: Kinds, constrain: Constrain,
     second_level: bool = False, *, width: int = 128, depth: int = 4, heads: int = 4,
     patch_size: int = 2, dtype: Dtype = "float32", unroll: int = 8, remat: bool = False,
+    norm: Literal["layer", "rms"] = "layer", qk_norm: bool = False,
+    mlp: Literal["gelu", "swiglu"] = "gelu",
+    positions: Literal["learned", "fixed", "none"] = "learned", rotary: bool = False,
+    bottleneck: int | None = None, level: networks.Level | None = None,
 ) -> Network:
-  """A diffusion transformer (Peebles & Xie 2023) for images (n, h, w, c) or sequences (n, T, c).
+  """A diffusion transformer (Peebles & Xie 2023) for sequences, images or volumes (n, …, c).
 
   Args:
     width, depth, heads: channels, blocks, and heads of attention.
@@ -44,21 +48,25 @@ def dit(
     dtype: of the computation; parameters are float32.
     unroll: blocks an iteration of the scan over blocks; 1 compiles fastest.
     remat: recompute a block in the gradient rather than keep its activations.
+    norm: layer normalisation without parameters, or "rms" with a gain.
+    qk_norm: normalise the queries and keys of each head.
+    mlp: "swiglu" multiplies two layers with ⅔ as many hidden units.
+    positions: what is added to the tokens. "learned" begins as "fixed", sines and cosines.
+    rotary: rotate queries and keys by the places of their tokens.
+    bottleneck: channels of a linear layer before the tokens, for large patches.
+    level: how the noise level is seen: none, or a call such as flow_time().
   """
   _check(width=width, depth=depth, heads=heads, patch_size=patch_size, unroll=unroll)
-  if len(shape) not in (2, 3):
-    raise ValueError(f"it takes images (n, h, w, c) or sequences (n, T, c), the data have examples "
-                     f"of shape {shape}")
-  seen = shape
-  if len(shape) == 2:
-    if shape[0] % patch_size:
-      raise ValueError(f"patch_size must divide the {shape[0]} steps of a sequence; got "
-                       f"{patch_size}")
-    seen, patch_size = (shape[0] // patch_size, 1, patch_size * shape[1]), 1
-  module = networks.DiT(patch_size=patch_size, width=width, depth=depth, heads=heads,
-                        num_classes=num_classes, classes=_classes(conditions), dtype=dtype,
-                        unroll=unroll, remat=remat, constrain=constrain, second_level=second_level)
-  return linen(module, seen, example_condition(conditions))
+  if len(shape) < 2:
+    raise ValueError(f"it takes sequences (n, T, c), images (n, h, w, c) or volumes, the data have "
+                     f"examples of shape {shape}")
+  module = networks.DiT(
+      patch_size=patch_size, width=width, depth=depth, heads=heads, num_classes=num_classes,
+      classes=_classes(conditions), dtype=dtype, unroll=unroll, remat=remat, constrain=constrain,
+      second_level=second_level, norm=norm, qk_norm=qk_norm, mlp=mlp, positions=positions,
+      rotary=rotary, bottleneck=bottleneck, level=level or networks.Level())
+  module.check((1, *shape))
+  return linen(module, shape, example_condition(conditions))
 
 
 def unet(
@@ -68,6 +76,8 @@ def unet(
     head_channels: int | None = None, groups: int = 32, scale_shift: bool = False,
     resampling: Resampling = "convolution", taps: tuple[float, ...] = (1.0, 1.0),
     project_skip: bool = False, input_pyramid: bool = False, skip_scale: float = 1.0,
+    epsilon: float = 1e-6, centred: bool = False, dropout: float = 0.0,
+    level: networks.Level | None = None,
     dtype: Dtype = "float32", remat: bool = False,
 ) -> Network:
   """A U-Net for sequences (n, T, c), images (n, h, w, c) or volumes: DDPM's by default.
@@ -86,6 +96,9 @@ def unet(
       filter. project_skip: a product in the skips of these blocks.
     input_pyramid: add the input, halved by convolutions, to each level.
     skip_scale: multiplies the sum of each residual connection.
+    epsilon: of the normalisations. centred: convolutions of stride 2 have a padding of 1 on both
+      sides. dropout: the probability in training, before a block's last product.
+    level: how the noise level is seen: none, or a call such as timesteps().
     dtype, remat: as in `dit`.
   """
   _check(channels=channels, blocks=blocks, groups=groups, depth=blocks * len(multipliers))
@@ -96,8 +109,9 @@ def unet(
       channels=channels, multipliers=multipliers, blocks=blocks, attention=attention,
       attend_last=attend_last, head_channels=head_channels, groups=groups, scale_shift=scale_shift,
       resampling=resampling, taps=taps, project_skip=project_skip, input_pyramid=input_pyramid,
-      skip_scale=skip_scale, num_classes=num_classes, classes=_classes(conditions), dtype=dtype,
-      remat=remat, constrain=constrain, second_level=second_level)
+      skip_scale=skip_scale, epsilon=epsilon, centred=centred, dropout=dropout,
+      level=level or networks.Level(), num_classes=num_classes, classes=_classes(conditions),
+      dtype=dtype, remat=remat, constrain=constrain, second_level=second_level)
   module.check((1, *shape))
   return linen(module, shape, example_condition(conditions))
 

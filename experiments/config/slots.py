@@ -16,13 +16,16 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from experiments.config import networks, optimizers
+from experiments.config import levels, networks, optimizers
 from experiments.config.calls import Slot
 from experiments.data import dataset, sources
 from experiments.metrics import classifier, distances
+from experiments.pretrained import adm, diffusers, edm, layout, transformers
 from experiments.run import loggers
 from langevin_jax import flow_maps, guidance, inpainting, objectives, paths, predictions, samplers
-from langevin_jax.samplers import correctors, levels
+from langevin_jax import networks as networks_lib
+from langevin_jax.samplers import correctors
+from langevin_jax.samplers import levels as sampler_levels
 
 
 def _returning(kind: Any, *modules: ModuleType, without: tuple[str, ...] = ()) -> Callable:
@@ -83,6 +86,8 @@ SLOTS: Mapping[str, Slot] = {
                                                         "from_sde")), result=paths.Path),
     "network": Slot(lambda: networks.NETWORKS, provided=(
         "shape", "num_classes", "conditions", "constrain", "second_level", "key", "rngs")),
+    "level": Slot(_returning(networks_lib.Level, levels), optional=True,
+                  result=networks_lib.Level),
     "prediction": Slot(functools.cache(_rows), result=Callable),
     "density": Slot(_returning(objectives.Density, objectives, without=("by_error",)),
                     provided=("path",), result=objectives.Density),
@@ -95,10 +100,10 @@ SLOTS: Mapping[str, Slot] = {
                       result=optax.GradientTransformation),
     "schedule": Slot(lambda: optimizers.SCHEDULES, provided=("learning_rate", "steps"),
                      result=Callable),
-    "sampler": Slot(lambda: _returning(levels.Method, samplers)() | {
+    "sampler": Slot(lambda: _returning(sampler_levels.Method, samplers)() | {
         "adaptive": samplers.adaptive, "adaptive_sde": samplers.adaptive_sde},
                     provided=("key", "denoise", "path", "shape", "initial", "moments"),
-                    result=levels.Method),
+                    result=sampler_levels.Method),
     "corrector": Slot(_returning(correctors.Corrector, correctors), result=correctors.Corrector),
     "budget": Slot(lambda: {"snr": correctors.snr}, provided=("event_axes",)),
     "stochasticity": Slot(lambda: {"noise_interval": noise_interval},
@@ -113,6 +118,8 @@ SLOTS: Mapping[str, Slot] = {
     "extractor": Slot(lambda: {"classifier": classifier.extractor, "pixels": classifier.pixels},
                       provided=("model",), result=Callable),
     "metric": Slot(_returning(float, distances), provided=("x", "y", "seed"), result=numbers.Real),
+    "layout": Slot(_returning(layout.Imported, adm, diffusers, edm, transformers),
+                   provided=("weights",), result=layout.Imported),
     "logger": Slot(_returning(loggers.Logger, loggers), provided=("workdir", "step"),
                    optional=True, result=loggers.Logger),
 }

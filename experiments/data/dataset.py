@@ -190,8 +190,10 @@ def shape_of(call: config_lib.Call) -> tuple[tuple[int, ...], int]:
     ValueError: as `load`; data with named conditions, or shards on another machine without the
       argument shape.
   """
-  if call.name == "augmented":
+  if call.name in ("augmented", "rescaled"):
     return shape_of(call["data"])
+  if call.name == "absent":
+    return call["shape"], call["num_classes"]
   elsewhere = call.name == "array_record" and not os.path.isdir(os.path.expanduser(call["path"]))
   if elsewhere and call["shape"]:
     return call["shape"], call["num_classes"]
@@ -223,6 +225,8 @@ def restore(dataset: Dataset, x: np.ndarray) -> np.ndarray:
 def _standardize(source: splits.Source, scaling: str, units: Units | None) -> Dataset:
   """The data set of a source: in memory if it fits, else read when indexed."""
   standardize.check(scaling, source.kind)
+  if units is None and source.units is not None:
+    units = np.asarray(source.units[0]), np.asarray(source.units[1])
   features = source.x.shape[-1:]
   if units and any(np.shape(unit) not in ((), features, 2 * features) for unit in units):
     units = None  # the data have changed; `facts.check` reports it

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from experiments.data import image_files, kinds, readers, splits, toy_data
+from experiments.data import image_files, kinds, readers, splits, toy_data, user_data
 from experiments.data.augmentation import augmented as augmented
 from experiments.data.splits import Source
 from experiments.run import buckets, memory
@@ -186,6 +186,40 @@ def images(
                            kind="image", value_range=(0.0, 255.0))
   return source._replace(classes=tuple(classes) if y is not None else (), names=tuple(
       str(file.relative_to(root)) for file in files))
+
+
+def rescaled(data: Source, *, mean: float, scale: float) -> Source:
+  """The examples of another call of data in standard units that are given, x = mean + scale z.
+
+  A network that was trained elsewhere sees its data in units of its own: of pictures of 0 … 255,
+  mean=127.5 and scale=127.5 are the [−1, 1] of most, scale=63.75 those of EDM.
+
+  Args:
+    data: a call, such as images(path='my/folder', size=32).
+    mean, scale: in the units of these data.
+
+  Raises:
+    ValueError: a scale that is not positive, or shards, whose units are chosen when they are
+      written.
+  """
+  if not scale > 0.0:
+    raise ValueError(f"scale must be positive, got {scale}")
+  if hasattr(data, "train_labels"):
+    raise ValueError("shards have the units that were chosen when they were written; name the "
+                     "data that they are made of")
+  return user_data.source(data)._replace(units=(mean, scale))
+
+
+def absent(
+    *, shape: tuple[int, ...], num_classes: int = 0, kind: kinds.Kind = "image"
+) -> Source:
+  """The data of a network that was imported without any; they cannot be loaded.
+
+  Args:
+    shape: of one example. num_classes: of the labels, 0 without labels. kind: as of `arrays`.
+  """
+  raise ValueError(f"examples {shape} of {num_classes} classes, kind {kind}, are not here: the run "
+                   "was imported without data; convert the weights again with --data")
 
 
 def _from_distribution(sample, num_classes: int, train_size: int, test_size: int) -> Source:

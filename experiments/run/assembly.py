@@ -125,7 +125,11 @@ def assemble(
   init, apply = build.network(
       config.network, shape, num_classes, conditions=kinds, constrain=shardings.constrain(mesh),
       second_level=identity is not None)
-  make_loss = functools.partial(training.diffusion_loss, apply, num_classes=num_classes)
+  dropout = bool(config.network.get("dropout", 0.0))
+  if dropout and identity is not None:
+    raise ValueError("config.network.dropout: a flow map learns without dropout")
+  make_loss = functools.partial(
+      training.diffusion_loss, apply, num_classes=num_classes, random=dropout)
   if identity is not None:
     taught = None if config.objective.teacher is None else lambda *inputs: teacher(
         config, shape, num_classes, mesh, tuple(kinds.items()))(*inputs)

@@ -17,9 +17,10 @@ Reading order: `mlp`, `dit`, `unet`, `vae`, `_embeddings` (noise level and condi
 `_attention`, `_products` (dense layers in bfloat16).
 """
 
+from langevin_jax.networks._embeddings import Level, clock
 from langevin_jax.networks.dit import DiT
 from langevin_jax.networks.mlp import MLP
 from langevin_jax.networks.unet import UNet
 from langevin_jax.networks.vae import VAE
 
-__all__ = ["MLP", "VAE", "DiT", "UNet"]
+__all__ = ["MLP", "VAE", "DiT", "Level", "UNet", "clock"]

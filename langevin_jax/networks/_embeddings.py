@@ -5,11 +5,12 @@ noise), so the features are functions of u = tanh(ℓ/4) ∈ [−1, 1]. At ρ = 
 of u is an eighth of its maximum.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from langevin_jax import conditions
@@ -50,6 +51,51 @@ def time_features(half_log_snr: jax.Array) -> jax.Array:
   frequencies = jnp.geomspace(0.5, 16.0, NUM_FREQUENCIES, dtype=half_log_snr.dtype)
   angles = jax.nn.sigmoid(-half_log_snr)[:, None] * frequencies[None, :]
   return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class Level(NamedTuple):
+  """How a network sees the noise level.
+
+  Attributes:
+    features: ℓ (batch,) → (batch, n), the input of the conditioning.
+    scale: ℓ (batch,) → (batch,), what the state at unit scale is multiplied by; None is 1.
+    labels_first: whether labels are added to the features, or to what is computed from them.
+    drawn: number of frequencies ω that are parameters, kept as they are drawn. `features` is then a
+      time t (batch,), which is seen as (cos 2πωt, sin 2πωt). 0: none.
+  """
+
+  features: Callable[[jax.Array], jax.Array] = level_features
+  scale: Callable[[jax.Array], jax.Array] | None = None
+  labels_first: bool = False
+  drawn: int = 0
+
+
+def clock(
+    time: Callable[[jax.Array], jax.Array],
+    scale: Callable[[jax.Array], jax.Array] | None = None, *, features: int = 256,
+    endpoint: bool = False, labels_first: bool = False, fourier: bool = False,
+) -> Level:
+  """The level as published networks see it: (cos ωᵢt, sin ωᵢt), ωᵢ = 10000^{−i/n}, of a time t.
+
+  Args:
+    time: ℓ (batch,) → t (batch,), such as `Path.time`.
+    scale, labels_first: as of `Level`; √(α² + σ²) of the path of t, where it is not 1.
+    features: 2n, waves in all.
+    endpoint: whether the last frequency is 1/10000, ωᵢ = 10000^{−i/(n − 1)}.
+    fourier: whether the frequencies are drawn, as in NCSN++.
+  """
+  n = features // 2
+  if n < 2 or features % 2:
+    raise ValueError(f"features must be even and at least 4, got {features}")
+  if fourier:
+    return Level(time, scale, labels_first, drawn=n)
+  frequencies = 10000.0 ** (-np.arange(n) / (n - endpoint))
+
+  def waves(ell):
+    angles = time(ell)[:, None] * jnp.asarray(frequencies, jnp.float32)[None, :]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+  return Level(waves, scale, labels_first)
 
 
 class Parts(NamedTuple):
@@ -138,11 +184,13 @@ class Conditioning(nn.Module):
     num_classes: labels are 0 … num_classes − 1, and num_classes for none. 0 ignores labels.
     second_level: whether there is a level ℓ′ besides ℓ, for flow maps. `time_features` of both are
       added to those of ℓ.
+    level: how the noise level is seen.
   """
 
   width: int
   num_classes: int
   second_level: bool = False
+  level: Level = Level()
 
   @nn.compact
   def __call__(
@@ -153,19 +201,31 @@ class Conditioning(nn.Module):
     if half_log_snr_s is not None and not self.second_level:
       raise ValueError("the network has no second level: make it with second_level=True")
     ell = jnp.broadcast_to(jnp.asarray(half_log_snr, jnp.float32), (batch,))
-    h = level_features(ell)
+    h = self.level.features(ell)
+    if self.level.drawn:
+      drawn = self.param("frequencies", nn.initializers.normal(16.0), (self.level.drawn,))
+      angles = h[:, None] * (2.0 * jnp.pi * jax.lax.stop_gradient(drawn))[None, :]
+      h = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+    if self.level.labels_first:
+      h = self._labelled(h, parts)
     if self.second_level:
       ell_s = ell if half_log_snr_s is None else jnp.broadcast_to(
           jnp.asarray(half_log_snr_s, jnp.float32), (batch,))
       h = jnp.concatenate([h, time_features(ell), time_features(ell_s)], axis=-1)
     h = nn.silu(nn.Dense(self.width, name="level_in")(h))
     h = nn.Dense(self.width, name="level_out")(h)
-    if self.num_classes and parts.labels is not None:
-      # A product, not a gather: its gradient is bitwise reproducible and can be partitioned.
-      one_hot = jax.nn.one_hot(parts.labels, self.num_classes + 1, dtype=h.dtype)
-      h += nn.Dense(self.width, use_bias=False, kernel_init=nn.initializers.normal(0.02),
-                    name="label")(one_hot)
+    if not self.level.labels_first:
+      h = self._labelled(h, parts)
     for name, (value, mask) in parts.vectors.items():
       hidden = nn.silu(nn.Dense(self.width, name=f"{name}_first")(with_mask(value, mask)))
       h += nn.Dense(self.width, name=f"{name}_second")(hidden)
     return nn.silu(h)
+
+  def _labelled(self, h, parts):
+    """h and the embedding of the label, where there is one."""
+    if not self.num_classes or parts.labels is None:
+      return h
+    # A product, not a gather: its gradient is bitwise reproducible and can be partitioned.
+    one_hot = jax.nn.one_hot(parts.labels, self.num_classes + 1, dtype=h.dtype)
+    return h + nn.Dense(h.shape[-1], use_bias=False, kernel_init=nn.initializers.normal(0.02),
+                        name="label")(one_hot)

@@ -8,17 +8,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
-from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from langevin_jax.networks._attention import CrossAttention, attention, sequence
-from langevin_jax.networks._embeddings import Conditioning, by_kind, enlarged, with_mask
-from langevin_jax.networks._products import Dense, compute_dtype
+from langevin_jax.networks._embeddings import Conditioning, Level, by_kind, enlarged, with_mask
+from langevin_jax.networks._layers import KEPT, GroupNorm, convolution, resample, rows, spread
+from langevin_jax.networks._products import Dense
 
 __all__ = ["Block", "GroupNorm", "UNet", "resample"]
 
-# The name of the arrays that a rematerialised block keeps: outputs of its products.
-_KEPT = "product"
 RESAMPLINGS = ("convolution", "filter", "block")
 
 
@@ -45,8 +43,7 @@ class UNet(nn.Module):
 
   A block's last product, the merging of heads and the output start at zero. Vectors of a condition
   act as the noise level does; where there is attention, it is also to the tokens; images are
-  further channels of the input, with pixels repeated where their sides divide those of x. There is
-  no dropout.
+  further channels of the input, with pixels repeated where their sides divide those of x.
 
   Attributes:
     channels: of the first layer, a multiple of `groups`. The conditioning has 4 · channels.
@@ -63,8 +60,15 @@ class UNet(nn.Module):
       "filter", without parameters; "block", a residual block that resamples both its paths.
     taps: of the filter of each axis, an even number. (1, 1) averages pairs, and repeats.
     project_skip: whether the skip of a block that resamples has a product too.
-    input_pyramid: whether the input, halved by convolutions, is added to each level.
+    input_pyramid: whether the input, convolved and then halved by the filter, is added to each
+      level.
     skip_scale: multiplies the sum of each residual connection.
+    epsilon: of the normalisations.
+    centred: whether convolutions of stride 2 are centred on the even points of an axis, as with a
+      padding of 1 on both sides, or on the odd ones, as in DDPM.
+    dropout: probability with which a block's last product loses an input; applied where `apply`
+      gets rngs={"dropout": key}.
+    level: how the noise level is seen, and the scale of x.
     num_classes, classes, dtype, constrain, second_level: as in `DiT`.
     remat: whether the gradient stores only the outputs of a block's products and recomputes
       normalisations, activations and resampling.
@@ -83,6 +87,10 @@ class UNet(nn.Module):
   project_skip: bool = False
   input_pyramid: bool = False
   skip_scale: float = 1.0
+  epsilon: float = 1e-6
+  centred: bool = False
+  dropout: float = 0.0
+  level: Level = Level()
   num_classes: int = 0
   classes: Mapping[str, int] = FrozenDict()
   dtype: str = "float32"
@@ -114,21 +122,26 @@ class UNet(nn.Module):
     self.check(x.shape)
     batch, sides, width = x.shape[0], x.shape[1:-1], 4 * self.channels
     parts = by_kind(condition, self.classes, batch)
-    vector = Conditioning(width, self.num_classes, self.second_level, name="conditioning")(
-        half_log_snr, parts, batch, half_log_snr_s)
+    vector = Conditioning(
+        width, self.num_classes, self.second_level, self.level, name="conditioning")(
+            half_log_snr, parts, batch, half_log_snr_s)
+    if self.level.scale is not None:
+      ell = jnp.broadcast_to(jnp.asarray(half_log_snr, jnp.float32), (batch,))
+      x = x * spread(self.level.scale(ell)[:, None], x.ndim)
     tokens = sequence(parts.tokens, width, self.dtype)
     given = jnp.concatenate([x.astype(jnp.float32)] + [
         enlarged(with_mask(*image), sides, name) for name, image in parts.images.items()], axis=-1)
 
     kind = Block
     if self.remat:
-      kind = nn.remat(Block, policy=jax.checkpoint_policies.save_only_these_names(_KEPT))
+      kind = nn.remat(Block, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
     make = functools.partial(
         kind, groups=self.groups, scale_shift=self.scale_shift, taps=self.taps,
         project_skip=self.project_skip, skip_scale=self.skip_scale,
-        head_channels=self.head_channels, dtype=self.dtype)
+        head_channels=self.head_channels, epsilon=self.epsilon, dropout=self.dropout,
+        dtype=self.dtype)
     block = lambda h, features, **how: self.constrain(make(features, **how)(h, vector, tokens))
-    convolve = functools.partial(_convolution, rank=len(sides), dtype=self.dtype)
+    convolve = functools.partial(convolution, rank=len(sides), dtype=self.dtype)
     attends = lambda level: max(sides) >> level in self.attention
 
     h = self.constrain(convolve(self.channels, coordinates=True, name="input")(given))
@@ -137,8 +150,10 @@ class UNet(nn.Module):
       if level:
         h = self.constrain(self._resized(h, "down", f"down_{level}", block, convolve))
         if self.input_pyramid:
-          pyramid = convolve(h.shape[-1], name=f"pyramid_{level}")(
-              resample(pyramid, "down", self.taps))
+          # What is outside is zero to the convolution, and not to the filter after it.
+          pyramid = resample(convolve(h.shape[-1], padding=len(self.taps) // 2,
+                                      name=f"pyramid_{level}")(pyramid).astype(jnp.float32),
+                             "down", self.taps, padded=True)
           h = pyramid = (h + pyramid) * self.skip_scale
         skips.append(h)
       for i in range(self.blocks):
@@ -153,7 +168,7 @@ class UNet(nn.Module):
                   attend=attend, name=f"up_{level}_{i}")
       if level:
         h = self.constrain(self._resized(h, "up", f"up_{level}", block, convolve))
-    h = nn.silu(GroupNorm(self.groups, name="norm")(h))
+    h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm")(h))
     return convolve(x.shape[-1], zero=True, name="output")(h).astype(jnp.float32)
 
   def _resized(self, h, way, name, block, convolve):
@@ -161,7 +176,8 @@ class UNet(nn.Module):
     if self.resampling == "block":
       return block(h, h.shape[-1], way=way, name=name)
     if self.resampling == "convolution" and way == "down":
-      return convolve(h.shape[-1], stride=2, name=name)(h).astype(jnp.float32)
+      return convolve(h.shape[-1], stride=2, padding=1 if self.centred else "SAME", name=name)(
+          h).astype(jnp.float32)
     h = resample(h, way, self.taps)
     if self.resampling == "convolution":
       h = convolve(h.shape[-1], name=name)(h).astype(jnp.float32)
@@ -172,6 +188,8 @@ class UNet(nn.Module):
     if len(shape) < 3:
       raise ValueError(f"x must be (batch, *sides, channels), got shape {shape}")
     sides, levels = shape[1:-1], len(self.multipliers)
+    if not 0.0 <= self.dropout < 1.0:
+      raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
     for name in ("channels", "blocks", "groups", "head_channels"):
       if (value := getattr(self, name)) is not None and value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
@@ -207,7 +225,8 @@ class Block(nn.Module):
     features: channels of the result.
     way: "down", "up" or None, how both paths are resampled.
     attend: whether there is attention after the residual.
-    groups, scale_shift, taps, project_skip, skip_scale, head_channels, dtype: as in `UNet`.
+    groups, scale_shift, taps, project_skip, skip_scale, head_channels, epsilon, dropout, dtype: as
+      in `UNet`.
   """
 
   features: int
@@ -217,6 +236,8 @@ class Block(nn.Module):
   project_skip: bool
   skip_scale: float
   head_channels: int | None
+  epsilon: float
+  dropout: float
   dtype: str
   way: str | None = None
   attend: bool = False
@@ -227,22 +248,25 @@ class Block(nn.Module):
   ) -> jax.Array:
     """h (batch, *sides, c), the conditioning (batch, width), tokens with their mask or None."""
     rank = h.ndim - 2
-    norm = functools.partial(GroupNorm, self.groups)
+    norm = functools.partial(GroupNorm, self.groups, self.epsilon)
     # The names are those of `training.shardings.RULES`: channels between the two are split.
-    first, second = (_convolution(self.features, rank, self.dtype, zero=zero, name=name)
+    first, second = (convolution(self.features, rank, self.dtype, zero=zero, name=name)
                      for zero, name in ((False, "hidden"), (True, "back")))
     r = nn.silu(norm(name="norm_in")(h))
     if self.way:
       h, r = (resample(part, self.way, self.taps) for part in (h, r))
-    r = checkpoint_name(first(r), _KEPT)
+    r = checkpoint_name(first(r), KEPT)
     m = Dense((1 + self.scale_shift) * self.features, self.dtype, name="modulation")(vector)
     if self.scale_shift:
       r = norm(name="norm_out")(r, *jnp.split(m, 2, axis=-1))
     else:
-      r = norm(name="norm_out")(r.astype(jnp.float32) + _spread(m, h.ndim))
-    r = checkpoint_name(second(nn.silu(r)), _KEPT).astype(jnp.float32)
+      r = norm(name="norm_out")(r.astype(jnp.float32) + spread(m, h.ndim))
+    r = nn.silu(r)
+    if self.dropout:
+      r = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(r)
+    r = checkpoint_name(second(r), KEPT).astype(jnp.float32)
     if h.shape[-1] != self.features or (self.way and self.project_skip):
-      h = _rows(h, self.features, self.dtype, name="skip")
+      h = rows(h, self.features, self.dtype, name="skip")
     h = (h + r) * self.skip_scale
     return self._attended(h, tokens) if self.attend else h
 
@@ -250,91 +274,12 @@ class Block(nn.Module):
     """h after attention to itself and to the tokens."""
     batch, width = h.shape[0], h.shape[-1]
     heads = width // (self.head_channels or width)
-    r = GroupNorm(self.groups, name="norm_attention")(h)
-    r = _rows(r, 3 * width, self.dtype, name="qkv").reshape(batch, -1, 3 * width)
-    r = checkpoint_name(attention(r, heads, self.dtype), _KEPT)
-    r = _rows(r, width, self.dtype, name="merge", zero=True).reshape(h.shape)
+    r = GroupNorm(self.groups, self.epsilon, name="norm_attention")(h)
+    r = rows(r, 3 * width, self.dtype, name="qkv").reshape(batch, -1, 3 * width)
+    r = checkpoint_name(attention(r, heads, self.dtype), KEPT)
+    r = rows(r, width, self.dtype, name="merge", zero=True).reshape(h.shape)
     h = (h + r) * self.skip_scale
     if tokens is not None:
       r = CrossAttention(heads, self.dtype, name="cross")(h.reshape(batch, -1, width), *tokens)
       h = (h + r.reshape(h.shape)) * self.skip_scale
     return h
-
-
-class GroupNorm(nn.Module):
-  """Group normalisation (Wu & He 2018) by the moments of channels and one multiply-add.
-
-    (1 + scale) (γ (h − mean)/√(var + 1e-6) + β) + shift,   mean and var of a group of channels
-
-  Attributes:
-    groups: number of groups, which divides the channels.
-  """
-
-  groups: int
-
-  @nn.compact
-  def __call__(
-      self, h: jax.Array, scale: jax.Array | None = None, shift: jax.Array | None = None
-  ) -> jax.Array:
-    """h (batch, *sides, channels), scale and shift (batch, channels) → h's shape, float32."""
-    h, axes = h.astype(jnp.float32), tuple(range(1, h.ndim - 1))
-    gain = self.param("scale", nn.initializers.ones, h.shape[-1:], jnp.float32)[None]
-    bias = self.param("bias", nn.initializers.zeros, h.shape[-1:], jnp.float32)[None]
-
-    def of_groups(moment):  # the mean over a group, for each of its channels
-      grouped = moment.reshape(len(h), self.groups, -1)
-      mean = jnp.mean(grouped, axis=-1, keepdims=True)
-      return jnp.broadcast_to(mean, grouped.shape).reshape(moment.shape)
-
-    mean = of_groups(jnp.mean(h, axis=axes))
-    variance = of_groups(jnp.mean((h - _spread(mean, h.ndim)) ** 2, axis=axes))
-    factor = gain * lax.rsqrt(variance + 1e-6)
-    offset = bias - mean * factor
-    if scale is not None and shift is not None:
-      factor, offset = factor * (1.0 + scale), offset * (1.0 + scale) + shift
-    return h * _spread(factor, h.ndim) + _spread(offset, h.ndim)
-
-
-def resample(h: jax.Array, way: str, taps: tuple[float, ...]) -> jax.Array:
-  """h with all sides halved or doubled by a filter f, the taps at sum 1, along each axis.
-
-    down: y_i = Σ_k f_k h_{2i + k − n/2 + 1},   up: twice its transpose,   n taps, zero outside
-
-  Args:
-    h: (batch, *sides, channels), even sides for "down".
-    way: "down" or "up".
-    taps: an even number n of weights.
-  """
-  half, down = len(taps) // 2, way == "down"
-  weights = [(1.0 if down else 2.0) * tap / sum(taps) for tap in taps[::1 if down else -1]]
-  for axis in range(1, h.ndim - 1):
-    ends = [(0, 0, 0)] * h.ndim
-    ends[axis] = (half - 1, half - 1, 0) if down else (half, half, 1)
-    padded = lax.pad(h, jnp.zeros((), h.dtype), ends)
-    step, last = (2, h.shape[axis] - 2) if down else (1, 2 * h.shape[axis] - 1)
-    parts = [lax.slice_in_dim(padded, k, k + last + 1, step, axis) for k in range(len(weights))]
-    h = functools.reduce(jnp.add, [w * part for w, part in zip(weights, parts, strict=True)])
-  return h
-
-
-def _convolution(
-    features: int, rank: int, dtype: str, *, name: str, zero: bool = False,
-    coordinates: bool = False, stride: int = 1,
-) -> nn.Conv:
-  """A convolution of 3 points an axis whose operands and result are `dtype`; as `Dense` else."""
-  init = nn.initializers.zeros if zero else nn.initializers.variance_scaling(
-      1.0, "fan_in", "normal") if coordinates else nn.initializers.xavier_uniform()
-  return nn.Conv(features, (3,) * rank, (stride,) * rank, dtype=compute_dtype(dtype),
-                 kernel_init=init, name=name)
-
-
-def _rows(h: jax.Array, features: int, dtype: str, *, name: str, zero: bool = False) -> jax.Array:
-  """A product over the last axis, as one of two matrices."""
-  y = Dense(features, dtype, zero=zero, name=name)(h.reshape(-1, h.shape[-1]))
-  kept = checkpoint_name(y.astype(compute_dtype(dtype)), _KEPT).astype(jnp.float32)
-  return kept.reshape(*h.shape[:-1], features)
-
-
-def _spread(row: jax.Array, ndim: int) -> jax.Array:
-  """(batch, channels) with axes of length 1 between the two."""
-  return row.reshape(len(row), *[1] * (ndim - 2), -1)

@@ -29,8 +29,8 @@ _BATCH = ("data", "fsdp")
 # The first pattern that matches the end of a parameter's name gives the mesh axes of its last axes.
 # Axes before these (the blocks of a scan), and axes that the mesh does not divide, are not split.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"(qkv|hidden|first_\d+)/kernel", ("fsdp", "tensor")),  # to heads and hidden units
-    (r"(qkv|hidden|first_\d+)/bias", ("tensor",)),
+    (r"(qkv|hidden|gate|first_\d+)/kernel", ("fsdp", "tensor")),  # to heads and hidden units
+    (r"(qkv|hidden|gate|first_\d+)/bias", ("tensor",)),
     (r"(merge|back|second_\d+)/kernel", ("tensor", "fsdp")),  # from heads and hidden units
     (r"kernel", ("fsdp", None)),
     (r"", ()),

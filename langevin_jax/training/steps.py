@@ -101,6 +101,7 @@ def init(
 def diffusion_loss(
     apply: Callable[..., jax.Array], *, density: objectives.Density, weight: objectives.Weight,
     prediction: str | predictions.Row, num_classes: int = 0, label_dropout: float = 0.1,
+    random: bool = False,
 ) -> Loss:
   """`objectives.loss` for batches (x₀ at unit scale, (n, *shape); condition).
 
@@ -111,6 +112,7 @@ def diffusion_loss(
     label_dropout: probability with which a condition is replaced by the null condition, which
       trains the unconditional model together with the conditional one (`conditions.drop`). The
       condition of a batch is integer labels (n,), or a dict of named arrays (`conditions`).
+    random: whether `apply` takes `key=`, of random layers such as dropout.
 
   Raises:
     ValueError: label_dropout outside [0, 1], or an unknown prediction.
@@ -123,12 +125,16 @@ def diffusion_loss(
     x_0, condition = batch
     key_loss, key_drop = jax.random.split(key)
     condition = dropped(key_drop, condition, label_dropout, num_classes)
-    return x_0, condition, objectives.corruption(key_loss, x_0, density)
+    # One for each example, so that each part of a batch has its own.
+    keys = jax.random.split(jax.random.fold_in(key, 2), len(x_0)) if random else None
+    return x_0, condition, objectives.corruption(key_loss, x_0, density), keys
 
   def value(params, examples):
-    x_0, condition, drawn = examples
+    x_0, condition, drawn, keys = examples
+    given = {} if keys is None else {"key": keys[0]}
     return objectives.corrupted_loss(
-        lambda x, ell: apply(params, x, ell, condition), x_0, drawn, weight=weight, prediction=row)
+        lambda x, ell: apply(params, x, ell, condition, **given), x_0, drawn, weight=weight,
+        prediction=row)
 
   return Loss(draw, value)
 

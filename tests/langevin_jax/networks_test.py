@@ -19,6 +19,8 @@ IMAGE, VECTOR, CLASSES = (3, 4, 6, 2), (3, 5), 3
 NETWORKS = {
     "mlp": (MLP(width=16, depth=2, num_classes=CLASSES), VECTOR),
     "dit": (DiT(patch_size=2, width=16, depth=2, heads=2, num_classes=CLASSES), IMAGE),
+    "jit": (DiT(patch_size=2, width=16, depth=2, heads=2, num_classes=CLASSES, norm="rms",
+                qk_norm=True, mlp="swiglu", positions="fixed", rotary=True, bottleneck=8), IMAGE),
     "unet": (UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(3,), groups=4,
                   head_channels=4, scale_shift=True, num_classes=CLASSES), IMAGE),
 }

@@ -1,0 +1,90 @@
+"""The layouts of EDM's networks (Karras et al. 2022): DDPM++, NCSN++ and ADM, with EDM's scales."""
+
+import re
+
+from experiments.pretrained import layout, tables
+from experiments.pretrained.layout import Imported
+from experiments.pretrained.tables import Row
+from experiments.pretrained.weights import Weights
+
+BLOCK = (
+    ("norm_in", "norm0"), ("hidden", "conv0"), ("modulation", "affine"), ("norm_out", "norm1"),
+    ("back", "conv1"), ("skip", "skip"), ("norm_attention", "norm2"), ("merge", "proj"))
+PLACES = (
+    ("down_{level}_{i}", "enc.{side}x{side}_block{i}"), ("down_{level}", "enc.{side}x{side}_down"),
+    ("up_{level}_{i}", "dec.{side}x{side}_block{i}"),
+    ("up_{level}", "dec.{side_above}x{side_above}_up"))
+COMMON = (
+    Row("conditioning/level_out", "map_layer1"),
+    Row("input", "enc.{side}x{side}_conv"))
+# DDPM++ and NCSN++.
+SONG = (
+    Row("conditioning/level_in", "map_layer0", tables.sines_first),
+    Row("conditioning/frequencies", "map_noise.freqs"),
+    Row("conditioning/label/kernel", ("map_label.weight", "map_label.bias"),
+        tables.scaled_one_hot_product),
+    Row("pyramid_{level}", "enc.{side}x{side}_aux_residual"),
+    Row("norm", "dec.{side}x{side}_aux_norm"),
+    Row("output", "dec.{side}x{side}_aux_conv"))
+ADM = (
+    Row("conditioning/level_in", "map_layer0"),
+    Row("conditioning/label/kernel", "map_label.weight", tables.one_hot_product),
+    Row("norm", "out_norm"),
+    Row("output", "out_conv"))
+# Constants, and the embedding of an augmentation, which is none in sampling.
+IGNORED = ("*resample_filter", "map_augment.*")
+
+
+def edm(
+    weights: Weights, *, sigma_data: float = 0.5, head_channels: int = 64, null_label: bool = False,
+) -> Imported:
+  """EDM's DDPM++, NCSN++ and ADM networks in its preconditioning: their state dict.
+
+  Args:
+    sigma_data: the standard deviation of pictures in [−1, 1].
+    head_channels: of a head of attention; DDPM++ and NCSN++ have one head.
+    null_label: whether it was trained without labels, too (label_dropout > 0).
+  """
+  layout.check(weights, "edm")
+  shape = {name: value.shape for name, value in weights.tensors.items()}
+  side = max(int(found[1]) for found in map(re.compile(r"enc\.(\d+)x\d+_conv\.weight").fullmatch,
+                                             shape) if found)
+  block = lambda level, i=0: f"enc.{side >> level}x{side >> level}_block{i}"
+  levels = next(n for n in range(32) if f"{block(n)}.norm0.weight" not in shape)
+  blocks = next(i for i in range(1000) if f"{block(0, i)}.norm0.weight" not in shape)
+  channels = shape["map_layer1.weight"][0] // 4
+  song = f"dec.{side}x{side}_aux_norm.weight" in shape
+  attention = tuple(side >> n for n in range(levels) if f"{block(n)}.qkv.weight" in shape)
+  depth = None if song else head_channels
+  middle = side >> levels - 1
+  places = (*PLACES, ("middle_{i}", f"dec.{middle}x{middle}_in{{i}}"))
+  qkv = ("qkv", "qkv", tables.qkv("hd3", depth))
+  waves, classes = shape["map_layer0.weight"][1], shape.get("map_label.weight", (0, 0))[1]
+  return Imported(
+      network=layout.call(
+          "unet", channels=channels, blocks=blocks, attention=attention, head_channels=depth,
+          multipliers=tuple(shape[f"{block(n)}.conv0.weight"][0] // channels
+                            for n in range(levels)),
+          resampling="block", taps=_taps(weights, side, levels), attend_last=song,
+          project_skip=song, scale_shift=not song, skip_scale=0.5**0.5 if song else 1.0,
+          input_pyramid=any(name.endswith("_aux_residual.weight") for name in shape),
+          epsilon=1e-6 if song else 1e-5,
+          level=layout.call(
+              "log_sigma", sigma_data=sigma_data, features=waves, endpoint=song, labels_first=song,
+              fourier="map_noise.freqs" in shape)),
+      prediction="edm", table=(*COMMON, *(SONG if song else ADM), *tables.rows(
+          places, (*BLOCK, qkv))),
+      numbers=layout.unet_numbers(levels, blocks, side, attention), ignored=IGNORED,
+      shape=(side, side, shape[f"enc.{side}x{side}_conv.weight"][1]), num_classes=classes,
+      null_label=null_label, scale=layout.HALF_RANGE * sigma_data, deviation=1.0)
+
+
+def _taps(weights: Weights, side: int, levels: int) -> tuple[float, ...]:
+  """The filter that halves and doubles sides, of one axis."""
+  if levels < 2:
+    return (1.0, 1.0)
+  name = f"enc.{side // 2}x{side // 2}_down.conv0.resample_filter"
+  if name not in weights.tensors:
+    raise ValueError(f"--weights={weights.place}: {name} is missing, a buffer of the state dict")
+  row = weights.tensors[name][0, 0].sum(0)
+  return tuple((row / row[0]).round(6).tolist())

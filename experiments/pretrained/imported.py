@@ -1,0 +1,134 @@
+"""A run from public weights: its config, the record of its data, its first checkpoint."""
+
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from experiments import config as config_lib
+from experiments.config import calls
+from experiments.data import dataset as datasets
+from experiments.data import facts
+from experiments.pretrained import layout, tables
+from experiments.pretrained import weights as weights_lib
+from experiments.pretrained.layout import Imported
+from experiments.run import assembly, checkpoints, parameters, records
+
+# Of pictures.
+_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+
+
+def read(place: pathlib.Path, layout_call: str) -> tuple[Imported, weights_lib.Weights]:
+  """(what the weights are of, the weights) by a layout, or that which they look like.
+
+  Raises:
+    ValueError: weights that cannot be read, or of no layout, or of another than is said.
+  """
+  weights = weights_lib.read(place)
+  name = layout_call or layout.looks_like(weights)
+  if not name or " or " in name:
+    names = name or "no layout that is known here"
+    raise ValueError(f"--weights={place} looks like {names}: say --layout=NAME; "
+                     f"there are {', '.join(calls.slot_names('layout'))}")
+  chosen = calls.make(name, "layout", "--layout")
+  return calls.build(chosen, "layout", "--layout", weights=weights), weights
+
+
+def run(imported: Imported, data_call: str) -> tuple[config_lib.Config, assembly.Run]:
+  """The config and the run of a network, before its weights.
+
+  Args:
+    data_call: the data that it was trained on, or will be; "" for none.
+
+  Raises:
+    ValueError: data of another shape, more classes or other values than the network's.
+  """
+  given = data_call or layout.call(
+      "absent", shape=imported.shape, num_classes=imported.num_classes, kind=_kind(imported))
+  mean, scale = _units(imported, data_call) if data_call else (imported.mean, imported.scale)
+  config = config_lib.Config(
+      data=f"rescaled({given}, mean={mean!r}, scale={scale!r})",
+      network=imported.network,
+      objective=config_lib.Objective(prediction=f"{imported.prediction}()"),
+      training=config_lib.Training(label_dropout=0.1 if imported.null_label else 0.0))
+  if data_call:
+    dataset = datasets.load(config.data)
+    shape = dataset.train.shape[1:]
+    if shape != imported.shape:
+      raise ValueError(f"--data: examples have the shape {shape}, the network takes "
+                       f"{imported.shape}")
+    if dataset.num_classes > imported.num_classes:
+      raise ValueError(f"--data has {dataset.num_classes} classes, the weights know "
+                       f"{imported.num_classes}")
+    if dataset.num_classes < imported.num_classes:
+      names = dataset.classes + tuple(map(str, range(dataset.num_classes, imported.num_classes)))
+      dataset = dataset._replace(num_classes=imported.num_classes, classes=names)
+  else:
+    dataset = _absent(imported)
+  return config, assembly.prepare(config, dataset)
+
+
+def fill(
+    run: assembly.Run, imported: Imported, weights: weights_lib.Weights
+) -> parameters.Source:
+  """The parameters of the run. Raises ValueError as `tables.fill`."""
+  target = checkpoints.by_path(assembly.abstract_state(run).params)
+  arrays = tables.fill({path: tuple(leaf.shape) for path, leaf in target.items()}, weights,
+                       imported.table, numbers=imported.numbers, ignored=imported.ignored)
+  return parameters.Source(arrays, {"source": str(weights.place)})
+
+
+def write(
+    workdir: pathlib.Path, config: config_lib.Config, run: assembly.Run, source: parameters.Source
+) -> dict[str, Any]:
+  """Writes the workdir of the run, with the weights as step 0; returns what the manifest records.
+
+  Raises:
+    ValueError: the workdir holds a run, or anything else of one.
+  """
+  if (workdir / "config.json").exists():
+    raise ValueError(f"--workdir {workdir} holds a run already; choose another")
+  state, origin = parameters.start_from(run, source)
+  records.claim(workdir, config)
+  with records.locked(workdir):
+    facts.claim(workdir, run.dataset)
+    with checkpoints.manager(workdir, keep=config.training.keep_checkpoints) as manager:
+      checkpoints.save(manager, 0, state, assembly.average_names(config.training))
+      checkpoints.finish(manager)
+    records.manifest(workdir, config, from_step=0, finished=False, began_from=origin, steps=0)
+  return origin
+
+
+def _units(imported: Imported, data_call: str) -> tuple[float, float]:
+  """(mean, scale) of data that may be pictures in [0, 1] or [−1, 1], too."""
+  source = datasets.read_source(calls.make(data_call, "data", "--data"), "--data")
+  value_range = getattr(source, "value_range", None)
+  if _kind(imported) != "image" or value_range is None:
+    return imported.mean, imported.scale
+  for low, high in _RANGES:
+    if low <= value_range[0] and value_range[1] <= high:
+      half = (high - low) / 2.0
+      return (low + high) / 2.0, imported.scale * half / layout.HALF_RANGE
+  raise ValueError(f"--data has values {value_range[0]:g} … {value_range[1]:g}; pictures are in "
+                   f"{' or '.join(f'[{low:g}, {high:g}]' for low, high in _RANGES)}")
+
+
+def _kind(imported: Imported) -> str:
+  return "image" if imported.shape[-1] in (1, 3) else "array"
+
+
+def _absent(imported: Imported) -> datasets.Dataset:
+  """The record of data that are not here."""
+  image, shape = _kind(imported) == "image", imported.shape
+  none, labels = np.zeros((0, *shape), np.float32), np.zeros(0, np.int32)
+  moments = np.zeros(shape, np.float32), np.full(shape, imported.deviation**2, np.float32)
+  return datasets.Dataset(
+      none, labels, none, labels, imported.num_classes, np.asarray(imported.mean),
+      np.asarray(imported.scale), _kind(imported), (0.0, 255.0) if image else None, image,
+      tuple(map(str, range(imported.num_classes))), digests={}, moments=moments)
+
+
+def count(source: parameters.Source) -> int:
+  """The number of parameters."""
+  return sum(math.prod(array.shape) for array in source.arrays.values())

@@ -1,0 +1,166 @@
+"""Weights from files, by the names of their tensors; no code of a file is ever run.
+
+A .pt is a zip archive: a pickle of names, types and shapes, and one file of numbers a tensor. Its
+pickle may name what makes up a dict of tensors, and nothing else.
+"""
+
+import collections
+import json
+import pathlib
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import safetensors.flax
+
+from experiments.run import multihost
+
+TORCH = (".pt", ".pth", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", ".npz", *TORCH)
+# Folders of a pipeline that hold a network, and names of its weights.
+_FOLDERS = ("unet", "transformer", "vae")
+_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model", "weights")
+# Of a checkpoint of a training: what samplers use, before what is trained.
+_STATES = ("ema", "ema_state_dict", "state_dict", "model")
+_DTYPES = {
+    "FloatStorage": np.float32, "HalfStorage": np.float16, "DoubleStorage": np.float64,
+    "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32,
+    "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_}
+
+
+class Weights(NamedTuple):
+  """tensors: by name. config, scheduler: of the files beside them, {} where there are none."""
+
+  place: pathlib.Path
+  tensors: Mapping[str, np.ndarray]
+  config: Mapping[str, Any] = {}
+  scheduler: Mapping[str, Any] = {}
+
+
+def read(place: pathlib.Path) -> Weights:
+  """The weights in a file, or in a directory as diffusers saves a network or a pipeline.
+
+  Raises:
+    ValueError: nothing there, a file that cannot be read, or a pickle that would run code.
+  """
+  if place.is_dir():
+    return _of_directory(place)
+  if not place.is_file():
+    raise ValueError(f"--weights={place}: no such file or directory")
+  return Weights(place, _unwrapped(_read(place)), _json(place.parent / "config.json"))
+
+
+def _of_directory(place: pathlib.Path) -> Weights:
+  inner = next((place / name for name in _FOLDERS if (place / name / "config.json").is_file()),
+               place)
+  found = [inner / f"{stem}{suffix}" for suffix in SUFFIXES for stem in _STEMS]
+  index = next(iter(sorted(inner.glob("*.safetensors.index.json"))), None)
+  if index is not None:
+    files = [inner / name for name in sorted(set(_json(index)["weight_map"].values()))]
+  else:
+    files = [file for file in found if file.is_file()][:1]
+  if not files:
+    raise ValueError(f"--weights={place}: the directory holds no diffusion_pytorch_model"
+                     f"{' or '.join(SUFFIXES[:1])}; name the file of weights itself")
+  tensors: dict[str, np.ndarray] = {}
+  for file in files:
+    tensors |= _unwrapped(_read(file))
+  schedulers = (folder / "scheduler" / "scheduler_config.json" for folder in (place, place.parent))
+  scheduler = next((file for file in schedulers if file.is_file()), None)
+  return Weights(place, tensors, _json(inner / "config.json"),
+                 _json(scheduler) if scheduler else {})
+
+
+def _read(file: pathlib.Path) -> Any:
+  readers: Mapping[str, Callable] = {
+      ".safetensors": lambda file: {name: np.asarray(leaf) for name, leaf in safetensors.flax.load(
+          file.read_bytes()).items()},
+      ".npz": lambda file: dict(np.load(file)), **dict.fromkeys(TORCH, _read_torch)}
+  if file.suffix not in readers:
+    code = ": a pickle runs the code that it names" if file.suffix in (".pkl", ".pickle") else ""
+    raise ValueError(
+        f"--weights={file} must end in {', '.join(SUFFIXES)}{code}; save its state_dict() by "
+        "torch.save or safetensors where you trust it")
+  try:
+    return readers[file.suffix](file)
+  except Exception as error:  # of zipfile, pickle, NumPy or safetensors
+    raise ValueError(f"--weights={file} cannot be read: {multihost.first_line(error)}") from error
+
+
+def _json(file: pathlib.Path) -> dict[str, Any]:
+  """The object in a JSON file; {} where there is no file."""
+  if not file.is_file():
+    return {}
+  try:
+    found = json.loads(file.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise ValueError(f"--weights: {file} is no JSON: {error}") from error
+  if not isinstance(found, dict):
+    raise ValueError(f"--weights: {file} must hold an object")
+  return found
+
+
+def _unwrapped(found: Any) -> dict[str, np.ndarray]:
+  """The tensors of a state dict, or of the one in a checkpoint; without a prefix of all names."""
+  if isinstance(found, dict):
+    for name in _STATES:
+      if isinstance(found.get(name), dict):
+        return _unwrapped(found[name])
+  tensors = found if isinstance(found, dict) else {}
+  tensors = {name: value for name, value in tensors.items() if isinstance(value, np.ndarray)}
+  if not tensors:
+    raise ValueError("--weights: the file holds no dict of tensors")
+  for prefix in ("module.", "model."):
+    if all(name.startswith(prefix) for name in tensors):
+      tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+  return tensors
+
+
+def _read_torch(file: pathlib.Path) -> Any:
+  """What a .pt holds, with NumPy arrays in the place of tensors."""
+  if not zipfile.is_zipfile(file):
+    raise ValueError("it is no zip archive, as torch.save writes since version 1.6; save it again")
+  with zipfile.ZipFile(file) as archive:
+    root = next((name[:-len("data.pkl")] for name in archive.namelist() if name.endswith(
+        "data.pkl")), None)
+    if root is None:
+      raise ValueError("it is no archive of torch.save")
+    with archive.open(f"{root}data.pkl") as stream:
+      return _Tensors(stream, lambda key: archive.read(f"{root}data/{key}")).load()
+
+
+class _Tensors(pickle.Unpickler):
+  """An unpickler of dicts of tensors, which refuses all other names."""
+
+  def __init__(self, stream: Any, storage: Callable[[str], bytes]):
+    super().__init__(stream)
+    self._storage = storage
+
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) == ("collections", "OrderedDict"):
+      return collections.OrderedDict
+    if module == "torch" and name in _DTYPES:
+      return np.dtype(_DTYPES[name])
+    if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+      return _strided
+    if (module, name) == ("torch._utils", "_rebuild_parameter"):
+      return lambda tensor, *_: tensor
+    raise ValueError(f"its pickle would run {module}.{name}; save its state_dict() alone")
+
+  def persistent_load(self, pid: Any) -> np.ndarray:
+    _, dtype, key, _, count = pid
+    return np.frombuffer(self._storage(key), dtype, count)
+
+
+def _strided(storage, offset, shape, strides, *_) -> np.ndarray:
+  """The tensor in a storage, strides in elements."""
+  size = storage.dtype.itemsize
+  last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+  if 0 not in shape and not 0 <= offset <= last < len(storage):
+    raise ValueError("a tensor lies outside of its numbers")
+  return np.lib.stride_tricks.as_strided(
+      storage[offset:], shape, [step * size for step in strides], writeable=False).copy()

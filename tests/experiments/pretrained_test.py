@@ -1,0 +1,234 @@
+"""Public weights: outputs and samples against other projects' networks, runs of them, refusals."""
+
+import functools
+import json
+import pathlib
+import pickle
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pretrained_cases
+import pytest
+import runner
+import safetensors.numpy
+
+import experiments
+from experiments.pretrained import imported, weights
+from experiments.run import assembly
+from experiments.sampling import drawing
+from langevin_jax import paths, samplers
+
+CASES = pretrained_cases.CASES
+# Networks of a second are compiled without the passes that take most of the time.
+_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def tensors_of(case):
+  kept = {key.removeprefix("kept/"): value for key, value in case.items() if "kept/" in key}
+  return pretrained_cases.random_weights(case["shapes"], kept)
+
+
+def saved(case, folder, tensors=None):
+  """The weights of a case as their project saves them: a directory of diffusers, or a file."""
+  tensors = tensors_of(case) if tensors is None else tensors
+  if "config" not in case:
+    np.savez(folder / "weights.npz", **tensors)
+    return folder / "weights.npz"
+  for name, content in (("model/config.json", case["config"]),
+                        ("scheduler/scheduler_config.json", case["scheduler"])):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(content))
+  safetensors.numpy.save_file(tensors, folder / "model/diffusion_pytorch_model.safetensors")
+  return folder / "model"
+
+
+@functools.cache
+def built(name, folder):
+  """(the facts of a case, its run, its parameters, what the layout says of it)."""
+  case = pretrained_cases.load(name)
+  network, read = imported.read(saved(case, pathlib.Path(folder)), CASES[name][0])
+  _, run = imported.run(network, "")
+  source = imported.fill(run, network, read)
+  params = jax.tree_util.tree_map_with_path(
+      lambda path, _: source.arrays[jax.tree_util.keystr(path, simple=True, separator="/")],
+      assembly.abstract_state(run).params)
+  return case, run, params, network
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+  def make(name):
+    place = tmp_path_factory.getbasetemp() / f"weights-{name}"
+    place.mkdir(exist_ok=True)
+    return str(place)
+
+  return make
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_are_those_of_the_reference_at_ten_levels(name, folder):
+  case, run, params, network = built(name, folder(name))
+  channels = network.shape[-1]
+  x, labels = pretrained_cases.inputs(channels, network.num_classes + network.null_label)
+  arguments = (params, np.moveaxis(x, 1, -1), case["ell"].astype(np.float32), labels)
+  value = jax.jit(run.apply).lower(*arguments).compile(compiler_options=_FAST)(*arguments)
+  # The velocity of SiT is from noise to data.
+  expected = np.moveaxis(case["value"], 1, -1)[..., :channels] * (-1.0 if name == "sit" else 1.0)
+  norms = lambda a: np.linalg.norm(np.reshape(a, (len(x), -1)), axis=1)
+  assert np.max(norms(value - expected) / norms(expected)) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "method"), [
+    ("ddim", samplers.ddim()), ("dpm", samplers.multistep(2, midpoint=True))])
+def test_samples_are_those_of_diffusers_pipelines(name, method, folder):
+  case, run, params, _ = built("ddpm", folder("ddpm"))
+  alphas = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))[case[f"{name}_times"]]
+  start = np.moveaxis(pretrained_cases.inputs(3, 0)[0][:2], 1, -1)
+  model = drawing.denoiser(run, params, paths.vp(), jnp.zeros(2, jnp.int32))
+  x = samplers.sample(
+      jax.random.key(0), model, paths.vp(), shape=start.shape, method=method, initial=start,
+      grid=samplers.explicit(np.sqrt(1.0 / alphas - 1.0)))
+  expected = np.moveaxis(case[name], 1, -1)
+  assert np.linalg.norm(x - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fixtures_are_what_the_packages_compute(name):
+  pytest.importorskip("torch")
+  pytest.importorskip("diffusers", minversion="0.38")
+  pytest.importorskip("azula")
+  try:
+    found = pretrained_cases.reference(name)
+  except ImportError as error:
+    pytest.skip(f"{error}: a clone that is no package")
+  case = pretrained_cases.load(name)
+  for key in {"value", "ddim", "dpm"} & set(case):
+    np.testing.assert_allclose(found[key], case[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="session")
+def run_of_classes(folder, tmp_path_factory):
+  """A run of the case "classes": v-prediction, zero terminal SNR, four classes."""
+  workdir = tmp_path_factory.mktemp("classes") / "run"
+  place = saved(pretrained_cases.load("classes"), pathlib.Path(folder("classes")))
+  said = runner.succeed("convert", f"--weights={place}", f"--workdir={workdir}")
+  assert "examples of shape (8, 8, 3), 4 classes, predicting v" in said
+  return workdir
+
+
+def test_the_run_is_a_model_in_the_units_of_pictures(run_of_classes, folder):
+  model = experiments.load(run_of_classes)
+  assert (model.shape, len(model.classes), model.step) == ((8, 8, 3), 4, 0)
+  _, run, params, _ = built("classes", folder("classes"))
+  x = np.random.default_rng(0).uniform(0.0, 255.0, (2, 8, 8, 3)).astype(np.float32)
+  labels = jnp.array([1, 3])
+  # D of the picture x = α x₀ + σ ε in 0 … 255 is D of the network's states in [−1, 1].
+  got = model.denoise(0.6 * x, alpha=0.6, sigma=0.8 * 127.5, condition=labels)
+  state = 0.6 * (x - 127.5) / 127.5
+  expected = drawing.denoiser(run, params, paths.vp(), labels).at(state, np.log(0.6 / 0.8))
+  np.testing.assert_allclose(got, 127.5 * (1.0 + expected), rtol=1e-4, atol=1e-2)
+  with pytest.raises(ValueError, match="label_dropout"):
+    model.denoise(x, alpha=0.6, sigma=100.0)
+
+
+def test_the_run_is_sampled_and_inpainted_like_any_other(run_of_classes, tmp_path):
+  out = tmp_path / "x.npy"
+  sample = "sample", f"--workdir={run_of_classes}", f"--out={out}", "--steps=2"
+  runner.succeed(*sample, "--num_samples=2", "--path=rectified_flow", "--stochasticity=1")
+  x = np.load(out)
+  assert x.shape == (2, 8, 8, 3) and 0 <= x.min() < x.max() <= 255 and np.all(x == np.round(x))
+  known = np.full((2, 8, 8, 3), np.nan, np.float32)
+  known[:, :4] = 100.0
+  np.save(tmp_path / "known.npy", known)
+  runner.succeed(*sample, f"--known={tmp_path / 'known.npy'}")
+  assert (np.load(out)[:, :4] == 100.0).all()
+  assert "imported without data" in runner.refused("evaluate", f"--workdir={run_of_classes}")
+
+
+def test_with_data_the_run_is_trained_further(folder, tmp_path):
+  place = saved(pretrained_cases.load("ddpm"), pathlib.Path(folder("ddpm")))
+  np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(
+      0, 256, (20, 8, 8, 3), dtype=np.uint8))
+  data, workdir = f"--data=arrays(path='{tmp_path / 'x.npy'}')", tmp_path / "run"
+  runner.succeed("convert", f"--weights={place}", data, f"--workdir={workdir}")
+  begun = experiments.load(workdir)
+  assert (begun.run.dataset.mean, begun.run.dataset.scale) == (127.5, 127.5)
+  assert "holds a run already" in runner.refused(
+      "convert", f"--weights={place}", f"--workdir={workdir}")
+  runner.succeed("train", f"--workdir={workdir}", "--config.training.steps=1",
+                 "--config.training.batch_size=4", "--allow_change=training")
+  trained = experiments.load(workdir)
+  assert trained.step == 1
+  moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), begun.params, trained.params)
+  assert 0.0 < max(jax.tree.leaves(moved)) < 0.1
+  assert "shape" in runner.refused("convert", f"--weights={place}", "--data=digits()",
+                                   f"--workdir={tmp_path / 'other'}")
+
+
+def test_tensors_that_do_not_fit_are_named(folder, tmp_path):
+  case = pretrained_cases.load("ddpm")
+  tensors = tensors_of(case)
+  tensors["mid_block.extra"] = tensors.pop("conv_in.bias")
+  tensors["conv_norm_out.weight"] = np.ones(7, np.float32)
+  said = runner.refused("convert", f"--weights={saved(case, tmp_path, tensors)}",
+                        f"--workdir={tmp_path / 'run'}")
+  assert "1 missing (conv_in.bias)" in said and "1 extra (mid_block.extra)" in said
+  assert "1 misshapen (conv_norm_out.weight (7,) where norm/scale is (16,))" in said
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "layout", "words"), [
+    ("adm", "edm", "has not the names of edm: it looks like adm"),
+    ("dit", "", "looks like dit or sit: say --layout=NAME"),
+    ("ddpmpp", "diffusers_unet", "has not the names of diffusers_unet: it looks like edm"),
+    ("ddpmpp", "edm(sigma=1)", "edm has no argument 'sigma'"),
+    ("ddpmpp", "edn", "did you mean edm"),
+])
+def test_weights_of_another_layout_are_named(name, layout, words, folder, tmp_path):
+  place = saved(pretrained_cases.load(name), pathlib.Path(folder(name)))
+  assert words in runner.refused("convert", f"--weights={place}", f"--layout={layout}",
+                                 f"--workdir={tmp_path / 'run'}")
+
+
+def test_labels_beyond_the_classes_of_the_weights_are_refused(run_of_classes):
+  said = runner.refused("sample", f"--workdir={run_of_classes}", "--label=4", "--num_samples=1")
+  assert "4" in said and "0 … 3" in said
+
+
+class _Code:
+  def __reduce__(self):
+    return pathlib.Path.touch, (pathlib.Path("it-ran"),)
+
+
+def test_a_pickle_of_code_is_refused_and_nothing_runs(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  code = pickle.dumps({"a": _Code()})
+  with zipfile.ZipFile("new.pt", "w") as archive:
+    archive.writestr("weights/data.pkl", code)
+  for name, words in (("new.pt", "its pickle would run pathlib"), ("old.pt", "it is no zip"),
+                      ("edm.pkl", "a pickle runs the code")):
+    if name != "new.pt":
+      pathlib.Path(name).write_bytes(code)
+    with pytest.raises(ValueError, match=words) as error:
+      weights.read(pathlib.Path(name))
+    assert "\n" not in str(error.value)
+  assert not (tmp_path / "it-ran").exists()
+
+
+def test_a_file_of_torch_is_read_without_torch():
+  """Transposed, offset, bfloat16, integer: what `pretrained_cases.torch_file` has saved."""
+  found = weights.read(pretrained_cases.FOLDER / "tensors.pt").tensors
+  a = np.arange(6.0).reshape(2, 3)
+  assert set(found) == {"a", "b", "c", "d"}
+  for name, value in (("a", a.T), ("b", a[1:]), ("c", a[0, 1]), ("d", [3])):
+    np.testing.assert_array_equal(found[name].astype(np.float64), value)
+
+
+def test_noise_levels_beyond_a_table_and_infinite_ones_are_finite(folder):
+  _, run, params, _ = built("classes", folder("classes"))
+  x = np.zeros((3, 8, 8, 3), np.float32)
+  value = jax.jit(run.apply)(params, x, np.array([-np.inf, 20.0, np.inf], np.float32),
+                             np.zeros(3, np.int32))
+  assert np.isfinite(value).all()

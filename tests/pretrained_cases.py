@@ -1,0 +1,274 @@
+"""Reference networks of other projects with random weights: cases, and a script that runs them.
+
+  python tests/pretrained_cases.py --edm=DIRECTORY --dit=DIRECTORY --sit=DIRECTORY [NAME …]
+
+writes tests/experiments/pretrained/NAME.npz: names and shapes of the weights, and outputs at ten
+noise levels. It needs `pip install -e ".[parity]"`, and for some clones of the projects that
+are no packages: NVlabs/edm, facebookresearch/DiT, willisma/SiT. Weights are drawn by
+`random_weights`, here and in the tests, so that a fixture holds none.
+"""
+
+import argparse
+import importlib
+import json
+import pathlib
+import re
+import sys
+import types
+
+import numpy as np
+
+FOLDER = pathlib.Path(__file__).parent / "experiments" / "pretrained"
+SIDE, LEVELS = 8, 10
+# Indices of a table of 1,000 β.
+INDICES = np.array([0, 1, 3, 10, 50, 200, 400, 700, 900, 998])
+ELLS = np.linspace(5.0, -4.4, LEVELS)
+
+
+def random_weights(shapes: dict[str, tuple[int, ...]], kept: dict) -> dict[str, np.ndarray]:
+  """Weights by name: products keep the scale of what they multiply. kept: constants of the layout.
+  """
+  rng, found = np.random.default_rng(0), {}
+  for name, shape in sorted(shapes.items()):
+    fan_in = np.prod(shape[1:]) if len(shape) > 1 else 100.0
+    value = rng.normal(size=shape) / np.sqrt(fan_in)
+    if len(shape) == 1 and name.endswith("weight"):
+      value = 1.0 + value
+    found[name] = kept.get(name, value.astype(np.float32))
+    # Blocks of diffusers' DiT share one embedding of the level and the label.
+    found[name] = found[re.sub(r"blocks\.\d+\.norm1\.emb", "blocks.0.norm1.emb", name)]
+  return found
+
+
+def inputs(channels: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+  """x (LEVELS, channels, SIDE, SIDE) at unit scale and labels (LEVELS,)."""
+  rng = np.random.default_rng(1)
+  return (rng.normal(size=(LEVELS, channels, SIDE, SIDE)).astype(np.float32),
+          np.arange(LEVELS) % max(classes, 1))
+
+
+def table(schedule: dict) -> np.ndarray:
+  """ℓ of INDICES of diffusers' schedules, in float64: theirs are float32, ᾱ to 6e-8 beside 1."""
+  if schedule["beta_schedule"] == "squaredcos_cap_v2":
+    bar = lambda t: np.cos((t + 0.008) / 1.008 * np.pi / 2.0) ** 2
+    k = np.arange(1000)
+    betas = np.minimum(1.0 - bar((k + 1) / 1000) / bar(k / 1000), 0.999)
+  elif schedule["beta_schedule"] == "scaled_linear":
+    betas = np.linspace(schedule["beta_start"] ** 0.5, schedule["beta_end"] ** 0.5, 1000) ** 2
+  else:
+    betas = np.linspace(schedule["beta_start"], schedule["beta_end"], 1000)
+  roots = np.sqrt(np.cumprod(1.0 - betas))
+  if schedule.get("rescale_betas_zero_snr"):
+    roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+  alphas = roots[INDICES] ** 2
+  return 0.5 * np.log(alphas / (1.0 - alphas))
+
+
+def diffusers_unet(config: dict, schedule: dict, classes: int = 0) -> dict:
+  """diffusers' UNet2DModel, and samples of its DDIM and DPM-Solver++ where there are no classes."""
+  import torch
+  from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+  model, found = _drawn(UNet2DModel(**config))
+  x, labels = inputs(3, classes)
+  given = {"class_labels": torch.tensor(labels)} if classes else {}
+  call = lambda x, t, **given: model(x, t, **given).sample
+  found |= {"config": dict(model.config), "scheduler": schedule, "ell": table(schedule),
+            "value": call(torch.tensor(x), torch.tensor(INDICES), **given)}
+  if not classes:
+    start = torch.tensor(inputs(3, 0)[0][:2])
+    for name, kind, options in (
+        ("ddim", DDIMScheduler, {"clip_sample": False}),
+        ("dpm", DPMSolverMultistepScheduler, {"final_sigmas_type": "zero",
+                                              "timestep_spacing": "leading"})):
+      scheduler, state = kind(**schedule, **options), start
+      scheduler.set_timesteps(10)
+      for t in scheduler.timesteps:
+        state = scheduler.step(call(state, t), t, state).prev_sample
+      found |= {name: state, f"{name}_times": scheduler.timesteps}
+  return found
+
+
+def edm(name: str, classes: int, **config) -> dict:
+  """A network of NVlabs/edm at c_noise of σ = σ_d e^{−ℓ}."""
+  import torch
+  kind = getattr(importlib.import_module("training.networks"), name)
+  model, found = _drawn(kind(img_resolution=SIDE, in_channels=3, out_channels=3, label_dim=classes,
+                             num_blocks=1, attn_resolutions=[4], **config))
+  x, labels = inputs(3, classes)
+  one_hot = torch.nn.functional.one_hot(torch.tensor(labels), classes).float() if classes else None
+  noise = torch.tensor(np.log(0.5 * np.exp(-ELLS)) / 4.0, dtype=torch.float32)
+  return found | {"ell": ELLS, "value": model(torch.tensor(x), noise, one_hot)}
+
+
+def adm(classes: int, **config) -> dict:
+  """The UNetModel of guided-diffusion, as azula ships it."""
+  import torch
+  from azula.plugins.adm._src.unet import UNetModel
+  model, found = _drawn(UNetModel(
+      image_size=SIDE, in_channels=3, model_channels=32, out_channels=6, num_res_blocks=1,
+      attention_resolutions=(2,), channel_mult=(1, 2), num_head_channels=16,
+      num_classes=classes or None, **config))
+  x, labels = inputs(3, classes)
+  given = {"y": torch.tensor(labels)} if classes else {}
+  schedule = {"beta_schedule": "squaredcos_cap_v2"}
+  return found | {"ell": table(schedule),
+                  "value": model(torch.tensor(x), torch.tensor(INDICES), **given)}
+
+
+def diffusers_dit() -> dict:
+  """diffusers' DiTTransformer2DModel; its blocks share the embedding, as converted weights do."""
+  import torch
+  from diffusers import DiTTransformer2DModel
+  config = {"sample_size": SIDE, "num_layers": 2, "num_attention_heads": 2,
+            "attention_head_dim": 12, "in_channels": 4, "out_channels": 8, "patch_size": 2,
+            "num_embeds_ada_norm": 3}
+  model, found = _drawn(DiTTransformer2DModel(**config))
+  x, labels = inputs(4, 4)
+  value = model(torch.tensor(x), torch.tensor(INDICES), torch.tensor(labels)).sample
+  return found | {"config": dict(model.config), "scheduler": LINEAR, "ell": table(LINEAR),
+                  "value": value}
+
+
+def original_dit(kind: str) -> dict:
+  """DiT or SiT by its authors' code, whose layers of timm may be replaced by the same few lines."""
+  import torch
+  _stand_in_for_timm(torch)
+  sys.modules.pop("models", None)
+  module = importlib.import_module("models")
+  model, found = _drawn(getattr(module, kind)(
+      input_size=SIDE, patch_size=2, in_channels=4, hidden_size=128, depth=2, num_heads=2,
+      num_classes=3))
+  x, labels = inputs(4, 4)
+  ell, time = table(LINEAR), torch.tensor(INDICES)
+  if kind == "SiT":
+    ell = ELLS
+    data = 1.0 / (1.0 + np.exp(-ell))
+    time = torch.tensor(data, dtype=torch.float32)
+    x = x * np.hypot(data, 1.0 - data).astype(np.float32)[:, None, None, None]
+  return found | {"ell": ell, "value": model(torch.tensor(x), time, torch.tensor(labels))}
+
+
+def _stand_in_for_timm(torch) -> None:
+  """PatchEmbed, Attention and Mlp by the names of timm, which needs torchvision."""
+  nn, functional = torch.nn, torch.nn.functional
+
+  class PatchEmbed(nn.Module):
+    def __init__(self, size, patch, channels, width, bias=True):
+      super().__init__()
+      self.patch_size, self.num_patches = (patch, patch), (size // patch) ** 2
+      self.proj = nn.Conv2d(channels, width, patch, patch, bias=bias)
+
+    def forward(self, x):
+      return self.proj(x).flatten(2).transpose(1, 2)
+
+  class Attention(nn.Module):
+    def __init__(self, width, num_heads, qkv_bias=False, **_):
+      super().__init__()
+      self.heads, self.qkv = num_heads, nn.Linear(width, 3 * width, bias=qkv_bias)
+      self.proj = nn.Linear(width, width)
+
+    def forward(self, x):
+      q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+      return self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+  class Mlp(nn.Module):
+    def __init__(self, in_features, hidden_features, act_layer, **_):
+      super().__init__()
+      self.fc1, self.act = nn.Linear(in_features, hidden_features), act_layer()
+      self.fc2 = nn.Linear(hidden_features, in_features)
+
+    def forward(self, x):
+      return self.fc2(self.act(self.fc1(x)))
+
+  layers = types.ModuleType("timm.models.vision_transformer")
+  layers.PatchEmbed, layers.Attention, layers.Mlp = PatchEmbed, Attention, Mlp
+  sys.modules |= {"timm": types.ModuleType("timm"), "timm.models": types.ModuleType("timm.models"),
+                  "timm.models.vision_transformer": layers}
+
+
+SMALL = {"sample_size": SIDE, "block_out_channels": (16, 32), "layers_per_block": 1,
+         "norm_num_groups": 8, "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+         "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+ZERO_SNR = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
+            "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+WIDE = {"model_channels": 128, "channel_mult": [1, 1], "augment_dim": 2}
+# Name → (layout, how its reference is made).
+CASES = {
+    "ddpm": ("diffusers_unet", lambda: diffusers_unet(
+        SMALL | {"attention_head_dim": None, "flip_sin_to_cos": False, "freq_shift": 1,
+                 "downsample_padding": 0, "norm_eps": 1e-6}, LINEAR)),
+    "classes": ("diffusers_unet", lambda: diffusers_unet(
+        SMALL | {"num_class_embeds": 4, "out_channels": 6}, ZERO_SNR, classes=4)),
+    "ddpmpp": ("edm", lambda: edm("SongUNet", 3, **WIDE)),
+    "ncsnpp": ("edm", lambda: edm(
+        "SongUNet", 0, embedding_type="fourier", channel_mult_noise=2, encoder_type="residual",
+        resample_filter=[1, 3, 3, 1], **WIDE)),
+    "edm_adm": ("edm", lambda: edm("DhariwalUNet", 3, **WIDE)),
+    "adm": ("adm(side=8, schedule='cosine', head_channels=16)", lambda: adm(
+        4, use_scale_shift_norm=True, resblock_updown=True)),
+    "improved": ("adm(side=8, schedule='cosine', head_channels=16, new_attention=True)",
+                 lambda: adm(0, use_new_attention_order=True)),
+    "diffusers_dit": ("diffusers_dit(latent_scale=0.5)", diffusers_dit),
+    "dit": ("dit", lambda: original_dit("DiT")),
+    "sit": ("sit", lambda: original_dit("SiT")),
+}
+
+
+def _drawn(model) -> tuple:
+  """(a model with `random_weights`, facts of them)."""
+  import torch
+  state = model.state_dict()
+  shapes = {name: tuple(value.shape) for name, value in state.items()}
+  kept = {name: value.numpy() for name, value in state.items() if "resample_filter" in name}
+  drawn = random_weights(shapes, kept)
+  model.load_state_dict({name: torch.tensor(value) for name, value in drawn.items()})
+  return model.eval(), {"shapes": shapes} | {f"kept/{name}": a for name, a in kept.items()}
+
+
+def reference(name: str) -> dict:
+  """The facts of a case, with NumPy arrays."""
+  import torch
+  with torch.no_grad():
+    found = CASES[name][1]()
+  return {key: value.numpy() if isinstance(value, torch.Tensor) else value
+          for key, value in found.items()}
+
+
+def torch_file() -> None:
+  """A checkpoint of torch with tensors of several kinds."""
+  import torch
+  a = torch.arange(6.0).reshape(2, 3)
+  state = {"model.a": a.T, "model.b": torch.nn.Parameter(a[1:].bfloat16()),
+           "model.c": a[0, 1], "model.d": torch.tensor([3])}
+  torch.save({"ema": state, "step": 3}, FOLDER / "tensors.pt")
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser()
+  for clone in ("edm", "dit", "sit"):
+    parser.add_argument(f"--{clone}", default="")
+  parser.add_argument("names", nargs="*")
+  given = parser.parse_args()
+  torch_file()
+  for name in given.names or CASES:
+    clone = getattr(given, {"ddpmpp": "edm", "ncsnpp": "edm", "edm_adm": "edm", "dit": "dit",
+                            "sit": "sit"}.get(name, "names"))
+    if clone and isinstance(clone, str):
+      sys.path.insert(0, clone)
+    found = reference(name)
+    np.savez_compressed(FOLDER / f"{name}.npz", **{
+        key: json.dumps(value, default=str) if isinstance(value, dict) else value
+        for key, value in found.items()})
+    print(name, {key: getattr(value, "shape", len(value)) for key, value in found.items()})
+
+
+def load(name: str) -> dict:
+  """What the script has written."""
+  with np.load(FOLDER / f"{name}.npz") as found:
+    return {key: json.loads(str(value)) if value.dtype.kind == "U" else value
+            for key, value in found.items()}
+
+
+if __name__ == "__main__":
+  main()
