@@ -23,6 +23,7 @@ class Source(NamedTuple):
   names: tuple[str, ...] | None = None  # the file of each example, if each has its own
   conditions: Mapping[str, Any] = {}  # (n, …) float32, int32 or bool, by name
   augmentation: Any = None  # of training images, an `augmentation.Augmentation`
+  vocabulary: tuple[str, ...] = ()  # of tokens: the symbol of each; () are their numbers
 
 
 def hold_out(

@@ -159,7 +159,7 @@ def tokens(network: config_lib.Call, shape: tuple[int, ...]) -> int:
   if network.name != "dit":
     return 1
   patch = network["patch_size"] ** (2 if len(shape) == 3 else 1)  # of a sequence (T, c), T/patch
-  return max(math.prod(shape[:-1]) // patch, 1)
+  return max(math.prod(shape[:-1] or shape) // patch, 1)
 
 
 def _network(config: config_lib.Config) -> str:
