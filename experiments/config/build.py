@@ -31,6 +31,16 @@ def path(call: Call, vocabulary: int = 0) -> Path:
   return calls.build(call, "path", "config.path", vocabulary=vocabulary or 2)
 
 
+def check_noise(trained: Call, call: Call) -> None:
+  """Raises ValueError where a run of `trained` cannot be sampled along the path `call`.
+
+  Of numbers it can along all paths, of tokens along those that differ in their clock.
+  """
+  if trained.name != call.name and (is_discrete(path(trained)) or is_discrete(path(call))):
+    raise ValueError(f"config.path={call.name}: the run has learned the noise of {trained.name}, "
+                     "and no other; a path of tokens may have another clock")
+
+
 def is_discrete(path: Path) -> bool:
   """Whether the process is one of tokens."""
   return isinstance(path, discrete.paths.Path)

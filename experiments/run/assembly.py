@@ -87,21 +87,6 @@ def prepare(
   return run
 
 
-def sampling_path(run: Run, config: config_lib.Config) -> build.Path:
-  """The path of `config`, along which the run is sampled.
-
-  Raises:
-    ValueError: tokens and a path that adds other noise than that of the training.
-  """
-  path = build.path(config.path, len(run.dataset.vocabulary))
-  if (build.is_discrete(path) or build.is_discrete(run.path)) and (
-      config.path.name != run.config.path.name):
-    raise ValueError(f"config.path: the run knows the noise of {run.config.path.name} alone; got "
-                     f"{config.path.name}. Of tokens, the clock may differ: "
-                     "absorbing(clock='cosine()')")
-  return path
-
-
 def check(config: config_lib.Config) -> None:
   """What needs no data: raises ValueError as `prepare` does."""
   for name, seed in (("seed", config.seed), ("evaluation.seed", config.evaluation.seed)):
