@@ -41,7 +41,8 @@ Units = tuple[np.ndarray, np.ndarray]
 class Dataset(NamedTuple):
   """Training and held-out examples in standard units, A⁻¹(x − mean) with A as `standardize` says.
 
-  Examples of the kind tokens are integers (n, length), and stay what they are. `mean` and `scale` (which holds A) are computed from the training examples, in the user's units.
+  Tokens are integers (n, length), and stay what they are. `mean` and `scale` (which holds A) are
+  computed from the training examples, in the user's units.
   """
 
   train: Examples  # (n, *shape) float32

@@ -12,7 +12,8 @@ import numpy as np
 Kind = Literal["", "image", "vector", "sequence", "volume", "array", "tokens"]
 KINDS = ("image", "vector", "sequence", "volume", "array", "tokens")
 SHAPES = ("a vector is (n, d), a sequence (n, length, channels), an image (n, h, w) or (n, h, w, 1,"
-          " 3 or 4), a volume (n, d, h, w, channels), an array of rank 3 or more, tokens are integers (n, length)")
+          " 3 or 4), a volume (n, d, h, w, channels), an array of rank 3 or more, tokens are "
+          "integers (n, length)")
 
 
 def kind_of(shape: tuple[int, ...], dtype: np.dtype, low: float, kind: str = "") -> str:

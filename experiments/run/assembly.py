@@ -257,8 +257,8 @@ def _convolves(run: Run) -> bool:
   shape = (2, *run.dataset.train.shape[1:])
   kinds = conditions.kinds(run.dataset)
   condition = conditions_lib.example(kinds, 2) if kinds else np.zeros(2, np.int32)
-  arguments = (jax.ShapeDtypeStruct(shape, run.dataset.train.dtype), jax.ShapeDtypeStruct((2,), np.float32),
-               condition)
+  arguments = (jax.ShapeDtypeStruct(shape, run.dataset.train.dtype),
+               jax.ShapeDtypeStruct((2,), np.float32), condition)
   traced = jax.make_jaxpr(run.apply)(abstract_state(run).params, *arguments)
 
   def inside(jaxpr):

@@ -13,7 +13,7 @@ from experiments.config import build, calls
 from experiments.data import standardize
 from experiments.run import assembly, multihost
 from experiments.sampling import samplers_from_config, token_sampling
-from langevin_jax import discrete, inpainting, paths, samplers
+from langevin_jax import discrete, inpainting, samplers
 from langevin_jax.samplers import levels, noise
 from langevin_jax.samplers.grids import levels_of
 from langevin_jax.training import shardings

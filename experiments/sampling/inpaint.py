@@ -103,8 +103,8 @@ def read_known(run: assembly.Run, method: inpainting.Inpainter | None) -> drawin
   if dataset.vocabulary:
     tokens = np.where(masks, restored, 0)
     if not np.isin(tokens, np.arange(len(dataset.vocabulary))).all():
-      raise ValueError(f"--known must be tokens 0 … {len(dataset.vocabulary) - 1} where the mask is "
-                       "True")
+      raise ValueError("--known must be tokens where the mask is True, 0 … "
+                       f"{len(dataset.vocabulary) - 1}")
     tokens = tokens.astype(np.int32)
     return drawing.Known(tokens, tokens, masks, None)
   try:

@@ -40,8 +40,8 @@ def requested(sampling: config_lib.Sampling, *, inpainting: bool, tokens: bool =
   """
   given = [name for name, flag in _FLAGS.items() if flag.value]
   if given and tokens:
-    raise ValueError(f"--{given[0]} is for numbers, and these data are tokens: --known keeps a part "
-                     "of them")
+    raise ValueError(f"--{given[0]} is for numbers, and these data are tokens: --known keeps a "
+                     "part of them")
   if not given:
     if sampling.start_level:
       raise ValueError("--start_level needs --start beside it: examples that are noised to it")

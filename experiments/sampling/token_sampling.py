@@ -1,4 +1,4 @@
-"""Sampling of tokens: the reverse jump process of `config.sampling`, which `discrete.samplers` runs.
+"""The reverse jump process of `config.sampling` for tokens, which `discrete.samplers` runs.
 
 `samplers_from_config` and `drawing` turn here where the path is one of tokens.
 """
@@ -10,7 +10,7 @@ import jax
 
 from experiments import config as config_lib
 from experiments.config import build, calls
-from langevin_jax import discrete, paths
+from langevin_jax import discrete
 
 _METHODS = "step, ancestral, tau_leaping, unmask and corrected"
 _NOT_FOR_TOKENS = ("start_level", "stop_level", "moments", "brownian")
@@ -110,8 +110,3 @@ def sampler(
     return sample(keys, denoise(params, labels), path, **options, **known)
 
   return draw
-
-
-def clock(path: build.Path) -> paths.Path:
-  """The path of numbers, or the clock of one of tokens: where noise levels have their times."""
-  return path.clock if isinstance(path, discrete.paths.Path) else path
