@@ -212,6 +212,9 @@ def shape_of(call: config_lib.Call) -> tuple[tuple[int, ...], int]:
     raise ValueError("config.data.shape (and config.data.num_classes) must say what one example "
                      f"is, where config.data.path={call['path']!r} is no directory on this machine")
   dataset = load(call)
+  if dataset.vocabulary:
+    raise ValueError(f"config.data={call.name}: a plan is of data that are numbers, and these are "
+                     "tokens")
   if dataset.conditions:
     raise ValueError("config.data: a plan is of networks without named conditions, and "
                      f"{call.name} has {', '.join(dataset.conditions)}")

@@ -134,6 +134,7 @@ def check(
       which the network's prediction does not determine x₀.
   """
   if isinstance(path, discrete.paths.Path):
+    _check_steps(config.grid)
     token_sampling.check(config, path)
     return
   sampling_method, grid, _ = process(config)
