@@ -6,6 +6,7 @@ it, so that text of bytes is joined and split like that of characters.
 """
 
 import hashlib
+import math
 import os
 import pathlib
 import pydoc_data.topics
@@ -142,7 +143,10 @@ def encode_known(content: str, symbols: Sequence[str], field: str) -> tuple[np.n
 
 
 def _reference() -> str:
-  """The topics of `help()`; what several topics repeat would be in both parts of the text."""
+  """The topics of `help()`, without what they repeat, which would be in both parts of the text.
+
+  Some last paragraphs of topics, 1 % of all, are there twice: they end with a line break.
+  """
   paragraphs = (paragraph for topic in pydoc_data.topics.topics.values()
                 for paragraph in topic.split("\n\n"))
   return "\n\n".join(dict.fromkeys(paragraphs))
@@ -182,11 +186,12 @@ def _split(n: int, length: int, holdout: float) -> tuple[np.ndarray, np.ndarray]
   """
   if not 0.0 < holdout < 1.0:
     raise ValueError(f"data.holdout must be a fraction between 0 and 1; got {holdout}")
-  least = max(holdout, 1.0 - holdout) / min(holdout, 1.0 - holdout) + 1.0
-  crops = min(_BLOCK_CROPS, int(n / (length * np.ceil(least))))
-  if not crops:
+  least = length * math.ceil(1.0 / min(holdout, 1.0 - holdout) - 1e-9)
+  if n < least:
     raise ValueError(f"data.path: with data.length={length} and data.holdout={holdout:g} a text "
-                     f"must have {int(length * np.ceil(least))} characters; it has {n}")
+                     f"must have {least} characters; it has {n}")
+  # At least eight blocks are held out, or trained on, where the text is long enough.
+  crops = int(np.clip(n // (8 * least), 1, _BLOCK_CROPS))
   edges = np.append(np.arange(n // (crops * length)) * crops * length, n)
   held_out = np.diff(np.floor(np.arange(len(edges)) * holdout + 1e-9)) > 0
   # Blocks of one side that meet are one segment.

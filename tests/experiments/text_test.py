@@ -52,7 +52,7 @@ def test_the_default_text_is_large_english_without_repeated_paragraphs():
   content = text.decode(np.concatenate(dataset.train.segments), dataset.vocabulary)
   assert len(content) > 250_000 and "statement" in content and "PSF" in dataset.origin
   paragraphs = [part for part in content.split("\n\n") if len(part) > 200]
-  assert len(set(paragraphs)) == len(paragraphs)
+  assert len(set(paragraphs)) > 0.98 * len(paragraphs)
 
 
 @pytest.mark.parametrize("symbols, content", [
@@ -75,7 +75,7 @@ def test_bad_text_is_refused_in_one_line(tmp_path, book):
       "two different characters": dict(path=str(tmp_path / "same.txt")),
       "must hold files of text": dict(path=str(tmp_path / "folder")),
       "must name an existing file": dict(path=str(tmp_path / "none.txt")),
-      "must have 33000 characters; it has 3000": dict(path=str(book), length=3000),
+      "must have 30000 characters; it has 3000": dict(path=str(book), length=3000),
       "data.holdout must be a fraction": dict(path=str(book), holdout=1.0),
       "data.length must be at least 1": dict(path=str(book), length=0),
       "scaling is for numbers": dict(path=str(book), scaling="whiten"),
