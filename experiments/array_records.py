@@ -47,6 +47,8 @@ def main() -> int:
   source = dataset.read_source(call, "--data")
   if not isinstance(source, splits.Source):
     raise ValueError(f"--data: {call.name} is no source of examples that could be written")
+  if source.kind == "tokens":
+    raise ValueError("--data: shards are of numbers; tokens are read into memory as they are")
   if source.augmentation is not None:
     raise ValueError("--data: augmented is for training: write the data that are in it, and train "
                      "on augmented(array_record(…))")

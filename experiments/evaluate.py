@@ -4,7 +4,8 @@
 
 Prints a table and writes evaluation.json. Every number has a floor, the same number for real data
 in place of samples, and the sizes of both sets. `--likelihood` adds the likelihood of held-out
-data, in nats and bits per dimension, with standard errors.
+data, in nats and bits per dimension, with standard errors. Of tokens there are the bound of the
+likelihood in bits a token, that of an n-gram and of compressors, and the bits of samples.
 """
 
 import json
@@ -17,11 +18,10 @@ from experiments import config as config_lib
 from experiments import data
 from experiments.config import build, calls, cli, sampling_flags
 from experiments.data import facts as data_facts
-from experiments.metrics import comparisons, few_calls, likelihoods, samples
+from experiments.metrics import comparisons, few_calls, likelihoods, ngrams, samples
 from experiments.metrics.result import Result
 from experiments.run import assembly, averages, memory, multihost, progress, records
 from experiments.sampling import drawing, optimized_grids, samplers_from_config
-from langevin_jax import paths
 
 flags.adopt_module_key_flags(sampling_flags)
 flags.adopt_module_key_flags(multihost)
@@ -54,11 +54,15 @@ def main() -> int:
     assembly.configure_jax(config)
     with multihost.joined(lambda: records.same(config)):
       path = build.path(config.path)
+      tokens = build.is_discrete(path)
       samplers_from_config.check(config.sampling, path, config.objective)
       samplers_from_config.check_whole(config.sampling)
       average = sampling_flags.ema(trained, workdir)
-      settings = likelihood_settings(config.sampling)
+      settings = likelihood_settings(config.sampling, tokens=tokens)
       choice = comparisons.choice_of_flags(_EXTRACTOR.value, _METRICS.value)
+      if tokens and (choice.extractor or choice.metrics):
+        raise ValueError(f"--{'extractor' if choice.extractor else 'metric'} is of features of "
+                         "numbers, and these data are tokens")
       out = multihost.by_first(lambda: cli.out(
           _OUT.value or str(workdir / "evaluation.json"),
           lambda record: "metrics" in record and "sampling" in record, suffix=".json",
@@ -67,6 +71,7 @@ def main() -> int:
           workdir, trained.data, needed_by="evaluate"))
       run = multihost.agreed(lambda: assembly.prepare(
           sampling_flags.on_these_devices(trained), dataset))
+      path = build.path(config.path, len(run.dataset.vocabulary))
       assembly.check_labels(run, config.sampling)
       check_memory(run, config)
       if settings is not None:
@@ -76,7 +81,7 @@ def main() -> int:
 
 
 def evaluate(
-    run: assembly.Run, config: config_lib.Config, path: paths.Path, workdir: pathlib.Path,
+    run: assembly.Run, config: config_lib.Config, path: build.Path, workdir: pathlib.Path,
     average: averages.Choice, settings: likelihoods.Settings | None, choice: comparisons.Choice,
     out: pathlib.Path,
 ) -> None:
@@ -93,7 +98,7 @@ def evaluate(
   dataset = data.comparison_data(run.dataset)
   n = build.at_least(
       "num_samples", _NUM_SAMPLES.value or config.evaluation.num_samples
-      or max(20, len(dataset.train) + len(dataset.test)), 20)
+      or max(20, len(dataset.train) * (not dataset.vocabulary) + len(dataset.test)), 20)
   comparisons.check_sizes(dataset, run.config.data.name)
   multihost.agreed(lambda: comparisons.check(choice, dataset))
   seed = config.evaluation.seed
@@ -113,6 +118,8 @@ def evaluate(
           run, params, config.sampling, path, settings, bar)
   with progress.bar(n, 0, "sampling", shown=first) as bar:
     x = drawing.draw(run, params, config.sampling, path, labels, seed=seed, progress=bar)
+  if dataset.vocabulary:
+    model_rows += multihost.by_first(lambda: ngrams.baselines(run.dataset)) or []
   if config.objective.flow_map is not None:
     model_rows += few_calls.rows(run, params, config.sampling, path, dataset, labels, seed=seed)
   params = params if run.mesh.size == 1 else multihost.fetch(params)
@@ -132,15 +139,21 @@ def check_memory(run: assembly.Run, config: config_lib.Config) -> None:
       return
 
 
-def likelihood_settings(sampling: config_lib.Sampling) -> likelihoods.Settings | None:
-  """The settings of the likelihood; None without --likelihood.
+def likelihood_settings(
+    sampling: config_lib.Sampling, *, tokens: bool = False
+) -> likelihoods.Settings | None:
+  """The settings of the likelihood; None without --likelihood, which `tokens` do not need.
 
   Raises:
     ValueError: a value that is not allowed, or a flag that needs --likelihood.
   """
   options = {"likelihood_samples": _LIKELIHOOD_SAMPLES, "divergence": _DIVERGENCE,
              "likelihood_steps": _LIKELIHOOD_STEPS}
-  if not _LIKELIHOOD.value:
+  if tokens:
+    for name in ("divergence", "likelihood_steps"):
+      if options[name].value is not None:
+        raise ValueError(f"--{name} is of the ODE, and these data are tokens")
+  elif not _LIKELIHOOD.value:
     for name, flag in options.items():
       if flag.value is not None:
         raise ValueError(f"--{name} belongs to --likelihood, which is not given")

@@ -4,7 +4,8 @@
   python -m experiments.sample --workdir=runs/digits --known=held_out --mask=left
 
 Writes the samples in the user's units (.npy), their labels if there are classes, the settings
-(.json), a picture of samples beside real data and one of trajectories (.png). Samples go to disk
+(.json), a picture of samples beside real data and one of trajectories (.png); of tokens the text
+(.txt), which --known="text with ░░░" fills in. Samples go to disk
 batch by batch. After a kill, the same command resumes and gives the same samples.
 
 `--known` and `--mask` sample the unknown part of examples given the known part (inpainting).
@@ -15,6 +16,7 @@ checkpoint; the newest is the default.
 
 import pathlib
 
+import numpy as np
 from absl import flags
 
 import langevin_jax
@@ -33,7 +35,6 @@ from experiments.sampling import (
   samplers_from_config,
   starts,
 )
-from langevin_jax import inpainting
 
 flags.adopt_module_key_flags(sampling_flags)
 flags.adopt_module_key_flags(multihost)
@@ -86,7 +87,7 @@ def sample(
       run, config.sampling, n, given=bool(known or begin), held_out=held_out)
   state = assembly.restored(run, workdir, step=_STEP.value)
   params, ema = averages.of(run, state, workdir, average)
-  path = build.path(config.path)
+  path = build.path(config.path, len(run.dataset.vocabulary))
   config = optimized_grids.resolve(
       run, params, int(state.step), config, path, workdir, ema=ema["average"])
   drawn = outputs.Drawn(run, params, config, path, n, condition, _SEED.value, known, begin)
@@ -98,12 +99,14 @@ def sample(
   if isinstance(condition, dict):
     record["condition_sha256"] = records.sha256(condition)
   if inpainter is not None:
-    record["inpainting"] = calls.to_plain(inpainter[0]) | inpaint.describe(known)
+    record["inpainting"] = (calls.to_plain(inpainter[0]) if inpainter[0] else {}
+                            ) | inpaint.describe(known)
   if begin is not None:
     record["begin"] = starts.describe(begin)
   stream = multihost.by_first(lambda: resumable_npy.Stream(
       out, (n, *run.dataset.train.shape[1:]), dict(record),
-      dtype=standardize.dtype(run.dataset.mean, run.dataset.scale)))
+      dtype=np.dtype(np.int32) if run.dataset.vocabulary else standardize.dtype(
+          run.dataset.mean, run.dataset.scale)))
   draw(drawn, stream)
   # The rest is little work, for one device of the first process.
   drawn = drawn._replace(params=params if run.mesh.size == 1 else multihost.fetch(params))
@@ -111,7 +114,8 @@ def sample(
   def finish():
     if not samplers_from_config.is_adaptive(config.sampling):
       record["network_calls"] = samplers_from_config.network_calls(
-          config.sampling, path, *([inpaint.for_counting(known.method)] if known else []))
+          config.sampling, path,
+          *([inpaint.for_counting(known.method)] if known and known.method else []))
     record.update(commit=records.commit(), version=langevin_jax.__version__)
     outputs.write(out, drawn, record, held_out=inpaint.uses_held_out(),
                   trajectory=_TRAJECTORY.value, pngs=pngs)
@@ -122,7 +126,7 @@ def sample(
 
 def _check_flags(
     config: config_lib.Config
-) -> tuple[tuple[config_lib.Call, inpainting.Inpainter] | None, str]:
+) -> tuple[inpaint.Method | None, str]:
   """(the call and method of inpainting or None, the kind of initial states or "").
 
   Raises:
@@ -130,9 +134,12 @@ def _check_flags(
   """
   if not 0 <= _SEED.value < 2**31:
     raise ValueError(f"--seed must lie in [0, 2³¹), got {_SEED.value}")
-  samplers_from_config.check(config.sampling, build.path(config.path), config.objective)
-  inpainter = inpaint.method(config.sampling)
-  begin_kind = starts.requested(config.sampling, inpainting=inpainter is not None)
+  path = build.path(config.path)
+  samplers_from_config.check(config.sampling, path, config.objective)
+  tokens = build.is_discrete(path)
+  inpainter = inpaint.method(config.sampling, tokens=tokens)
+  begin_kind = starts.requested(
+      config.sampling, inpainting=inpainter is not None, tokens=tokens)
   if begin_kind and _TRAJECTORY.value:
     raise ValueError(f"--trajectory shows runs from noise: leave it out with --{begin_kind}")
   if samplers_from_config.is_adaptive(config.sampling) and (

@@ -219,7 +219,8 @@ def _finish(
            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
            "sha256": records.sha256(multihost.fetch(state.params)),
            "sha256_ema": records.sha256(multihost.fetch(state.ema[0])),
-           "classes": list(run.dataset.classes)}
+           "classes": list(run.dataset.classes),
+           **({"data": run.dataset.origin} if run.dataset.origin else {})}
 
   def write():
     if first == step and records.read_manifest(workdir).get("finished"):

@@ -15,7 +15,7 @@ from flax import traverse_util
 from jax.tree_util import keystr
 
 from langevin_jax import conditions as conditions_lib
-from langevin_jax import predictions
+from langevin_jax import discrete, predictions
 
 # Of the named arrays of a condition; empty where the condition is labels, or nothing.
 Kinds = Mapping[str, conditions_lib.Kind]
@@ -138,6 +138,21 @@ def adapted(
     return equinox(make, shape)
   raise ValueError("a network is a Flax Linen, Flax NNX or Equinox module, or a pair "
                    f"(init, apply), got {type(made).__name__}")
+
+
+def of_tokens(network: Network, path: discrete.paths.Path) -> Network:
+  """A network of sequences as one of tokens: (params, x (batch, length), ℓ, …) → logits of D.
+
+  It sees each token as its one-hot vector, scaled to unit mean square, which is to say that its
+  first layer is the embedding. Of what it returns the channels of clean tokens are the logits.
+  """
+  states, vocabulary = len(path.base), path.vocabulary
+
+  def apply(params, x, ell, condition):
+    vectors = states**0.5 * jax.nn.one_hot(x, states, dtype=jnp.float32)
+    return network.apply(params, vectors, ell, condition)[..., :vocabulary]
+
+  return Network(network.init, apply)
 
 
 def rngs(key: jax.Array) -> Any:

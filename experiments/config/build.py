@@ -11,15 +11,39 @@ from experiments import config as config_lib
 from experiments.config import adapters, calls
 from experiments.config.calls import Call
 from experiments.run import loggers
-from langevin_jax import flow_maps, objectives, paths, predictions, training
+from langevin_jax import discrete, flow_maps, objectives, paths, predictions, training
 
 # Devices that one CPU can stand for.
 MOST_CPU_DEVICES = 1024
 
 
-def path(call: Call) -> paths.Path:
-  """The forward process of `config.path`."""
-  return calls.build(call, "path", "config.path")
+# A forward process on ℝ^d, or on tokens.
+Path = paths.Path | discrete.paths.Path
+
+
+def path(call: Call, vocabulary: int = 0) -> Path:
+  """The forward process of `config.path`.
+
+  Args:
+    vocabulary: of the data, 0 where they are not tokens. Without the data it is 2, on which no
+      check depends.
+  """
+  return calls.build(call, "path", "config.path", vocabulary=vocabulary or 2)
+
+
+def check_noise(trained: Call, call: Call) -> None:
+  """Raises ValueError where a run of `trained` cannot be sampled along the path `call`.
+
+  Of numbers it can along all paths, of tokens along those that differ in their clock.
+  """
+  if trained.name != call.name and (is_discrete(path(trained)) or is_discrete(path(call))):
+    raise ValueError(f"config.path={call.name}: the run has learned the noise of {trained.name}, "
+                     "and no other; a path of tokens may have another clock")
+
+
+def is_discrete(path: Path) -> bool:
+  """Whether the process is one of tokens."""
+  return isinstance(path, discrete.paths.Path)
 
 
 def prediction(config: config_lib.Objective) -> predictions.Row:
@@ -27,8 +51,21 @@ def prediction(config: config_lib.Objective) -> predictions.Row:
   return calls.build(config.prediction, "prediction", "config.objective.prediction")
 
 
-def density(config: config_lib.Objective, path: paths.Path) -> objectives.Density:
-  """π(ℓ) of `config.objective`; `path` is the clock of uniform_time."""
+def check_objective(config: config_lib.Objective, path: Path) -> None:
+  """Raises ValueError for an objective that is not for tokens, on a path of them."""
+  if not is_discrete(path):
+    return
+  if config.prediction.name != "x0":
+    raise ValueError("config.objective.prediction: of tokens the network predicts the law of x₀: "
+                     f"set x0(); got {config.prediction.name}")
+  for name in ("flow_map", "teacher"):
+    if getattr(config, name) is not None:
+      raise ValueError(f"config.objective.{name} is for numbers, and these data are tokens")
+
+
+def density(config: config_lib.Objective, path: Path) -> objectives.Density:
+  """π(ℓ) of `config.objective`; `path`, or its clock, is that of uniform_time."""
+  path = path.clock if isinstance(path, discrete.paths.Path) else path
   return calls.build(config.density, "density", "config.objective.density", path=path)
 
 
@@ -50,6 +87,7 @@ def flow_map(config: config_lib.Objective) -> flow_maps.Identity | None:
 def network(
     call: Call, shape: tuple[int, ...], num_classes: int, *,
     conditions: adapters.Kinds = MappingProxyType({}), second_level: bool = False,
+    tokens: discrete.paths.Path | None = None,
     constrain: Callable[[jax.Array], jax.Array] = lambda h: h,
 ) -> adapters.Network:
   """The network for data of `shape`, of a flow map with `second_level`.
@@ -63,6 +101,10 @@ def network(
     second_level whether it is a flow map, with a fourth argument ℓ′
     key, rngs    the seed of parameters that a module holds: a jax key, or `flax.nnx.Rngs`
 
+  Args:
+    tokens: the process of data that are tokens (length,). The network sees sequences (length,
+      channels) of as many channels as there are tokens, with the mask token: `adapters.of_tokens`.
+
   Raises:
     ValueError: as `adapters.adapted`; of a user's own also whatever it raises, another output shape
       and a dtype that is not floating.
@@ -70,6 +112,8 @@ def network(
   if second_level and not calls.takes(call, "network", "second_level"):
     raise ValueError(f"config.network={call.name}: a flow map needs a network with the parameter "
                      "second_level, such as mlp or dit")
+  if tokens is not None:
+    shape = (*shape, len(tokens.base))
   seeded = [name for name in ("key", "rngs") if calls.takes(call, "network", name)]
 
   def make(key):
@@ -83,7 +127,7 @@ def network(
     found = adapters.adapted(make, shape, seeded=bool(seeded), example=example)
     if ":" in call.name:
       adapters.check_output(found, shape, example)
-    return found
+    return found if tokens is None else adapters.of_tokens(found, tokens)
   except Exception as error:  # whatever the user's own network raises
     said = str(error)
     if said.startswith("config.network") or not (":" in call.name or isinstance(error, ValueError)):

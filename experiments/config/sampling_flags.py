@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from experiments import config as config_lib
-from experiments.config import cli
+from experiments.config import build, cli
 from experiments.run import averages
 from experiments.sampling import samplers_from_config
 
@@ -63,6 +63,7 @@ def config(trained: config_lib.Config) -> config_lib.Config:
   cli.refuse_config()
   given = _given()
   found = config_lib.override(trained, given)
+  build.check_noise(trained.path, found.path)
   for flag, head, argument in (
       ("steps", "grid", "n"), ("stochasticity", "sampler", "stochasticity")):
     if flags.FLAGS[flag].value is not None and argument in cli.arguments(head):

@@ -18,11 +18,20 @@ import optax
 
 from experiments.config import levels, networks, optimizers
 from experiments.config.calls import Slot
-from experiments.data import dataset, sources
+from experiments.data import dataset, sources, text
 from experiments.metrics import classifier, distances
 from experiments.pretrained import adm, diffusers, edm, layout, transformers
 from experiments.run import loggers
-from langevin_jax import flow_maps, guidance, inpainting, objectives, paths, predictions, samplers
+from langevin_jax import (
+  discrete,
+  flow_maps,
+  guidance,
+  inpainting,
+  objectives,
+  paths,
+  predictions,
+  samplers,
+)
 from langevin_jax import networks as networks_lib
 from langevin_jax.samplers import correctors
 from langevin_jax.samplers import levels as sampler_levels
@@ -78,12 +87,17 @@ def _of_data(**hints: Any) -> Mapping[str, inspect.Parameter]:
                                   annotation=hint) for name, hint in hints.items()}
 
 
+_paths = _returning(
+    paths.Path, paths, without=("check_path", "from_coefficients", "from_sde"))
 SLOTS: Mapping[str, Slot] = {
     "data": Slot(lambda: _returning(sources.Source, sources)() | {
-        "array_record": dataset.array_record}, shared=_of_data(
+        "text": text.text, "array_record": dataset.array_record}, shared=_of_data(
         shape=tuple[int, ...], num_classes=int, scaling=str)),
-    "path": Slot(_returning(paths.Path, paths, without=("check_path", "from_coefficients",
-                                                        "from_sde")), result=paths.Path),
+    "path": Slot(lambda: _paths() | _returning(
+        discrete.paths.Path, discrete.paths, without=("check_path",))(), provided=("vocabulary",),
+                 result=(paths.Path, discrete.paths.Path)),
+    "clock": Slot(_returning(paths.Path, discrete.paths, without=("from_survival", "from_rate")),
+                  result=paths.Path),
     "network": Slot(lambda: networks.NETWORKS, provided=(
         "shape", "num_classes", "conditions", "constrain", "second_level", "key", "rngs")),
     "level": Slot(_returning(networks_lib.Level, levels), optional=True,
@@ -101,9 +115,10 @@ SLOTS: Mapping[str, Slot] = {
     "schedule": Slot(lambda: optimizers.SCHEDULES, provided=("learning_rate", "steps"),
                      result=Callable),
     "sampler": Slot(lambda: _returning(sampler_levels.Method, samplers)() | {
-        "adaptive": samplers.adaptive, "adaptive_sde": samplers.adaptive_sde},
+        "adaptive": samplers.adaptive, "adaptive_sde": samplers.adaptive_sde} | _returning(
+            discrete.samplers.Method, discrete.samplers)(),
                     provided=("key", "denoise", "path", "shape", "initial", "moments"),
-                    result=sampler_levels.Method),
+                    result=(sampler_levels.Method, discrete.samplers.Method)),
     "corrector": Slot(_returning(correctors.Corrector, correctors), result=correctors.Corrector),
     "budget": Slot(lambda: {"snr": correctors.snr}, provided=("event_axes",)),
     "stochasticity": Slot(lambda: {"noise_interval": noise_interval},

@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import numpy as np
 
@@ -29,8 +29,11 @@ from experiments.data.standardize import standardise as standardise
 from experiments.data.toy_data import gaussian_mixture_2d as gaussian_mixture_2d
 from experiments.run import memory
 
+if TYPE_CHECKING:
+  from experiments.data import text
+
 # Examples in memory, or read when indexed.
-Examples = np.ndarray | shards.Examples | on_demand.Examples
+Examples = Union[np.ndarray, shards.Examples, on_demand.Examples, "text.Crops"]
 # (mean, scale), float64.
 Units = tuple[np.ndarray, np.ndarray]
 
@@ -38,7 +41,8 @@ Units = tuple[np.ndarray, np.ndarray]
 class Dataset(NamedTuple):
   """Training and held-out examples in standard units, A⁻¹(x − mean) with A as `standardize` says.
 
-  `mean` and `scale` (which holds A) are computed from the training examples, in the user's units.
+  Tokens are integers (n, length), and stay what they are. `mean` and `scale` (which holds A) are
+  computed from the training examples, in the user's units.
   """
 
   train: Examples  # (n, *shape) float32
@@ -58,6 +62,8 @@ class Dataset(NamedTuple):
   test_conditions: Mapping[str, Any] = {}
   condition_classes: Mapping[str, int] = {}  # number of classes of each integer condition
   augmentation: Any = None  # of training images, an `augmentation.Augmentation`
+  vocabulary: tuple[str, ...] = ()  # the symbols of tokens, in their order
+  origin: str = ""  # of data that are not the user's, with their licence
 
 
 def fingerprint(dataset: Dataset) -> dict[str, str]:
@@ -86,12 +92,15 @@ def summary(dataset: Dataset) -> str:
     classes += f" ({_few(dataset.classes)})"
   conditions = "".join(f", condition {name} {tuple(value.shape[1:]) or ''}".rstrip()
                        for name, value in dataset.conditions.items())
-  if dataset.value_range is not None:
+  if dataset.vocabulary:
+    values = f"{len(dataset.vocabulary)} symbols" + (f"; {dataset.origin}" * bool(dataset.origin))
+  elif dataset.value_range is not None:
     low, high = dataset.value_range
     values = f"{'whole ' if dataset.integers else ''}values {low:g} … {high:g}"
   else:
     values = f"mean {_numbers_of(dataset.mean)}, scale {_numbers_of(dataset.scale)}"
-  storage = "" if isinstance(dataset.train, np.ndarray) else ", read as they are needed"
+  storage = "" if isinstance(dataset.train, np.ndarray) or dataset.vocabulary else (
+      ", read as they are needed")
   return (f"data: {n:,} training and {held_out:,} held-out examples of shape "
           f"{tuple(dataset.train.shape[1:])}, kind {dataset.kind}{classes}{conditions}; "
           f"{values}{storage}")
@@ -104,7 +113,8 @@ def load(call: config_lib.Call | str, *, units: Units | None = None, **arguments
 
     shape, num_classes  if given, checked against the loaded data
     scaling             one, features, whiten, or "" for the default of the data; see
-                        `standardize`. The scaling of shards is chosen when they are written
+                        `standardize`. The scaling of shards is chosen when they are written, and
+                        tokens have none
 
   Args:
     units: (mean, scale) of a run that has begun; they replace those of the examples. Units for
@@ -119,6 +129,8 @@ def load(call: config_lib.Call | str, *, units: Units | None = None, **arguments
   if isinstance(dataset, splits.Source):
     dataset = _standardize(dataset, _shared_argument(call, "scaling"), units)
   elif scaling := _shared_argument(call, "scaling"):
+    if dataset.vocabulary:
+      raise ValueError(f"config.data.scaling is for numbers; got {scaling!r} for tokens")
     raise ValueError("config.data.scaling is chosen when shards are written "
                      f"(experiments.array_records --scaling); got {scaling!r} for {call.name}")
   _check_declared(call, dataset)
@@ -176,8 +188,9 @@ def array_record(*, path: str) -> Dataset:
 def files(call: config_lib.Call) -> tuple[str, ...]:
   """The files and directories that the data are read from: the arguments path and labels."""
   inner = call.get("data")
-  return tuple(value for key, value in call.arguments
-               if isinstance(value, str) and key in ("path", "labels") and value) + (
+  values = [call.get(key) for key in ("path", "labels")]
+  return tuple(name for value in values for name in (
+      value if isinstance(value, tuple) else (value,)) if isinstance(name, str) and name) + (
       files(inner) if isinstance(inner, config_lib.Call) else ())
 
 
@@ -201,6 +214,9 @@ def shape_of(call: config_lib.Call) -> tuple[tuple[int, ...], int]:
     raise ValueError("config.data.shape (and config.data.num_classes) must say what one example "
                      f"is, where config.data.path={call['path']!r} is no directory on this machine")
   dataset = load(call)
+  if dataset.vocabulary:
+    raise ValueError(f"config.data={call.name}: a plan is of data that are numbers, and these are "
+                     "tokens")
   if dataset.conditions:
     raise ValueError("config.data: a plan is of networks without named conditions, and "
                      f"{call.name} has {', '.join(dataset.conditions)}")
@@ -217,14 +233,29 @@ def moments(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
   return mean.astype(np.float32), variances.astype(np.float32)
 
 
+def of_tokens(train: Examples, test: np.ndarray, vocabulary: tuple[str, ...], **rest: Any
+              ) -> Dataset:
+  """A data set of tokens (n, length) int32, which have no units; `rest` are further fields."""
+  none, length = np.zeros(0, np.int32), train.shape[1]
+  return Dataset(**{
+      "train": train, "train_labels": none, "test": test, "test_labels": none, "num_classes": 0,
+      "mean": np.zeros(()), "scale": np.ones(()), "kind": "tokens", "integers": True,
+      "value_range": (0.0, len(vocabulary) - 1.0), "vocabulary": vocabulary,
+      "moments": (np.zeros(length, np.float32), np.ones(length, np.float32))} | rest)
+
+
 def restore(dataset: Dataset, x: np.ndarray) -> np.ndarray:
   """mean + A x: x (…, *shape) converted from standard to the user's units."""
+  if dataset.vocabulary:
+    return x
   return standardize.restore(x, dataset.mean, dataset.scale)
 
 
 def _standardize(source: splits.Source, scaling: str, units: Units | None) -> Dataset:
   """The data set of a source: in memory if it fits, else read when indexed."""
   standardize.check(scaling, source.kind)
+  if source.kind == "tokens":
+    return _tokens(source, scaling)
   if units is None and source.units is not None:
     units = np.asarray(source.units[0]), np.asarray(source.units[1])
   features = source.x.shape[-1:]
@@ -265,6 +296,36 @@ def _standardize(source: splits.Source, scaling: str, units: Units | None) -> Da
       classes=source.classes or _numbers(source.num_classes), digests=dict(sorted(digests.items())),
       conditions=conditions[0], test_conditions=conditions[1], condition_classes=condition_classes,
       augmentation=source.augmentation)
+
+
+def _tokens(source: splits.Source, scaling: str) -> Dataset:
+  """The data set of a source of tokens, in memory.
+
+  Raises:
+    ValueError: a token outside of the vocabulary, named conditions, or a scaling.
+  """
+  if scaling or source.conditions:
+    raise ValueError("config.data: tokens have labels, and no "
+                     f"{'scaling' if scaling else 'named conditions'}")
+  memory.require({"config.data": 4.0 * math.prod(source.x.shape)}, "the tokens")
+  x = np.asarray(source.x[np.arange(len(source.x))])
+  low, high = int(x.min()), int(x.max())
+  vocabulary = source.vocabulary or _numbers(high + 1)
+  if low < 0 or high >= max(len(vocabulary), 2):
+    raise ValueError(f"config.data: tokens must lie in 0 … {len(vocabulary) - 1}, the places of "
+                     f"the vocabulary; got {low} … {high}")
+  parts, digests = (np.flatnonzero(~source.held_out), np.flatnonzero(source.held_out)), {}
+  labels = [source.labels[part].astype(np.int32) if source.num_classes else np.zeros(0, np.int32)
+            for part in parts]
+  for split, part in zip(fingerprints.SPLITS, parts, strict=True):
+    digest_ = fingerprints.Digest(source, split, part)
+    digest_.add(part, x[part], {})
+    digests |= digest_.result()
+  train, test = (x[part].astype(np.int32) for part in parts)
+  return of_tokens(
+      train, test, vocabulary if len(vocabulary) > 1 else ("0", "1"), digests=digests,
+      train_labels=labels[0], test_labels=labels[1], num_classes=source.num_classes,
+      classes=source.classes or _numbers(source.num_classes))
 
 
 def _numbers(num_classes: int) -> tuple[str, ...]:

@@ -32,7 +32,8 @@ def claim(workdir: pathlib.Path, dataset: datasets.Dataset) -> None:
   with records.written(workdir / MOMENTS) as stream:
     np.save(stream, np.stack(datasets.moments(dataset)))
   records.write_text(workdir / FILE, json.dumps(
-      _facts(dataset) | {"fingerprint": datasets.fingerprint(dataset)}, indent=1) + "\n")
+      _facts(dataset) | {"origin": dataset.origin, "fingerprint": datasets.fingerprint(dataset)},
+      indent=1) + "\n")
 
 
 def load(workdir: pathlib.Path, call: config_lib.Call) -> datasets.Dataset:
@@ -57,6 +58,10 @@ def _units(recorded: dict[str, Any]) -> datasets.Units:
   return np.asarray(recorded["mean"], np.float64), np.asarray(recorded["scale"], np.float64)
 
 
+# Facts of which earlier versions have no record.
+_NEW = {"conditions": {}, "condition_classes": {}, "vocabulary": [], "origin": ""}
+
+
 def _facts(dataset: datasets.Dataset) -> dict[str, Any]:
   """The content of data.json for a data set, without the fingerprint."""
   value_range = dataset.value_range
@@ -69,7 +74,8 @@ def _facts(dataset: datasets.Dataset) -> dict[str, Any]:
       "examples": [len(dataset.train), len(dataset.test)],
       "conditions": {name: [list(value.shape[1:]), str(value.dtype)]
                      for name, value in dataset.conditions.items()},
-      "condition_classes": dict(dataset.condition_classes)}
+      "condition_classes": dict(dataset.condition_classes),
+      "vocabulary": list(dataset.vocabulary)}
 
 
 def read(workdir: pathlib.Path) -> datasets.Dataset:
@@ -80,7 +86,8 @@ def read(workdir: pathlib.Path) -> datasets.Dataset:
   """
   recorded = _read(workdir)
   shape = tuple(recorded["shape"])
-  no_x, no_labels = np.zeros((0, *shape), np.float32), np.zeros(0, np.int32)
+  no_x = np.zeros((0, *shape), np.int32 if recorded["vocabulary"] else np.float32)
+  no_labels = np.zeros(0, np.int32)
   try:
     moments = np.array(records.load(workdir / MOMENTS))
     if moments.shape != (2, *shape):
@@ -94,7 +101,8 @@ def read(workdir: pathlib.Path) -> datasets.Dataset:
       recorded["kind"], recorded["value_range"] and tuple(recorded["value_range"]),
       recorded["integers"], tuple(recorded["classes"]), moments=(moments[0], moments[1]),
       conditions=conditions, test_conditions=conditions,
-      condition_classes=recorded["condition_classes"])
+      condition_classes=recorded["condition_classes"], vocabulary=tuple(recorded["vocabulary"]),
+      origin=recorded["origin"])
 
 
 def check(workdir: pathlib.Path, dataset: datasets.Dataset) -> None:
@@ -168,7 +176,6 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
   file = workdir / FILE
   if not file.is_file():
     raise ValueError(f"{workdir} has no {FILE}: training has not begun there")
-  # Runs of an earlier version have no conditions in their record.
-  return {"conditions": {}, "condition_classes": {}} | records.read_json(
+  return _NEW | records.read_json(
       file, kind=str, shape=list, num_classes=int, classes=list, integers=bool, examples=list,
       fingerprint=dict)

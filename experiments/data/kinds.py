@@ -1,6 +1,7 @@
 """The kind of examples by the shape of the array: vector, sequence, image, volume or array.
 
-Channels, or features, are the last axis. A shape that fits two kinds needs the argument `kind`.
+Channels, or features, are the last axis. Integers (n, length) are tokens where the argument `kind`
+says so. A shape that fits two kinds needs it.
 """
 
 import sys
@@ -8,10 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-Kind = Literal["", "image", "vector", "sequence", "volume", "array"]
-KINDS = ("image", "vector", "sequence", "volume", "array")
+Kind = Literal["", "image", "vector", "sequence", "volume", "array", "tokens"]
+KINDS = ("image", "vector", "sequence", "volume", "array", "tokens")
 SHAPES = ("a vector is (n, d), a sequence (n, length, channels), an image (n, h, w) or (n, h, w, 1,"
-          " 3 or 4), a volume (n, d, h, w, channels), an array of rank 3 or more")
+          " 3 or 4), a volume (n, d, h, w, channels), an array of rank 3 or more, tokens are "
+          "integers (n, length)")
 
 
 def kind_of(shape: tuple[int, ...], dtype: np.dtype, low: float, kind: str = "") -> str:
@@ -31,9 +33,9 @@ def kind_of(shape: tuple[int, ...], dtype: np.dtype, low: float, kind: str = "")
     raise ValueError(f"data.kind must be one of {', '.join(KINDS)}; got {kind!r}")
   if kind:
     fits = {"vector": rank == 2, "sequence": rank == 3, "image": rank == 3 or colour,
-            "volume": rank == 5, "array": rank > 2}
+            "volume": rank == 5, "array": rank > 2, "tokens": rank == 2 and dtype.kind in "iu"}
     if not fits[kind]:
-      raise ValueError(f"data.kind={kind} does not fit an array of shape {shape}: {SHAPES}"
+      raise ValueError(f"data.kind={kind} does not fit an array {dtype} of shape {shape}: {SHAPES}"
                        + (f"; {remedy}" if channels_first and kind == "image" else ""))
     return kind
   if rank == 2:

@@ -24,6 +24,7 @@ class Source(NamedTuple):
   conditions: Mapping[str, Any] = {}  # (n, …) float32, int32 or bool, by name
   augmentation: Any = None  # of training images, an `augmentation.Augmentation`
   units: tuple[float, float] | None = None  # (mean, scale) in the place of those of the examples
+  vocabulary: tuple[str, ...] = ()  # of tokens: the symbol of each; () are their numbers
 
 
 def hold_out(

@@ -9,7 +9,8 @@ A dict may hold:
                            train is held out
   labels, test_labels      class numbers (n,), for arrays
   classes                  names, in the order of class numbers
-  kind                     see `kinds`; required if the shape fits several kinds
+  kind                     see `kinds`; required if the shape fits several kinds, and for tokens
+  vocabulary               of tokens: the symbol of each, such as "abc" or ("red", "blue")
   holdout                  the fraction of train that is held out; 0.2 if not given
   conditions,              {name: array (n, …)}, for arrays: further inputs of the network.
   test_conditions          float32, int32, or bool for a mask with the name `name_mask`
@@ -27,7 +28,7 @@ from experiments.run import memory
 from langevin_jax import conditions as conditions_lib
 
 KEYS = ("train", "test", "labels", "test_labels", "classes", "kind", "holdout", "conditions",
-        "test_conditions")
+        "test_conditions", "vocabulary")
 _INT32 = np.iinfo(np.int32)
 
 
@@ -72,7 +73,11 @@ def source(returned: Any) -> splits.Source:
   if classes and len(classes) != split.num_classes:
     raise ValueError(f"'classes' must be {split.num_classes} names, one a class number; got "
                      f"{len(classes)}")
-  return split._replace(classes=classes, conditions=columns.conditions)
+  vocabulary = tuple(map(str, parts.get("vocabulary", ())))
+  if vocabulary and (kind != "tokens" or len(set(vocabulary)) < max(len(vocabulary), 2)):
+    raise ValueError("'vocabulary' must be two or more different symbols, of data of the kind "
+                     f"tokens; got {len(vocabulary)} of the kind {kind}")
+  return split._replace(classes=classes, conditions=columns.conditions, vocabulary=vocabulary)
 
 
 def _split(columns: Columns, kind: str, num_train: int, holdout: Any) -> splits.Source:

@@ -3,7 +3,8 @@
 All values are in the units of the data. Integer grey levels have a probability, for which there are
 two bounds. The first spreads each level uniformly over its cell; it is loose for a model that has
 learned integers. The second adds noise of a quarter of a level and decodes the level again. Other
-data have a density, that of the model at noise level ρ_min. Labels are used if there are some;
+data have a density, that of the model at noise level ρ_min. Tokens have a probability, and the
+bound of the jump process. Labels are used if there are some;
 guidance is not part of the model.
 """
 
@@ -23,12 +24,13 @@ from experiments.metrics import mixture_metrics
 from experiments.metrics.result import Result
 from experiments.run import assembly, conditions, multihost
 from experiments.sampling import drawing, samplers_from_config
-from langevin_jax import likelihood, paths
+from langevin_jax import discrete, likelihood
 from langevin_jax.training import shardings
 
 # Up to this number of dimensions the exact divergence is the default: random probes add noise.
 EXACT_UP_TO = 16
 _NOISE = 0.25  # in grey levels
+_LEVELS = 64  # noise levels in the bound of tokens, of each part
 _PARTS = 16  # number of parts of the data in the bound; each part draws its own noise levels
 
 
@@ -67,7 +69,7 @@ class _Pass(NamedTuple):
 
 
 def check_run(
-    run: assembly.Run, sampling: config_lib.Sampling, path: paths.Path, settings: Settings
+    run: assembly.Run, sampling: config_lib.Sampling, path: build.Path, settings: Settings
 ) -> None:
   """Traces the computation of `rows`, so that its errors are raised before it starts.
 
@@ -85,7 +87,7 @@ def check_run(
 
 
 def rows(
-    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
+    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: build.Path,
     settings: Settings, progress: Callable[[int], None],
 ) -> tuple[list[Result], dict[str, Any]]:
   """(rows of the evaluation, the settings for the record).
@@ -121,7 +123,8 @@ def rows(
     size = _part_size(n)
     independent = [nats[i:i + size].mean() for i in range(0, n, size)] if "bound" in key else nats
     table.append(_row(f"{key}_nats", f"{names[key]}, nats", nats, independent, 1.0, floor))
-    table.append(_row(f"{key}_bits_per_dim", f"{names[key]}, bits/dim", nats, independent,
+    ending, unit = ("token", "bits a token") if dataset.vocabulary else ("dim", "bits/dim")
+    table.append(_row(f"{key}_bits_per_{ending}", f"{names[key]}, {unit}", nats, independent,
                       d * math.log(2.0), floor))
   return table, facts
 
@@ -135,7 +138,7 @@ class _Nats(NamedTuple):
   """
 
   run: assembly.Run
-  path: paths.Path
+  path: build.Path
   steps: int
   divergence: str
   noise: float
@@ -168,6 +171,12 @@ class _Nats(NamedTuple):
         decode=self.decode, rho_min=self.noise, rho_max=self.ends[1], moments=self.moments,
         batch_axes=1)
 
+  def tokens(self, params, keys, x, labels) -> jax.Array:
+    """The upper bound on −log P of tokens."""
+    return discrete.objectives.elbo(
+        keys[0], drawing.denoiser(self.run, params, self.path, labels), self.path, x,
+        levels=_LEVELS)
+
   def _flow(self, params, keys, x, labels, rho_min) -> jax.Array:
     """−log q at noise level ρ_min, by the probability-flow ODE."""
     return -likelihood.log_prob(
@@ -177,7 +186,7 @@ class _Nats(NamedTuple):
 
 
 def _passes(
-    run: assembly.Run, sampling: config_lib.Sampling, path: paths.Path, settings: Settings
+    run: assembly.Run, sampling: config_lib.Sampling, path: build.Path, settings: Settings
 ) -> tuple[list[_Pass], dict[str, Any]]:
   """(the quantities that are computed, in order; the settings for the record)."""
   dataset, n = run.dataset, count(run, settings)
@@ -186,6 +195,12 @@ def _passes(
     labels = conditions.of_examples(dataset, np.arange(n), held_out=True)
   else:
     labels = dataset.test_labels[:n] if dataset.num_classes else np.zeros(n, np.int32)
+  if dataset.vocabulary:
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.key(run.config.evaluation.seed), jnp.arange(n))
+    nats = _Nats(run, path, settings.steps, "", 0.0, (0.0, math.inf), None, None)
+    return [_Pass("nll_bound", "−log P ≤", nats.tokens, (keys, x, labels), _part_size(n), False)
+            ], {"n": n, "levels": _LEVELS, "dimensions": d}
   divergence = settings.divergence or ("exact" if d <= EXACT_UP_TO else "hutchinson")
   ends = samplers_from_config.ends(sampling)
   # Only images have integer grey levels, and images have one scale.
@@ -234,7 +249,8 @@ def count(run: assembly.Run, settings: Settings) -> int:
 
 def work(run: assembly.Run, settings: Settings) -> int:
   """The total work of `rows`: the number of examples times the number of quantities."""
-  return count(run, settings) * (3 if run.dataset.integers else 2)
+  quantities = 1 if run.dataset.vocabulary else 3 if run.dataset.integers else 2
+  return count(run, settings) * quantities
 
 
 def _row(key: str, label: str, values, independent, unit: float, floor: float | None) -> Result:

@@ -5,17 +5,16 @@ from typing import Any
 import numpy as np
 
 from experiments import data
-from experiments.metrics import comparisons, mixture_metrics
+from experiments.metrics import comparisons, mixture_metrics, ngrams
 from experiments.metrics.result import Result
 from experiments.run import assembly
 from experiments.sampling import conditioning
-from langevin_jax import paths
 
 _DEFAULT = comparisons.Choice()
 
 
 def rows(
-    run: assembly.Run, params: Any, path: paths.Path, dataset: data.Dataset, x: np.ndarray,
+    run: assembly.Run, params: Any, path: Any, dataset: data.Dataset, x: np.ndarray,
     condition: Any, choice: comparisons.Choice = _DEFAULT,
 ) -> list[Result]:
   """The metrics of samples x (n, *shape) in the user's units, by the kind of the data.
@@ -25,6 +24,8 @@ def rows(
       (`data.comparison_data`).
     condition: labels (n,) or named arrays (n, …) of the samples.
   """
+  if dataset.vocabulary:
+    return ngrams.samples(run.dataset, x)
   seed = run.config.evaluation.seed
   x_run = data.standardise(x, dataset.mean, dataset.scale)  # in standard units of the run
   labels = conditioning.class_numbers(dataset, condition, len(x))

@@ -21,7 +21,7 @@ from experiments.data import facts
 from experiments.run import checkpoints, conditions, memory, meshes, records
 from experiments.sampling import samplers_from_config
 from langevin_jax import conditions as conditions_lib
-from langevin_jax import flow_maps, paths, training
+from langevin_jax import discrete, flow_maps, training
 from langevin_jax.training import shardings
 
 
@@ -34,7 +34,7 @@ class Run(NamedTuple):
   config: config_lib.Config
   dataset: data.Dataset
   mesh: jax.sharding.Mesh
-  path: paths.Path
+  path: build.Path
   apply: Callable[..., jax.Array]
   init: Callable[[jax.Array], training.TrainState]
   loss: training.Loss
@@ -82,8 +82,7 @@ def prepare(
   if dataset is None:
     dataset = facts.load(workdir, config.data) if workdir else data.load(config.data)
   run = assemble(config, dataset.train.shape[1:], dataset.num_classes, mesh,
-                 conditions.kinds(dataset))
-  run = run._replace(dataset=dataset)
+                 conditions.kinds(dataset), len(dataset.vocabulary))._replace(dataset=dataset)
   check_labels(run, config.sampling)
   return run
 
@@ -110,21 +109,27 @@ def check(config: config_lib.Config) -> None:
 
 def assemble(
     config: config_lib.Config, shape: tuple[int, ...], num_classes: int, mesh: jax.sharding.Mesh,
-    kinds: Mapping[str, conditions_lib.Kind] = MappingProxyType({}),
+    kinds: Mapping[str, conditions_lib.Kind] = MappingProxyType({}), vocabulary: int = 0,
 ) -> Run:
   """The run on `mesh` for examples of `shape`, without any: `dataset` is None.
 
   Args:
-    kinds: of named conditions.
+    kinds: of named conditions. vocabulary: the number of tokens, 0 of other data.
   """
-  path = build.path(config.path)
+  path = build.path(config.path, vocabulary)
+  tokens = path if isinstance(path, discrete.paths.Path) else None
+  if bool(vocabulary) != (tokens is not None):
+    raise ValueError(f"config.path={config.path.name} is for "
+                     + ("numbers; tokens have absorbing() or uniform()" if vocabulary else
+                        "tokens, and these data are numbers; rectified_flow() is for them"))
+  build.check_objective(config.objective, path)
   density = build.density(config.objective, path)
   weight = build.weight(config.objective, density)
   optimizer, averages = build.optimizer(config.training), build.averages(config.training)
   identity = build.flow_map(config.objective)
   init, apply = build.network(
       config.network, shape, num_classes, conditions=kinds, constrain=shardings.constrain(mesh),
-      second_level=identity is not None)
+      second_level=identity is not None, tokens=tokens)
   dropout = bool(config.network.get("dropout", 0.0))
   if dropout and identity is not None:
     raise ValueError("config.network.dropout: a flow map learns without dropout")
@@ -139,7 +144,9 @@ def assemble(
     if identity is not None and identity.is_guided and not (num_classes or kinds):
       raise ValueError("omega and kappa need data with labels or other conditions")
     loss = make_loss(density=density, weight=weight, prediction=build.prediction(config.objective),
-                     label_dropout=config.training.label_dropout)
+                     label_dropout=config.training.label_dropout) if tokens is None else (
+        training.token_loss(apply, tokens, density=density, weight=weight, num_classes=num_classes,
+                            label_dropout=config.training.label_dropout))
   except ValueError as error:
     raise ValueError(f"config.objective.flow_map: {error}") from error
   start = lambda key: training.init(init(key), optimizer, averages=len(averages))
@@ -185,7 +192,8 @@ def alone(run: Run) -> Run:
     return run
   mesh = meshes.make(config_lib.Mesh(), jax.local_devices()[:1])
   return assemble(run.config, run.dataset.train.shape[1:], run.dataset.num_classes,
-                  mesh, conditions.kinds(run.dataset))._replace(dataset=run.dataset)
+                  mesh, conditions.kinds(run.dataset), len(run.dataset.vocabulary))._replace(
+                      dataset=run.dataset)
 
 
 def abstract_state(run: Run) -> training.TrainState:
@@ -253,8 +261,8 @@ def _convolves(run: Run) -> bool:
   shape = (2, *run.dataset.train.shape[1:])
   kinds = conditions.kinds(run.dataset)
   condition = conditions_lib.example(kinds, 2) if kinds else np.zeros(2, np.int32)
-  arguments = (jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct((2,), np.float32),
-               condition)
+  arguments = (jax.ShapeDtypeStruct(shape, run.dataset.train.dtype),
+               jax.ShapeDtypeStruct((2,), np.float32), condition)
   traced = jax.make_jaxpr(run.apply)(abstract_state(run).params, *arguments)
 
   def inside(jaxpr):

@@ -158,8 +158,8 @@ def _sizes(network: config_lib.Call) -> tuple[int, int]:
 def tokens(network: config_lib.Call, shape: tuple[int, ...]) -> int:
   if network.name != "dit":
     return 1
-  patch = network["patch_size"] ** (len(shape) - 1)
-  return max(math.prod(shape[:-1]) // patch, 1)
+  patch = network["patch_size"] ** max(len(shape) - 1, 1)
+  return max(math.prod(shape[:-1] or shape) // patch, 1)
 
 
 def _network(config: config_lib.Config) -> str:

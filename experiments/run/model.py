@@ -12,10 +12,10 @@ import numpy as np
 
 from experiments import config as config_lib
 from experiments.config import build
-from experiments.data import facts
+from experiments.data import facts, text
 from experiments.run import assembly, averages, conditions, files, records
 from experiments.sampling import drawing, samplers_from_config
-from langevin_jax import paths, predictions
+from langevin_jax import discrete, paths, predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +45,23 @@ class Model:
     """A of the data's units x = mean + A z: (), by feature (c,), or of whitening (c, c)."""
     return self.run.dataset.scale
 
+  @property
+  def vocabulary(self) -> tuple[str, ...]:
+    """The symbols of tokens, in their order; empty where the data are numbers."""
+    return self.run.dataset.vocabulary
+
+  def text(self, x: Any) -> list[str]:
+    """Tokens (n, length) as text; a mask token is shown as ░."""
+    return [text.decode(tokens, self.vocabulary) for tokens in np.asarray(x)]
+
   def denoise(
-      self, x: jax.Array, *, alpha: jax.Array | float, sigma: Any,
+      self, x: jax.Array, *, alpha: jax.Array | float, sigma: Any = None,
       condition: jax.Array | None = None,
   ) -> jax.Array:
     """E[x₀ | x = α x₀ + σ ε], ε ~ N(0, I), x and x₀ in the data's own units.
+
+    Of tokens x (n, length) it is the law D(a) = P(x₀ᵢ = a | x) at survival probability α, (n,
+    length, V), and there is no σ.
 
     Where features have scales of their own, the network knows noise in proportion to them:
     σ = τ A with A = `scale`, so that x = α x₀ + τ A ε. Pass sigma=tau * model.scale, which is right
@@ -64,6 +76,8 @@ class Model:
       ValueError: an x of another shape, other α and σ, a σ that is not in proportion to `scale`, or
         no condition for a model that was never trained without one.
     """
+    if self.vocabulary:
+      return self._law(x, alpha, sigma, condition)
     dataset, x = self.run.dataset, jnp.asarray(x)
     alpha = np.asarray(alpha, np.float32)
     row = build.prediction(self.run.config.objective)
@@ -87,6 +101,21 @@ class Model:
     z_0 = model.at(z / jnp.hypot(alpha, tau), jnp.log(alpha) - jnp.log(tau))
     return mean + (z_0 @ scale.T if whitened else scale * z_0)
 
+  def _law(self, x: Any, alpha: Any, sigma: Any, condition: Any) -> jax.Array:
+    """D of tokens, as `denoise` has it."""
+    path_ = self.run.path
+    x = discrete.paths.check_tokens(x, path_, masked=True)
+    if sigma is not None or np.ndim(alpha) or not 0.0 <= alpha <= 1.0:
+      raise ValueError("denoise needs a scalar survival probability 0 ≤ α ≤ 1 of tokens, and no σ; "
+                       f"got alpha={alpha}, sigma={sigma}")
+    if x.shape[1:] != self.shape:
+      raise ValueError(f"x must have the shape (n, {self.shape[0]}), got {x.shape}")
+    assembly.check_labels(self.run, config_lib.Sampling(), unlabelled=condition is None)
+    model = drawing.denoiser(self.run, self.params, path_, self._labels(condition, len(x)))
+    alpha, sigma = jnp.float32(alpha), jnp.float32(1.0 - alpha)
+    logits = model(x, path_.clock.time(jnp.log(alpha) - jnp.log(sigma)))
+    return jnp.exp(discrete.splitting.clean_law(x, logits, alpha, sigma, path_))
+
   def _noise_level(self, sigma: Any) -> np.ndarray:
     """τ of σ = τ A, the noise in standard units, float32."""
     scale, sigma = (np.asarray(value, np.float32) for value in (self.scale, sigma))
@@ -108,7 +137,7 @@ class Model:
       self, key: jax.Array, n: int, *, condition: jax.Array | None = None, sampler: str = "",
       grid: str = "", path: str = "", guidance: float | str | None = None,
   ) -> np.ndarray:
-    """n samples (n, *shape) in the data's units.
+    """n samples (n, *shape) in the data's units; tokens as integers, which `text` decodes.
 
     Args:
       condition: (n,) class numbers, one number or name, or a dict of named arrays, (n, …) or
@@ -120,7 +149,9 @@ class Model:
              "sampling.guidance": guidance}
     config = config_lib.override(config, {k: v for k, v in given.items() if v not in ("", None)})
     build.at_least("n", n, 1)
-    samplers_from_config.check(config.sampling, build.path(config.path), config.objective)
+    build.check_noise(self.run.config.path, config.path)
+    path_ = build.path(config.path, len(self.vocabulary))
+    samplers_from_config.check(config.sampling, path_, config.objective)
     samplers_from_config.check_whole(config.sampling)
     if config.sampling.grid.name == "optimised":
       raise ValueError("grid: optimised is for the command line, which keeps what it found; pass "
@@ -128,8 +159,7 @@ class Model:
     assembly.check_labels(self.run, config.sampling, unlabelled=condition is None)
     labels = self._labels(condition, n)
     seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-    return drawing.draw(self.run, self.params, config.sampling, build.path(config.path), labels,
-                        seed=seed)
+    return drawing.draw(self.run, self.params, config.sampling, path_, labels, seed=seed)
 
   def _labels(self, condition: Any, n: int) -> Any:
     """Class numbers (n,), those of no class one more than the last; or n of each named array."""

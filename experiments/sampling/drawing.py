@@ -12,8 +12,8 @@ from experiments import data
 from experiments.config import build, calls
 from experiments.data import standardize
 from experiments.run import assembly, multihost
-from experiments.sampling import samplers_from_config
-from langevin_jax import inpainting, paths, predictions, samplers
+from experiments.sampling import samplers_from_config, token_sampling
+from langevin_jax import discrete, inpainting, samplers
 from langevin_jax.samplers import levels, noise
 from langevin_jax.samplers.grids import levels_of
 from langevin_jax.training import shardings
@@ -23,15 +23,22 @@ _START_DRAW = 2**31 - 2
 
 
 def denoiser(
-    run: assembly.Run, params: Any, path: paths.Path, labels: jax.Array,
+    run: assembly.Run, params: Any, path: build.Path, labels: jax.Array,
     sampling: config_lib.Sampling | None = None,
-) -> predictions.Denoiser:
+) -> Any:
   """The network as `denoise(x_t, t)` along `path`, for one batch.
 
   Args:
     labels: the condition of each sample: labels (batch,), or named arrays (batch, …).
     sampling: whose guidance is applied; without it, the denoiser is unguided.
+
+  Returns:
+    A `predictions.Denoiser`; of tokens a function (x_t, t) → logits of D.
   """
+  if isinstance(path, discrete.paths.Path):
+    return token_sampling.denoiser(
+        lambda x, ell, labels: run.apply(params, x, ell, labels), path, labels, sampling,
+        null_label=run.dataset.num_classes)
   return samplers_from_config.denoiser(
       lambda x, ell, labels, *ell_s: run.apply(params, x, ell, labels, *ell_s), path, labels,
       sampling, null_label=run.dataset.num_classes,
@@ -56,21 +63,24 @@ class Known(NamedTuple):
   """The known part of each sample, for inpainting. Sample i uses the (i mod length)-th entry.
 
   values: (k, *shape) in standard units. restored: the same values in the user's units.
-  mask: (m, *shape), True where known. method: the inpainting method.
+  mask: (m, *shape), True where known. method: the inpainting method; None of tokens, whose
+    samplers keep known positions by themselves.
   """
 
   values: np.ndarray
   restored: np.ndarray
   mask: np.ndarray
-  method: inpainting.Inpainter
+  method: inpainting.Inpainter | None
 
 
 def batches(
-    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
+    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: build.Path,
     labels: np.ndarray, *,
     seed: int, start: int = 0, known: Known | None = None, begin: Begin | None = None,
 ) -> Iterator[np.ndarray]:
   """Yields batches of samples (k, *shape) float32 in the user's units, from sample `start` on.
+
+  Tokens are int32.
 
   Sample i depends only on (seed, i, its label, its known or initial values). Exception: rounding.
   Another batch size rounds matrix products differently, and a grey level near a half may change.
@@ -115,7 +125,7 @@ def batch_size(mesh: jax.sharding.Mesh, sampling: config_lib.Sampling, n: int) -
 
 
 def draw(
-    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
+    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: build.Path,
     labels: np.ndarray, *,
     seed: int, known: Known | None = None, progress: Progress = lambda done: None,
 ) -> np.ndarray:
@@ -129,7 +139,7 @@ def draw(
 
 
 def trajectory(
-    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
+    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: build.Path,
     labels: np.ndarray, *,
     seed: int, known: Known | None = None,
 ) -> samplers.Trajectory:
@@ -147,6 +157,10 @@ def trajectory(
 
 def _make_sampler(run, sampling, path, shape, known, sample=samplers.sample) -> Callable:
   """A function (params, keys, labels, values, mask) → the result of `sample`, for one batch."""
+  if isinstance(path, discrete.paths.Path):
+    return token_sampling.sampler(
+        lambda params, labels: denoiser(run, params, path, labels, sampling), sampling, path, shape,
+        getattr(discrete.samplers, sample.__name__))
   samplers_from_config.check(sampling, path, run.config.objective)
   method, grid, brownian = samplers_from_config.process(sampling, event_axes=len(shape) - 1)
   start = data.moments(run.dataset) if sampling.moments else None
@@ -219,6 +233,8 @@ def _in_user_units(run, first, x, n, known, sampling, begin, last_alpha) -> np.n
     last_alpha: α of noisy samples, None for clean ones.
   """
   x = multihost.fetch(x)[:n - first]
+  if run.dataset.vocabulary:
+    return x.astype(np.int32)
   noisy = last_alpha is not None
   if noisy:
     x = standardize.restore(x, run.dataset.mean, run.dataset.scale, alpha=last_alpha)

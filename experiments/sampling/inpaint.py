@@ -3,7 +3,7 @@
 `--known` is an array of the shape of one example or (N, …) in the user's units, a PNG, or
 `held_out`. `--mask` is a boolean or 0/1 array of one of these shapes, True where known; or a PNG,
 white where known; or the known half of the image: left, right, top or bottom. A PNG is cropped and
-resized like the data.
+resized like the data. Of tokens `--known` may be a text in which ░ is unknown, without a mask.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from absl import flags
 from experiments import config as config_lib
 from experiments import data
 from experiments.config import calls, cli
-from experiments.data import readers, standardize
+from experiments.data import readers, standardize, text
 from experiments.run import assembly, records
 from experiments.sampling import drawing, samplers_from_config
 from langevin_jax import inpainting
@@ -25,7 +25,7 @@ _MASK = flags.DEFINE_string(
     "half of the image that is known: left, right, top, bottom.")
 _KNOWN = flags.DEFINE_string(
     "known", "", "Inpainting: a .npy or .png in the data's units, one example or N; or held_out, "
-    "the run's held-out data.")
+    "the run's held-out data; of tokens also a text in which ░ is unknown.")
 _METHOD = flags.DEFINE_string(
     "inpainting", None, "The method: a call such as lanpaint(guidance=4) (lanpaint() if not given) "
     "or repaint(resamples=5); --inpainting.inner_steps=20 sets one argument.")
@@ -34,16 +34,29 @@ HALVES = ("left", "right", "top", "bottom")
 
 def files() -> tuple[str, str]:
   """The values of --known and --mask, which may be names of files."""
-  return _KNOWN.value, _MASK.value
+  return "" if text.MASK in _KNOWN.value else _KNOWN.value, _MASK.value
 
 
-def method(sampling: config_lib.Sampling) -> tuple[config_lib.Call, inpainting.Inpainter] | None:
+# A call and the inpainting method that it makes; both None of tokens, which need none.
+Method = tuple[config_lib.Call | None, inpainting.Inpainter | None]
+
+
+def method(sampling: config_lib.Sampling, *, tokens: bool = False) -> Method | None:
   """(the call, the inpainting method) of the flags; None without --known and --mask.
+
+  Args:
+    tokens: whether the data are. --known may then be a text in which ░ is unknown.
 
   Raises:
     ValueError: a flag that would have no effect, or a sampler that the method cannot use.
   """
   arguments = cli.arguments("inpainting")
+  if tokens:
+    if _METHOD.value or arguments:
+      raise ValueError("--inpainting is for numbers: of tokens, known positions are never noised")
+    if _MASK.value and not _KNOWN.value:
+      raise ValueError("--mask needs --known beside it: what is known, and where")
+    return (None, None) if _KNOWN.value else None
   if bool(_MASK.value) != bool(_KNOWN.value):
     missing, present = ("mask", "known") if _KNOWN.value else ("known", "mask")
     raise ValueError(f"--{present} needs --{missing} beside it: what is known, and where")
@@ -60,7 +73,7 @@ def method(sampling: config_lib.Sampling) -> tuple[config_lib.Call, inpainting.I
   return call, calls.build(call, "inpainter", "--inpainting")
 
 
-def read_known(run: assembly.Run, method: inpainting.Inpainter) -> drawing.Known:
+def read_known(run: assembly.Run, method: inpainting.Inpainter | None) -> drawing.Known:
   """The known values and the mask of the flags, checked against the run's data.
 
   Raises:
@@ -72,6 +85,8 @@ def read_known(run: assembly.Run, method: inpainting.Inpainter) -> drawing.Known
   if np.ndim(dataset.scale) == 2:
     raise ValueError("--known needs standard units that scale each feature by itself, and this run "
                      "was trained with data.scaling=whiten: train with data.scaling=features")
+  if dataset.vocabulary and not _MASK.value:
+    return _known_text(run)
   restored = examples(run, _KNOWN.value, "--known")
   mask = half_mask(_MASK.value, dataset) if _MASK.value in HALVES else _mask(shape, _size(run))
   count = max(len(restored), len(mask))
@@ -84,14 +99,43 @@ def read_known(run: assembly.Run, method: inpainting.Inpainter) -> drawing.Known
       remedy = "leaves nothing to sample" if name == "everything" else "is plain sampling"
       raise ValueError(f"--mask: {name} is known in example {int(np.argmax(bad))}, which {remedy}")
   index = np.arange(count)
+  restored, masks = restored[index % len(restored)], mask[index % len(mask)]
+  if dataset.vocabulary:
+    tokens = np.where(masks, restored, 0)
+    if not np.isin(tokens, np.arange(len(dataset.vocabulary))).all():
+      raise ValueError("--known must be tokens where the mask is True, 0 … "
+                       f"{len(dataset.vocabulary) - 1}")
+    tokens = tokens.astype(np.int32)
+    return drawing.Known(tokens, tokens, masks, None)
   try:
-    restored, masks = restored[index % len(restored)], mask[index % len(mask)]
     inpainting.checked(restored, masks, (count, *shape), value_range=dataset.value_range)
   except ValueError as error:
     raise ValueError(f"--known: {error}") from error
   restored = np.where(masks, restored, 0.0).astype(standardize.dtype(dataset.mean, dataset.scale))
   return drawing.Known(
       data.standardise(restored, dataset.mean, dataset.scale), restored, mask, method)
+
+
+def _known_text(run: assembly.Run) -> drawing.Known:
+  """--known as a text in which ░ is unknown, and so is what lies beyond its end.
+
+  Raises:
+    ValueError: a text that is longer than the model's, or has other symbols.
+  """
+  dataset, (length,) = run.dataset, run.dataset.train.shape[1:]
+  if _KNOWN.value == "held_out" or _KNOWN.value.endswith(".npy"):
+    raise ValueError(f"--known={_KNOWN.value} needs --mask beside it, a .npy that is True where "
+                     f"known; a text in which {text.MASK} is unknown needs none")
+  tokens, known = text.encode_known(_KNOWN.value, dataset.vocabulary, "--known")
+  if len(tokens) > length:
+    raise ValueError(f"--known must have at most the {length} symbols of the model's length; it "
+                     f"has {len(tokens)}")
+  rest = length - len(tokens)
+  tokens, known = (np.pad(values, (0, rest))[None] for values in (tokens, known))
+  if known.all() or not known.any():
+    raise ValueError(f"--known: {'everything' if known.all() else 'nothing'} is known; {text.MASK} "
+                     "marks what is not, and so does the end of a shorter text")
+  return drawing.Known(tokens, tokens, known, None)
 
 
 def examples(run: assembly.Run, value: str, flag: str) -> np.ndarray:

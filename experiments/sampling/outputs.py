@@ -12,8 +12,8 @@ import numpy as np
 from experiments import config as config_lib
 from experiments.data import standardize
 from experiments.run import assembly, records
-from experiments.sampling import conditioning, drawing, pictures, samplers_from_config
-from langevin_jax import paths, samplers
+from experiments.sampling import conditioning, drawing, pictures, samplers_from_config, texts
+from langevin_jax import samplers
 from langevin_jax.samplers import levels
 from langevin_jax.samplers.sampling import plan
 
@@ -30,7 +30,7 @@ class Drawn(NamedTuple):
   run: assembly.Run
   params: Any
   config: config_lib.Config
-  path: paths.Path
+  path: Any
   n: int
   condition: Any
   seed: int
@@ -46,7 +46,8 @@ class Drawn(NamedTuple):
 
 def beside(out: pathlib.Path) -> tuple[str, ...]:
   """Suffixes or names of the files that `write` may write beside `out`."""
-  return ".labels.npy", ".conditions.npz", ".trajectory.npy", ".png", _trajectories(out).name
+  return (".labels.npy", ".conditions.npz", ".trajectory.npy", ".png", ".txt", ".trajectory.txt",
+          _trajectories(out).name)
 
 
 def write(
@@ -71,6 +72,9 @@ def write(
     written.insert(1, out.with_suffix(".conditions.npz"))
     with records.written(written[1]) as stream:
       np.savez(stream, **drawn.condition)
+  if dataset.vocabulary:
+    written += _texts(out, drawn, record, trajectory=trajectory)
+    trajectory = False
   # Only images and points of two or more dimensions have a picture.
   has_picture = drawn.ends_clean and (dataset.kind == "image" or (
       dataset.kind == "vector" and dataset.train.shape[1] > 1))
@@ -96,6 +100,27 @@ def write(
   records.write_text(
       out.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
   print("wrote " + ", ".join(map(str, written)))
+
+
+def _texts(
+    out: pathlib.Path, drawn: Drawn, record: dict[str, Any], *, trajectory: bool
+) -> list[pathlib.Path]:
+  """Writes samples of tokens as text, and prints some; the names of what was written."""
+  dataset, written = drawn.run.dataset, [out.with_suffix(".txt")]
+  x = records.load(out)
+  texts.write(written[0], dataset, x[:_SAMPLES_SHOWN])
+  texts.show(dataset, x)
+  if trajectory:
+    written += [out.with_suffix(".trajectory.npy"), out.with_suffix(".trajectory.txt")]
+    n = min(drawn.n, texts.TRAJECTORIES)
+    t, states = drawing.trajectory(
+        drawn.run, drawn.params, drawn.config.sampling, drawn.path, drawn.condition[:n],
+        seed=drawn.seed, known=drawn.known)
+    _save(written[1], states)
+    texts.write_trajectory(written[2], dataset, t, states)
+    record["trajectory"] = {"file": written[1].name, "samples": n,
+                            **texts.levels(drawn.path.clock, t)}
+  return written
 
 
 def _save(file: pathlib.Path, array: np.ndarray) -> None:

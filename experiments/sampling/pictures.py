@@ -45,9 +45,11 @@ def training(workdir: pathlib.Path, run) -> None:
     enough = count >= 20
     axes.plot(centres[enough], error[enough] / count[enough], color=ACCENT,
               alpha=(i + 1) / len(parts), label=f"to step {lines[part[-1]]['step']}")
-  axes.axhline(1.0, color=INK, lw=0.6, ls=":")
-  axes.set(xlabel="half log-SNR ℓ = log(α/σ)   (noise ← → data)",
-           ylabel="mean squared error of ε", yscale="log")
+  tokens = bool(run.dataset.vocabulary)
+  if not tokens:
+    axes.axhline(1.0, color=INK, lw=0.6, ls=":")
+  axes.set(xlabel="half log-SNR ℓ = log(α/σ)   (noise ← → data)", yscale="log",
+           ylabel="nats a token, per unit of α" if tokens else "mean squared error of ε")
   axes.legend(frameon=False)
   _save(figure, workdir / "loss_by_level.png")
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from experiments import config as config_lib
 from experiments.config import build, calls
-from langevin_jax import conditions, paths, predictions, samplers
+from experiments.sampling import token_sampling
+from langevin_jax import conditions, discrete, paths, predictions, samplers
 from langevin_jax.samplers import levels, sampling
 from langevin_jax.samplers.adaptive import check_tolerance
 
@@ -87,7 +88,9 @@ def method(config: config_lib.Sampling, event_axes: int = 1) -> samplers.Method:
   """The sampling method. Adaptive solvers have none: for them it is `ddim`, which is not run."""
   if is_adaptive(config):
     return samplers.ddim()
-  return calls.build(config.sampler, "sampler", "config.sampling.sampler", event_axes=event_axes)
+  found = calls.build(config.sampler, "sampler", "config.sampling.sampler", event_axes=event_axes)
+  token_sampling.refuse_continuous(found, config.sampler.name)
+  return found
 
 
 def grid(config: config_lib.Sampling) -> samplers.Grid:
@@ -119,7 +122,7 @@ def _check_steps(call: config_lib.Call) -> None:
 
 
 def check(
-    config: config_lib.Sampling, path: paths.Path, objective: config_lib.Objective | None = None
+    config: config_lib.Sampling, path: build.Path, objective: config_lib.Objective | None = None
 ) -> None:
   """Checks a process on a path before it runs.
 
@@ -130,6 +133,10 @@ def check(
     ValueError: as `process`; a grid outside the path; fewer steps than the order; a first level at
       which the network's prediction does not determine x₀.
   """
+  if isinstance(path, discrete.paths.Path):
+    _check_steps(config.grid)
+    token_sampling.check(config, path)
+    return
   sampling_method, grid, _ = process(config)
   # Building the guidance raises its errors; the network is never called.
   denoiser(lambda x, ell, labels: x, path, jnp.zeros((1,), jnp.int32), config, null_label=1,
@@ -205,7 +212,7 @@ def is_noisy(config: config_lib.Sampling) -> bool:
 
 
 def network_calls(
-    config: config_lib.Sampling, path: paths.Path,
+    config: config_lib.Sampling, path: build.Path,
     wrap: Callable[[samplers.Method], samplers.Method] = lambda method: method,
 ) -> float:
   """The number of network evaluations for one sample, counted by running a network that counts.
@@ -213,6 +220,8 @@ def network_calls(
   Args:
     wrap: maps the method to the one that is run, for example to inpainting, for samples (1, 1).
   """
+  if isinstance(path, discrete.paths.Path):
+    return token_sampling.network_calls(config, path)
   count = []
   sampling_method, grid, brownian = process(config)
 

@@ -31,14 +31,17 @@ _DECODE = flags.DEFINE_string(
 _FLAGS = {"start": _START, "encode": _ENCODE, "decode": _DECODE}
 
 
-def requested(sampling: config_lib.Sampling, *, inpainting: bool) -> str:
+def requested(sampling: config_lib.Sampling, *, inpainting: bool, tokens: bool = False) -> str:
   """The name of the flag that is given: start, encode or decode; "" for none.
 
   Raises:
     ValueError: more than one is given, one is given with inpainting, or with a sampler that cannot
-      use it.
+      use it; the data are `tokens`.
   """
   given = [name for name, flag in _FLAGS.items() if flag.value]
+  if given and tokens:
+    raise ValueError(f"--{given[0]} is for numbers, and these data are tokens: --known keeps a "
+                     "part of them")
   if not given:
     if sampling.start_level:
       raise ValueError("--start_level needs --start beside it: examples that are noised to it")

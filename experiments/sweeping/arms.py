@@ -103,6 +103,9 @@ def configs(base: config_lib.Config, sweep: Sweep) -> dict[str, config_lib.Confi
 def check(config: config_lib.Config) -> None:
   """Raises ValueError for all errors in a config that can be found without its data."""
   path = build.path(config.path)
+  if build.is_discrete(path):
+    raise ValueError(f"config.path={config.path.name}: a sweep is of data that are numbers; train "
+                     "runs of tokens one by one")
   build.weight(config.objective, build.density(config.objective, path))
   build.prediction(config.objective)
   build.optimizer(config.training)

@@ -16,6 +16,7 @@ cross-entropy,
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,8 @@ from langevin_jax.discrete import samplers as samplers_lib
 from langevin_jax.discrete.paths import Path
 from langevin_jax.samplers import grids
 
-__all__ = ["bits_per_token", "elbo", "importance_weighted", "loss", "rate"]
+__all__ = ["Corruption", "bits_per_token", "corrupted_loss", "corruption", "elbo",
+           "importance_weighted", "loss", "rate"]
 
 
 def rate(
@@ -56,6 +58,32 @@ def rate(
   return sigma * jnp.sum(at_x * jnp.sum(away * bregman, axis=-1), axis=-1)
 
 
+class Corruption(NamedTuple):
+  """The random numbers of a batch: levels ℓ, (n,), and noisy tokens x_t, (n, L)."""
+
+  half_log_snr: jax.Array
+  x_t: jax.Array
+
+
+def corruption(
+    key: jax.Array, x_0: jax.Array, path: Path, density: objectives.Density
+) -> Corruption:
+  """Draws levels from π(ℓ), stratified over the batch, and x_t ~ q(x_t | x₀).
+
+  Args:
+    key: consumed.
+    x_0: clean tokens, (n, L).
+    path: the forward process.
+    density: π(ℓ).
+
+  Raises:
+    ValueError: tokens outside the vocabulary.
+  """
+  key_ell, key_x = jax.random.split(key)
+  ells = objectives.stratified(key_ell, len(x_0), density)
+  return Corruption(ells, paths.corrupt(key_x, x_0, jax.nn.sigmoid(ells), path))
+
+
 def loss(
     key: jax.Array, network: Callable[[jax.Array, jax.Array], jax.Array], x_0: jax.Array,
     path: Path, *, density: objectives.Density | None = None,
@@ -73,7 +101,8 @@ def loss(
       token, but for what lies beyond the ends of the density.
 
   Returns:
-    The mean loss in nats per token, and a dict of per-example `half_log_snr` and `loss`, each (n,).
+    The mean loss in nats per token, and a dict of per-example `half_log_snr` and `error`, each
+    (n,). The error is the unweighted rate per token and unit of α, rate(ℓ)/(α (1 − α) L).
 
   Raises:
     ValueError: tokens outside the vocabulary, or a network whose logits have another shape.
@@ -81,10 +110,16 @@ def loss(
   x_0 = paths.check_tokens(x_0, paths.check_path(path))
   density = _uniform_alpha() if density is None else density
   weight = objectives.likelihood(density) if weight is None else weight
-  key_ell, key_x = jax.random.split(key)
-  ells = objectives.stratified(key_ell, len(x_0), density)
+  return corrupted_loss(network, x_0, corruption(key, x_0, path, density), path, weight=weight)
+
+
+def corrupted_loss(
+    network: Callable[[jax.Array, jax.Array], jax.Array], x_0: jax.Array, drawn: Corruption,
+    path: Path, *, weight: objectives.Weight
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """`loss` with given levels and noisy tokens, so that a batch can be processed in parts."""
+  ells, x_t = drawn
   alpha, sigma = jax.nn.sigmoid(ells), jax.nn.sigmoid(-ells)
-  x_t = paths.corrupt(key_x, x_0, alpha, path)
   logits = network(x_t, ells)
   if logits.shape != (*x_0.shape, path.vocabulary):
     raise ValueError(f"network must return logits (n, L, V) = {(*x_0.shape, path.vocabulary)}, got "
@@ -94,8 +129,9 @@ def loss(
     log_d = splitting.clean_law(x_t, logits.astype(alpha.dtype), alpha, sigma, path)
     return rate(x_t, x_0, log_d, alpha, sigma, path) / x_0.size
 
-  losses = jax.vmap(weight)(ells) * jax.vmap(one)(x_t, x_0, logits, alpha, sigma)
-  return jnp.mean(losses), {"half_log_snr": ells, "loss": losses}
+  rates = jax.vmap(one)(x_t, x_0, logits, alpha, sigma)
+  errors = rates / jnp.maximum(alpha * sigma, jnp.finfo(rates.dtype).tiny)
+  return jnp.mean(jax.vmap(weight)(ells) * rates), {"half_log_snr": ells, "error": errors}
 
 
 def _uniform_alpha(rho_min: float = 1e-4, rho_max: float = np.inf) -> objectives.Density:

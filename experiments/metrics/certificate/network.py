@@ -36,6 +36,9 @@ class Model(NamedTuple):
 
 def of(run: assembly.Run, params: Any, truth: mixtures.Mixture | None = None) -> Model:
   """The model of a run with parameters `params`, with its `comparison_data`."""
+  if run.dataset.vocabulary:
+    raise ValueError("a certificate is of data that are numbers; this run's are tokens")
+
   def at(x, ell, labels, change):
     low, high, factor = change
     denoised = drawing.denoiser(run, params, PATH, labels).at(x, ell)

@@ -1,0 +1,26 @@
+"""Characters of a text by masked diffusion: a transformer that fills in masked characters.
+
+  python -m experiments.train --config=characters --workdir=runs/characters
+  python -m experiments.train --config=characters --workdir=runs/mine --config.data.path=book.txt
+  python -m experiments.sample --workdir=runs/characters --known="The ░░░░░░ statement"
+  python -m experiments.evaluate --workdir=runs/characters
+
+Without a path the text is the reference of the Python language that every Python ships.
+"""
+
+from experiments.config import Config, Evaluation, Objective, Sampling, Training
+
+
+def get_config() -> Config:
+  return Config(
+      data="text(length=128)",
+      path="absorbing()",
+      network="dit(width=128, depth=4, heads=4, patch_size=1, dtype='bfloat16')",
+      # α uniform, and the likelihood: the loss is the bound, in nats a character.
+      objective=Objective(prediction="x0()", weight="likelihood()",
+                          density="uniform_time(rho_min=1e-4, rho_max=inf)"),
+      training=Training(steps=2000, batch_size=32, learning_rate=2e-3,
+                        ema_half_life_steps=(150.0,), steps_per_dispatch=5, log_every=50),
+      sampling=Sampling(sampler="unmask()", grid="uniform_time(128)", batch_size=64),
+      evaluation=Evaluation(num_samples=100),
+  )
