@@ -1,17 +1,15 @@
 """Training: a pure step, averages of the parameters, and their layout on a mesh of devices.
 
-Reading order: `steps`, `flow_maps`, `averages`, `shardings`.
+Reading order: `losses`, `flow_maps`, `steps`, `averages`, `shardings`.
 """
 
 from langevin_jax.training import averages, shardings
 from langevin_jax.training.flow_maps import flow_map_loss
+from langevin_jax.training.losses import Loss, Params, diffusion_loss
 from langevin_jax.training.steps import (
   LEVEL_EDGES,
-  Loss,
   Metrics,
-  Params,
   TrainState,
-  diffusion_loss,
   init,
   train_step,
   train_steps,
