@@ -27,14 +27,44 @@ def prediction(config: config_lib.Objective) -> predictions.Row:
   return calls.build(config.prediction, "prediction", "config.objective.prediction")
 
 
-def density(config: config_lib.Objective, path: paths.Path) -> objectives.Density:
+def density(
+    config: config_lib.Objective, path: paths.Path
+) -> objectives.Density | objectives.LearnedDensity:
   """π(ℓ) of `config.objective`; `path` is the clock of uniform_time."""
   return calls.build(config.density, "density", "config.objective.density", path=path)
 
 
-def weight(config: config_lib.Objective, density: objectives.Density) -> objectives.Weight:
+def weight(
+    config: config_lib.Objective, density: objectives.Density | objectives.LearnedDensity
+) -> objectives.Weight | objectives.LearnedWeight:
   """w(ℓ) of `config.objective`."""
-  return calls.build(config.weight, "weight", "config.objective.weight", density=density)
+  return calls.build(config.weight, "weight", "config.objective.weight",
+                     density=objectives.base(density))
+
+
+def objective(config: config_lib.Config) -> tuple[
+    objectives.Density | objectives.LearnedDensity, objectives.Weight | objectives.LearnedWeight,
+    flow_maps.Identity | None]:
+  """(π, w, the identity of a flow map or None) of a config.
+
+  Raises:
+    ValueError: a flow map with a learned density or weight, besides what the functions refuse.
+  """
+  pi = density(config.objective, path(config.path))
+  w, identity = weight(config.objective, pi), flow_map(config.objective)
+  for field, choice in (("density", pi), ("weight", w)):
+    if identity is not None and objectives.base(choice) is not choice:
+      raise ValueError(f"config.objective.{field}: a flow map draws pairs of levels, for which "
+                       f"{getattr(config.objective, field).name} is not made; choose another")
+  return pi, w, identity
+
+
+def base_objective(
+    config: config_lib.Config
+) -> tuple[objectives.Density, objectives.Weight]:
+  """(π₀, w₀) of a config, which do not depend on what is learned."""
+  pi, w, _ = objective(config)
+  return objectives.base(pi), objectives.base(w)
 
 
 def flow_map(config: config_lib.Objective) -> flow_maps.Identity | None:

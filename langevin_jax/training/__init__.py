@@ -5,7 +5,13 @@ Reading order: `losses`, `flow_maps`, `steps`, `averages`, `shardings`.
 
 from langevin_jax.training import averages, shardings
 from langevin_jax.training.flow_maps import flow_map_loss
-from langevin_jax.training.losses import Loss, Params, diffusion_loss
+from langevin_jax.training.losses import (
+  AdaptiveLoss,
+  Loss,
+  Params,
+  adaptive_loss,
+  diffusion_loss,
+)
 from langevin_jax.training.steps import (
   LEVEL_EDGES,
   Metrics,
@@ -16,6 +22,18 @@ from langevin_jax.training.steps import (
 )
 
 __all__ = [
-  "LEVEL_EDGES", "Loss", "Metrics", "Params", "TrainState", "averages", "diffusion_loss",
-  "flow_map_loss", "init", "shardings", "train_step", "train_steps",
+  "LEVEL_EDGES",
+  "AdaptiveLoss",
+  "Loss",
+  "Metrics",
+  "Params",
+  "TrainState",
+  "adaptive_loss",
+  "averages",
+  "diffusion_loss",
+  "flow_map_loss",
+  "init",
+  "shardings",
+  "train_step",
+  "train_steps",
 ]

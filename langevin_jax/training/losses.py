@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from langevin_jax import conditions, objectives, predictions
 
-__all__ = ["Loss", "Params", "diffusion_loss"]
+__all__ = ["AdaptiveLoss", "Loss", "Params", "adaptive_loss", "diffusion_loss"]
 
 Params = Any
 
@@ -28,6 +29,69 @@ class Loss(NamedTuple):
   def __call__(self, params: Params, key: jax.Array, batch: Any):
     """`value` of the examples that `draw` makes. Consumes `key`."""
     return self.value(params, self.draw(key, batch))
+
+
+class AdaptiveLoss(NamedTuple):
+  """A loss with a density or a weight that is learned in training.
+
+  Attributes:
+    init: what is learned before the first step, a pytree of arrays.
+    at: what is learned → the `Loss` of a step.
+    observe: (what is learned, the dict of `Loss.value`) → (what is learned after the step, the mean
+      loss with the base density and weight).
+  """
+
+  init: Any
+  at: Callable[[Any], Loss]
+  observe: Callable[[Any, dict[str, jax.Array]], tuple[Any, jax.Array]]
+
+
+def adaptive_loss(
+    make: Callable[..., Loss], *, density: objectives.Density | objectives.LearnedDensity,
+    weight: objectives.Weight | objectives.LearnedWeight,
+) -> Loss | AdaptiveLoss:
+  """The loss of a density and a weight, of which either, both or none is learned.
+
+  With a learned density π, levels have the weight w π₀/π, so that the objective π₀ w is kept.
+
+  Args:
+    make: (density=, weight=) → the loss, such as `diffusion_loss` with its other arguments. Its
+      loss must be an integral against the density that it is given.
+    density: π. weight: w.
+  """
+  learns_density = isinstance(density, objectives.LearnedDensity)
+  learns_weight = isinstance(weight, objectives.LearnedWeight)
+  if not learns_density and not learns_weight:
+    return make(density=density, weight=weight)
+  pi_0, w_0 = objectives.base(density), objectives.base(weight)
+
+  def at(learned):
+    """(π, w, π₀/π)."""
+    w = weight.at(learned["weight"]) if learns_weight else weight
+    if not learns_density:
+      return density, w, jnp.ones_like
+    pi = density.at(learned["density"])
+    return pi, w, lambda ell: pi_0.density(ell) / pi.density(ell)
+
+  def make_at(learned):
+    pi, w, ratio = at(learned)
+    return make(density=pi, weight=lambda ell: ratio(ell) * w(ell))
+
+  def observe(learned, levels):
+    ells, errors = levels["half_log_snr"], levels["eps_error"]
+    _, w, ratio = at(learned)
+    of = lambda function: jax.vmap(function)(ells)
+    after = {}
+    if learns_density:
+      after["density"] = density.observe(
+          learned["density"], ells, of(pi_0.density) * of(w) * errors)
+    if learns_weight:
+      after["weight"] = weight.observe(learned["weight"], ells, of(w_0) * errors)
+    return after, jnp.mean(of(ratio) * of(w_0) * errors)
+
+  init = {name: choice.init for name, choice, learns in (
+      ("density", density, learns_density), ("weight", weight, learns_weight)) if learns}
+  return AdaptiveLoss(init, make_at, observe)
 
 
 def diffusion_loss(

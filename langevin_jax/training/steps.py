@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from langevin_jax.training.averages import Average
-from langevin_jax.training.losses import Loss, Params
+from langevin_jax.training.losses import AdaptiveLoss, Loss, Params
 
 __all__ = [
     "LEVEL_EDGES", "Metrics", "TrainState", "init", "train_step", "train_steps",
@@ -31,19 +31,21 @@ class TrainState(NamedTuple):
     params: the parameters.
     ema: averages of the parameters, a tree for each.
     opt_state: the state of the optimizer.
+    learned: the state of an `AdaptiveLoss`, () of another loss.
   """
 
   step: jax.Array
   params: Params
   ema: tuple[Params, ...]
   opt_state: optax.OptState
+  learned: Any = ()
 
 
 class Metrics(NamedTuple):
   """The metrics of one step, scalars unless a shape is given.
 
   Attributes:
-    loss: the mean loss.
+    loss: the mean loss, of an `AdaptiveLoss` with the base density and weight.
     grad_norm: the norm of the gradient.
     finite: whether loss and gradient were finite. If not, the step did not change the state.
     worst_half_log_snr: ℓ of the example with the largest error, or of the first that is not finite.
@@ -64,7 +66,8 @@ class Metrics(NamedTuple):
 
 
 def init(
-    params: Params, optimizer: optax.GradientTransformation, *, averages: int = 1
+    params: Params, optimizer: optax.GradientTransformation, *, averages: int = 1,
+    loss: Loss | AdaptiveLoss | None = None,
 ) -> TrainState:
   """The state before the first step. Every average starts as a copy of the parameters.
 
@@ -72,13 +75,15 @@ def init(
     params: the initial parameters.
     optimizer: an optax transformation.
     averages: number of averages.
+    loss: the loss, if it is an `AdaptiveLoss`.
   """
   ema = tuple(jax.tree.map(jnp.copy, params) for _ in range(averages))
-  return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
+  learned = jax.tree.map(jnp.copy, loss.init) if isinstance(loss, AdaptiveLoss) else ()
+  return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params), learned)
 
 
 def train_step(
-    state: TrainState, key: jax.Array, batch: Any, *, loss: Loss,
+    state: TrainState, key: jax.Array, batch: Any, *, loss: Loss | AdaptiveLoss,
     optimizer: optax.GradientTransformation, averages: tuple[Average, ...], accumulation: int = 1,
     norms: bool = False,
 ) -> tuple[TrainState, Metrics]:
@@ -88,7 +93,7 @@ def train_step(
     state: before the step.
     key: the run's key, the same for every step. It is folded with `state.step`.
     batch: the argument of `loss.draw`, with a leading axis n.
-    loss: the loss.
+    loss: the loss. The state of an `AdaptiveLoss` is updated by the errors of this step.
     optimizer: an optax transformation, including gradient clipping and schedules. If it needs
       `value`, `grad` or `value_fn` (`optax.lbfgs`, `contrib.reduce_on_plateau`), it gets those of
       this batch with this step's levels and noise.
@@ -101,12 +106,14 @@ def train_step(
   Returns:
     The state after the step (unchanged if the step was not finite), and its metrics.
   """
-  examples = loss.draw(jax.random.fold_in(key, state.step), batch)
-  of_loss = (functools.partial(loss.value, average=state.ema[0]) if loss.averaged else
-             loss.value)
+  now = loss.at(state.learned) if isinstance(loss, AdaptiveLoss) else loss
+  examples = now.draw(jax.random.fold_in(key, state.step), batch)
+  of_loss = functools.partial(now.value, average=state.ema[0]) if now.averaged else now.value
   (value, levels), gradient = _gradient(of_loss, state.params, examples, accumulation)
   grad_norm = optax.tree.norm(gradient)
   finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+  learned, base_value = (loss.observe(state.learned, levels) if isinstance(loss, AdaptiveLoss)
+                         else (state.learned, value))
 
   def move(state, gradient):
     updates, opt_state = optax.with_extra_args_support(optimizer).update(
@@ -118,19 +125,19 @@ def train_step(
     ema = tuple(_moved(old, params, average(step)) for average, old in
                 zip(averages, state.ema, strict=True))
     update_norm = optax.tree.norm(updates) if norms else None
-    return TrainState(step, params, ema, opt_state), update_norm
+    return TrainState(step, params, ema, opt_state, learned), update_norm
 
   stay = lambda state, gradient: (state, jnp.zeros_like(grad_norm) if norms else None)
   # `cond`, because `where` over the tree would hold and copy both states.
   state, update_norm = jax.lax.cond(finite, move, stay, state, gradient)
-  metrics = _metrics(value, grad_norm, finite, levels["half_log_snr"], levels["eps_error"])
+  metrics = _metrics(base_value, grad_norm, finite, levels["half_log_snr"], levels["eps_error"])
   if norms:
     metrics = metrics._replace(param_norm=optax.tree.norm(state.params), update_norm=update_norm)
   return state, metrics
 
 
 def train_steps(
-    state: TrainState, key: jax.Array, batches: Any, *, loss: Loss,
+    state: TrainState, key: jax.Array, batches: Any, *, loss: Loss | AdaptiveLoss,
     optimizer: optax.GradientTransformation, averages: tuple[Average, ...], accumulation: int = 1,
     count: jax.Array | int | None = None, norms: bool = False,
 ) -> tuple[TrainState, Metrics]:
