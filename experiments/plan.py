@@ -41,7 +41,7 @@ def main() -> int:
   topologies.prepare_environment()
   for topology in requested:
     compiling.check(config, topology)
-  shape, num_classes = data.shape_of(config.data)
+  examples = data.shape_of(config.data)
   topologies.require_libtpu()
   # A bad --out is an error before the compilations, which take minutes.
   out = cli.out(_OUT.value, lambda plans: "topology" in plans[0],
@@ -49,7 +49,7 @@ def main() -> int:
   plans: list[dict[str, Any]] = []
   try:
     for topology in requested:
-      plans.append(_plan(config, shape, num_classes, topology))
+      plans.append(_plan(config, examples, topology))
       if out:
         records.write_text(out, json.dumps(plans, indent=2) + "\n")
   except (ValueError, OSError, jax.errors.JaxRuntimeError) as error:
@@ -62,17 +62,22 @@ def main() -> int:
 
 
 def _plan(
-    config: config_lib.Config, shape: tuple[int, ...], num_classes: int,
+    config: config_lib.Config, examples: tuple[tuple[int, ...], int, dict[str, Any]],
     topology: topologies.Topology,
 ) -> dict[str, Any]:
-  """The plan of one topology, in the form of the JSON file."""
+  """The plan of one topology, in the form of the JSON file.
+
+  Args:
+    examples: `data.shape_of` the data.
+  """
+  shape, num_classes, kinds = examples
   mesh = meshes.make(config.mesh, topologies.devices(topology))
-  job = compiling.Job(config, shape, num_classes, topology, mesh)
+  job = compiling.Job(config, *examples, topology, mesh)
   batch, capacity = config.training.batch_size, topology.chip.hbm_bytes
-  model_flops_of_step = model_flops.of_step(config, shape, num_classes, mesh)
+  model_flops_of_step = model_flops.of_step(config, shape, num_classes, mesh, kinds)
   images = _IMAGES.value or config.training.steps * batch
   speed = lambda step: _speed(job, step, model_flops_of_step * step.batch_size / batch, images)
-  state = jax.eval_shape(assembly.assemble(config, shape, num_classes, mesh).init,
+  state = jax.eval_shape(assembly.assemble(config, shape, num_classes, mesh, kinds).init,
                          jax.random.key(0))
   step = _compile(job, batch)
   plan = {

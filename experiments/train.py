@@ -123,7 +123,7 @@ def train(run: assembly.Run, workdir: pathlib.Path) -> training.TrainState:
       if save:
         if snapshots:
           checkpoints.finish(snapshots)
-        checkpoints.save(manager, end, state, assembly.average_names(config))
+        assembly.save(manager, end, state, run)
         saved = end
       if leaving:
         break
@@ -149,7 +149,7 @@ def _begin(
   config, before = run.config.training, records.read_config(workdir).training
   record: dict[str, Any] = {}
   state = checkpoints.restore(manager, assembly.abstract_state(run), discard_damaged=True,
-                              reader=assembly.state_reader(config, before))
+                              reader=assembly.state_reader(run, before))
   if state is None and _INIT_FROM.value:
     state, record["began_from"] = _load_parameters(run, workdir, manager)
   elif state is None:
@@ -187,7 +187,7 @@ def _load_parameters(
   source = parameters.read(cli.place("--init_from", _INIT_FROM.value))
   state, origin = parameters.start_from(run, source, _INIT_SKIP.value)
   multihost.say(f"{workdir} {parameters.described(origin)}")
-  checkpoints.save(manager, 0, state, assembly.average_names(run.config.training))
+  assembly.save(manager, 0, state, run)
   checkpoints.finish(manager)
   return state, origin
 

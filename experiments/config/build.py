@@ -61,17 +61,52 @@ def check_objective(config: config_lib.Objective, path: Path) -> None:
   for name in ("flow_map", "teacher"):
     if getattr(config, name) is not None:
       raise ValueError(f"config.objective.{name} is for numbers, and these data are tokens")
+  pi = density(config, path)
+  for name, choice in (("density", pi), ("weight", weight(config, pi))):
+    if objectives.base(choice) is not choice:
+      raise ValueError(f"config.objective.{name}={getattr(config, name).name} is for numbers, and "
+                       "these data are tokens")
 
 
-def density(config: config_lib.Objective, path: Path) -> objectives.Density:
+def density(
+    config: config_lib.Objective, path: Path
+) -> objectives.Density | objectives.LearnedDensity:
   """π(ℓ) of `config.objective`; `path`, or its clock, is that of uniform_time."""
   path = path.clock if isinstance(path, discrete.paths.Path) else path
   return calls.build(config.density, "density", "config.objective.density", path=path)
 
 
-def weight(config: config_lib.Objective, density: objectives.Density) -> objectives.Weight:
+def weight(
+    config: config_lib.Objective, density: objectives.Density | objectives.LearnedDensity
+) -> objectives.Weight | objectives.LearnedWeight:
   """w(ℓ) of `config.objective`."""
-  return calls.build(config.weight, "weight", "config.objective.weight", density=density)
+  return calls.build(config.weight, "weight", "config.objective.weight",
+                     density=objectives.base(density))
+
+
+def objective(config: config_lib.Config) -> tuple[
+    objectives.Density | objectives.LearnedDensity, objectives.Weight | objectives.LearnedWeight,
+    flow_maps.Identity | None]:
+  """(π, w, the identity of a flow map or None) of a config.
+
+  Raises:
+    ValueError: a flow map with a learned density or weight, besides what the functions refuse.
+  """
+  pi = density(config.objective, path(config.path))
+  w, identity = weight(config.objective, pi), flow_map(config.objective)
+  for field, choice in (("density", pi), ("weight", w)):
+    if identity is not None and objectives.base(choice) is not choice:
+      raise ValueError(f"config.objective.{field}: a flow map draws pairs of levels, for which "
+                       f"{getattr(config.objective, field).name} is not made; choose another")
+  return pi, w, identity
+
+
+def base_objective(
+    config: config_lib.Config
+) -> tuple[objectives.Density, objectives.Weight]:
+  """(π₀, w₀) of a config, which do not depend on what is learned."""
+  pi, w, _ = objective(config)
+  return objectives.base(pi), objectives.base(w)
 
 
 def flow_map(config: config_lib.Objective) -> flow_maps.Identity | None:

@@ -301,7 +301,7 @@ def convert(value: Any, hint: Any, field: str) -> Any:
 def one_line(value: Any) -> str:
   """A value as one short line, for a message."""
   try:
-    text = " ".join(repr(value).split())
+    text = " ".join((str(value) if isinstance(value, Call) else repr(value)).split())
   except Exception:  # a user's __repr__ may raise anything; so does an integer that is too long
     return f"a value of type {type(value).__name__}"
   return text if len(text) <= 80 else f"{text[:80]}…"
@@ -608,7 +608,7 @@ def _describe_type(hint: Any) -> str:
 
 
 # The slot of parameters whose value may be a call, if the slot has another name.
-_NESTED = {"predictor": "sampler", "method": "sampler", "other": "logger"}
+_NESTED = {"predictor": "sampler", "method": "sampler", "other": "logger", "base": "density"}
 
 
 def _slots() -> Mapping[str, Slot]:

@@ -103,10 +103,12 @@ SLOTS: Mapping[str, Slot] = {
     "level": Slot(_returning(networks_lib.Level, levels), optional=True,
                   result=networks_lib.Level),
     "prediction": Slot(functools.cache(_rows), result=Callable),
-    "density": Slot(_returning(objectives.Density, objectives, without=("by_error",)),
-                    provided=("path",), result=objectives.Density),
-    "weight": Slot(_returning(objectives.Weight, objectives), provided=("density",),
-                   result=Callable),
+    "density": Slot(lambda: _returning(objectives.Density, objectives, without=("by_error",))() | {
+        "learned": objectives.learned}, provided=("path",),
+                    result=(objectives.Density, objectives.LearnedDensity)),
+    "weight": Slot(lambda: _returning(objectives.Weight, objectives)() | {
+        "uncertainty": objectives.uncertainty}, provided=("density",),
+                   result=(Callable, objectives.LearnedWeight)),
     "flow_map": Slot(_returning(flow_maps.Identity, flow_maps), optional=True,
                      result=flow_maps.Identity),
     "pairs": Slot(_returning(flow_maps.Pairs, flow_maps), result=flow_maps.Pairs),

@@ -27,7 +27,8 @@ from experiments.data.batches import batch as batch
 from experiments.data.batches import stream as stream
 from experiments.data.standardize import standardise as standardise
 from experiments.data.toy_data import gaussian_mixture_2d as gaussian_mixture_2d
-from experiments.run import memory
+from experiments.run import conditions, memory
+from langevin_jax import conditions as conditions_lib
 
 if TYPE_CHECKING:
   from experiments.data import text
@@ -194,14 +195,16 @@ def files(call: config_lib.Call) -> tuple[str, ...]:
       files(inner) if isinstance(inner, config_lib.Call) else ())
 
 
-def shape_of(call: config_lib.Call) -> tuple[tuple[int, ...], int]:
-  """(shape of one example, number of classes).
+def shape_of(
+    call: config_lib.Call
+) -> tuple[tuple[int, ...], int, dict[str, conditions_lib.Kind]]:
+  """(shape of one example, number of classes, kinds of the named conditions).
 
-  Data are loaded for it. For shards on another machine it is the arguments shape and num_classes.
+  Data are loaded for it. For shards on another machine it is the arguments shape and num_classes,
+  which have no named conditions.
 
   Raises:
-    ValueError: as `load`; data with named conditions, or shards on another machine without the
-      argument shape.
+    ValueError: as `load`; shards on another machine without the argument shape.
   """
   if call.name in ("augmented", "rescaled"):
     return shape_of(call["data"])
@@ -209,7 +212,7 @@ def shape_of(call: config_lib.Call) -> tuple[tuple[int, ...], int]:
     return call["shape"], call["num_classes"]
   elsewhere = call.name == "array_record" and not os.path.isdir(os.path.expanduser(call["path"]))
   if elsewhere and call["shape"]:
-    return call["shape"], call["num_classes"]
+    return call["shape"], call["num_classes"], {}
   if elsewhere:
     raise ValueError("config.data.shape (and config.data.num_classes) must say what one example "
                      f"is, where config.data.path={call['path']!r} is no directory on this machine")
@@ -217,10 +220,7 @@ def shape_of(call: config_lib.Call) -> tuple[tuple[int, ...], int]:
   if dataset.vocabulary:
     raise ValueError(f"config.data={call.name}: a plan is of data that are numbers, and these are "
                      "tokens")
-  if dataset.conditions:
-    raise ValueError("config.data: a plan is of networks without named conditions, and "
-                     f"{call.name} has {', '.join(dataset.conditions)}")
-  return dataset.train.shape[1:], dataset.num_classes
+  return dataset.train.shape[1:], dataset.num_classes, conditions.kinds(dataset)
 
 
 def moments(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

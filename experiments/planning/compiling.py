@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from experiments import config as config_lib
 from experiments.planning import costs, hlo, topologies
 from experiments.run import assembly, meshes
+from langevin_jax import conditions
 from langevin_jax.training import shardings
 
 # The number of compilations in the search, besides that of the config's batch.
@@ -36,11 +37,15 @@ class Step(NamedTuple):
 
 
 class Job(NamedTuple):
-  """The input of a compilation: a config, the shape of examples, and a mesh of the topology."""
+  """The input of a compilation: a config, the shape of examples, and a mesh of the topology.
+
+  kinds: of named conditions.
+  """
 
   config: config_lib.Config
   shape: tuple[int, ...]
   num_classes: int
+  kinds: Mapping[str, conditions.Kind]
   topology: topologies.Topology
   mesh: jax.sharding.Mesh
 
@@ -63,10 +68,9 @@ def compile_step(job: Job, batch_size: int) -> Step:
   """
   config = dataclasses.replace(job.config, training=dataclasses.replace(
       job.config.training, batch_size=batch_size))
-  run = assembly.assemble(config, job.shape, job.num_classes, job.mesh)
+  run = assembly.assemble(config, job.shape, job.num_classes, job.mesh, job.kinds)
   state = assembly.abstract_state(run)
-  batch = (jax.ShapeDtypeStruct((batch_size, *job.shape), jnp.float32),
-           jax.ShapeDtypeStruct((batch_size,), jnp.int32))
+  batch = assembly.abstract_batch(job.shape, job.kinds, batch_size)
   lowered = assembly.train_step(run).lower(state, jax.ShapeDtypeStruct((), jnp.uint32), batch)
   try:
     compiled = lowered.compile()

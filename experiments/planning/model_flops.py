@@ -7,6 +7,8 @@ counts once, once more if the gradient reaches A (dA = dC Bᵀ), and once more i
 """
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +16,26 @@ from jax.extend import core
 
 from experiments import config as config_lib
 from experiments.run import assembly
+from langevin_jax import conditions, training
 
 
 def of_step(
-    config: config_lib.Config, shape: tuple[int, ...], num_classes: int, mesh: jax.sharding.Mesh
+    config: config_lib.Config, shape: tuple[int, ...], num_classes: int, mesh: jax.sharding.Mesh,
+    kinds: Mapping[str, conditions.Kind] = MappingProxyType({}),
 ) -> int:
-  """The model FLOPs of one training step, of all chips together."""
-  run = assembly.assemble(config, shape, num_classes, mesh)
-  n = config.training.batch_size
-  batch = (jax.ShapeDtypeStruct((n, *shape), jnp.float32), jax.ShapeDtypeStruct((n,), jnp.int32))
-  examples = jax.eval_shape(run.loss.draw, jax.random.key(0), batch)
+  """The model FLOPs of one training step, of all chips together.
+
+  Args:
+    kinds: of named conditions.
+  """
+  run = assembly.assemble(config, shape, num_classes, mesh, kinds)
+  loss = run.loss
+  if isinstance(loss, training.AdaptiveLoss):
+    loss = loss.at(loss.init)
+  batch = assembly.abstract_batch(shape, kinds, config.training.batch_size)
+  examples = jax.eval_shape(loss.draw, jax.random.key(0), batch)
   params = jax.eval_shape(run.init, jax.random.key(0)).params
-  traced = jax.make_jaxpr(run.loss.value)(params, examples)
+  traced = jax.make_jaxpr(loss.value)(params, examples)
   return count(traced, len(jax.tree.leaves(params)))
 
 

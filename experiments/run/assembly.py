@@ -37,7 +37,7 @@ class Run(NamedTuple):
   path: build.Path
   apply: Callable[..., jax.Array]
   init: Callable[[jax.Array], training.TrainState]
-  loss: training.Loss
+  loss: training.Loss | training.AdaptiveLoss
   optimizer: optax.GradientTransformation
   averages: tuple[training.averages.Average, ...]
   make_loss: Callable[..., training.Loss]
@@ -123,18 +123,19 @@ def assemble(
                      + ("numbers; tokens have absorbing() or uniform()" if vocabulary else
                         "tokens, and these data are numbers; rectified_flow() is for them"))
   build.check_objective(config.objective, path)
-  density = build.density(config.objective, path)
-  weight = build.weight(config.objective, density)
+  density, weight, identity = build.objective(config)
   optimizer, averages = build.optimizer(config.training), build.averages(config.training)
-  identity = build.flow_map(config.objective)
   init, apply = build.network(
       config.network, shape, num_classes, conditions=kinds, constrain=shardings.constrain(mesh),
       second_level=identity is not None, tokens=tokens)
   dropout = bool(config.network.get("dropout", 0.0))
-  if dropout and identity is not None:
-    raise ValueError("config.network.dropout: a flow map learns without dropout")
+  if dropout and (identity is not None or tokens is not None):
+    raise ValueError("config.network.dropout: flow maps and tokens learn without dropout")
   make_loss = functools.partial(
       training.diffusion_loss, apply, num_classes=num_classes, random=dropout)
+  if tokens is not None:
+    make_loss = lambda prediction, **options: training.token_loss(
+        apply, tokens, num_classes=num_classes, **options)
   if identity is not None:
     taught = None if config.objective.teacher is None else lambda *inputs: teacher(
         config, shape, num_classes, mesh, tuple(kinds.items()))(*inputs)
@@ -143,13 +144,12 @@ def assemble(
   try:
     if identity is not None and identity.is_guided and not (num_classes or kinds):
       raise ValueError("omega and kappa need data with labels or other conditions")
-    loss = make_loss(density=density, weight=weight, prediction=build.prediction(config.objective),
-                     label_dropout=config.training.label_dropout) if tokens is None else (
-        training.token_loss(apply, tokens, density=density, weight=weight, num_classes=num_classes,
-                            label_dropout=config.training.label_dropout))
+    loss = training.adaptive_loss(functools.partial(
+        make_loss, prediction=build.prediction(config.objective),
+        label_dropout=config.training.label_dropout), density=density, weight=weight)
   except ValueError as error:
     raise ValueError(f"config.objective.flow_map: {error}") from error
-  start = lambda key: training.init(init(key), optimizer, averages=len(averages))
+  start = lambda key: training.init(init(key), optimizer, averages=len(averages), loss=loss)
   jax.eval_shape(start, jax.random.key(0))  # a network that does not fit the data says so now
   return Run(config, None, mesh, path, apply, start, loss, optimizer, averages, make_loss)
 
@@ -204,31 +204,64 @@ def abstract_state(run: Run) -> training.TrainState:
       shapes, shardings.state(shapes, run.mesh))
 
 
+def abstract_batch(
+    shape: tuple[int, ...], kinds: Mapping[str, conditions_lib.Kind], n: int
+) -> tuple[jax.ShapeDtypeStruct, Any]:
+  """Shapes and dtypes of a batch (x₀, condition) of n examples of `shape`.
+
+  Args:
+    kinds: of named conditions. Without any the condition is labels.
+  """
+  return jax.eval_shape(lambda: (
+      jnp.zeros((n, *shape), jnp.float32),
+      conditions_lib.example(kinds, n) if kinds else jnp.zeros(n, jnp.int32)))
+
+
 def average_names(config: config_lib.Training) -> list[str]:
   """Names of the averages in `state.ema`, in its order."""
   return [*(f"half_life={life:.12g}" for life in config.ema_half_life_steps),
           *(f"relative_std={std:.12g}" for std in config.ema_relative_std)]
 
 
-def state_reader(
-    config: config_lib.Training, assumed: config_lib.Training | None = None
-) -> Callable[[checkpoints.Manager, int, training.TrainState], training.TrainState]:
-  """A `checkpoints.read` of states, for a run that keeps the averages of `config`.
+def learned_name(run: Run) -> str:
+  """Of what the objective learns: its density and weight; "" if it learns nothing."""
+  objective = run.config.objective
+  return (f"{objective.density}, {objective.weight}"
+          if isinstance(run.loss, training.AdaptiveLoss) else "")
 
-  An average of the checkpoint is kept by its name. A new one starts as the parameters.
+
+def save(
+    manager: checkpoints.Manager, step: int, state: training.TrainState, run: Run
+) -> None:
+  """`checkpoints.save` with the names by which `state_reader` knows averages and objective."""
+  checkpoints.save(manager, step, state, average_names(run.config.training), learned_name(run))
+
+
+def state_reader(
+    run: Run, assumed: config_lib.Training | None = None
+) -> Callable[[checkpoints.Manager, int, training.TrainState], training.TrainState]:
+  """A `checkpoints.read` of the states of `run`, also where its config has changed.
+
+  An average of the checkpoint is kept by its name. A new one starts as the parameters. What the
+  objective has learned is kept if density and weight are the same, and starts anew otherwise.
 
   Args:
-    assumed: whose averages a checkpoint has that does not name them; `config` if not given.
+    assumed: whose averages a checkpoint has that does not name them; the run's if not given.
   """
-  wanted = average_names(config)
+  wanted, learned = average_names(run.config.training), learned_name(run)
 
   def read(manager, step, target):
-    held = checkpoints.averages_of(manager, step)
-    if not held and average_names(assumed or config) != wanted:
+    held, held_learned = checkpoints.names_of(manager, step)
+    if not held and average_names(assumed or run.config.training) != wanted:
       raise ValueError(f"config.training.ema_half_life_steps cannot change: the checkpoint of step "
                        f"{step} does not name its averages; an earlier version has saved it")
     held = held or wanted
-    state = checkpoints.read(manager, step, target._replace(ema=(target.params,) * len(held)))
+    same = held_learned == learned
+    state = checkpoints.read(manager, step, target._replace(
+        ema=(target.params,) * len(held), learned=target.learned if same else ()), part=not same)
+    if not same and learned:
+      places = jax.tree.map(lambda leaf: leaf.sharding, target.learned)
+      state = state._replace(learned=jax.jit(lambda: run.loss.init, out_shardings=places)())
     if held == wanted:
       return state
     return state._replace(ema=tuple(
@@ -258,12 +291,10 @@ def steps_at_once(run: Run) -> int:
 
 def _convolves(run: Run) -> bool:
   """Whether the network has a convolution."""
-  shape = (2, *run.dataset.train.shape[1:])
-  kinds = conditions.kinds(run.dataset)
-  condition = conditions_lib.example(kinds, 2) if kinds else np.zeros(2, np.int32)
-  arguments = (jax.ShapeDtypeStruct(shape, run.dataset.train.dtype),
-               jax.ShapeDtypeStruct((2,), np.float32), condition)
-  traced = jax.make_jaxpr(run.apply)(abstract_state(run).params, *arguments)
+  x, condition = abstract_batch(run.dataset.train.shape[1:], conditions.kinds(run.dataset), 2)
+  x = jax.ShapeDtypeStruct(x.shape, run.dataset.train.dtype)
+  ell = jax.ShapeDtypeStruct((2,), np.float32)
+  traced = jax.make_jaxpr(run.apply)(abstract_state(run).params, x, ell, condition)
 
   def inside(jaxpr):
     return any(equation.primitive.name == "conv_general_dilated"
@@ -321,7 +352,7 @@ def restored(
   """
   if not (workdir / "checkpoints").is_dir():
     raise ValueError(f"--workdir {workdir} has no checkpoint yet")
-  reader = state_reader(run.config.training)
+  reader = state_reader(run)
   with checkpoints.manager(workdir, keep=1, read_only=True) as manager:
     steps = sorted(manager.all_steps())
     if step is not None and steps and step not in steps:

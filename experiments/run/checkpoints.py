@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 # Arrays of another network that a message names.
 _NAMED = 5
 # Beside the checksums, under names that no array has.
-_STEP, _AVERAGES = "/step", "/averages"
+_STEP, _AVERAGES, _LEARNED = "/step", "/averages", "/learned"
 
 
 class Damaged(Exception):
@@ -68,17 +68,19 @@ def manager(workdir: pathlib.Path, *, keep: int, read_only: bool = False) -> Man
   return Manager(workdir / "checkpoints", keep=keep, read_only=read_only)
 
 
-def save(manager: Manager, step: int, state: State, averages: Sequence[str] = ()) -> None:
+def save(
+    manager: Manager, step: int, state: State, averages: Sequence[str] = (), learned: str = ""
+) -> None:
   """Starts saving; returns as soon as `state` is copied, so that it may be donated after.
 
   Args:
-    averages: names of the averages in the state, if it has any.
+    averages: names of the averages in the state, if it has any. learned: of its `learned`.
 
   Raises:
     OSError: an earlier save could not be written (a full disk, say). What was complete before it
       is untouched.
   """
-  place = manager.directory
+  place, state = manager.directory, _stored(state)
   needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
   if not buckets.is_bucket(place) and (free := shutil.disk_usage(place).free) < needed:
     raise OSError(f"disk full: the checkpoint of step {step} takes {needed / 1e6:.1f} MB, {place} "
@@ -88,7 +90,8 @@ def save(manager: Manager, step: int, state: State, averages: Sequence[str] = ()
     # Orbax writes. Elsewhere Orbax has transferred everything to the host before its `save`
     # returns (transfer_arrays_to_host), and a copy would take the device's memory for nothing.
     state = jax.tree.map(jnp.copy, state)
-  checksums = _checksums(state) | {_STEP: step, _AVERAGES: list(averages)}
+  checksums = _checksums(state) | {
+      _STEP: step, _AVERAGES: list(averages), _LEARNED: learned}
   _quieten()
 
   def start():
@@ -146,17 +149,18 @@ def read(manager: Manager, step: int, target: State, *, part: bool = False) -> S
   A tree without checksums, of an earlier version, is accepted.
 
   Args:
-    target: as in `restore`; with `part`, a dict of some of what the tree has outermost.
+    target: as in `restore`; with `part`, some of what the tree has outermost.
 
   Raises:
     Damaged: it cannot be read, or is not what was written.
     ValueError: another shape, dtype or structure, by the array's name.
   """
   place, handler = manager.directory / str(step), ocp.PyTreeCheckpointHandler()
+  whole, target = target, _stored(target)
   found = _together(lambda: by_path(handler.metadata(place / "state").tree))
   if part:
     found = {name: leaf for name, leaf in found.items() if name.split("/")[0] in target}
-  _check_same(found, by_path(target), f"{'snapshot' if part else 'checkpoint'} of step {step}")
+  _check_same(found, by_path(target), f"{manager.directory.name.removesuffix('s')} of step {step}")
   # Not `manager.restore`: it waits for the other processes when it is done, and one that has
   # failed never is.
   state = _together(lambda: handler.restore(place / "state", args=ocp.args.PyTreeRestore(
@@ -164,7 +168,18 @@ def read(manager: Manager, step: int, target: State, *, part: bool = False) -> S
       partial_restore=part)))
   checksums = _checksums(state)
   _together(lambda: _check_written(checksums, place / "checksums", step))
-  return state
+  return whole._replace(**state) if hasattr(whole, "_replace") else state
+
+
+def _stored(state: State) -> State:
+  """The tree that is stored: of a training state a dict, without `learned` where it is empty.
+
+  Earlier versions had no such field.
+  """
+  if not hasattr(state, "_asdict"):
+    return state
+  return {name: value for name, value in state._asdict().items()
+          if name != "learned" or jax.tree.leaves(value)}
 
 
 def read_average(manager: Manager, step: int) -> State:
@@ -183,15 +198,15 @@ def read_average(manager: Manager, step: int) -> State:
   return read(manager, step, {"ema": target}, part=True)["ema"][0]
 
 
-def averages_of(manager: Manager, step: int) -> list[str]:
-  """Names of the averages in the state of `step`; [] where an earlier version has saved it.
+def names_of(manager: Manager, step: int) -> tuple[list[str], str]:
+  """(`averages`, `learned`) of the `save` of `step`; empty where an earlier version has saved it.
 
   Raises:
     Damaged: it cannot be read.
   """
   place = manager.directory / str(step) / "checksums"
-  return _together(lambda: ocp.JsonCheckpointHandler().restore(place).get(_AVERAGES, [])
-                   if place.is_dir() else [])
+  stored = _together(lambda: ocp.JsonCheckpointHandler().restore(place) if place.is_dir() else {})
+  return stored.get(_AVERAGES, []), stored.get(_LEARNED, "")
 
 
 def _together(action: Callable[[], Result]) -> Result:

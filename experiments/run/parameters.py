@@ -101,7 +101,7 @@ def _of_run(workdir: pathlib.Path, step: int | None) -> Source:
     if found is None:
       raise ValueError(f"--init_from={workdir} has no checkpoint yet")
     step, params = found
-    names = checkpoints.averages_of(manager, step)
+    names, _ = checkpoints.names_of(manager, step)
   arrays = {name: np.asarray(leaf) for name, leaf in checkpoints.by_path(params).items()}
   objective = files.read_json(workdir / "config.json", objective=dict)["objective"]
   return Source(arrays, {"source": str(workdir), "step": step,
@@ -129,7 +129,8 @@ def start_from(
   params = jax.tree.unflatten(jax.tree.structure(initial), leaves)
   places = jax.tree.map(lambda leaf: leaf.sharding, assembly.abstract_state(run))
   state = jax.jit(
-      lambda params: training.init(params, run.optimizer, averages=len(run.averages)),
+      lambda params: training.init(
+          params, run.optimizer, averages=len(run.averages), loss=run.loss),
       out_shardings=places)(params)
   return state, source.facts | {
       "loaded": len(loaded), "skipped": [name for name in source.arrays if name in skipped],

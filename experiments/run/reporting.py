@@ -54,7 +54,7 @@ def linear_loss(run: assembly.Run) -> float:
   With too few examples for a covariance it uses the variances alone, which gives an upper bound.
   """
   x = run.dataset.train
-  density = build.density(run.config.objective, run.path)
+  density, weight = build.base_objective(run.config)
   n, d = len(x), int(np.prod(x.shape[1:]))
   if isinstance(x, np.ndarray) and n >= 10 * d and d <= _COVARIANCE_UP_TO:
     some = x[:: max(n // (20 * _COVARIANCE_UP_TO), 1)].reshape(-1, d).astype(np.float64)
@@ -62,8 +62,7 @@ def linear_loss(run: assembly.Run) -> float:
   else:
     variances = np.ravel(data.moments(run.dataset)[1])
   return float(objectives.linear_loss(
-      jnp.asarray(np.maximum(variances, 0.0), jnp.float32), density=density,
-      weight=build.weight(run.config.objective, density)))
+      jnp.asarray(np.maximum(variances, 0.0), jnp.float32), density=density, weight=weight))
 
 
 class Reporter:

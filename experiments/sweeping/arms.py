@@ -106,7 +106,7 @@ def check(config: config_lib.Config) -> None:
   if build.is_discrete(path):
     raise ValueError(f"config.path={config.path.name}: a sweep is of data that are numbers; train "
                      "runs of tokens one by one")
-  build.weight(config.objective, build.density(config.objective, path))
+  build.objective(config)
   build.prediction(config.objective)
   build.optimizer(config.training)
   build.averages(config.training)
@@ -137,9 +137,11 @@ def path_matters(config: config_lib.Config) -> bool:
 def level_ends(config: config_lib.Config) -> tuple[float, float]:
   """(ρ_min, ρ_max) of the noise levels in training."""
   density = config.objective.density
+  if isinstance(density.get("base"), config_lib.Call):
+    density = density["base"]
   if density.get("rho_min") and density.get("rho_max"):
     return density["rho_min"], density["rho_max"]
-  density_ = build.density(config.objective, build.path(config.path))
+  density_, _ = build.base_objective(config)
   return tuple(float(np.exp(-density_.quantile(np.float32(u)))) for u in (1.0, 0.0))
 
 

@@ -9,7 +9,8 @@ are related if all other fields of training are equal and
                           Adam, clipping and weight decay are odd functions of it
   π w proportional        the expected losses are proportional; the noise levels differ
 
-The functions are compared on a grid of ℓ in float64.
+A learned density counts by its base, of which it has the expected loss. A learned weight has no
+relation but with the same call. The functions are compared on a grid of ℓ in float64.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ import numpy as np
 from experiments import config as config_lib
 from experiments.config import build
 from experiments.sweeping import arms
-from langevin_jax import predictions
+from langevin_jax import objectives, predictions
 
 # Fields of sampling, evaluation and execution, which do not change the trained parameters.
 _NOT_TRAINING = (
@@ -45,7 +46,8 @@ class Form(NamedTuple):
 
   ends: (2,), the smallest and largest ℓ. density, weight: π and w at equal steps of ℓ, (n,).
   row: (a, b) there, (n, 2). quantile: ℓ at equal steps of u, (n,).
-  others: the other fields of training.
+  others: the other fields of training. learned: the calls of a density and of a weight that are
+    learned, else None.
   """
 
   ends: np.ndarray
@@ -54,6 +56,7 @@ class Form(NamedTuple):
   row: np.ndarray
   quantile: np.ndarray
   others: Fields
+  learned: tuple[config_lib.Call | None, config_lib.Call | None] = (None, None)
 
 
 class Finding(NamedTuple):
@@ -86,14 +89,18 @@ def training_fields(config: config_lib.Config) -> Fields:
 def form(config: config_lib.Config) -> Form:
   """The functions of a config's objective on grids."""
   with jax.enable_x64(True):
-    density = build.density(config.objective, build.path(config.path))
-    weight, prediction = build.weight(config.objective, density), build.prediction(config.objective)
+    choices = build.objective(config)[:2]
+    density, weight = map(objectives.base, choices)
+    learned = tuple(call if choice is not base else None for call, choice, base in zip(
+        (config.objective.density, config.objective.weight), choices, (density, weight),
+        strict=True))
+    prediction = build.prediction(config.objective)
     row = lambda ell: jnp.stack(prediction(predictions.unit_frame(ell)))
     quantile = jax.vmap(density.quantile)(jnp.linspace(0.0, 1.0, _POINTS))
     ells = jnp.linspace(quantile[0], quantile[-1], _POINTS)
     values = (jnp.stack([quantile[0], quantile[-1]]), jax.vmap(density.density)(ells),
               jax.vmap(weight)(ells), jax.vmap(row)(ells), quantile)
-    return Form(*map(np.asarray, values), other_training_fields(config))
+    return Form(*map(np.asarray, values), other_training_fields(config), learned)
 
 
 def relation(a: Form, b: Form) -> tuple[str, float] | None:
@@ -102,10 +109,13 @@ def relation(a: Form, b: Form) -> tuple[str, float] | None:
   if a.others != b.others or not _equal(a.ends, b.ends) or not _equal(a.row, sign * b.row):
     return None
   mirrored = "mirrored" if sign < 0.0 else ""
-  if _equal(a.density, b.density) and _equal(a.weight, b.weight) and _equal(a.quantile, b.quantile):
+  if a.learned == b.learned and _equal(a.density, b.density) and _equal(a.weight, b.weight) and (
+      _equal(a.quantile, b.quantile)):
     return mirrored or "identical", 1.0
-  if dict(a.others)["objective.flow_map"] is not None:
-    return None  # a flow map draws pairs of levels, whose loss is no function of π w alone
+  if dict(a.others)["objective.flow_map"] is not None or a.learned[1] or b.learned[1]:
+    # A flow map draws pairs of levels, whose loss is no function of π w alone. Nor is that of a
+    # learned weight.
+    return None
   ratio = (b.density * b.weight) / (a.density * a.weight)
   middle = ratio[_POINTS // 2]
   return (f"{mirrored} expectation".strip(), float(middle)) if _equal(ratio, middle) else None

@@ -93,7 +93,7 @@ def train(workdir: pathlib.Path, layout: layouts.Layout, index: int, *, at_once:
                              jax.local_devices()[:len(group.members)], at_once=at_once)
     meter = _Meter(group, trainings, layout.base)
     states, content = _train(group, trainings, meter, folder)
-    _write_models(workdir, layout, group, states, content)
+    _write_models(workdir, layout, group, trainings, states, content)
     _write_results(workdir, layout, group, meter, states, content)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
@@ -230,8 +230,8 @@ def _measure(
 
 
 def _write_models(
-    workdir: pathlib.Path, layout: layouts.Layout, group: Group, states: training.TrainState,
-    content: dict[str, Any],
+    workdir: pathlib.Path, layout: layouts.Layout, group: Group, trainings: program.Program,
+    states: training.TrainState, content: dict[str, Any],
 ) -> None:
   """Writes run directories of all members in the form of experiments.train, without result.json."""
   for i, (model, seed) in enumerate(group.members):
@@ -239,7 +239,7 @@ def _write_models(
       continue
     directory = layouts.run_directory(workdir, model, seed)
     config = dataclasses.replace(layout.configs[model], seed=seed)
-    state = program.member_state(states, i)
+    state = program.member_state(trainings, states, i)
     shutil.rmtree(directory, ignore_errors=True)  # an incomplete directory after a kill
     records.claim(directory, config)
     facts.claim(directory, group.leader.dataset)
@@ -251,7 +251,7 @@ def _write_models(
     metrics.close()
     step = int(state.step)
     with checkpoints.manager(directory, keep=1) as manager:
-      checkpoints.save(manager, step, state)
+      assembly.save(manager, step, state, group.runs[model])
       checkpoints.finish(manager)
     records.manifest(
         directory, config, finished=step == config.training.steps, steps=step,

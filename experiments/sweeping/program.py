@@ -46,10 +46,10 @@ class Member(NamedTuple):
 
 
 class Functions(NamedTuple):
-  """The distinct functions and label dropouts of all members."""
+  """The distinct functions and label dropouts of all members; some may be learned."""
 
-  density: list[objectives.Density]
-  weight: list[objectives.Weight]
+  density: list[objectives.Density | objectives.LearnedDensity]
+  weight: list[objectives.Weight | objectives.LearnedWeight]
   row: list[predictions.Row]
   dropout: list[float]
 
@@ -112,7 +112,7 @@ def make(
   placement = _Devices(mesh, len(members), at_once or (
       1 if _is_busy(leader, devices[0]) else len(members) + len(devices)))
   stacked = jax.device_put(stacked, placement.sharding)
-  init_each = _map_members(placement, lambda member, _: _initial_state(leader, member))
+  init_each = _map_members(placement, lambda member, _: _initial_state(leader, functions, member))
   init = lambda members: init_each(members, members)
   advance = _map_members(placement, lambda member, state, batches: _train_steps(
       leader, functions, member, state, batches), donate=(1,))
@@ -123,9 +123,13 @@ def make(
   return Program(stacked, init, advance, each, abstract, seeds)
 
 
-def member_state(states: training.TrainState, i: int) -> training.TrainState:
+def member_state(program: Program, states: training.TrainState, i: int) -> training.TrainState:
   """The state of the i-th member on the host, in the form of a single run."""
-  return jax.tree.map(lambda leaf: np.asarray(leaf[i]), states)
+  state, members = jax.tree.map(lambda leaf: np.asarray(leaf[i]), states), program.members
+  own = {part: options[int(getattr(members, part)[i])]
+         for part, options in dict(state.learned).items()}
+  return state._replace(
+      learned={part: value for part, value in own.items() if jax.tree.leaves(value)} or ())
 
 
 def _map_members(
@@ -158,10 +162,11 @@ def _map_members(
       members, values, *jax.device_put(rest, replicated))
 
 
-def _initial_state(leader: assembly.Run, member: Member) -> training.TrainState:
+def _initial_state(leader: assembly.Run, functions: Functions, member: Member):
   """The state of one member before the first step."""
   params = leader.init(jax.random.key(member.seed)).params
-  return training.init(params, _optimizer(leader, member), averages=len(leader.averages))
+  return training.init(params, _optimizer(leader, member), averages=len(leader.averages),
+                       loss=_loss(leader, functions, member))
 
 
 def _train_steps(leader, functions, member, state, batches):
@@ -195,11 +200,12 @@ def _stack_members(members) -> tuple[Member, tuple[int, ...], Functions]:
 def _functions(run: assembly.Run) -> dict[str, tuple[Any, Any]]:
   """(key, function) for each field of `Functions`; equal keys mean equal functions."""
   config, objective = run.config, run.config.objective
-  density = build.density(objective, run.path)
-  uses_path = calls.takes(objective.density, "density", "path")
+  density, weight, _ = build.objective(config)
+  # The base of a learned density may use the path.
+  uses_path = objectives.base(density) is not density or (
+      calls.takes(objective.density, "density", "path"))
   key = objective.density, config.path if uses_path else None
-  return {"density": (key, density),
-          "weight": ((objective.weight, key), build.weight(objective, density)),
+  return {"density": (key, density), "weight": ((objective.weight, key), weight),
           "row": (objective.prediction, build.prediction(objective)),
           "dropout": (config.training.label_dropout, config.training.label_dropout)}
 
@@ -212,17 +218,42 @@ def _numbers(config: config_lib.Training) -> dict[str, float]:
   return numbers
 
 
-def _loss(leader: assembly.Run, functions: Functions, member: Member) -> training.Loss:
+def _loss(
+    leader: assembly.Run, functions: Functions, member: Member
+) -> training.Loss | training.AdaptiveLoss:
   """The loss with the member's density, weight, row and label dropout."""
-  density = objectives.Density(*(
-      lambda x, part=part: _choose(member.density, [d[part] for d in functions.density], x)
+  def make(density, weight):
+    losses = [leader.make_loss(
+        density=density, weight=weight, prediction=_row(functions, member), label_dropout=share)
+              for share in functions.dropout]
+    draw = lambda key, batch: _choose(member.dropout, [loss.draw for loss in losses], key, batch)
+    return losses[0]._replace(draw=draw)
+
+  density = lambda options: objectives.Density(*(
+      lambda x, part=part: _choose(member.density, [d[part] for d in options], x)
       for part in (0, 1)))
-  weight = lambda ell: _choose(member.weight, functions.weight, ell)
-  losses = [leader.make_loss(
-      density=density, weight=weight, prediction=_row(functions, member), label_dropout=share)
-            for share in functions.dropout]
-  draw = lambda key, batch: _choose(member.dropout, [loss.draw for loss in losses], key, batch)
-  return losses[0]._replace(draw=draw)
+  weight = lambda options: lambda ell: _choose(member.weight, options, ell)
+  return training.adaptive_loss(
+      make, density=_learnable(objectives.LearnedDensity, density, functions.density),
+      weight=_learnable(objectives.LearnedWeight, weight, functions.weight))
+
+
+def _learnable(kind: type, choose: Callable[[Sequence[Any]], Any], options: Sequence[Any]) -> Any:
+  """The chosen density or weight of `options`, which is of the learned `kind` if one of them is.
+
+  It has the states of all options, () of one that is not learned. All observe; one is used.
+  """
+  if not any(isinstance(option, kind) for option in options):
+    return choose(options)
+  each = lambda learned, *rest: tuple(
+      learned(option, *values) if isinstance(option, kind) else ()
+      for option, *values in zip(options, *rest, strict=True))
+  return kind(
+      choose([objectives.base(option) for option in options]), each(lambda option: option.init),
+      lambda states: choose([option.at(state) if isinstance(option, kind) else option
+                             for option, state in zip(options, states, strict=True)]),
+      lambda states, ells, values: each(
+          lambda option, state: option.observe(state, ells, values), states))
 
 
 def _row(functions: Functions, member: Member) -> predictions.Row:

@@ -8,8 +8,8 @@ weighs them by w(ℓ):
 
 The product π w determines the optimum, π alone the variance. Maximum likelihood is w = 1/π.
 
-Reading order: `densities`, `weights`, `losses`, `learned` (a density learned from the errors),
-`linear` (the loss of the best linear denoiser).
+Reading order: `densities`, `weights`, `losses`, `learned` (densities and weights learned from the
+errors), `linear` (the loss of the best linear denoiser).
 """
 
 from langevin_jax.objectives.densities import (
@@ -21,7 +21,17 @@ from langevin_jax.objectives.densities import (
     uniform_half_log_snr,
     uniform_time,
 )
-from langevin_jax.objectives.learned import Histogram, by_error, histogram, observe
+from langevin_jax.objectives.learned import (
+    Histogram,
+    LearnedDensity,
+    LearnedWeight,
+    base,
+    by_error,
+    histogram,
+    learned,
+    observe,
+    uncertainty,
+)
 from langevin_jax.objectives.linear import linear_loss
 from langevin_jax.objectives.losses import Corruption, corrupted_loss, corruption, loss
 from langevin_jax.objectives.weights import (
@@ -36,9 +46,9 @@ from langevin_jax.objectives.weights import (
 )
 
 __all__ = [
-    "Corruption", "Density", "Histogram", "Weight", "by_error", "corrupted_loss", "corruption",
-    "edm", "flow_matching", "histogram", "likelihood", "linear_loss", "log_normal_rho",
-    "logit_normal_s", "loss",
-    "min_snr", "normal_half_log_snr", "observe", "p2", "sigmoid", "simple", "stratified",
+    "Corruption", "Density", "Histogram", "LearnedDensity", "LearnedWeight", "Weight", "base",
+    "by_error", "corrupted_loss", "corruption", "edm", "flow_matching", "histogram", "learned",
+    "likelihood", "linear_loss", "log_normal_rho", "logit_normal_s", "loss", "min_snr",
+    "normal_half_log_snr", "observe", "p2", "sigmoid", "simple", "stratified", "uncertainty",
     "uniform_half_log_snr", "uniform_time",
 ]

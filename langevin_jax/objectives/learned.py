@@ -1,4 +1,4 @@
-"""The density of noise levels of least variance, learned from the errors of the model.
+"""A density of noise levels, and a weight on them, learned from the errors of the model.
 
 Let e = ‖ε − ε̂‖² be the error of one example. A loss E_{ℓ ~ π}[w(ℓ) e] is the integral of
 g(ℓ) E[e | ℓ] over ℓ, with g = π w. A single draw g e/π has least variance for
@@ -6,17 +6,26 @@ g(ℓ) E[e | ℓ] over ℓ, with g = π w. A single draw g e/π has least varian
   π(ℓ) ∝ g(ℓ) √E[e² | ℓ]
 
 by the Cauchy–Schwarz inequality. A histogram in ℓ keeps a running mean of (g e)². It is a pytree,
-so it works in jit and scan and can be stored in a checkpoint.
+so it works in jit and scan and can be stored in a checkpoint. `learned` and `uncertainty` are
+choices for `training.adaptive_loss`, which keeps their histograms in the state of a training.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from langevin_jax.objectives.densities import Density, noise_range
+from langevin_jax.objectives.densities import Density, logit_normal_s, noise_range
+from langevin_jax.objectives.weights import Weight, flow_matching
 
-__all__ = ["Histogram", "by_error", "histogram", "observe"]
+__all__ = [
+    "Histogram", "LearnedDensity", "LearnedWeight", "base", "by_error", "histogram", "learned",
+    "observe", "uncertainty",
+]
+
+# The number of errors that a bin must have before `uncertainty` uses its own mean.
+_FEWEST = 10.0
 
 
 class Histogram(NamedTuple):
@@ -71,9 +80,12 @@ def observe(
   squared = errors.astype(state.squares.dtype) ** 2
   # An overflow to ∞ would never be forgotten.
   known = jnp.isfinite(squared)
-  add = lambda old, new: jnp.exp(-1.0 / memory) * old + jnp.zeros_like(old).at[place].add(new)
+  # A product with one-hot bins: on a GPU the sums of a scatter are not bitwise reproducible.
+  member = jax.nn.one_hot(place, bins, axis=0, dtype=squared.dtype)
+  add = lambda old, new: jnp.exp(-1.0 / memory) * old + jnp.matmul(
+      member, new.astype(old.dtype), precision="highest")
   return state._replace(
-      mass=add(state.mass, known.astype(state.mass.dtype)),
+      mass=add(state.mass, known),
       squares=add(state.squares, jnp.where(known, squared, 0.0)))
 
 
@@ -118,6 +130,132 @@ def by_error(state: Histogram, *, floor: float = 0.1) -> Density:
     return jnp.where(outside, 0.0, share[jnp.clip(i, 0, bins - 1)] * bins / state.width)
 
   return Density(quantile, density)
+
+
+class LearnedDensity(NamedTuple):
+  """A density with a state that training updates.
+
+  Attributes:
+    base: π₀, which defines the objective π₀ w together with the weight.
+    init: the state before the first batch, a pytree of arrays.
+    at: state → the density π that levels are drawn from, on the range of π₀.
+    observe: (state, half log-SNRs (n,), π₀ w e (n,)) → state.
+  """
+
+  base: Density
+  init: Any
+  at: Callable[[Any], Density]
+  observe: Callable[[Any, jax.Array, jax.Array], Any]
+
+
+class LearnedWeight(NamedTuple):
+  """A weight with a state that training updates.
+
+  Attributes:
+    base: w₀.
+    init: the state before the first batch, a pytree of arrays.
+    at: state → the weight w.
+    observe: (state, half log-SNRs (n,), w₀ e (n,)) → state.
+  """
+
+  base: Weight
+  init: Any
+  at: Callable[[Any], Weight]
+  observe: Callable[[Any, jax.Array, jax.Array], Any]
+
+
+def base(choice: Any) -> Any:
+  """The density π₀ or weight w₀ of a learned one; another density or weight is its own base."""
+  return choice.base if isinstance(choice, (LearnedDensity, LearnedWeight)) else choice
+
+
+def learned(
+    base: Density | None = None, *, bins: int = 64, memory: float = 200.0, floor: float = 0.1
+) -> LearnedDensity:
+  """The density of least variance, π ∝ π₀ w √E[e² | ℓ], learned from the errors (`by_error`).
+
+    E_{ℓ ~ π} (π₀/π)(ℓ) w(ℓ) e = E_{ℓ ~ π₀} w(ℓ) e   for every π
+
+  The objective is that of the base density: what is learned changes the variance of the loss and of
+  its gradient, and not their means. π has the least variance of the loss of a single draw. That is
+  not the least variance of the gradient, which depends on the network.
+
+  Args:
+    base: π₀; `logit_normal_s()` if None.
+    bins: number of bins, equal in ℓ over the range of π₀.
+    memory: time constant of the running means, in batches.
+    floor: share of the draws that are uniform in ℓ.
+
+  Raises:
+    ValueError: a base that is no density, bins < 1, memory ≤ 0 or floor outside (0, 1].
+  """
+  base = logit_normal_s() if base is None else base
+  if not isinstance(base, Density):
+    raise ValueError(f"base must be a density that is not learned, got {type(base).__name__}")
+  empty = _over_range(base, bins)
+  observe(empty, jnp.zeros(1), jnp.zeros(1), memory=memory)
+  by_error(empty, floor=floor)
+
+  def at(state):
+    density = by_error(state, floor=floor)
+    # An end that rounding has moved is inside.
+    inside = lambda ell: jnp.clip(ell, state.low, state.low + state.width)
+    return Density(density.quantile, lambda ell: density.density(inside(ell)))
+
+  return LearnedDensity(base, empty, at, lambda state, ells, values: observe(
+      state, ells, values, memory=memory))
+
+
+def uncertainty(
+    density: Density, weight: Weight | None = None, *, bins: int = 64, memory: float = 200.0
+) -> LearnedWeight:
+  """The weight w = w₀ e^{−u} with a learned uncertainty u(ℓ): all levels have the same loss, 1.
+
+    min over u of  E_{ℓ ~ π₀} [e^{−u(ℓ)} w₀(ℓ) e + u(ℓ)]   is at   u(ℓ) = log E[w₀ e | ℓ]
+
+  u is constant in each of equal bins of ℓ, where the minimum is the logarithm of a running mean. So
+  no network and no learning rate are needed for it. A bin with fewer than 10 errors takes the mean
+  of all.
+
+  It changes the objective: at this u the gradient is that of E_{ℓ ~ π₀} log E[e | ℓ], a product π w
+  of π₀/E[e | ℓ], in which w₀ cancels.
+
+  Args:
+    density: π₀, which gives the range of ℓ.
+    weight: w₀; `flow_matching` if None. It is the weight until errors are known.
+    bins: number of bins. memory: time constant of the running means, in batches.
+
+  Raises:
+    ValueError: bins < 1 or memory ≤ 0.
+
+  Reference:
+    Kendall, Gal & Cipolla 2018, §3; Karras et al. 2024, "Analyzing and Improving the Training
+    Dynamics of Diffusion Models", where u is a small network of ℓ.
+  """
+  weight = flow_matching(density) if weight is None else weight
+  if not callable(weight):
+    raise ValueError(f"weight must be a weight that is not learned, got {type(weight).__name__}")
+  empty = _over_range(density, bins)
+  observe(empty, jnp.zeros(1), jnp.zeros(1), memory=memory)
+
+  def at(state):
+    # `squares` holds the sums of w₀ e.
+    overall = jnp.sum(state.squares) / jnp.maximum(jnp.sum(state.mass), 1.0)
+    overall = jnp.where(overall > 0.0, overall, 1.0)
+    own = (state.mass >= _FEWEST) & (state.squares > 0.0)
+    mean = jnp.where(own, state.squares / jnp.where(own, state.mass, 1.0), overall)
+    mean = jax.lax.stop_gradient(mean)
+    return lambda ell: weight(ell) / mean[jnp.clip(_bin(state, ell), 0, bins - 1)]
+
+  return LearnedWeight(weight, empty, at, lambda state, ells, values: observe(
+      state, ells, jnp.sqrt(values), memory=memory))
+
+
+def _over_range(density: Density, bins: int) -> Histogram:
+  """An empty histogram over the levels that `stratified` draws from a density."""
+  tiny = jnp.finfo(jnp.result_type(float)).eps
+  low, high = (density.quantile(jnp.asarray(u, float)) for u in (tiny, 1.0 - tiny))
+  return histogram(bins, rho_min=jnp.exp(-high), rho_max=jnp.exp(-low))
 
 
 def _bin(state: Histogram, ell: jax.Array) -> jax.Array:

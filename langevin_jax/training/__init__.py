@@ -1,17 +1,21 @@
 """Training: a pure step, averages of the parameters, and their layout on a mesh of devices.
 
-Reading order: `steps`, `flow_maps`, `tokens`, `averages`, `shardings`.
+Reading order: `losses`, `flow_maps`, `tokens`, `steps`, `averages`, `shardings`.
 """
 
 from langevin_jax.training import averages, shardings
 from langevin_jax.training.flow_maps import flow_map_loss
+from langevin_jax.training.losses import (
+  AdaptiveLoss,
+  Loss,
+  Params,
+  adaptive_loss,
+  diffusion_loss,
+)
 from langevin_jax.training.steps import (
   LEVEL_EDGES,
-  Loss,
   Metrics,
-  Params,
   TrainState,
-  diffusion_loss,
   init,
   train_step,
   train_steps,
@@ -19,6 +23,19 @@ from langevin_jax.training.steps import (
 from langevin_jax.training.tokens import token_loss
 
 __all__ = [
-  "LEVEL_EDGES", "Loss", "Metrics", "Params", "TrainState", "averages", "diffusion_loss",
-  "flow_map_loss", "init", "shardings", "token_loss", "train_step", "train_steps",
+  "LEVEL_EDGES",
+  "AdaptiveLoss",
+  "Loss",
+  "Metrics",
+  "Params",
+  "TrainState",
+  "adaptive_loss",
+  "averages",
+  "diffusion_loss",
+  "flow_map_loss",
+  "init",
+  "shardings",
+  "token_loss",
+  "train_step",
+  "train_steps",
 ]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from langevin_jax import conditions, flow_maps, objectives, predictions
-from langevin_jax.training.steps import Loss, dropped
+from langevin_jax.training.losses import Loss, dropped
 
 __all__ = ["flow_map_loss"]
 

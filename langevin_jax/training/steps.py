@@ -5,22 +5,19 @@ run that is restored from a state continues exactly as if it had not stopped.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from langevin_jax import conditions, objectives, predictions
 from langevin_jax.training.averages import Average
+from langevin_jax.training.losses import AdaptiveLoss, Loss, Params
 
 __all__ = [
-    "LEVEL_EDGES", "Loss", "Metrics", "Params", "TrainState", "diffusion_loss", "init",
-    "train_step", "train_steps",
+    "LEVEL_EDGES", "Metrics", "TrainState", "init", "train_step", "train_steps",
 ]
-
-Params = Any
 
 # The inner edges of the bins of ℓ in which errors are reported. The first and last bin are open.
 LEVEL_EDGES = tuple(0.5 * i for i in range(-12, 13))
@@ -34,19 +31,21 @@ class TrainState(NamedTuple):
     params: the parameters.
     ema: averages of the parameters, a tree for each.
     opt_state: the state of the optimizer.
+    learned: the state of an `AdaptiveLoss`, () of another loss.
   """
 
   step: jax.Array
   params: Params
   ema: tuple[Params, ...]
   opt_state: optax.OptState
+  learned: Any = ()
 
 
 class Metrics(NamedTuple):
   """The metrics of one step, scalars unless a shape is given.
 
   Attributes:
-    loss: the mean loss.
+    loss: the mean loss, of an `AdaptiveLoss` with the base density and weight.
     grad_norm: the norm of the gradient.
     finite: whether loss and gradient were finite. If not, the step did not change the state.
     worst_half_log_snr: ℓ of the example with the largest error, or of the first that is not finite.
@@ -66,26 +65,9 @@ class Metrics(NamedTuple):
   update_norm: jax.Array | None = None
 
 
-class Loss(NamedTuple):
-  """A loss in two functions, so that a batch can be processed in parts with the same noise.
-
-  Attributes:
-    draw: (key, batch) → examples, a tree with a leading axis n that includes all random numbers.
-    value: (params, examples) → (mean loss, dict of `half_log_snr` and `eps_error`, each (n,)).
-    averaged: whether `value` takes the first average of the parameters, too, as `average`.
-  """
-
-  draw: Callable[[jax.Array, Any], Any]
-  value: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-  averaged: bool = False
-
-  def __call__(self, params: Params, key: jax.Array, batch: Any):
-    """`value` of the examples that `draw` makes. Consumes `key`."""
-    return self.value(params, self.draw(key, batch))
-
-
 def init(
-    params: Params, optimizer: optax.GradientTransformation, *, averages: int = 1
+    params: Params, optimizer: optax.GradientTransformation, *, averages: int = 1,
+    loss: Loss | AdaptiveLoss | None = None,
 ) -> TrainState:
   """The state before the first step. Every average starts as a copy of the parameters.
 
@@ -93,62 +75,15 @@ def init(
     params: the initial parameters.
     optimizer: an optax transformation.
     averages: number of averages.
+    loss: the loss, if it is an `AdaptiveLoss`.
   """
   ema = tuple(jax.tree.map(jnp.copy, params) for _ in range(averages))
-  return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
-
-
-def diffusion_loss(
-    apply: Callable[..., jax.Array], *, density: objectives.Density, weight: objectives.Weight,
-    prediction: str | predictions.Row, num_classes: int = 0, label_dropout: float = 0.1,
-    random: bool = False,
-) -> Loss:
-  """`objectives.loss` for batches (x₀ at unit scale, (n, *shape); condition).
-
-  Args:
-    apply: the network, (params, x, ell, condition) → row values.
-    density, weight, prediction: as in `objectives.loss`.
-    num_classes: number of labels, and the null label. 0 ignores labels.
-    label_dropout: probability with which a condition is replaced by the null condition, which
-      trains the unconditional model together with the conditional one (`conditions.drop`). The
-      condition of a batch is integer labels (n,), or a dict of named arrays (`conditions`).
-    random: whether `apply` takes `key=`, of random layers such as dropout.
-
-  Raises:
-    ValueError: label_dropout outside [0, 1], or an unknown prediction.
-  """
-  if not 0.0 <= label_dropout <= 1.0:
-    raise ValueError(f"label_dropout must lie in [0, 1], got {label_dropout}")
-  row = predictions.named(prediction)
-
-  def draw(key, batch):
-    x_0, condition = batch
-    key_loss, key_drop = jax.random.split(key)
-    condition = dropped(key_drop, condition, label_dropout, num_classes)
-    # One for each example, so that each part of a batch has its own.
-    keys = jax.random.split(jax.random.fold_in(key, 2), len(x_0)) if random else None
-    return x_0, condition, objectives.corruption(key_loss, x_0, density), keys
-
-  def value(params, examples):
-    x_0, condition, drawn, keys = examples
-    given = {} if keys is None else {"key": keys[0]}
-    return objectives.corrupted_loss(
-        lambda x, ell: apply(params, x, ell, condition, **given), x_0, drawn, weight=weight,
-        prediction=row)
-
-  return Loss(draw, value)
-
-
-def dropped(key: jax.Array, condition: Any, rate: float, num_classes: int) -> Any:
-  """The condition of a batch, complete, some of it not given; see `diffusion_loss`."""
-  named = isinstance(condition, Mapping)
-  if rate > 0.0 and (named or num_classes):
-    return conditions.drop(key, condition, rate, null_label=num_classes)
-  return conditions.complete(condition) if named else condition
+  learned = jax.tree.map(jnp.copy, loss.init) if isinstance(loss, AdaptiveLoss) else ()
+  return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params), learned)
 
 
 def train_step(
-    state: TrainState, key: jax.Array, batch: Any, *, loss: Loss,
+    state: TrainState, key: jax.Array, batch: Any, *, loss: Loss | AdaptiveLoss,
     optimizer: optax.GradientTransformation, averages: tuple[Average, ...], accumulation: int = 1,
     norms: bool = False,
 ) -> tuple[TrainState, Metrics]:
@@ -158,7 +93,7 @@ def train_step(
     state: before the step.
     key: the run's key, the same for every step. It is folded with `state.step`.
     batch: the argument of `loss.draw`, with a leading axis n.
-    loss: the loss.
+    loss: the loss. The state of an `AdaptiveLoss` is updated by the errors of this step.
     optimizer: an optax transformation, including gradient clipping and schedules. If it needs
       `value`, `grad` or `value_fn` (`optax.lbfgs`, `contrib.reduce_on_plateau`), it gets those of
       this batch with this step's levels and noise.
@@ -171,12 +106,14 @@ def train_step(
   Returns:
     The state after the step (unchanged if the step was not finite), and its metrics.
   """
-  examples = loss.draw(jax.random.fold_in(key, state.step), batch)
-  of_loss = (functools.partial(loss.value, average=state.ema[0]) if loss.averaged else
-             loss.value)
+  now = loss.at(state.learned) if isinstance(loss, AdaptiveLoss) else loss
+  examples = now.draw(jax.random.fold_in(key, state.step), batch)
+  of_loss = functools.partial(now.value, average=state.ema[0]) if now.averaged else now.value
   (value, levels), gradient = _gradient(of_loss, state.params, examples, accumulation)
   grad_norm = optax.tree.norm(gradient)
   finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+  learned, base_value = (loss.observe(state.learned, levels) if isinstance(loss, AdaptiveLoss)
+                         else (state.learned, value))
 
   def move(state, gradient):
     updates, opt_state = optax.with_extra_args_support(optimizer).update(
@@ -188,19 +125,19 @@ def train_step(
     ema = tuple(_moved(old, params, average(step)) for average, old in
                 zip(averages, state.ema, strict=True))
     update_norm = optax.tree.norm(updates) if norms else None
-    return TrainState(step, params, ema, opt_state), update_norm
+    return TrainState(step, params, ema, opt_state, learned), update_norm
 
   stay = lambda state, gradient: (state, jnp.zeros_like(grad_norm) if norms else None)
   # `cond`, because `where` over the tree would hold and copy both states.
   state, update_norm = jax.lax.cond(finite, move, stay, state, gradient)
-  metrics = _metrics(value, grad_norm, finite, levels["half_log_snr"], levels["eps_error"])
+  metrics = _metrics(base_value, grad_norm, finite, levels["half_log_snr"], levels["eps_error"])
   if norms:
     metrics = metrics._replace(param_norm=optax.tree.norm(state.params), update_norm=update_norm)
   return state, metrics
 
 
 def train_steps(
-    state: TrainState, key: jax.Array, batches: Any, *, loss: Loss,
+    state: TrainState, key: jax.Array, batches: Any, *, loss: Loss | AdaptiveLoss,
     optimizer: optax.GradientTransformation, averages: tuple[Average, ...], accumulation: int = 1,
     count: jax.Array | int | None = None, norms: bool = False,
 ) -> tuple[TrainState, Metrics]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from langevin_jax import discrete, objectives
-from langevin_jax.training.steps import Loss, dropped
+from langevin_jax.training.losses import Loss, dropped
 
 __all__ = ["token_loss"]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import runner
 
 import experiments
 from experiments import config
+from experiments.planning import roofline, topologies
 from experiments.run import assembly
 
 LAB = '''
@@ -108,6 +110,19 @@ def test_samples_that_are_judged_have_conditions_of_the_data(model):
   # Every training example, with what belongs to it.
   count = np.unique(found["place"], axis=0)
   assert len(count) == len(dataset.train) and {len(value) for value in found.values()} == {500}
+
+
+def test_a_step_under_named_conditions_is_planned(model, tmp_path, monkeypatch):
+  """By a CPU in the place of a chip: the program has the model's products."""
+  monkeypatch.setattr(topologies, "prepare_environment", lambda: None)
+  monkeypatch.setattr(topologies, "require_libtpu", lambda: None)
+  monkeypatch.setattr(topologies, "devices", lambda _: jax.devices()[:1])
+  monkeypatch.setattr(roofline, "places", lambda devices: [(0, 0, 0) for _ in devices])
+  out = tmp_path / "plan.json"
+  runner.succeed("plan", *SETTINGS, "--topology=v5e:1x1", "--nolargest_batch", f"--out={out}")
+  plan, = json.loads(out.read_text())
+  assert plan["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(model.params))
+  assert 1.0 <= plan["hardware_flops_per_step"] / plan["model_flops_per_step"] < 1.1
 
 
 @pytest.mark.slow

@@ -27,6 +27,8 @@ ARMS = (
     {"objective.prediction": "x0", "objective.weight": "sigmoid", "objective.weight.bias": 1.0,
      "training.optimizer": "adamw(b2=0.95, weight_decay=0.1)",
      "training.ema_half_life_steps": 20.0, "training.label_dropout": 0.5},
+    {"objective.density": "learned(log_normal_rho(), bins=16)",
+     "objective.weight": "uncertainty(simple(), bins=8)"},
 )
 SEEDS = (0, 3)
 
@@ -40,6 +42,11 @@ def members():
   made = [assembly.assemble(config.override(BASE, arm), (2,), 3, one)._replace(dataset=dataset)
           for arm in ARMS]
   return [(run, seed) for run in made for seed in SEEDS]
+
+
+def few():
+  """Two members of the first arm, and one of the last."""
+  return [*members()[:2], members()[-1]]
 
 
 def batches(run: assembly.Run, seed: int, start: int):
@@ -87,9 +94,10 @@ def test_each_member_trains_as_a_run_of_its_own(alone):
   # Arms and seeds differ, or this would show nothing.
   assert len({float(loss) for loss in losses[:, -1]}) == len(these)
   for i, (first, last, loss) in enumerate(alone):
-    jax.tree.map(np.testing.assert_array_equal, program.member_state(begun, i), first)
+    jax.tree.map(np.testing.assert_array_equal, program.member_state(many, begun, i), first)
     np.testing.assert_allclose(losses[i], loss, rtol=1e-5)
-    mine = program.member_state(states, i)
+    assert set(dict(last.learned)) == ({"density", "weight"} if i >= 6 else set())
+    mine = program.member_state(many, states, i)
     for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(last), strict=True):
       assert a.dtype == b.dtype
       np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
@@ -97,9 +105,8 @@ def test_each_member_trains_as_a_run_of_its_own(alone):
 
 def test_in_a_loop_on_two_devices_as_alone(alone, tmp_path):
   """Three members on two devices: the last is computed twice. Checkpoints fit both, bit for bit."""
-  few = members()[:3]
   here, there = tmp_path / "here", tmp_path / "there"
-  mine, _ = together(few, jax.devices()[:1], 0)
+  mine, _ = together(few(), jax.devices()[:1], 0)
   with checkpoints.manager(here, keep=1) as manager:
     checkpoints.save(manager, STEPS, mine)
   code = f"""
@@ -110,7 +117,7 @@ import numpy as np
 from experiments.run import checkpoints
 from experiments.sweeping import program
 from tests.experiments import sweep_program_test as t
-these = t.members()[:3]
+these = t.few()
 states, losses = t.together(these, jax.devices(), 1)
 assert len(jax.tree.leaves(states)[0].sharding.device_set) == 2
 many = program.make(these, jax.devices())
@@ -127,7 +134,7 @@ np.save({str(tmp_path / "losses.npy")!r}, losses)
   done = subprocess.run([sys.executable, "-c", code], cwd=runner.ROOT, capture_output=True,
                         text=True, timeout=200)
   assert done.returncode == 0, done.stderr
-  many = program.make(few, jax.devices()[:1])
+  many = program.make(few(), jax.devices()[:1])
   with checkpoints.manager(there, keep=1) as manager:
     restored = checkpoints.restore(manager, many.abstract)
   for file, states in (("states", restored), ("other", mine)):
@@ -136,5 +143,5 @@ np.save({str(tmp_path / "losses.npy")!r}, losses)
       np.testing.assert_array_equal(stored, leaf)
   losses = np.load(tmp_path / "losses.npy")
   assert losses.shape == (3, STEPS)
-  for of_two, (_, _, own) in zip(losses, alone[:3], strict=True):
+  for of_two, (_, _, own) in zip(losses, [*alone[:2], alone[-1]], strict=True):
     np.testing.assert_allclose(of_two, own, rtol=1e-5)

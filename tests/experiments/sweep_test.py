@@ -191,6 +191,9 @@ def test_arms_of_one_training_are_named_and_share_what_they_can():
     ({"objective.weight": "simple"}, None, None),
     ({"objective.density.rho_max": 99.0}, None, None),
     ({"training.optimizer.b2": 0.9}, None, None),
+    ({"objective.density": "learned(uniform_half_log_snr(rho_min=0.01, rho_max=100))"},
+     "expectation", 1.0),
+    ({"objective.weight": "uncertainty"}, None, None),
 ])
 def test_what_is_one_experiment_is_seen_in_its_functions(changes, kind, factor):
   base = mixture2d.get_config()

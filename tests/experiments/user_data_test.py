@@ -140,12 +140,6 @@ def test_a_batch_has_the_conditions_of_its_examples(place):
   assert len(small.test_conditions["count"]) == len(small.test)
 
 
-def test_a_plan_refuses_named_conditions_which_it_would_leave_out():
-  MODULE.returned = WHOLE
-  with pytest.raises(ValueError, match=r"without named conditions, and .* has text, text_mask"):
-    data.shape_of(calls.make("user_data_test:MODULE.load()", "data", "config.data"))
-
-
 def test_augmented_refuses_what_would_no_longer_lie_on_the_image():
   x = RNG.integers(0, 9, (40, 6, 6, 1))
   whole = {"train": x, "conditions": CONDITIONS}
