@@ -36,6 +36,7 @@ from experiments.run import (
   progress,
   records,
   reporting,
+  signals,
   watching,
 )
 from experiments.sampling import pictures
@@ -91,7 +92,7 @@ def train(run: assembly.Run, workdir: pathlib.Path) -> training.TrainState:
     OSError: the disk, or the workdir is no longer there.
   """
   config = run.config.training
-  watcher, stop = watching.Watcher(run, workdir), multihost.stopping()
+  watcher, stop = watching.Watcher(run, workdir), signals.stopping()
   with contextlib.ExitStack() as open_:
     manager = open_.enter_context(checkpoints.manager(workdir, keep=config.keep_checkpoints))
     snapshots = open_.enter_context(averages.manager(workdir)) if config.snapshot_every else None
@@ -113,7 +114,7 @@ def train(run: assembly.Run, workdir: pathlib.Path) -> training.TrainState:
         watched = watcher.look(*steps, state)
       # What is saved is known to be finite.
       reporter.add(sent, now=save or snapshot or watched is not None, watched=watched)
-      with multihost.heard():
+      with signals.heard():
         bar(end, reporter.summary)
       if save or snapshot:
         _check_finite(state, end)

@@ -57,7 +57,7 @@ class Manager(ocp.CheckpointManager):
       super().close()
 
   def reached_preemption(self, step: int) -> bool:
-    # `multihost.stopping` asks jax at every dispatch, and jax has all processes stop at the highest
+    # `signals.stopping` asks jax at every dispatch, and jax has all processes stop at the highest
     # number that one of them has asked with. Orbax would ask with steps, which are many more: the
     # stop after a SIGTERM would be as many dispatches late.
     return False

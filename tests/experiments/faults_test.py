@@ -16,7 +16,7 @@ from runner import SMALL, manifest, unclocked
 
 from experiments import config as config_lib
 from experiments.config import cli
-from experiments.run import assembly, averages, multihost, records
+from experiments.run import assembly, averages, multihost, records, signals
 
 STEPS = ("--config.training.steps=60", "--config.training.checkpoint_every=20",
          "--config.training.ema_relative_std=0.05,0.1", "--config.training.snapshot_every=15")
@@ -290,12 +290,12 @@ def test_output_that_nobody_reads_any_longer_is_a_request_to_stop(number, monkey
   with os.fdopen(pipe[1], "w") as unread:
     monkeypatch.setattr(sys, "stdout", unread)
     try:
-      stop = multihost.stopping()
+      stop = signals.stopping()
       assert not stop(0)
       if number:
         os.kill(os.getpid(), number)
         assert stop(0)
-      with multihost.heard():
+      with signals.heard():
         print("what follows leads nowhere", flush=True)
     finally:
       for number, action in before.items():

@@ -14,7 +14,7 @@ from runner import SMALL, STEPS, manifest, unclocked
 
 import experiments
 from experiments.config import build
-from experiments.run import assembly, loggers, multihost, records
+from experiments.run import assembly, loggers, records, signals
 from experiments.sweeping import measures
 
 WATCH = ("--config.training.sample_every=20", "--config.training.evaluate_every=30",
@@ -91,7 +91,7 @@ def test_a_resumed_run_is_watched_at_the_same_steps(watched, tmp_path, monkeypat
   workdir = tmp_path / "run"
   command = "train", *SMALL, *STEPS, *WATCH, f"--workdir={workdir}"
   with monkeypatch.context() as patch:
-    patch.setattr(multihost, "stopping", lambda: lambda dispatch: dispatch == 7)
+    patch.setattr(signals, "stopping", lambda: lambda dispatch: dispatch == 7)
     runner.succeed(*command)
   runner.succeed(*command)
   lines = [[line for line in unclocked(place) if "held_out_loss" in line]
