@@ -4,10 +4,14 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
+
+Result = TypeVar("Result")
 
 
 def stopping() -> Callable[[int], bool]:
@@ -33,6 +37,43 @@ def stopping() -> Callable[[int], bool]:
 
 
 _received: list[int] = []  # the signals that ask this process to stop
+_abandoned: list[threading.Thread] = []
+
+
+def unless_stopped(work: Callable[[], Result]) -> Result | None:
+  """What `work` returns; None as soon as a signal asks this process to stop.
+
+  The work is then left to its thread, which ends with the process: `abandoned`. Several processes
+  wait for its end, because none can leave a collective to the others.
+  """
+  if jax.process_count() > 1:
+    return work()
+  if _received:
+    return None
+  outcome: list[tuple[Any, BaseException | None]] = []
+
+  def run():
+    try:
+      outcome.append((work(), None))
+    except BaseException as error:
+      outcome.append((None, error))
+
+  thread = threading.Thread(target=run, daemon=True)
+  thread.start()
+  while thread.is_alive() and not _received:
+    thread.join(0.1)
+  if not outcome:
+    _abandoned.append(thread)
+    return None
+  result, error = outcome[0]
+  if error is not None:
+    raise error
+  return result
+
+
+def abandoned() -> bool:
+  """Whether work that was left to its thread still goes on."""
+  return any(thread.is_alive() for thread in _abandoned)
 
 
 def _stop(number: int) -> None:

@@ -14,6 +14,7 @@ import pytest
 import runner
 from runner import SMALL, manifest, unclocked
 
+import experiments
 from experiments import config as config_lib
 from experiments.config import cli
 from experiments.run import assembly, averages, multihost, records, signals
@@ -350,6 +351,10 @@ def test_devices_that_are_not_there_are_one_line(error, monkeypatch):
 def test_paths_of_flags_are_those_of_a_shell(monkeypatch, tmp_path):
   monkeypatch.setenv("HOME", str(tmp_path))
   assert cli.workdir("~/run") == tmp_path / "run"
+  assert f"{tmp_path / 'run'} holds no" in runner.refused(
+      "targets", "--workdir=~/run", "--target=1")
+  with pytest.raises(ValueError, match=f"{tmp_path / 'run'} holds no run"):
+    experiments.load("~/run")
   with pytest.raises(ValueError, match=r"^--workdir ~nobody_here/run: ~nobody_here is no home"):
     cli.workdir("~nobody_here/run")
   assert "is no text in UTF-8" in runner.refused("train", *SMALL, "--workdir=runs/\udcff")
