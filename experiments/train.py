@@ -70,6 +70,7 @@ def main() -> int:
     multihost.check_same({"data": data.digest(run.dataset)} if multihost.several() else {})
     meshes.check_batch(config.training, run.mesh)
     assembly.load_teacher(run)
+    watching.check(run)
     memory.check_training(config, run.dataset.train.shape[1:], run.mesh)
     multihost.agreed(lambda: _check_init_from(run, workdir))
 

@@ -93,8 +93,8 @@ def as_array(what: str, value: Any) -> np.ndarray:
   try:
     return np.asarray(value)
   except ValueError:
-    raise ValueError(f"{what} has lists of different lengths: make them equally long, with a mask "
-                     "name_mask that says what is there") from None
+    raise ValueError(f"{what} has lists of different lengths: make them equally long; a condition "
+                     "may have a mask, name_mask, of what is there") from None
 
 
 def _mask(

@@ -71,9 +71,7 @@ def write(
     written.insert(1, out.with_suffix(".conditions.npz"))
     with records.written(written[1]) as stream:
       np.savez(stream, **drawn.condition)
-  # Only images and points of two or more dimensions have a picture.
-  has_picture = drawn.ends_clean and (dataset.kind == "image" or (
-      dataset.kind == "vector" and dataset.train.shape[1] > 1))
+  has_picture = drawn.ends_clean and pictures.can_draw(dataset)
   has_trajectories = has_picture and drawn.begin is None
   reverse = _Trajectories(drawn) if has_trajectories or trajectory else None
   if trajectory:

@@ -13,6 +13,8 @@ import experiments
 from experiments import config
 from experiments.run import assembly
 from experiments.sampling import conditioning
+from experiments.sweeping import measures
+from langevin_jax import predictions
 
 LAB = '''
 import numpy as np
@@ -122,6 +124,20 @@ def test_samples_that_are_judged_have_conditions_of_the_data(model):
   # Every training example, with what belongs to it.
   count = np.unique(found["place"], axis=0)
   assert len(count) == len(dataset.train) and {len(value) for value in found.values()} == {500}
+
+
+def test_the_held_out_loss_gives_a_network_all_masks(model):
+  draws = measures.held_out(model.run._replace(dataset=experiments.data.load("named_lab:load")))
+  given = []
+
+  def apply(params, x, ell, condition):
+    given.append({name: value.shape for name, value in condition.items()})
+    return x
+
+  jax.eval_shape(lambda: measures.errors(apply)(
+      predictions.named("v"), 0, {}, draws.x_0, draws.labels, draws.ells, draws.eps))
+  n = draws.x_0.shape[1]
+  assert given[0]["place_mask"] == (n,) and given[0]["words_mask"] == (n, 3)
 
 
 @pytest.mark.slow

@@ -141,6 +141,11 @@ def test_a_signal_does_not_wait_for_a_watch(small_run, tmp_path, monkeypatch):
   assert manifest(tmp_path / "run")["sha256"] == manifest(small_run)["sha256"]
 
 
+def lines(train_size: int = 0, test_size: int = 0):
+  """Vectors of one feature."""
+  return np.random.default_rng(0).normal(size=(train_size + test_size, 1))
+
+
 def refusing() -> loggers.Logger:
   raise RuntimeError("no account")
 
@@ -156,6 +161,8 @@ def failing() -> loggers.Logger:
     (["--config.training.sample_every=-1"], "training.sample_every: must be at least 0, got -1"),
     (["--config.training.sample_every=10", "--config.sampling.grid=optimised(5)"],
      "sampling.grid=optimised is searched for"),
+    (["--config.data=watching_test:lines", "--config.training.sample_every=10"],
+     "pictures are of images and of vectors with two features or more; the data are vectors of"),
     (["--config.training.evaluate_metrics=c2st"], "would do nothing without"),
     (["--config.training.evaluate_metrics=fid", "--config.training.evaluate_every=60"],
      "no metric 'fid' of these data; there are sliced_w2, "),
