@@ -8,7 +8,7 @@
 # make bench  speed against the bare network and PyTorch, checkpoints and starts, sweeps
 #             against runs one after another, quality of digits and the 2-D mixture, whether networks
 #             for vectors begin to learn, solvers against other libraries', inpainting against its
-#             baselines (over an hour)
+#             baselines, conditional models (over an hour)
 # make plan   memory, speed and largest batch of the two DiT-XL/2 configs on 256 v5e chips, without
 #             one (some minutes); CONFIGS=my.py TOPOLOGY=v5e:4x4,v5p:8x8x8 plan something else
 # make paper  the paper reproduced, runs/paper/report.html and explorer.html (12 minutes;
@@ -75,6 +75,7 @@ bench: $(READY)
 	$(RUN) -m experiments.benchmarks.learning --out=runs/bench/learning.json
 	$(RUN) -m experiments.benchmarks.solvers --out=runs/bench/solvers --workdir=runs/bench/digits-0
 	$(RUN) -m experiments.benchmarks.inpainting --workdir=runs/bench/digits-0
+	$(RUN) -m experiments.benchmarks.conditions --out=runs/bench/conditions.json
 
 # libtpu in an environment of its own: where it is installed, jax looks for TPUs.
 TPU := .venv-tpu$(VENV:.venv%=%)

@@ -84,7 +84,8 @@ def sample(
   memory.check_sampling(config, run.dataset.train.shape[1:], n, kept=False)
   held_out = inpaint.uses_held_out() or starts.uses_held_out()
   condition, condition_text = conditioning.requested(
-      run, config.sampling, n, given=bool(known or begin), held_out=held_out)
+      run, config.sampling, n, given=bool(known or begin), held_out=held_out,
+      of_codes=starts.condition_of_codes(run.dataset, begin, n))
   state = assembly.restored(run, workdir, step=_STEP.value)
   params, ema = averages.of(run, state, workdir, average)
   path = build.path(config.path, len(run.dataset.vocabulary))

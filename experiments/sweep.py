@@ -68,8 +68,8 @@ def _sweep() -> int:
     _print_layout(_layout(base, sweep, configs))
     return 0
   workdir = cli.workdir(_WORKDIR.value)
-  if buckets.is_bucket(workdir):
-    raise ValueError(f"--workdir {workdir}: a sweep needs a disk that its groups share")
+  if buckets.is_bucket(workdir) and _LAUNCHER.value == "slurm":
+    raise ValueError(f"--workdir {workdir}: --launcher=slurm needs a disk that its jobs share")
   layouts.check_same(workdir, base, sweep)
   with records.locked(workdir):
     return _train_and_report(workdir, base, sweep, configs)

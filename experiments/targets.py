@@ -28,7 +28,7 @@ _OUT = flags.DEFINE_string("out", "", "JSON file for the values of the table.")
 def main() -> int:
   cli.refuse_config()
   names = [name.strip() for name in _WORKDIR.value.split(",") if name.strip()]
-  workdirs = [pathlib.Path(name) for name in names] or [cli.workdir("")]
+  workdirs = [cli.workdir(name) for name in names or [""]]
   if len(set(workdirs)) < len(workdirs):
     raise ValueError(f"--workdir names one twice: {_WORKDIR.value}")
   if _TARGET.value is None or not math.isfinite(_TARGET.value):

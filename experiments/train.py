@@ -12,6 +12,7 @@ changes the run from its newest checkpoint on.
 """
 
 import contextlib
+import functools
 import pathlib
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from experiments.run import (
   averages,
   checkpoints,
   dispatches,
+  loggers,
   memory,
   meshes,
   multihost,
@@ -36,6 +38,7 @@ from experiments.run import (
   progress,
   records,
   reporting,
+  signals,
   watching,
 )
 from experiments.sampling import pictures
@@ -67,23 +70,34 @@ def main() -> int:
     multihost.check_same({"data": data.digest(run.dataset)} if multihost.several() else {})
     meshes.check_batch(config.training, run.mesh)
     assembly.load_teacher(run)
+    watching.check(run)
     memory.check_training(config, run.dataset.train.shape[1:], run.mesh)
     multihost.agreed(lambda: _check_init_from(run, workdir))
 
     def claim():
       held.enter_context(records.locked(workdir))
+      records.check_claim(workdir, config, _ALLOW_CHANGE.value)
+      # A logger that cannot begin is found before a new workdir is claimed.
+      is_new = not (workdir / "config.json").exists()
+      logger = build.logger(config.training.logger, workdir, 0) if is_new else None
       records.claim(workdir, config, _ALLOW_CHANGE.value)
       records.check_numerics(workdir)
       facts.claim(workdir, run.dataset)
+      return logger
 
-    multihost.by_first(claim)
+    logger = multihost.by_first(claim)
     multihost.say(data.summary(run.dataset))
-    train(run, workdir)
+    train(run, workdir, logger)
   return 0
 
 
-def train(run: assembly.Run, workdir: pathlib.Path) -> training.TrainState:
+def train(
+    run: assembly.Run, workdir: pathlib.Path, logger: loggers.Logger | None = None
+) -> training.TrainState:
   """Trains from the newest checkpoint to the last step, or until a signal.
+
+  Args:
+    logger: that of the config, if it has begun.
 
   Raises:
     FloatingPointError: loss or gradient not finite; names step and noise level. The newest
@@ -91,29 +105,29 @@ def train(run: assembly.Run, workdir: pathlib.Path) -> training.TrainState:
     OSError: the disk, or the workdir is no longer there.
   """
   config = run.config.training
-  watcher, stop = watching.Watcher(run, workdir), multihost.stopping()
+  watcher, stop = watching.Watcher(run, workdir), signals.stopping()
   with contextlib.ExitStack() as open_:
     manager = open_.enter_context(checkpoints.manager(workdir, keep=config.keep_checkpoints))
     snapshots = open_.enter_context(averages.manager(workdir)) if config.snapshot_every else None
     state, record = _begin(run, workdir, manager)
     first = saved = int(state.step)
     started = time.monotonic()
-    reporter = open_.enter_context(_reporting(run, workdir, first, record))
+    reporter = open_.enter_context(_reporting(run, workdir, first, record, logger))
     bar = open_.enter_context(progress.bar(
         config.steps, first, "training", shown=multihost.is_first()))
     for number, sent in enumerate(dispatches.run_steps(run, state)):
       state, end = sent.state, sent.end
       steps = dispatches.whole_steps(config, sent.start, end)
-      leaving = stop(number) or end == config.steps
-      save = leaving or dispatches.passes(config.checkpoint_every, *steps)
-      snapshot = averages.snapshot_due(config, *steps)
       watched = None
       if watcher.due(*steps):
         _check_finite(state, end)
-        watched = watcher.look(*steps, state)
+        watched = signals.unless_stopped(functools.partial(watcher.look, *steps, state))
+      leaving = stop(number) or end == config.steps
+      save = leaving or dispatches.passes(config.checkpoint_every, *steps)
+      snapshot = averages.snapshot_due(config, *steps)
       # What is saved is known to be finite.
       reporter.add(sent, now=save or snapshot or watched is not None, watched=watched)
-      with multihost.heard():
+      with signals.heard():
         bar(end, reporter.summary)
       if save or snapshot:
         _check_finite(state, end)
@@ -148,8 +162,15 @@ def _begin(
   """
   config, before = run.config.training, records.read_config(workdir).training
   record: dict[str, Any] = {}
-  state = checkpoints.restore(manager, assembly.abstract_state(run), discard_damaged=True,
-                              reader=assembly.state_reader(run, before))
+  try:
+    state = checkpoints.restore(manager, assembly.abstract_state(run), discard_damaged=True,
+                                reader=assembly.state_reader(run, before))
+  except ValueError as error:
+    if config.optimizer == before.optimizer:
+      raise
+    raise ValueError(f"config.training.optimizer: {before.optimizer} → {config.optimizer}, whose "
+                     f"state has other arrays; choose another --workdir, where --init_from="
+                     f"{workdir} begins from these parameters ({error})") from error
   if state is None and _INIT_FROM.value:
     state, record["began_from"] = _load_parameters(run, workdir, manager)
   elif state is None:
@@ -194,7 +215,8 @@ def _load_parameters(
 
 @contextlib.contextmanager
 def _reporting(
-    run: assembly.Run, workdir: pathlib.Path, first: int, record: dict[str, Any]
+    run: assembly.Run, workdir: pathlib.Path, first: int, record: dict[str, Any],
+    logger: loggers.Logger | None,
 ) -> Iterator[reporting.Reporter]:
   """The reporter of a session that begins at step `first`; process 0 writes the manifest."""
   config, metrics, linear = run.config.training, None, None
@@ -204,7 +226,7 @@ def _reporting(
         or not (workdir / "manifest.json").exists()):
       records.manifest(workdir, run.config, from_step=first, finished=False, **record)
       metrics = records.Metrics(
-          workdir, first, lambda *begin: build.logger(config.logger, *begin))
+          workdir, first, lambda *begin: logger or build.logger(config.logger, *begin))
   with contextlib.closing(reporting.Reporter(config, metrics, first, linear)) as reporter:
     yield reporter
 

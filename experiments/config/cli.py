@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 from experiments import config as config_lib
 from experiments.config import calls
-from experiments.run import buckets, files, records
+from experiments.run import buckets, files, records, signals
 
 _CONFIG = flags.DEFINE_string(
     "config", "", "Python file with get_config(), or the name of a shipped one, such as digits. "
@@ -81,10 +81,11 @@ def _open_streams() -> None:
 
 
 def _leave(code: Any) -> NoReturn:
-  """Ends the process; after an error at once.
+  """Ends the process; after an error, or with work that was abandoned, at once.
 
   Threads of Orbax wait for minutes for what a failed save will not bring, and the orderly end of an
-  interpreter waits for them. All files are written so that a kill does no harm.
+  interpreter waits for them, and for programs on its devices. All files are written so that a kill
+  does no harm.
   """
   code = code if isinstance(code, int) else int(code is not None)
   for stream in (sys.stdout, sys.stderr):
@@ -92,7 +93,7 @@ def _leave(code: Any) -> NoReturn:
       stream.flush()
     except (OSError, ValueError):  # nobody reads it any longer
       code = code or 1
-  if code:
+  if code or signals.abandoned():
     os._exit(code)
   sys.exit()
 

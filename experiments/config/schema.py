@@ -8,6 +8,7 @@ field of what it returns, or one argument of a call. A field of type `Call` is w
 import dataclasses
 import difflib
 import json
+import os
 import pathlib
 import runpy
 from collections.abc import Iterator, Mapping
@@ -212,7 +213,7 @@ def load(file: str) -> Config:
     ValueError: no such file, or one that makes no Config.
   """
   shipped = pathlib.Path(__file__).parent.parent / "configs"
-  path = pathlib.Path(file)
+  path = pathlib.Path(os.path.expanduser(file))
   if not path.is_file() and file.isidentifier():
     path = shipped / f"{file}.py"
   if not path.is_file():

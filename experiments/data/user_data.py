@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.data import items, kinds, readers, splits
-from experiments.run import memory
+from experiments.run import conditions, memory
 from langevin_jax import conditions as conditions_lib
 
 KEYS = ("train", "test", "labels", "test_labels", "classes", "kind", "holdout", "conditions",
@@ -111,7 +111,7 @@ def _examples(value: Any, key: str) -> Any:
                      "'labels': y}")
   is_item_list = isinstance(value, list) and value and isinstance(value[0], (Mapping, tuple))
   if hasattr(value, "__array__") or (isinstance(value, list) and not is_item_list):
-    return value if isinstance(value, np.ndarray) else np.asarray(value)
+    return value if isinstance(value, np.ndarray) else conditions.as_array(repr(key), value)
   if hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(
       value, (str, bytes)):
     return value
@@ -153,7 +153,7 @@ def _columns(parts: dict[str, Any], key: str, labels_key: str, conditions_key: s
     ValueError: values, labels or conditions are not valid.
   """
   x, labels = parts[key], parts.get(labels_key)
-  conditions = {} if parts.get(conditions_key) is None else parts[conditions_key]
+  named = {} if parts.get(conditions_key) is None else parts[conditions_key]
   if not isinstance(x, np.ndarray):
     if extra := [name for name in ("labels", "test_labels", "conditions", "test_conditions")
                  if name in parts]:
@@ -162,13 +162,14 @@ def _columns(parts: dict[str, Any], key: str, labels_key: str, conditions_key: s
     return _columns_of_items(items.Items(x, repr(key)))
   low, high = readers.check_array(x, repr(key))
   if labels is not None:
-    labels = np.asarray(labels)
+    labels = conditions.as_array(repr(labels_key), labels)
     readers.check_labels(labels, len(x), repr(labels_key))
-  if not isinstance(conditions, Mapping):
+  if not isinstance(named, Mapping):
     raise ValueError(f"'{conditions_key}' must be a dict {{name: array}}; got "
-                     f"{type(conditions).__name__}")
-  checked = {name: _condition(np.asarray(value), name, len(x), conditions)
-             for name, value in conditions.items()}
+                     f"{type(named).__name__}")
+  array = lambda name, value: conditions.as_array(f"condition {name!r}", value)
+  checked = {name: _condition(array(name, value), name, len(x), named)
+             for name, value in named.items()}
   return Columns(x, labels, checked, low, high)
 
 
@@ -195,11 +196,9 @@ def _columns_of_items(source: items.Items) -> Columns:
     readers.check_labels(labels, len(source), "'label' of the items")
   dtype_of = lambda name: _condition(np.zeros((1, *source.specs[name][0]), source.specs[name][1]),
                                      name, 1, source.specs).dtype
-  if fits:
-    conditions = {name: columns[name].astype(dtype_of(name)) for name in names}
-  else:
-    conditions = {name: items.Column(source, name, dtype_of(name)) for name in names}
-  return Columns(columns["x"] if fits else source, labels, conditions, low, high)
+  named = {name: columns[name].astype(dtype_of(name)) if fits
+           else items.Column(source, name, dtype_of(name)) for name in names}
+  return Columns(columns["x"] if fits else source, labels, named, low, high)
 
 
 def _condition(value: np.ndarray, name: Any, n: int, names: Any) -> np.ndarray:

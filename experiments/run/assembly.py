@@ -18,7 +18,7 @@ from experiments import config as config_lib
 from experiments import data
 from experiments.config import build
 from experiments.data import facts
-from experiments.run import checkpoints, conditions, memory, meshes, records
+from experiments.run import checkpoints, conditions, files, memory, meshes, records
 from experiments.sampling import samplers_from_config
 from langevin_jax import conditions as conditions_lib
 from langevin_jax import discrete, flow_maps, training
@@ -166,7 +166,7 @@ def teacher(
   Raises:
     ValueError: no trained run there, or one of other data.
   """
-  workdir = pathlib.Path(config.objective.teacher)
+  workdir = files.path("config.objective.teacher", config.objective.teacher)
   taught = records.read_config(workdir)
   if taught.data != config.data:
     raise ValueError(f"config.objective.teacher: {workdir} was trained on {taught.data}, this run "

@@ -33,6 +33,10 @@ def path(flag: str, value: str) -> Any:
     ValueError: another scheme than gs://, no such bucket, no client, or no credentials.
   """
   scheme, _, rest = value.partition("://")
+  if scheme == "s3":
+    raise ValueError(f"{flag} {value}: s3:// is not supported: Orbax ends a checkpoint by renaming "
+                     "its folder there, which S3 does object by object, so that one cut off would "
+                     "look complete; use gs://bucket/folder, or a disk")
   if scheme != "gs" or not rest.strip("/"):
     raise ValueError(f"{flag} {value}: a bucket is given as gs://bucket/folder")
   if importlib.util.find_spec("gcsfs") is None:
@@ -171,6 +175,13 @@ def delete_folder(folder: pathlib.Path) -> None:
 def move(folder: pathlib.Path, target: pathlib.Path) -> None:
   """Copies what is in a folder, and then deletes it there."""
   _system().mv(str(folder), str(target), recursive=True)
+
+
+def copy(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Copies an object, or all below a folder, within a bucket."""
+  root, to = (str(place).partition("://")[2] for place in (source, target))
+  for name in _system().find(str(source)):
+    _system().cp_file(name, to + name.removeprefix(root))
 
 
 def _parts(file: pathlib.Path) -> tuple[str, str]:

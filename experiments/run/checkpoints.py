@@ -1,15 +1,17 @@
 """Checkpoints of a run, by Orbax: asynchronous, atomic, and verified when they are read."""
 
+import contextlib
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
 from experiments.run import buckets, files, multihost
@@ -31,13 +33,14 @@ class Manager(ocp.CheckpointManager):
 
   def __init__(self, place: pathlib.Path, *, keep: int | None, read_only: bool = False):
     every = keep is None or read_only
-    super().__init__(
-        place if buckets.is_bucket(place) else place.absolute(),
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=None if every else checkpoint_managers.LatestN(keep),
-            read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only),
-        item_handlers={"state": ocp.StandardCheckpointHandler(),
-                       "checksums": ocp.JsonCheckpointHandler()})
+    with _without_warnings() if read_only else contextlib.nullcontext():
+      super().__init__(
+          place if buckets.is_bucket(place) else place.absolute(),
+          options=ocp.CheckpointManagerOptions(
+              preservation_policy=None if every else checkpoint_managers.LatestN(keep),
+              read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only),
+          item_handlers={"state": ocp.StandardCheckpointHandler(),
+                         "checksums": ocp.JsonCheckpointHandler()})
     self._abandoned = False
 
   def __exit__(self, kind, error, trace):
@@ -57,10 +60,21 @@ class Manager(ocp.CheckpointManager):
       super().close()
 
   def reached_preemption(self, step: int) -> bool:
-    # `multihost.stopping` asks jax at every dispatch, and jax has all processes stop at the highest
+    # `signals.stopping` asks jax at every dispatch, and jax has all processes stop at the highest
     # number that one of them has asked with. Orbax would ask with steps, which are many more: the
     # stop after a SIGTERM would be as many dispatches late.
     return False
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+  """Hides what Orbax logs, as a warning, of a directory that is only to be read."""
+  level = logging.get_verbosity()
+  logging.set_verbosity(min(level, logging.ERROR))
+  try:
+    yield
+  finally:
+    logging.set_verbosity(level)
 
 
 def manager(workdir: pathlib.Path, *, keep: int, read_only: bool = False) -> Manager:

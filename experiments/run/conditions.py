@@ -1,6 +1,5 @@
 """What samples of a run are conditioned on: labels, or the named arrays of its data."""
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +69,8 @@ def given(
                      "training.label_dropout=0, and never without it")
   for name, kind in of.items():
     mask = arrays.get(name + conditions.MASK, name in arrays)
-    value = np.asarray(arrays.get(name, np.zeros(kind.shape, int if kind.classes else float)))
+    empty = np.zeros(kind.shape, int if kind.classes else float)
+    value = as_array(f"condition {name!r}", arrays.get(name, empty))
     words = f"integers 0 … {kind.classes - 1}" if kind.classes else "real numbers"
     if value.shape not in (kind.shape, (n, *kind.shape)) or (
         value.dtype.kind not in ("biu" if kind.classes else "fiu")) or (
@@ -88,6 +88,15 @@ def given(
   return jax.tree.map(np.asarray, conditions.complete(found))
 
 
+def as_array(what: str, value: Any) -> np.ndarray:
+  """`value` as an array. Raises ValueError for lists of several lengths."""
+  try:
+    return np.asarray(value)
+  except ValueError:
+    raise ValueError(f"{what} has lists of different lengths: make them equally long; a condition "
+                     "may have a mask, name_mask, of what is there") from None
+
+
 def _mask(
     name: str, mask: np.ndarray, given: tuple[int, ...], shape: tuple[int, ...], n: int
 ) -> np.ndarray:
@@ -102,13 +111,3 @@ def _mask(
     raise ValueError(f"condition {name + conditions.MASK!r} of shape {(n,)} may be of {n} samples, "
                      f"or of one example: give {name!r} and its mask for each sample")
   return np.broadcast_to(mask, (n, *mask.shape))
-
-
-def read(file: str, dataset: "Dataset", n: int, *, dropout: float) -> dict[str, np.ndarray]:
-  """`given` by an .npz file of arrays by name."""
-  try:
-    with np.load(os.path.expanduser(file)) as arrays:
-      return given(dataset, dict(arrays), n, dropout=dropout)
-  except (OSError, TypeError, AttributeError) as error:
-    raise ValueError(f"condition: {file!r} is no .npz file of arrays that can be read: {error}"
-                     ) from error

@@ -187,6 +187,22 @@ def move(folder: pathlib.Path, target: pathlib.Path) -> None:
     shutil.move(folder, target)
 
 
+def delete_folder(folder: pathlib.Path) -> None:
+  """Deletes a directory and all below it, if it is there."""
+  if buckets.is_bucket(folder):
+    buckets.delete_folder(folder)
+  else:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def link(target: pathlib.Path, name: pathlib.Path) -> None:
+  """Makes `name` a symbolic link to a file or directory; in a bucket a copy of it."""
+  if buckets.is_bucket(name):
+    buckets.copy(target, name)
+  else:
+    name.symlink_to(os.path.relpath(target, name.parent))
+
+
 def is_empty(file: pathlib.Path) -> bool:
   """Whether there is nothing that could be lost by writing it."""
   if buckets.is_bucket(file):

@@ -29,6 +29,8 @@ import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
+from experiments.run import signals
+
 _MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "This is one of several processes, which jax finds by itself: Cloud TPU, "
     "Slurm, Kubernetes.")
@@ -116,7 +118,8 @@ def joined(
 
   Args:
     facts: what must be the same on all processes, besides their flags; see `check_same`.
-    stop_together: `stopping` handles SIGTERM. Otherwise it ends a process, and so the others.
+    stop_together: `signals.stopping` handles SIGTERM. Otherwise it ends a process, and so the
+      others.
   """
   connect()
   check_devices()
@@ -190,7 +193,7 @@ def several() -> bool:
 def say(words: str) -> None:
   """Prints a line, once for all processes."""
   if is_first():
-    with heard():
+    with signals.heard():
       print(words, flush=True)
 
 
@@ -306,56 +309,6 @@ def spread(sharding: jax.sharding.Sharding, tree: Any) -> Any:
     return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
   return jax.tree.map(whole, tree)
-
-
-def stopping() -> Callable[[int], bool]:
-  """A function: number of the dispatch, counted up by one → whether to stop after it.
-
-  It is true for the same dispatch on all processes. A single process stops after SIGINT or SIGTERM,
-  or when its output has no reader any longer (`heard`); a second signal kills it. Of several
-  processes jax catches SIGTERM and agrees on a dispatch; the other requests are sent on as SIGTERM.
-  """
-  _received.clear()
-
-  def handler(number, frame):
-    signal.signal(number, signal.SIG_DFL)
-    _stop(number)
-    with heard():
-      print(f"\n{signal.Signals(number).name}: saving, then leaving", flush=True)
-
-  signal.signal(signal.SIGINT, handler)
-  if jax.process_count() > 1:
-    return multihost_utils.reached_preemption_sync_point
-  signal.signal(signal.SIGTERM, handler)
-  return lambda dispatch: bool(_received)
-
-
-_received: list[int] = []  # the signals that ask this process to stop
-
-
-def _stop(number: int) -> None:
-  _received.append(number)
-  if several():
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def heard() -> Iterator[None]:
-  """For printing during a training: `train | head` stops it as a signal does, and it saves.
-
-  After its reader has gone, output is discarded.
-  """
-  try:
-    yield
-  except BrokenPipeError:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-      try:
-        stream.flush()
-      except BrokenPipeError:
-        os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-    _stop(signal.SIGPIPE)
 
 
 def first_line(error: Exception) -> str:

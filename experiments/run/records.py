@@ -48,13 +48,28 @@ def claim(workdir: pathlib.Path, config: config_lib.Config, allow: Sequence[str]
 
   A config that differs replaces config.json in `change_config`, once the state has been restored.
 
+  Raises:
+    ValueError: as `check_claim`.
+    OSError: it cannot be made or written.
+  """
+  check_claim(workdir, config, allow)
+  file = workdir / "config.json"
+  if not file.exists():
+    make_directory(workdir)
+    write_text(file, config_lib.to_json(config))
+
+
+def check_claim(
+    workdir: pathlib.Path, config: config_lib.Config, allow: Sequence[str] = ()
+) -> None:
+  """Checks that `workdir` is new, or that its run may continue with this config.
+
   Args:
     allow: fields, or groups of them, that may change, as in "training.learning_rate".
 
   Raises:
     ValueError: it holds a run with another config (the fields are named), or something else; a
       field in `allow` that does not exist, or may not change within a run.
-    OSError: it cannot be made or written.
   """
   _check_allowed(allow, config)
   file = workdir / "config.json"
@@ -70,11 +85,8 @@ def claim(workdir: pathlib.Path, config: config_lib.Config, allow: Sequence[str]
       raise ValueError(f"--workdir {workdir} holds a run with another config: "
                        f"{'; '.join(changes[name] for name in others)} (workdir → command); "
                        f"{remedy}")
-    return
-  if (workdir / "checkpoints").exists():
+  elif (workdir / "checkpoints").exists():
     raise ValueError(f"--workdir {workdir} holds checkpoints without a config.json")
-  make_directory(workdir)
-  write_text(file, config_lib.to_json(config))
 
 
 def change_config(workdir: pathlib.Path, config: config_lib.Config, step: int) -> list[str]:

@@ -32,6 +32,14 @@ class Watched(NamedTuple):
   images: dict[str, np.ndarray]
 
 
+def check(run: assembly.Run) -> None:
+  """Raises ValueError where samples during training would have no picture."""
+  if run.config.training.sample_every and not pictures.can_draw(run.dataset):
+    raise ValueError("config.training.sample_every: pictures are of images and of vectors with two "
+                     f"features or more; the data are {run.dataset.kind}s of shape "
+                     f"{run.dataset.train.shape[1:]}. Leave it out")
+
+
 class Watcher:
   """What `training.sample_every` and `training.evaluate_every` ask for."""
 
@@ -131,7 +139,7 @@ class Watcher:
       texts.write(file.with_suffix(".txt"), run.dataset, x)
       return {}
     pictures.samples(file, run.dataset, x, conditioning.class_numbers(run.dataset, labels, len(x)))
-    return {"samples": pictures.read(file)} if file.is_file() else {}
+    return {"samples": pictures.read(file)}
 
 
 def _in_memory(dataset: data.Dataset) -> data.Dataset:

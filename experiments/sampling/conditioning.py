@@ -11,6 +11,7 @@ from absl import flags
 
 from experiments import config as config_lib
 from experiments import data
+from experiments.data import readers
 from experiments.run import assembly, conditions
 from experiments.sampling import inpaint
 
@@ -24,7 +25,8 @@ _CONDITION = flags.DEFINE_string(
 
 
 def requested(
-    run: assembly.Run, sampling: config_lib.Sampling, n: int, *, given: bool, held_out: bool
+    run: assembly.Run, sampling: config_lib.Sampling, n: int, *, given: bool, held_out: bool,
+    of_codes: Any = None,
 ) -> tuple[Any, Any]:
   """(the condition of n samples: labels (n,) or named arrays (n, …); its text for the record).
 
@@ -32,6 +34,7 @@ def requested(
     given: whether samples have known values or initial states. Without flags they then have no
       condition, or that of the held-out examples.
     held_out: whether those values are the held-out examples.
+    of_codes: the condition with which initial states were encoded, if it is known.
 
   Raises:
     ValueError: flags that the model does not use, or a class or arrays that it does not have.
@@ -43,10 +46,15 @@ def requested(
     label, condition = condition.removeprefix("label="), ""
   if condition == "null":
     label, condition = "none", ""
+  dataset, dropout = run.dataset, run.config.training.label_dropout
+  if of_codes is not None and not label and not condition:
+    numbers = class_numbers(dataset, of_codes, n)
+    assembly.check_labels(run, sampling, unlabelled=bool((numbers == dataset.num_classes).any()))
+    of_one = dataset.num_classes > numbers[0] and (numbers == numbers[0]).all()
+    return of_codes, dataset.classes[numbers[0]] if of_one else "those of the codes"
   unconditional = label == "none" or bool(
       given and not label and not condition and not held_out)
   assembly.check_labels(run, sampling, unlabelled=unconditional)
-  dataset, dropout = run.dataset, run.config.training.label_dropout
   if condition:
     if not dataset.conditions:
       raise ValueError(f"--condition={condition} needs a model with named conditions; this one has "
@@ -83,11 +91,15 @@ def class_numbers(dataset: data.Dataset, condition: Any, n: int) -> np.ndarray:
 
 def _read(file: str, dataset: data.Dataset, n: int, dropout: float) -> dict[str, np.ndarray]:
   """The named arrays (n, …) of a .npz; raises ValueError if they do not fit the data."""
+  found = readers.read_numpy(file, "--condition")
+  if isinstance(found, np.ndarray):
+    name = next(iter(conditions.kinds(dataset)))
+    raise ValueError(f"--condition={file} is one array; give an .npz of arrays by name, such as "
+                     f"np.savez('condition.npz', {name}=array)")
   try:
-    return conditions.read(file, dataset, n, dropout=dropout)
+    return conditions.given(dataset, found, n, dropout=dropout)
   except ValueError as error:
-    raise ValueError(f"--{error}" if str(error).startswith("condition:") else
-                     f"--condition={file}: {error}") from error
+    raise ValueError(f"--condition={file}: {error}") from error
 
 
 def _class_number(run: assembly.Run, value: str) -> int:

@@ -75,9 +75,7 @@ def write(
   if dataset.vocabulary:
     written += _texts(out, drawn, record, trajectory=trajectory)
     trajectory = False
-  # Only images and points of two or more dimensions have a picture.
-  has_picture = drawn.ends_clean and (dataset.kind == "image" or (
-      dataset.kind == "vector" and dataset.train.shape[1] > 1))
+  has_picture = drawn.ends_clean and pictures.can_draw(dataset)
   has_trajectories = has_picture and drawn.begin is None
   reverse = _Trajectories(drawn) if has_trajectories or trajectory else None
   if trajectory:

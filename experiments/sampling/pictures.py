@@ -54,6 +54,11 @@ def training(workdir: pathlib.Path, run) -> None:
   _save(figure, workdir / "loss_by_level.png")
 
 
+def can_draw(dataset: data.Dataset) -> bool:
+  """Whether samples have a picture: images, and vectors of two features or more."""
+  return dataset.kind == "image" or (dataset.kind == "vector" and dataset.train.shape[1] > 1)
+
+
 def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> None:
   """Draws samples beside real data, both in the user's units, (n, *shape) with labels (n,).
 
@@ -65,7 +70,7 @@ def samples(file: pathlib.Path, dataset: data.Dataset, x: np.ndarray, labels: np
       {"real": (real, dataset.test_labels[:len(real)])} if len(real) else {})
   if dataset.kind == "image":
     return _sheets(file, dataset, columns)
-  if dataset.kind != "vector" or x.shape[1] < 2:
+  if not can_draw(dataset):
     return None
   reference = real if len(real) else x
   project = _plane(dataset, reference)

@@ -3,21 +3,26 @@
   python -m experiments.sample --workdir=… --start=pictures.npy --start_level=2
   python -m experiments.sample --workdir=… --encode=held_out --sampler=heun --label=none \\
       --out=codes.npy
-  python -m experiments.sample --workdir=… --decode=codes.npy --sampler=heun --label=none
+  python -m experiments.sample --workdir=… --decode=codes.npy --sampler=heun
 
 `--start` adds noise to examples up to a level and samples from there (SDEdit). `--encode` follows
 the probability-flow ODE from examples to noise, `--decode` from noise to examples. With the same
 sampler, grid and labels the two are inverse up to the error of the sampler. Without --label,
-held-out examples have their own labels, and codes none. Codes are states at unit scale in standard
-units at the grid's first level.
+held-out examples have their own labels, and codes those with which --encode has written them, in
+the .labels.npy or .conditions.npz beside them. Codes are states at unit scale in standard units at
+the grid's first level.
 """
+
+from typing import Any
 
 import numpy as np
 from absl import flags
 
 from experiments import config as config_lib
 from experiments import data
-from experiments.run import assembly, records
+from experiments.data import readers
+from experiments.run import assembly, conditions, records
+from experiments.run import files as files_lib
 from experiments.sampling import drawing, inpaint, samplers_from_config
 from langevin_jax.samplers import levels
 
@@ -75,6 +80,35 @@ def read(run: assembly.Run, name: str) -> drawing.Begin | None:
     return drawing.Begin(name, np.asarray(codes, np.float32))
   restored = inpaint.examples(run, flag.value, f"--{name}")
   return drawing.Begin(name, data.standardise(restored, dataset.mean, dataset.scale))
+
+
+def condition_of_codes(dataset: data.Dataset, begin: drawing.Begin | None, n: int) -> Any:
+  """The labels or named arrays of n codes of --decode; None where no file beside them has any.
+
+  Raises:
+    ValueError: that file cannot be read, or does not fit the codes or the model.
+  """
+  if begin is None or begin.kind != "decode" or not (dataset.conditions or dataset.num_classes):
+    return None
+  suffix = ".conditions.npz" if dataset.conditions else ".labels.npy"
+  file = files_lib.path("--decode", _DECODE.value).with_suffix(suffix)
+  if not file.exists():
+    return None
+  found = readers.read_numpy(str(file), "--decode")
+  arrays = found if isinstance(found, dict) else {"label": found}
+  if any(values.shape[:1] != begin.values.shape[:1] for values in arrays.values()) or (
+      suffix == ".labels.npy" and not _are_classes(found, dataset.num_classes)):
+    raise ValueError(f"--decode: {file} must have one label a code, in 0 … {dataset.num_classes}; "
+                     "delete it, or give --label")
+  taken = {name: values[np.arange(n) % len(values)] for name, values in arrays.items()}
+  return (conditions.given(dataset, taken, n, dropout=1.0) if dataset.conditions
+          else taken["label"].astype(np.int32))
+
+
+def _are_classes(labels: Any, num_classes: int) -> bool:
+  """Whether it is (n,) class numbers, `num_classes` for none."""
+  return isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu" and bool(
+      np.isin(labels, np.arange(num_classes + 1)).all())
 
 
 def uses_held_out() -> bool:

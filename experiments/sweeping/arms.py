@@ -10,7 +10,7 @@ Fields and values are those of --config.field=value: a call, an argument of a ca
 """
 
 import json
-import pathlib
+import os
 import re
 import runpy
 from typing import Any, NamedTuple
@@ -54,10 +54,11 @@ def load(file: str) -> Sweep:
     ValueError: the file is missing, fails or has no sweep(); overrides are not plain values; a seed
       is repeated; two names need the same directory; or the baseline is not an arm.
   """
-  if not pathlib.Path(file).is_file():
+  path = os.path.expanduser(file)
+  if not os.path.isfile(path):
     raise ValueError(f"--sweep: no file {file!r}; shipped ones are in experiments/sweeps/")
   try:
-    names = runpy.run_path(file)
+    names = runpy.run_path(path)
     arms = names["sweep"]() if callable(names.get("sweep")) else None
   except (Exception, SystemExit) as error:  # a user's Python may raise anything
     raise ValueError(f"--sweep: {file}: {type(error).__name__}: {error}") from error

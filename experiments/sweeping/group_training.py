@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from experiments.run import (
     assembly,
     checkpoints,
     conditions,
+    files,
     memory,
     meshes,
     progress,
@@ -95,7 +95,7 @@ def train(workdir: pathlib.Path, layout: layouts.Layout, index: int, *, at_once:
     states, content = _train(group, trainings, meter, folder)
     _write_models(workdir, layout, group, trainings, states, content)
     _write_results(workdir, layout, group, meter, states, content)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    files.delete_folder(folder / "checkpoints")
 
 
 class _Meter:
@@ -240,7 +240,7 @@ def _write_models(
     directory = layouts.run_directory(workdir, model, seed)
     config = dataclasses.replace(layout.configs[model], seed=seed)
     state = program.member_state(trainings, states, i)
-    shutil.rmtree(directory, ignore_errors=True)  # an incomplete directory after a kill
+    files.delete_folder(directory)  # an incomplete one after a kill
     records.claim(directory, config)
     facts.claim(directory, group.leader.dataset)
     metrics = records.Metrics(directory, 0)
@@ -312,14 +312,16 @@ def _link_run(
 ) -> None:
   """Writes the run of an arm that samples from the model of another arm, by symbolic links.
 
+  In a bucket, which has no links, the files are copied.
+
   Args:
     model: the run directory of the model. name: of the model.
   """
-  shutil.rmtree(directory, ignore_errors=True)
-  directory.mkdir(parents=True)
+  files.delete_folder(directory)
+  records.make_directory(directory)
   records.write_text(directory / "config.json", config_lib.to_json(config))
-  for file in ("checkpoints", "metrics.jsonl", facts.FILE, facts.MOMENTS):
-    (directory / file).symlink_to(os.path.relpath(model / file, directory))
+  for name_of_file in ("checkpoints", "metrics.jsonl", facts.FILE, facts.MOMENTS):
+    files.link(model / name_of_file, directory / name_of_file)
   manifest = records.read_manifest(model)
   manifest |= {"config": config_lib.to_plain(config), "model_of_arm": name}
   records.write_text(directory / "manifest.json", json.dumps(manifest, indent=2) + "\n")

@@ -1,7 +1,8 @@
 """Runs the groups of a sweep as processes: several at once on this machine, or as Slurm jobs.
 
 Each process is `python -m experiments.sweep --workdir=… --group=i`. It needs only the workdir,
-which must be on a disk that all machines share. The output of a group is in groups/<i>/log.txt.
+which must be in a bucket, or on a disk that all machines share. The output of a group is in
+groups/<i>/log.txt.
 
 Local processes end with the sweep that started them (`experiments/run/subprocesses.py`). Otherwise
 they would hold the locks of their groups.
@@ -9,11 +10,12 @@ they would hold the locks of their groups.
 
 import pathlib
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 
 import jax
 
-from experiments.run import subprocesses
+from experiments.run import buckets, files, subprocesses
 from experiments.sweeping import group_training, layouts
 
 
@@ -23,21 +25,31 @@ def local(
 ) -> dict[int, str]:
   """Trains the groups `todo`. Returns {group: error} of those that failed.
 
-  A single group is trained in this process, which saves the start of another one.
+  A single group is trained in this process, which saves the start of another one. In a bucket a log
+  is written when its group has ended.
   """
   if len(todo) == 1:
     error = _in_this_process(workdir, layout, todo[0], at_once)
     return {todo[0]: error} if error else {}
-  jobs = [subprocesses.Job(
-      str(i), [*command(workdir, i, workers=workers, at_once=at_once), "--until_stdin_closes"],
-      workdir / "groups" / str(i) / "log.txt", directory=pathlib.Path.cwd()) for i in todo]
-  errors = subprocesses.run(
-      jobs, workers=workers,
-      began=lambda job: print(f"group {job.name} begins: {_names(layout, int(job.name))} "
-                              f"(log: {job.log})", flush=True),
-      ended=lambda job, code, seconds: print(
-          f"group {job.name} {'is done' if code == 0 else f'failed, exit code {code}'}",
-          flush=True))
+  log = lambda name: workdir / "groups" / name / "log.txt"
+
+  def began(job):
+    print(f"group {job.name} begins: {_names(layout, int(job.name))} (log: {log(job.name)})",
+          flush=True)
+
+  def ended(job, code, seconds):
+    if job.log != log(job.name):
+      buckets.write(log(job.name), job.log.read_bytes())
+    print(f"group {job.name} {'is done' if code == 0 else f'failed, exit code {code}'}", flush=True)
+
+  with tempfile.TemporaryDirectory() as scratch:
+    place = pathlib.Path(scratch) if buckets.is_bucket(workdir) else workdir / "groups"
+    errors = subprocesses.run(
+        [subprocesses.Job(
+            str(i), [*command(workdir, i, workers=workers, at_once=at_once),
+                     "--until_stdin_closes"],
+            place / str(i) / "log.txt", directory=pathlib.Path.cwd()) for i in todo],
+        workers=workers, began=began, ended=ended)
   return {int(name): error for name, error in errors.items()}
 
 
@@ -76,7 +88,7 @@ def slurm(
 
 def command(workdir: pathlib.Path, index: int, *, workers: int, at_once: int) -> list[str]:
   """The command that trains one group."""
-  return [sys.executable, "-m", "experiments.sweep", f"--workdir={workdir.absolute()}",
+  return [sys.executable, "-m", "experiments.sweep", f"--workdir={files.absolute(workdir)}",
           f"--group={index}", f"--workers={workers}", f"--at_once={at_once}"]
 
 

@@ -28,6 +28,7 @@ from experiments.metrics import classifier, distances, mixture_metrics
 from experiments.run import assembly, conditions
 from experiments.sampling import samplers_from_config
 from experiments.sweeping import arms
+from langevin_jax import conditions as conditions_lib
 from langevin_jax import objectives, predictions, samplers
 
 LOSS, DISTANCE, ENERGY = "held-out loss", "sliced W2", "energy distance"
@@ -91,6 +92,8 @@ def errors(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     def level_error(level_draws):
       x_0, labels, ells, eps = level_draws
+      if isinstance(labels, dict):
+        labels = conditions_lib.complete(labels)
       _, metrics = objectives.corrupted_loss(
           lambda x, ell: apply(params, x, ell, labels), x_0, objectives.Corruption(ells, eps),
           weight=jnp.ones_like, prediction=row)

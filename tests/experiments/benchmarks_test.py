@@ -7,9 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import runner
+from scipy import stats
 
 from experiments import config as config_lib
-from experiments.benchmarks import dispatches, learning, measure, scale_host, starts
+from experiments.benchmarks import (
+  conditional_digits,
+  conditions,
+  dispatches,
+  exact_conditions,
+  learning,
+  measure,
+  scale_host,
+  starts,
+)
 from experiments.configs import mixture2d
 from experiments.run import assembly
 from langevin_jax import networks
@@ -206,3 +216,44 @@ def test_training_leaves_the_trivial_solution(law):
   losses, linear = learning.learned(arrays, law, seeds=2, steps=250)
   # Nearly linear layers end within 1 % of it, this one 5 to 8 % below.
   assert np.all(losses < 0.98 * linear), (losses, linear)
+
+
+def test_known_means_of_pixels_are_known_haar_coefficients():
+  """H is orthogonal, and its first coefficients are twice the means."""
+  x = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
+  z = conditions.haar(x)
+  np.testing.assert_allclose(conditions.from_haar(z), x, atol=1e-6)
+  np.testing.assert_allclose((z**2).sum((1, 2, 3)), (x**2).sum((1, 2, 3)), rtol=1e-5)
+  np.testing.assert_allclose(z[..., :1], 2.0 * conditional_digits.pooled(x), atol=1e-6)
+
+
+def test_the_energy_score_is_that_of_its_definition(monkeypatch):
+  monkeypatch.setattr(conditions.classifier, "label_agreement", lambda *_: 1.0)
+  rng = np.random.default_rng(0)
+  x, y = rng.normal(size=(3, 2, 8, 8, 1)), rng.normal(size=(2, 8, 8, 1))
+  test = conditional_digits.Digits(y, np.zeros(2), np.zeros(2))
+  norm = np.linalg.norm
+  far = np.mean([norm(a - b) for draw in x for a, b in zip(draw, y, strict=True)])
+  apart = np.mean([norm(x[i, k] - x[j, k]) for i, j in ((0, 1), (0, 2), (1, 2)) for k in range(2)])
+  found = conditions.score(x, test, None)
+  np.testing.assert_allclose(found["energy"], far - 0.5 * apart)
+  # Of a point it is the distance; replicated means miss none of the means.
+  flat = np.broadcast_to(conditional_digits.pooled(y).repeat(2, 1).repeat(2, 2), x.shape)
+  found = conditions.score(flat, test, None)
+  np.testing.assert_allclose(found["energy"], np.mean([norm(a) for a in flat[0] - y]))
+  assert found["low"] < 1e-6 and found["rmse"] == pytest.approx(found["rmse of mean"])
+
+
+def test_tilted_quantiles_are_those_of_the_class_and_of_the_whole_at_weights_one_and_nought():
+  mean, std = exact_conditions.MEANS[0], exact_conditions.STDS[0]
+  found = exact_conditions.tilted_quantiles(1.0, 9)
+  np.testing.assert_allclose(found, stats.norm.ppf((np.arange(9) + 0.5) / 9, mean, std), atol=1e-4)
+  whole = exact_conditions.tilted_quantiles(0.0, 9)
+  share = sum(0.5 * stats.norm.cdf(whole, m, s)
+              for m, s in zip(exact_conditions.MEANS, exact_conditions.STDS, strict=True))
+  np.testing.assert_allclose(share, (np.arange(9) + 0.5) / 9, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_density_given_a_vector_is_recovered():
+  assert exact_conditions.vector() <= 0.03

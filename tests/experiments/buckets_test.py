@@ -9,6 +9,7 @@ import runner
 pytest.importorskip("gcsfs", reason="needs gcsfs: pip install -e '.[buckets]'")
 pytest.importorskip("gcp_storage_emulator", reason="needs gcp-storage-emulator, of [test]")
 import bucket_server
+import hosts_test
 
 from experiments.data import shard_writer
 from experiments.run import buckets, files, leases, model, parameters
@@ -271,7 +272,8 @@ def test_data_and_shards_in_a_bucket(bucket, tmp_path, monkeypatch):
 @pytest.mark.parametrize("wanted, status, said", [
     ("gs://nowhere/run", None, "--workdir gs://nowhere/run: there is no bucket nowhere"),
     ("gs://", None, "a bucket is given as gs://bucket/folder"),
-    ("s3://runs/x", None, "a bucket is given as gs://bucket/folder"),
+    ("az://runs/x", None, "a bucket is given as gs://bucket/folder"),
+    ("s3://runs/x", None, "s3:// is not supported: Orbax ends a checkpoint by renaming its folder"),
     ("gs://runs/x", 401, "needs credentials"),
     ("gs://runs/x", 403, "does not permit it")])
 def test_a_bucket_that_cannot_be_used_is_one_line(bucket, wanted, status, said):
@@ -319,3 +321,57 @@ def test_a_lost_permission_is_one_line_and_loses_nothing(bucket, reference, begi
   assert code == 0, err
   assert ("resuming" in out) == (begin == 60)
   same_as(reference, bucket, f"lost{begin}")
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_end_as_one_that_is_not(bucket, reference):
+  """In the middle of a checkpoint. The first process alone holds the lease and writes."""
+  command = "train", "--workdir=gs://runs/pair", *runner.SMALL, *runner.STEPS
+  with hosts_test.pair(*command) as processes:
+    killed = []
+
+    def fault(method, path):
+      if not killed and bucket.names("pair/checkpoints/40"):
+        killed.extend(process.kill() for process in processes)
+
+    bucket.fault = fault
+    hosts_test.ends(processes, timeout=120)
+    bucket.fault = lambda method, path: None
+  assert killed and [process.returncode for process in processes] == [-9, -9]
+  with hosts_test.pair(*command) as processes:
+    answers = hosts_test.ends(processes, timeout=120)
+  assert [code for code, _, _ in answers] == [0, 0], answers
+  assert "resuming gs://runs/pair at step 20 of 60" in answers[0][1]
+  lines = [json.loads(line) for line in bucket.read("pair/metrics.jsonl").splitlines()]
+  whole = runner.unclocked(reference)
+  assert [line["step"] for line in lines] == [line["step"] for line in whole]
+  np.testing.assert_allclose([line["loss"] for line in lines], [line["loss"] for line in whole],
+                             rtol=1e-5)
+
+
+SWEEP = """
+SEEDS = (0,)
+def sweep():
+  return {"a": {}, "wider": {"network.width": 24}, "fewer": {"sampling.grid.n": 3}}
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_in_a_bucket_is_that_of_a_disk(bucket, tmp_path):
+  """Two programs, in processes; an arm that samples from another arm's model; a second call."""
+  (tmp_path / "sweep.py").write_text(SWEEP)
+  for workdir in (tmp_path / "sweep", "gs://runs/sweep"):
+    command = ("sweep", *runner.SMALL, "--config.training.steps=20",
+               f"--sweep={tmp_path / 'sweep.py'}", f"--workdir={workdir}")
+    code, out, err = runner.run(*command)
+    assert code == 0, (out, err)
+  local = json.loads((tmp_path / "sweep" / "table.json").read_text())
+  assert json.loads(bucket.read("sweep/table.json")) == local
+  assert bucket.names("sweep/groups/0/log.txt")
+  arms = [json.loads(bucket.read(f"sweep/arms/{arm}/seed_0/manifest.json"))["sha256"]
+          for arm in ("a", "wider", "fewer")]
+  assert arms[0] == arms[2] != arms[1]
+  assert model.load("gs://runs/sweep/arms/fewer/seed_0").step == 20
+  code, out, err = runner.run(*command)
+  assert code == 0 and "3 of 3 (arm, seed) are done already" in out, err
+  assert "needs a disk that its jobs share" in runner.refused(*command, "--launcher=slurm")

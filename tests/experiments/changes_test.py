@@ -8,7 +8,7 @@ import pytest
 import runner
 from runner import SMALL, manifest, unclocked
 
-from experiments.run import assembly, checkpoints, multihost, records
+from experiments.run import assembly, checkpoints, records, signals
 
 STEPS = ("--config.training.steps=40", "--config.training.checkpoint_every=20",
          "--config.training.schedule=constant(warmup_steps=10)")
@@ -53,7 +53,7 @@ def test_a_changed_run_resumes_bitwise_with_its_command_and_without(workdir, tmp
   assert f"{workdir} continues from step 40 with objective.weight: " in out
   assert "training.steps: 40 → 80; training.batch_size: 32 → 48; training.learning_rate" in out
   with monkeypatch.context() as patch:
-    patch.setattr(multihost, "stopping", lambda: lambda dispatch: dispatch == 3)
+    patch.setattr(signals, "stopping", lambda: lambda dispatch: dispatch == 3)
     for place in killed:
       assert "stopped at step" in runner.succeed(*command, f"--workdir={place}")
   runner.succeed(*command, f"--workdir={killed[0]}")
@@ -107,7 +107,7 @@ def test_averages_that_an_earlier_version_has_not_named_cannot_change(workdir):
     (["--config.training.steps=39", "--allow_change=training.steps"],
      "has done 40 steps already, more than 39"),
     (["--config.training.optimizer=optax:lion", "--allow_change=training.optimizer"],
-     "was written for another network or optimizer")])
+     "config.training.optimizer: adamw → optax:lion, whose state has other arrays; choose")])
 def test_a_change_that_is_refused_names_the_remedy_and_changes_nothing(finished, flags, wanted):
   contents = lambda: {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
   before = contents()

@@ -54,6 +54,12 @@ def flip(file, at):
   file.write_bytes(content)
 
 
+def test_a_reader_logs_nothing(manager, caplog):
+  with checkpoints.Manager(pathlib.Path(manager.directory), keep=None, read_only=True) as reader:
+    assert list(reader.all_steps()) == [1, 2]
+  assert not [record for record in caplog.records if record.name == "absl"]
+
+
 @pytest.mark.parametrize(("dtype", "words"), [
     (np.float32, np.uint32), (jnp.bfloat16, np.uint16), (np.int8, np.uint8), (np.bool_, np.uint8)])
 def test_a_checksum_is_the_sum_of_its_definition(dtype, words):

@@ -14,9 +14,10 @@ import pytest
 import runner
 from runner import SMALL, manifest, unclocked
 
+import experiments
 from experiments import config as config_lib
 from experiments.config import cli
-from experiments.run import assembly, averages, multihost, records
+from experiments.run import assembly, averages, multihost, records, signals
 
 STEPS = ("--config.training.steps=60", "--config.training.checkpoint_every=20",
          "--config.training.ema_relative_std=0.05,0.1", "--config.training.snapshot_every=15")
@@ -290,12 +291,12 @@ def test_output_that_nobody_reads_any_longer_is_a_request_to_stop(number, monkey
   with os.fdopen(pipe[1], "w") as unread:
     monkeypatch.setattr(sys, "stdout", unread)
     try:
-      stop = multihost.stopping()
+      stop = signals.stopping()
       assert not stop(0)
       if number:
         os.kill(os.getpid(), number)
         assert stop(0)
-      with multihost.heard():
+      with signals.heard():
         print("what follows leads nowhere", flush=True)
     finally:
       for number, action in before.items():
@@ -350,6 +351,10 @@ def test_devices_that_are_not_there_are_one_line(error, monkeypatch):
 def test_paths_of_flags_are_those_of_a_shell(monkeypatch, tmp_path):
   monkeypatch.setenv("HOME", str(tmp_path))
   assert cli.workdir("~/run") == tmp_path / "run"
+  assert f"{tmp_path / 'run'} holds no" in runner.refused(
+      "targets", "--workdir=~/run", "--target=1")
+  with pytest.raises(ValueError, match=f"{tmp_path / 'run'} holds no run"):
+    experiments.load("~/run")
   with pytest.raises(ValueError, match=r"^--workdir ~nobody_here/run: ~nobody_here is no home"):
     cli.workdir("~nobody_here/run")
   assert "is no text in UTF-8" in runner.refused("train", *SMALL, "--workdir=runs/\udcff")

@@ -20,7 +20,7 @@ import runner
 from runner import SMALL, STEPS, manifest, unclocked
 
 from experiments import data
-from experiments.run import multihost, records
+from experiments.run import multihost, records, signals
 
 LONG = ("--config.training.steps=20000", "--config.training.checkpoint_every=200",
         "--config.training.log_every=100")
@@ -209,7 +209,7 @@ def test_sigterm_to_one_saves_the_same_step_on_both_and_a_restart_goes_on(tmp_pa
   stopped = int(answers[0][1].split("stopped at step ")[1].split()[0])
   assert max(int(step.name) for step in (workdir / "checkpoints").iterdir()) == stopped
   # One process goes on, for 50 dispatches.
-  monkeypatch.setattr(multihost, "stopping", lambda: lambda dispatch: dispatch == 50)
+  monkeypatch.setattr(signals, "stopping", lambda: lambda dispatch: dispatch == 50)
   out = runner.succeed("train", *SMALL, *LONG, f"--workdir={workdir}")
   assert f"resuming {workdir} at step {stopped}" in out
   written = [line["step"] for line in records.read_metrics(workdir)]

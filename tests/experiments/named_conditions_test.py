@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 
 import jax
 import numpy as np
@@ -13,6 +14,9 @@ import experiments
 from experiments import config
 from experiments.planning import roofline, topologies
 from experiments.run import assembly
+from experiments.sampling import conditioning
+from experiments.sweeping import measures
+from langevin_jax import predictions
 
 LAB = '''
 import numpy as np
@@ -81,6 +85,7 @@ def test_a_model_is_drawn_from_under_any_part_of_its_conditions(model):
     ({"count": 5}, r"'count' must be integers 0 … 4 of shape \(6,\) or \(\), got .*, 5 … 5"),
     ({"count": 1.5}, "'count' must be integers 0 … 4"),
     ({"words": np.ones((6, 3, 4)), "words_mask": np.ones((6, 2), bool)}, "'words_mask' must be"),
+    ({"words": [[1.0, 2.0], [3.0]]}, "'words' has lists of different lengths: make them equally"),
     ({"place": np.array([np.nan, 1.0])}, "'place' must be finite; 1 of its 2 numbers are not"),
     (7, r"must be a class by number \(0 … 2\) or name"), ("cat", "must be a class by number"),
     ({"words_mask": np.ones((6, 3), bool)}, "'words_mask' masks 'words', which is not there"),
@@ -89,6 +94,17 @@ def test_conditions_that_do_not_fit_are_one_line(model, condition, words):
   with pytest.raises(ValueError, match=words) as error:
     model.sample(jax.random.key(0), 6, condition=condition)
   assert "\n" not in str(error.value)
+
+
+def test_a_condition_of_a_file_has_arrays_by_name(model, tmp_path):
+  np.save(tmp_path / "one.npy", np.ones(2))
+  (tmp_path / "text.npz").write_text("no arrays")
+  for name, words in (("one.npy", "one.npy is one array; give an .npz of arrays by name, such as "
+                                  "np.savez('condition.npz', place=array)"),
+                      ("text.npz", "must be a readable .npy or .npz of plain numbers"),
+                      ("none.npz", "--condition must name an existing file")):
+    with pytest.raises(ValueError, match=re.escape(words)):
+      conditioning._read(str(tmp_path / name), model.run.dataset, 6, dropout=0.1)
 
 
 def test_a_model_that_was_never_without_its_conditions_needs_all_of_them(model):
@@ -123,6 +139,20 @@ def test_a_step_under_named_conditions_is_planned(model, tmp_path, monkeypatch):
   plan, = json.loads(out.read_text())
   assert plan["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(model.params))
   assert 1.0 <= plan["hardware_flops_per_step"] / plan["model_flops_per_step"] < 1.1
+
+
+def test_the_held_out_loss_gives_a_network_all_masks(model):
+  draws = measures.held_out(model.run._replace(dataset=experiments.data.load("named_lab:load")))
+  given = []
+
+  def apply(params, x, ell, condition):
+    given.append({name: value.shape for name, value in condition.items()})
+    return x
+
+  jax.eval_shape(lambda: measures.errors(apply)(
+      predictions.named("v"), 0, {}, draws.x_0, draws.labels, draws.ells, draws.eps))
+  n = draws.x_0.shape[1]
+  assert given[0]["place_mask"] == (n,) and given[0]["words_mask"] == (n, 3)
 
 
 @pytest.mark.slow

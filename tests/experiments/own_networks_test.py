@@ -13,7 +13,7 @@ import runner
 
 from experiments.config import build, calls
 from experiments.planning import model_flops
-from experiments.run import assembly, multihost, records
+from experiments.run import assembly, records, signals
 from experiments.sweeping import arms, equivalence, layouts
 
 PAGE = runner.ROOT / "docs" / "howto" / "networks.md"
@@ -148,7 +148,7 @@ def test_a_template_goes_through_every_command(name, lab, tmp_path, monkeypatch)
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   runner.succeed("train", *settings, f"--workdir={whole}")
   with monkeypatch.context() as patched:
-    patched.setattr(multihost, "stopping", lambda: lambda dispatch: dispatch >= 2)
+    patched.setattr(signals, "stopping", lambda: lambda dispatch: dispatch >= 2)
     assert "stopped at step" in runner.succeed("train", *settings, f"--workdir={parts}")
   assert "resuming" in runner.succeed("train", *settings, f"--workdir={parts}")
   assert runner.manifest(parts)["sha256"] == runner.manifest(whole)["sha256"]

@@ -29,6 +29,30 @@ def workdir(tmp_path_factory):
   return runner.untrained(tmp_path_factory.mktemp("sample") / "run", settings)
 
 
+def test_codes_are_decoded_under_the_labels_of_their_encoding(tmp_path):
+  """From the file beside them, in the record by name; --label goes before it."""
+  settings = config.override(config.load(str(runner.CONFIGS / "toy2d.py")), {
+      "data.train_size": 60, "data.test_size": 20, "network.width": 8, "network.depth": 1})
+  run = runner.untrained(tmp_path / "run", settings)
+
+  def sampled(name, *arguments):
+    runner.succeed("sample", f"--workdir={run}", f"--out={tmp_path / name}.npy", "--steps=2",
+                   "--num_samples=6", *arguments)
+    return (np.load(tmp_path / f"{name}.labels.npy").tolist(),
+            json.loads((tmp_path / f"{name}.json").read_text())["labels"])
+
+  labels, _ = sampled("codes", "--encode=held_out")
+  assert set(labels) == {0, 1}
+  decode = f"--decode={tmp_path / 'codes.npy'}"
+  assert sampled("back", decode) == (labels, "those of the codes")
+  assert sampled("other", decode, "--label=1") == ([1] * 6, "1")
+  np.save(tmp_path / "codes.labels.npy", np.ones(6, np.int32))
+  assert sampled("back", decode) == ([1] * 6, "1")
+  np.save(tmp_path / "codes.labels.npy", np.full(6, 3))
+  assert "codes.labels.npy must have one label a code, in 0 … 2" in runner.refused(
+      "sample", f"--workdir={run}", f"--out={tmp_path / 'no.npy'}", decode)
+
+
 @pytest.mark.parametrize(("choice", "calls"), [
     ({"sampler": "euler_maruyama()"}, 7),
     ({"sampler": "multistep(order=3, stochasticity=0.5)", "brownian": True}, 7),

@@ -12,7 +12,7 @@ import runner
 from experiments import config, data
 from experiments.data import facts
 from experiments.metrics import mixture_metrics, result
-from experiments.run import assembly, averages, checkpoints, multihost, records
+from experiments.run import assembly, averages, checkpoints, records, signals
 from experiments.sampling import drawing, pictures
 
 STEPS, K, EVERY = 400, 20, 20
@@ -166,7 +166,7 @@ def test_a_snapshot_taken_again_is_left_and_a_damaged_one_left_out(trained, tmp_
 
 def test_training_takes_snapshots_and_a_resumed_run_the_same(tmp_path, monkeypatch):
   """Cut back to step 40 of 100 as a kill would leave it, with one snapshot more than that."""
-  monkeypatch.setattr(multihost, "stopping", lambda: lambda dispatch: False)
+  monkeypatch.setattr(signals, "stopping", lambda: lambda dispatch: False)
   monkeypatch.setattr(pictures, "training", lambda workdir, run: None)
   settings = config.override(SETTINGS, {
       "training.steps": 100, "training.snapshot_every": 30, "training.checkpoint_every": 40,

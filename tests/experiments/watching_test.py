@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import os
+import signal
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -14,7 +17,8 @@ from runner import SMALL, STEPS, manifest, unclocked
 
 import experiments
 from experiments.config import build
-from experiments.run import assembly, loggers, multihost, records
+from experiments.metrics import samples
+from experiments.run import assembly, loggers, records, signals
 from experiments.sweeping import measures
 
 WATCH = ("--config.training.sample_every=20", "--config.training.evaluate_every=30",
@@ -91,7 +95,7 @@ def test_a_resumed_run_is_watched_at_the_same_steps(watched, tmp_path, monkeypat
   workdir = tmp_path / "run"
   command = "train", *SMALL, *STEPS, *WATCH, f"--workdir={workdir}"
   with monkeypatch.context() as patch:
-    patch.setattr(multihost, "stopping", lambda: lambda dispatch: dispatch == 7)
+    patch.setattr(signals, "stopping", lambda: lambda dispatch: dispatch == 7)
     runner.succeed(*command)
   runner.succeed(*command)
   lines = [[line for line in unclocked(place) if "held_out_loss" in line]
@@ -112,6 +116,40 @@ def test_rates_and_norms_are_those_of_the_training(small_run):
   np.testing.assert_allclose(lines[-1]["param_norm"], optax.tree.norm(state.params), rtol=1e-5)
 
 
+def test_a_signal_does_not_wait_for_a_watch(small_run, tmp_path, monkeypatch):
+  """The run saves the step before it, and goes on there to the same parameters."""
+  command = "train", *SMALL, *STEPS, *WATCH[1:4], f"--workdir={tmp_path / 'run'}"
+  end, rows = threading.Event(), samples.rows
+
+  def endless(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    end.wait(60)
+    return rows(*arguments)
+
+  before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+  try:
+    with monkeypatch.context() as patch:
+      patch.setattr(samples, "rows", endless)
+      assert "stopped at step 30 of 60" in runner.succeed(*command)
+      assert signals.abandoned() and not end.is_set()
+      end.set()
+      runner.wait_until(lambda: not signals.abandoned())
+    runner.succeed(*command)
+  finally:
+    for number, action in before.items():
+      signal.signal(number, action)
+  assert manifest(tmp_path / "run")["sha256"] == manifest(small_run)["sha256"]
+
+
+def lines(train_size: int = 0, test_size: int = 0):
+  """Vectors of one feature."""
+  return np.random.default_rng(0).normal(size=(train_size + test_size, 1))
+
+
+def refusing() -> loggers.Logger:
+  raise RuntimeError("no account")
+
+
 def failing() -> loggers.Logger:
   def scalars(step, values):
     raise RuntimeError("no host")
@@ -123,6 +161,8 @@ def failing() -> loggers.Logger:
     (["--config.training.sample_every=-1"], "training.sample_every: must be at least 0, got -1"),
     (["--config.training.sample_every=10", "--config.sampling.grid=optimised(5)"],
      "sampling.grid=optimised is searched for"),
+    (["--config.data=watching_test:lines", "--config.training.sample_every=10"],
+     "pictures are of images and of vectors with two features or more; the data are vectors of"),
     (["--config.training.evaluate_metrics=c2st"], "would do nothing without"),
     (["--config.training.evaluate_metrics=fid", "--config.training.evaluate_every=60"],
      "no metric 'fid' of these data; there are sliced_w2, "),
@@ -130,6 +170,7 @@ def failing() -> loggers.Logger:
     (["--config.training.logger=json:dumps(obj=1)"], "it must return a"),
     (["--config.training.logger=both(None, watching_test:failing())"], "is in quotes"),
     (["--config.training.logger=watching_test:failing()"], "scalars: RuntimeError: no host"),
+    (["--config.training.logger=watching_test:refusing()"], "no account"),
     (["--config.training.logger=nowhere:log"], "module 'nowhere' cannot be imported"),
     pytest.param(["--config.training.logger=wandb(project='x')"], "wandb is not installed",
                  marks=pytest.mark.skipif(importlib.util.find_spec("wandb") is not None,
@@ -137,6 +178,8 @@ def failing() -> loggers.Logger:
 def test_what_cannot_be_watched_is_one_line(tmp_path, flags, wanted):
   code, _, err = runner.call("train", *SMALL, *STEPS, *flags, f"--workdir={tmp_path / 'run'}")
   assert code == 2 and wanted in err and err.count("\n") == 1, err
+  # What is wrong is found before the workdir is claimed, but for what only an evaluation says.
+  assert (tmp_path / "run" / "config.json").exists() == ("no host" in err or "no metric" in err)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")

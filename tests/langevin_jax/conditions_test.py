@@ -5,11 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from oracles import round_mixture
 
-from langevin_jax import conditions, guidance, objectives, paths, predictions, training
+from langevin_jax import conditions, guidance, paths, predictions
 from langevin_jax.networks import MLP, DiT, UNet
 
 N = 5
@@ -174,65 +173,3 @@ def test_guidance_of_a_conditional_mixture_is_the_tilted_target(x64):
         lambda x: score(jnp.zeros(2), x))(x)  # noqa: B023
     got = (alpha * model.at(x, ell) - x) / sigma**2
     np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.slow
-def test_a_density_given_a_vector_is_recovered():
-  """KL(p(x|c) ‖ model) ≤ .03 nats on average over c, learned beside p(x) by dropout.
-
-  x | c ~ ½ N(c + m, s²) + ½ N(c − m, s²) in the plane over 1.1, m = .8 (cos c₁, sin c₁). The KL of
-  the reverse SDE of a model D is ∫ e^{2ℓ} E‖D* − D‖² dℓ (theory.md), D* exact.
-  """
-  key = jax.random.key(0)
-  s, n, steps = 0.3, 512, 6000
-
-  def draw(key, n):
-    a, b, e = jax.random.split(key, 3)
-    c = jax.random.uniform(a, (n, 2), minval=-1.0, maxval=1.0)
-    sign = jax.random.rademacher(b, (n, 1), jnp.float32)
-    m = 0.8 * jnp.stack([jnp.cos(c[:, 0]), jnp.sin(c[:, 0])], 1)
-    return c, (c + sign * m + s * jax.random.normal(e, (n, 2))) / 1.1
-
-  network = MLP(width=96, depth=3)
-  apply = lambda params, x, ell, condition: network.apply({"params": params}, x, ell, condition)
-  density = objectives.log_normal_rho()
-  loss = training.diffusion_loss(apply, density=density, weight=objectives.flow_matching(density),
-                                 prediction="velocity", label_dropout=0.1)
-  optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
-  averages = (training.averages.half_life(200.0),)
-
-  @jax.jit
-  def train(state, keys):
-    def step(state, k):
-      c, x = draw(k, n)
-      return training.train_step(state, key, (x, {"c": c}), loss=loss, optimizer=optimizer,
-                                 averages=averages)[0], None
-
-    return jax.lax.scan(step, state, keys)[0]
-
-  c, x = draw(key, n)
-  params = network.init(key, x, jnp.zeros(n), {"c": c})["params"]
-  state = train(training.init(params, optimizer), jax.random.split(jax.random.key(1), steps))
-
-  @jax.jit
-  def errors(k, ell):
-    """E‖D* − D‖² of conditional and unconditional model at a level, by the exact posterior mean."""
-    k_data, k_eps = jax.random.split(k)
-    c, x_0 = draw(k_data, 4096)
-    alpha, sigma, *_ = predictions.unit_frame(ell)
-    x = alpha * x_0 + sigma * jax.random.normal(k_eps, x_0.shape)
-    model = predictions.denoiser(
-        lambda x, ell: apply(state.ema[0], x, ell, {"c": c}), paths.vp(), prediction="velocity")
-
-    def exact(x, c):
-      m = 0.8 * jnp.array([jnp.cos(c[0]), jnp.sin(c[0])])
-      means = jnp.stack([c + m, c - m]) / 1.1
-      return round_mixture((jnp.full(2, 0.5), means, jnp.full(2, s / 1.1))).denoise(x, alpha, sigma)
-
-    return jnp.mean(jnp.sum((model.at(x, ell) - jax.vmap(exact)(x, c)) ** 2, -1))
-
-  ells = np.linspace(-4.0, 5.0, 91)
-  gaps = np.array([errors(jax.random.fold_in(key, i), ell) for i, ell in enumerate(ells)])
-  kl = np.trapezoid(gaps * np.exp(2.0 * ells), ells)
-  print(f"KL {kl:.4f} nats")
-  assert kl <= 0.03

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracles import round_mixture, round_parts
 
-from langevin_jax import guidance, paths, predictions, samplers
+from langevin_jax import guidance, mixtures, paths, predictions, samplers
 
 # Five round Gaussians in the plane; two classes, and 2 stands for none.
 WEIGHTS = np.array([0.15, 0.3, 0.2, 0.25, 0.1])
@@ -121,6 +121,25 @@ def test_every_guided_score_is_that_of_the_product_of_powers(x64):
     wanted = (1.0 - w) * free_score + w * class_score
     # float64 rounding times 3 of the weight and 1/σ² = 400 of the score at ρ = .05.
     np.testing.assert_allclose(score_of(value), wanted, rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_guidance_of_gaussians_with_one_covariance_is_the_diffusion_of_the_tilted_one(x64):
+  """N(m₀, S)^{1−w} N(m₁, S)^w ∝ N(m₀ + w (m₁ − m₀), S): its denoiser, at every level."""
+  covariance, w = jnp.array([[0.5, 0.2], [0.2, 0.3]]), 3.0
+  means = np.array([[-1.0, 0.2], [0.8, 0.5]])
+  of = lambda mean: mixtures.Mixture(jnp.ones(1), mean[None], covariance[None])
+  laws = [of(jnp.asarray(mean)) for mean in means]
+
+  def network(x, ell, label):
+    alpha, sigma, *_ = predictions.unit_frame(ell)
+    both = [law.denoise(x, alpha, sigma) for law in laws]
+    return jnp.where(label[:, None] == 0, *both)
+
+  model = guidance.classifier_free(network, PATH, jnp.ones(N, int), null=0, weight=w)
+  tilted = mixtures.denoiser(of(jnp.asarray(means[0] + w * (means[1] - means[0]))), PATH)
+  both = jax.jit(lambda x, ell: (model.at(x, ell), tilted.at(x, ell)))
+  for ell in ELLS:
+    np.testing.assert_allclose(*both(states(), ell), rtol=1e-12)
 
 
 def test_weights_nought_and_one_are_the_plain_models():
