@@ -130,12 +130,12 @@ def check(
     ValueError: as `process`; a grid outside the path; fewer steps than the order; a first level at
       which the network's prediction does not determine x₀.
   """
-  sampling_method, grid, _ = process(config)
+  sampling_method, grid, brownian = process(config)
   # Building the guidance raises its errors; the network is never called.
   denoiser(lambda x, ell, labels: x, path, jnp.zeros((1,), jnp.int32), config, null_label=1,
            prediction=predictions.named("x0"))
   try:
-    grid_levels = sampling.plan(path, sampling_method, grid).levels
+    grid_levels = sampling.plan(path, sampling_method, grid, brownian).levels
   except ValueError as error:
     raise ValueError(f"config.sampling: {error}") from error
   end = float(np.exp(-paths.on_host(path.half_log_snr, np.float64(path.t_max))))

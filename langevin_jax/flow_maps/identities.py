@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax.flow_maps.pairs import Pairs, ordered
+from langevin_jax.flow_maps.pairs import Pairs, uniform
 
 __all__ = ["Identity", "Stop", "eulerian", "lagrangian", "semigroup"]
 
@@ -74,7 +74,7 @@ def semigroup(
   and CTM (Kim et al. 2024) is `ordered()` with a teacher.
 
   Args:
-    pairs: the density of (ℓ, ℓ′); `ordered()` if None.
+    pairs: the density of (ℓ, ℓ′); `uniform()` if None.
     fraction: f ∈ (0, 1).
     first: the first piece is the "average" ū, or "velocity", one DDIM step with v. Then the
       minimiser has the error of a solver, which vanishes with f.
@@ -119,7 +119,7 @@ def eulerian(
   Eulerian self-distillation `velocity="diagonal"` with `stop="velocity"`.
 
   Args:
-    pairs: the density of (ℓ, ℓ′); `ordered()` if None.
+    pairs: the density of (ℓ, ℓ′); `uniform()` if None.
     velocity: v of "data" (or of a teacher), or of the network's own "diagonal".
     stop: "target" keeps the gradient out of v and the derivative, "velocity" out of v, "none" in
       both.
@@ -162,7 +162,7 @@ def lagrangian(
   with an average of the parameters in v.
 
   Args:
-    pairs: the density of (ℓ, ℓ′); `ordered()` if None. ℓ′ = ∞ is taken at ρ = 10⁻⁴, where the
+    pairs: the density of (ℓ, ℓ′); `uniform()` if None. ℓ′ = ∞ is taken at ρ = 10⁻⁴, where the
       derivative of ℓ is finite.
     stop, adaptive, averaged: as in `eulerian`.
 
@@ -200,4 +200,4 @@ def _identity(
     raise ValueError(f"stop must be target, velocity or none, got {stop!r}")
   if not adaptive >= 0.0:
     raise ValueError(f"adaptive must be >= 0, got {adaptive}")
-  return Identity(target, ordered() if pairs is None else pairs, adaptive, averaged)
+  return Identity(target, uniform() if pairs is None else pairs, adaptive, averaged)

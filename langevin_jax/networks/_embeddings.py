@@ -36,10 +36,11 @@ def level_features(half_log_snr: jax.Array) -> jax.Array:
 
 
 def time_features(half_log_snr: jax.Array) -> jax.Array:
-  """Fourier features of rectified flow's time s = sigmoid(−ℓ): (sin ωᵢs, cos ωᵢs), ωᵢ ≤ 16.
+  """Fourier features of rectified flow's time s = sigmoid(−ℓ): (sin ωᵢs, cos ωᵢs), ωᵢ ≤ 4.
 
-  They are analytic in s at both ends, as average denoisers are, and their slopes are small enough
-  for losses with derivatives in ℓ.
+  They are analytic in s at both ends, as average denoisers are. The losses of flow maps contain
+  derivatives in s, which multiply a feature by ω: at high frequencies training is unstable (Lu &
+  Song 2025, §4.1).
 
   Args:
     half_log_snr: ℓ, (batch,), ±∞ allowed.
@@ -47,7 +48,7 @@ def time_features(half_log_snr: jax.Array) -> jax.Array:
   Returns:
     (batch, 2·NUM_FREQUENCIES), values in [−1, 1].
   """
-  frequencies = jnp.geomspace(0.5, 16.0, NUM_FREQUENCIES, dtype=half_log_snr.dtype)
+  frequencies = jnp.geomspace(0.25, 4.0, NUM_FREQUENCIES, dtype=half_log_snr.dtype)
   angles = jax.nn.sigmoid(-half_log_snr)[:, None] * frequencies[None, :]
   return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
@@ -136,8 +137,8 @@ class Conditioning(nn.Module):
   Attributes:
     width: length of the vector.
     num_classes: labels are 0 … num_classes − 1, and num_classes for none. 0 ignores labels.
-    second_level: whether there is a level ℓ′ besides ℓ, for flow maps. `time_features` of both are
-      added to those of ℓ.
+    second_level: whether there is a level ℓ′ besides ℓ, for flow maps. Then the features are
+      `time_features` of both.
   """
 
   width: int
@@ -153,11 +154,12 @@ class Conditioning(nn.Module):
     if half_log_snr_s is not None and not self.second_level:
       raise ValueError("the network has no second level: make it with second_level=True")
     ell = jnp.broadcast_to(jnp.asarray(half_log_snr, jnp.float32), (batch,))
-    h = level_features(ell)
     if self.second_level:
       ell_s = ell if half_log_snr_s is None else jnp.broadcast_to(
           jnp.asarray(half_log_snr_s, jnp.float32), (batch,))
-      h = jnp.concatenate([h, time_features(ell), time_features(ell_s)], axis=-1)
+      h = jnp.concatenate([time_features(ell), time_features(ell_s)], axis=-1)
+    else:
+      h = level_features(ell)
     h = nn.silu(nn.Dense(self.width, name="level_in")(h))
     h = nn.Dense(self.width, name="level_out")(h)
     if self.num_classes and parts.labels is not None:
