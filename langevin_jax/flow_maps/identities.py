@@ -43,14 +43,14 @@ class Identity(NamedTuple):
     adaptive: p ≥ 0; each error e = ‖Δū‖² (mean over dimensions) is weighed by (e + 10⁻³)^{−p}, a
       constant in the gradient.
     averaged: whether the target is of an average of the parameters (`flow_maps.loss`: `frozen`).
-    omega, kappa: guidance of v inside the target, see `eulerian`.
+    omega, kappa: guidance of v inside the target, see `eulerian`. A name is that of a condition.
   """
 
   target: Callable[..., tuple[jax.Array, jax.Array]]
   pairs: Pairs
   adaptive: float = 0.0
   averaged: bool = False
-  omega: float = 1.0
+  omega: float | str = 1.0
   kappa: float = 0.0
 
   @property
@@ -104,7 +104,7 @@ def semigroup(
 
 def eulerian(
     pairs: Pairs | None = None, *, velocity: Literal["data", "diagonal"] = "data",
-    stop: Stop = "target", adaptive: float = 0.0, averaged: bool = False, omega: float = 1.0,
+    stop: Stop = "target", adaptive: float = 0.0, averaged: bool = False, omega: float | str = 1.0,
     kappa: float = 0.0,
 ) -> Identity:
   """The start moves along the flow: ū = v − (s − s′) dū/ds, dū/ds = ∂ū/∂s + v·∂ū/∂r.
@@ -126,6 +126,8 @@ def eulerian(
     adaptive, averaged: as in `Identity`. MeanFlow has adaptive=1 and the weight flow_matching.
     omega, kappa: v ← ω v + κ v(x, c) + (1 − ω − κ) v(x), the last two of the network's diagonal
       with and without the condition: guidance of weight ω/(1 − κ) at no extra call when sampling.
+      omega may be the name of a condition (n,) of real numbers, the ω of each example, 1 where it is
+      not given: one network for all weights (Meng et al. 2023).
 
   Raises:
     ValueError: adaptive < 0, κ outside [0, 1), an unknown word.

@@ -20,6 +20,7 @@ from langevin_jax import (
   paths,
   predictions,
   samplers,
+  training,
 )
 
 INF = np.inf
@@ -348,6 +349,32 @@ def test_guidance_inside_the_target(x64):
   assert run(free=constant(0.5))[0] < 1e-20
   with pytest.raises(ValueError, match="need a network with conditions"):
     run()
+  named = run.keywords | {"identity": flow_maps.eulerian(omega="w", kappa=kappa)}
+  loss = functools.partial(flow_maps.corrupted_loss, *run.args, free=constant(0.5), **named)
+  assert loss(omega=jnp.full(n, omega))[0] < 1e-20 < loss(omega=jnp.full(n, 1.0))[0]
+  with pytest.raises(ValueError, match="pass omega"):
+    loss()
+
+
+def test_a_guidance_weight_as_a_condition(x64):
+  """The weight of an example is its condition, and 1 where that is not given."""
+  condition = {"w": jnp.array([3.0, 2.0, 5.0]), "w_mask": jnp.array([True, True, False])}
+  x_0 = jnp.zeros((3, 1))
+  drawn = flow_maps.Corruption(jnp.zeros(3), jnp.zeros(3), jnp.ones((3, 1)))
+
+  def apply(params, x, ell, given, ell_s):
+    """v = 1 with the condition, .5 without."""
+    del params, ell, ell_s
+    return jnp.where(given["w_mask"].any(), 1.0, 0.5) * jnp.ones_like(x)
+
+  loss = training.flow_map_loss(
+      apply, identity=flow_maps.eulerian(omega="w"), density=objectives.logit_normal_s(),
+      weight=jnp.ones_like, prediction="velocity")
+  errors = loss.value({}, (x_0, condition, drawn))[1]["eps_error"]
+  # v = ε − x₀ = 1, so the target is ω + (1 − ω)/2, and the model's ū is 1: the error (ω − 1)/2.
+  np.testing.assert_allclose(errors, ((jnp.array([3.0, 2.0, 1.0]) - 1.0) / 4.0) ** 2)
+  with pytest.raises(ValueError, match="no condition of the data"):
+    loss.value({}, (x_0, jnp.zeros(3, int), drawn))
 
 
 def test_adaptive_weight(x64):
@@ -364,6 +391,11 @@ def test_densities_of_pairs(x64):
   ell, ell_s = flow_maps.ordered(diagonal=0.3, to_data=0.5)(key, n, density)
   assert (ell_s >= ell).all()
   np.testing.assert_allclose([(ell == ell_s).mean(), (ell_s == INF).mean()], [0.3, 0.35], atol=0.03)
+  ell, ell_s = flow_maps.uniform(diagonal=0.2, to_data=0.25)(key, n, density)
+  assert (ell_s >= ell).all()
+  np.testing.assert_allclose([(ell == ell_s).mean(), (ell_s == INF).mean()], [0.2, 0.2], atol=0.03)
+  s = jax.nn.sigmoid(-ell[ell_s > ell])
+  np.testing.assert_allclose([s.mean(), (s**2).mean()], [2 / 3, 1 / 2], atol=0.02)
   ell, ell_s = flow_maps.dyadic(diagonal=0.0, levels=3)(key, n, density)
   gap = jax.nn.sigmoid(-ell) - jax.nn.sigmoid(-ell_s)
   assert {round(float(v), 9) for v in gap} == {1.0, 0.5, 0.25}
@@ -409,8 +441,13 @@ def test_wrong_arguments():
       "denoiser of two levels": lambda: sample(denoise=ordinary),
       "encode needs an ordinary": lambda: samplers.encode(
           ordinary, paths.vp(), x, method=samplers.flow_map()),
+      "leave out brownian": lambda: samplers.sample(
+          jax.random.key(0), flow_maps.denoiser(exact, paths.vp(), prediction="x0"), paths.vp(),
+          shape=(2, 2), method=samplers.flow_map(INF), grid=samplers.karras(3),
+          brownian=samplers.brownian()),
       "stochasticity must be >= 0": lambda: samplers.flow_map(-1.0),
       "diagonal must lie": lambda: flow_maps.ordered(diagonal=2.0),
+      "to_data must lie": lambda: flow_maps.uniform(to_data=-1.0),
       "fraction must lie": lambda: flow_maps.semigroup(fraction=1.0),
       "stop must be": lambda: flow_maps.lagrangian(stop="all"),
       "kappa must lie": lambda: flow_maps.eulerian(kappa=1.0),
