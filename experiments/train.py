@@ -227,7 +227,9 @@ def _reporting(
       records.manifest(workdir, run.config, from_step=first, finished=False, **record)
       metrics = records.Metrics(
           workdir, first, lambda *begin: logger or build.logger(config.logger, *begin))
-  with contextlib.closing(reporting.Reporter(config, metrics, first, linear)) as reporter:
+  remedy = reporting.remedy(run.config.objective)
+  with contextlib.closing(
+      reporting.Reporter(config, metrics, first, linear, remedy)) as reporter:
     yield reporter
 
 

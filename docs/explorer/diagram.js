@@ -4,7 +4,8 @@ import * as words from "./words.js";
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 
-function element(parent, name, attributes, text) {
+/** A new SVG element in `parent`. */
+export function element(parent, name, attributes, text) {
   const made = document.createElementNS(NAMESPACE, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   if (text !== undefined) made.textContent = text;
@@ -13,8 +14,9 @@ function element(parent, name, attributes, text) {
 }
 
 /** An arrow between two circles of radius `gap`. */
-function arrow(parent, kind, from, to, gap) {
+export function arrow(parent, kind, from, to, gap) {
   const length = Math.hypot(to.x - from.x, to.y - from.y);
+  if (length <= 2 * gap) return;
   const ux = (to.x - from.x) / length, uy = (to.y - from.y) / length;
   const end = {x: to.x - ux * gap, y: to.y - uy * gap};
   const start = {x: from.x + ux * gap, y: from.y + uy * gap};

@@ -5,6 +5,7 @@ import * as chart from "./chart.js";
 import * as controls from "./controls.js";
 import * as distance from "./distance.js";
 import * as editor from "./editor.js";
+import * as flowmap from "./flowmap.js";
 import * as mixture from "./mixture.js";
 import * as paths from "./paths.js";
 import * as process from "./process.js";
@@ -62,16 +63,23 @@ function compute() {
   results = analysis.measure(run, references, () => state.time, showDistances);
 }
 
-/** The triangle on the moment that is shown, or on the nearest whose ℓ is finite; else on noise. */
-function ladder() {
+/**
+ * {level, x, moved}: the chosen particle at unit scale at the moment that is shown, or at the
+ * nearest whose ℓ is finite; of data and noise alone, at noise.
+ */
+function chosen() {
   const near = run.levels.map(({ell}, i) => Number.isFinite(ell) ? Math.abs(i - state.time)
     : ell < 0 ? run.levels.length : Infinity);
   const i = near.indexOf(Math.min(...near)), level = run.levels[i], j = 2 * (state.particle - 1);
+  return {level, moved: i !== state.time,
+    x: [run.states[i][j] / level.scale, run.states[i][j + 1] / level.scale]};
+}
+
+function ladder({level, x, moved}) {
   const source = random.generator(7777777 + 1000 * state.seed + state.particle);
   const pairs = () => Array.from({length: state.rungs}, () => [source.normal(), source.normal()]);
-  return {moved: i !== state.time, ...triangle.ladder({
-    path: paths.paths[state.path], model, ell: level.ell, length: state.length, eta: state.eta,
-    x: [run.states[i][j] / level.scale, run.states[i][j + 1] / level.scale],
+  return {moved, ...triangle.ladder({
+    path: paths.paths[state.path], model, ell: level.ell, length: state.length, eta: state.eta, x,
     rungs: state.rungs, up: pairs(), down: pairs(),
   })};
 }
@@ -85,7 +93,8 @@ function showDistances() {
 }
 
 function showMoment() {
-  const said = report.moment(state, run, controls.valueOf(state, "budget")), found = ladder();
+  const said = report.moment(state, run, controls.valueOf(state, "budget"));
+  const particle = chosen(), found = ladder(particle);
   const half = scene.show(find("plane"), state, model, run, found);
   const shown = {forward: "forward process", langevin: "Langevin dynamics",
     reverse: "reverse process"}[state.process];
@@ -93,6 +102,7 @@ function showMoment() {
     `${state.particles} particles of the ${shown} along the ${paths.paths[state.path].title} path, `
     + `${said}; window ±${words.brief(half)}`);
   report.triangle(found, state, found.moved);
+  report.flowMap(state, model, particle);
   showDistances();
 }
 
@@ -118,7 +128,7 @@ function refresh(anew) {
 }
 
 const LOOKS = new Set(["seeDensity", "seeScore", "seeTrails", "seeDots", "seeTriangle", "window",
-  "length", "rungs", "particle", "time"]);
+  "length", "rungs", "particle", "mapSteps", "time"]);
 
 function change(patch) {
   if ("steps" in patch && !("time" in patch)) {
@@ -200,6 +210,8 @@ window.langevin = {
       return [sx, sy];
     });
   },
+  /** The end of the exact flow [2] from x [2] at unit scale and the half log-SNR ell. */
+  mapped: (of, x, ell) => flowmap.flow(of, x, ell).at(-1),
 };
 
 compute();

@@ -2,6 +2,8 @@
 
 import * as diagram from "./diagram.js";
 import * as distance from "./distance.js";
+import * as flowmap from "./flowmap.js";
+import * as mapped from "./mapped.js";
 import * as paths from "./paths.js";
 import * as words from "./words.js";
 
@@ -79,7 +81,41 @@ export function triangle(found, state, moved) {
     lines.push(["", `Langevin ${node(k)} → ${node(k, "′")}`, "0", brief(rows[k].budget),
       spot(rows[k].state, k)]);
   }
-  find("rows").replaceChildren(...lines.map(([kind, ...cells]) => {
+  fill(find("rows"), lines);
+  const error = Math.max(...rows.map((row) => row.error));
+  const apart = Math.hypot(fresh[0] - coming[0][0], fresh[1] - coming[0][1]);
+  find("gap").textContent = `The way round and the one Langevin step land ${
+    brief(error)} apart: rounding. The Λ add up, ${
+    rungs > 1 ? "row by row, " : ""}d + η²d = (1 + η²)d. With D taken anew before each step, as `
+    + `samplers do, the way round ends ${brief(apart)} elsewhere; this gap is the error of a `
+    + "finite step, and shrinks faster than d. Both are measured at unit scale."
+    + (moved ? " The moment shown is all data or all noise: the level next to it is taken." : "");
+}
+
+const COUNTS = [1, 2, 4, 8, 16];
+
+/** The exact map of a particle to data, and what solvers of n steps make of it. */
+export function flowMap(state, model, {level, x, moved}) {
+  const states = flowmap.flow(model, x, level.ell), end = states[states.length - 1];
+  const solver = (steps) => flowmap.solve({path: state.path, model, x, ell: level.ell,
+    method: state.method, rhoMin: state.width / 20, steps});
+  const spot = (at) => `(${at.map(words.place).join(", ")})`;
+  const apart = (at) => brief(Math.hypot(at[0] - end[0], at[1] - end[1]));
+  mapped.show(find("mapped"), state.points, states, solver(state.mapSteps).states);
+  const lines = COUNTS.map((steps) => {
+    const {calls, states: solved} = solver(steps), last = solved[steps];
+    return [`${steps} step${steps > 1 ? "s" : ""}`, String(calls), spot(last), apart(last)];
+  });
+  fill(find("map-rows"), [["reverse", "exact map", "1", spot(end), "0"],
+    ...lines.map((cells) => ["", ...cells])]);
+  find("map-said").textContent = `Method: ${state.method.replace("_", " ")}, η = 0, Karras levels, `
+    + `from ρ = ${brief(Math.exp(-level.ell))}. Places are in units of the data.`
+    + (moved ? " The moment shown is all data or all noise: the level next to it is taken." : "");
+}
+
+/** The rows of a table: [class of the first cell, text of each cell]. */
+function fill(body, lines) {
+  body.replaceChildren(...lines.map(([kind, ...cells]) => {
     const row = document.createElement("tr");
     row.append(...cells.map((text, i) => {
       const cell = document.createElement("td");
@@ -89,12 +125,4 @@ export function triangle(found, state, moved) {
     }));
     return row;
   }));
-  const error = Math.max(...rows.map((row) => row.error));
-  const apart = Math.hypot(fresh[0] - coming[0][0], fresh[1] - coming[0][1]);
-  find("gap").textContent = `The way round and the one Langevin step land ${
-    brief(error)} apart: rounding. The Λ add up, ${
-    rungs > 1 ? "row by row, " : ""}d + η²d = (1 + η²)d. With D taken anew before each step, as `
-    + `samplers do, the way round ends ${brief(apart)} elsewhere; this gap is the error of a `
-    + "finite step, and shrinks faster than d. Both are measured at unit scale."
-    + (moved ? " The moment shown is all data or all noise: the level next to it is taken." : "");
 }

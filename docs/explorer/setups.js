@@ -16,7 +16,8 @@ export const initial = {
   process: "reverse", path: "vp", eta: 1, schedule: "constant", method: "step", steps: 60,
   grid: "karras", rhoMax: 1.3, rho: -0.4, budget: -0.7, start: "exact", particles: 400, seed: 1,
   seeDensity: true, seeScore: true, seeTrails: true, seeDots: true, seeTriangle: false,
-  window: "whole", length: 0.5, rungs: 1, particle: 1, time: 40,
+  window: "whole", length: 0.5, rungs: 1, particle: 1, mapSteps: 3,
+  time: 40,
 };
 
 const {time, ...rest} = initial;
@@ -28,6 +29,7 @@ export const experiments = {
     seeTrails: false, window: "follow"},
   straight: {...rest, ...presets.paper, eta: 0, method: "multistep", steps: 80, time: 80,
     seeScore: false, seeDensity: false, rhoMax: 1},
+  map: {...rest, eta: 0, steps: 60, time: 0},
   unified: {...rest, eta: 0.5, method: "multistep", steps: 40, time: 40},
   fail: {...rest, method: "euler_maruyama", grid: "uniform_time", eta: 0, steps: 2, time: 2},
 };

@@ -1,15 +1,16 @@
-"""Flow maps at 1, 2, 4 and 8 network calls, beside the best ordinary solver at equal calls."""
+"""Flow maps at 1, 2, 4 and 8 network calls, beside the best ordinary solver at 1 to 10 calls."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments import config as config_lib
 from experiments import data
 from experiments.data import standardize
-from experiments.metrics import distances
+from experiments.metrics import distances, mixture_metrics
 from experiments.metrics.result import Result
 from experiments.run import assembly
 from experiments.sampling import drawing
@@ -22,15 +23,17 @@ _RHO_MAX = 80.0
 def rows(
     run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
     dataset: data.Dataset, labels: Any, *, seed: int, numbers: Sequence[int] = (1, 2, 4, 8),
+    solver_numbers: Sequence[int] = (1, 2, 4, 8, 10),
 ) -> list[Result]:
   """Sliced W₂ to held-out data in standard units; the floor is that of training data.
 
-  Flow maps use levels that are uniform in the time of rectified flow. Ordinary solvers use the
-  better of these levels and `karras`.
+  Of the 2-D mixture also the KL divergence to samples, whose floor is that of exact draws, and the
+  error of D̄. Flow maps use levels that are uniform in the time of rectified flow. Ordinary solvers
+  use the better of these levels and `karras`.
 
   Args:
     dataset: the data that samples are compared with. labels: conditions of the samples.
-    numbers: of network calls.
+    numbers, solver_numbers: of network calls of the map, and of ordinary solvers.
   """
   flat = lambda x: np.asarray(x).reshape(len(x), -1)
   rng = np.random.default_rng(seed)
@@ -39,20 +42,33 @@ def rows(
   held_out, train = pick(dataset.test), pick(dataset.train)
   distance = lambda x: distances.sliced_wasserstein2(held_out, x, seed=seed)
   floor = distance(train)
+  is_known = run.config.data.name == "mixture2d"
 
-  def value(sampler: str, grid: str) -> float:
+  def draw(sampler: str, grid: str) -> np.ndarray:
     config = dataclasses.replace(sampling, sampler=sampler, grid=grid)
     x = drawing.draw(run, params, config, path, labels, seed=seed)
-    return distance(flat(standardize.standardise(x, dataset.mean, dataset.scale)))
+    return flat(standardize.standardise(x, dataset.mean, dataset.scale))
 
   results = []
   for calls in numbers:
-    levels = (_RHO_MAX, *((calls - i) / i for i in range(1, calls)))
-    uniform, karras = f"explicit({levels})", f"karras({calls}, rho_max={_RHO_MAX})"
-    ordinary = [value(sampler, grid) for sampler in _ORDINARY[:calls] for grid in (uniform, karras)]
-    results += [
-        Result(f"map_sliced_w2_{calls}", f"sliced W2, flow map, calls: {calls}",
-               value("flow_map()", uniform), floor, n),
-        Result(f"solver_sliced_w2_{calls}", f"sliced W2, best ordinary solver, calls: {calls}",
-               min(ordinary), floor, n)]
-  return results
+    x = draw("flow_map()", _uniform(calls))
+    results.append(Result(f"map_sliced_w2_{calls}", f"sliced W2, flow map, calls: {calls}",
+                          distance(x), floor, n))
+    if is_known:
+      truth = mixture_metrics.mixture(dataset)
+      exact = np.asarray(truth.sample(jax.random.key(seed), len(x)))
+      results.append(Result(
+          f"map_kl_samples_{calls}", f"KL(data‖samples), nats, flow map, calls: {calls}",
+          *mixture_metrics.kl_to_samples(truth, x, exact), len(x)))
+  for calls in solver_numbers:
+    grids = (_uniform(calls), f"karras({calls}, rho_max={_RHO_MAX})")
+    ordinary = [distance(draw(sampler, grid)) for sampler in _ORDINARY[:calls] for grid in grids]
+    results.append(Result(
+        f"solver_sliced_w2_{calls}", f"sliced W2, best ordinary solver, calls: {calls}",
+        min(ordinary), floor, n))
+  return results + (mixture_metrics.map_errors(run, params, path) if is_known else [])
+
+
+def _uniform(calls: int) -> str:
+  """Levels that are uniform in the time of rectified flow."""
+  return f"explicit({(_RHO_MAX, *((calls - i) / i for i in range(1, calls)))})"

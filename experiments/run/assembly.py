@@ -144,6 +144,10 @@ def assemble(
   try:
     if identity is not None and identity.is_guided and not (num_classes or kinds):
       raise ValueError("omega and kappa need data with labels or other conditions")
+    if identity is not None and isinstance(identity.omega, str) and (
+        kinds.get(identity.omega) != conditions_lib.Kind(())):
+      raise ValueError(f"omega={identity.omega!r} must name a condition of one real number, got "
+                       f"{', '.join(kinds) or 'data without named conditions'}")
     loss = training.adaptive_loss(functools.partial(
         make_loss, prediction=build.prediction(config.objective),
         label_dropout=config.training.label_dropout), density=density, weight=weight)

@@ -65,18 +65,26 @@ def linear_loss(run: assembly.Run) -> float:
       jnp.asarray(np.maximum(variances, 0.0), jnp.float32), density=density, weight=weight))
 
 
+def remedy(objective: config_lib.Objective) -> str:
+  """What to change where a loss is not finite."""
+  return "Lower training.learning_rate, or " + (
+      "narrow rho_min…rho_max of objective.density" if objective.flow_map is None else
+      "take uniform() pairs and, of lagrangian, stop='velocity' in objective.flow_map")
+
+
 class Reporter:
   """Averages metrics over `log_every` steps and writes a line for each such window.
 
-  `metrics` is None where another process writes. `host_seconds_per_step` is the time that the host
-  spent on sending dispatches; in the rest it waited for the devices.
+  `metrics` is None where another process writes. `remedy` is the end of the error about a loss
+  that is not finite. `host_seconds_per_step` is the time that the host spent on sending dispatches;
+  in the rest it waited for the devices.
   """
 
   def __init__(
       self, config: config_lib.Training, metrics: records.Metrics | None, step: int,
-      linear: LinearCheck | None = None,
+      linear: LinearCheck | None = None, remedy: str = "",
   ):
-    self._config, self._metrics, self._linear = config, metrics, linear
+    self._config, self._metrics, self._linear, self._remedy = config, metrics, linear, remedy
     self._rate = build.schedule(config)
     self._watched: dict[int, watching.Watched] = {}
     self._window: list[training.Metrics] = []
@@ -117,8 +125,8 @@ class Reporter:
       ell = float(measured.worst_half_log_snr[i])
       raise FloatingPointError(
           f"loss is not finite at step {sent.start + i}, at half log-SNR {ell:.3f} "
-          f"(noise-to-signal ratio {np.exp(-ell):.4g}); the last good checkpoint is kept. Lower "
-          "training.learning_rate, or narrow rho_min…rho_max of objective.density")
+          f"(noise-to-signal ratio {np.exp(-ell):.4g}); the last good checkpoint is kept. "
+          + self._remedy)
     self._window.append(measured)
     if self._linear:
       self._linear.add(sent.start, measured.loss)

@@ -137,12 +137,12 @@ def check(
     _check_steps(config.grid)
     token_sampling.check(config, path)
     return
-  sampling_method, grid, _ = process(config)
+  sampling_method, grid, brownian = process(config)
   # Building the guidance raises its errors; the network is never called.
   denoiser(lambda x, ell, labels: x, path, jnp.zeros((1,), jnp.int32), config, null_label=1,
            prediction=predictions.named("x0"))
   try:
-    grid_levels = sampling.plan(path, sampling_method, grid).levels
+    grid_levels = sampling.plan(path, sampling_method, grid, brownian).levels
   except ValueError as error:
     raise ValueError(f"config.sampling: {error}") from error
   end = float(np.exp(-paths.on_host(path.half_log_snr, np.float64(path.t_max))))

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax.flow_maps.pairs import Pairs, ordered
+from langevin_jax.flow_maps.pairs import Pairs, uniform
 
 __all__ = ["Identity", "Stop", "eulerian", "lagrangian", "semigroup"]
 
@@ -43,14 +43,14 @@ class Identity(NamedTuple):
     adaptive: p ≥ 0; each error e = ‖Δū‖² (mean over dimensions) is weighed by (e + 10⁻³)^{−p}, a
       constant in the gradient.
     averaged: whether the target is of an average of the parameters (`flow_maps.loss`: `frozen`).
-    omega, kappa: guidance of v inside the target, see `eulerian`.
+    omega, kappa: guidance of v inside the target, see `eulerian`. A name is that of a condition.
   """
 
   target: Callable[..., tuple[jax.Array, jax.Array]]
   pairs: Pairs
   adaptive: float = 0.0
   averaged: bool = False
-  omega: float = 1.0
+  omega: float | str = 1.0
   kappa: float = 0.0
 
   @property
@@ -74,7 +74,7 @@ def semigroup(
   and CTM (Kim et al. 2024) is `ordered()` with a teacher.
 
   Args:
-    pairs: the density of (ℓ, ℓ′); `ordered()` if None.
+    pairs: the density of (ℓ, ℓ′); `uniform()` if None.
     fraction: f ∈ (0, 1).
     first: the first piece is the "average" ū, or "velocity", one DDIM step with v. Then the
       minimiser has the error of a solver, which vanishes with f.
@@ -104,7 +104,7 @@ def semigroup(
 
 def eulerian(
     pairs: Pairs | None = None, *, velocity: Literal["data", "diagonal"] = "data",
-    stop: Stop = "target", adaptive: float = 0.0, averaged: bool = False, omega: float = 1.0,
+    stop: Stop = "target", adaptive: float = 0.0, averaged: bool = False, omega: float | str = 1.0,
     kappa: float = 0.0,
 ) -> Identity:
   """The start moves along the flow: ū = v − (s − s′) dū/ds, dū/ds = ∂ū/∂s + v·∂ū/∂r.
@@ -119,13 +119,15 @@ def eulerian(
   Eulerian self-distillation `velocity="diagonal"` with `stop="velocity"`.
 
   Args:
-    pairs: the density of (ℓ, ℓ′); `ordered()` if None.
+    pairs: the density of (ℓ, ℓ′); `uniform()` if None.
     velocity: v of "data" (or of a teacher), or of the network's own "diagonal".
     stop: "target" keeps the gradient out of v and the derivative, "velocity" out of v, "none" in
       both.
     adaptive, averaged: as in `Identity`. MeanFlow has adaptive=1 and the weight flow_matching.
     omega, kappa: v ← ω v + κ v(x, c) + (1 − ω − κ) v(x), the last two of the network's diagonal
       with and without the condition: guidance of weight ω/(1 − κ) at no extra call when sampling.
+      omega may be the name of a condition (n,) of real numbers, the ω of each example, 1 where it is
+      not given: one network for all weights (Meng et al. 2023).
 
   Raises:
     ValueError: adaptive < 0, κ outside [0, 1), an unknown word.
@@ -162,7 +164,7 @@ def lagrangian(
   with an average of the parameters in v.
 
   Args:
-    pairs: the density of (ℓ, ℓ′); `ordered()` if None. ℓ′ = ∞ is taken at ρ = 10⁻⁴, where the
+    pairs: the density of (ℓ, ℓ′); `uniform()` if None. ℓ′ = ∞ is taken at ρ = 10⁻⁴, where the
       derivative of ℓ is finite.
     stop, adaptive, averaged: as in `eulerian`.
 
@@ -200,4 +202,4 @@ def _identity(
     raise ValueError(f"stop must be target, velocity or none, got {stop!r}")
   if not adaptive >= 0.0:
     raise ValueError(f"adaptive must be >= 0, got {adaptive}")
-  return Identity(target, ordered() if pairs is None else pairs, adaptive, averaged)
+  return Identity(target, uniform() if pairs is None else pairs, adaptive, averaged)

@@ -44,6 +44,7 @@ def loss(
     key: jax.Array, network: Average, x_0: jax.Array, *, identity: Identity,
     density: objectives.Density, weight: objectives.Weight, prediction: str | predictions.Row,
     frozen: Average | None = None, free: Average | None = None, teacher: Velocity | None = None,
+    omega: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """`objectives.loss` of a flow map: w(ℓ) ‖ε̄ − ε̄_target‖², ε̄ and its target by the identity.
 
@@ -60,23 +61,24 @@ def loss(
     free: the network without labels, for `identity.omega` and `kappa`.
     teacher: (x, ell (n,)) → ε̂ − D of a trained model (`velocity`), in the place of the data's
       ε − x₀ everywhere.
+    omega: (n,), ω of each example, where `identity.omega` is a name.
 
   Returns:
     The mean loss, and a dict of per-example `half_log_snr` and `eps_error` (mean of (δε̄)² over the
     dimensions, unweighted), each (n,).
 
   Raises:
-    ValueError: as `objectives.loss`, or an `identity` with guidance and no `free`.
+    ValueError: as `objectives.loss`, or an `identity` with guidance and no `free` or `omega`.
   """
   return corrupted_loss(
       network, x_0, corruption(key, x_0, density, identity), identity=identity, weight=weight,
-      prediction=prediction, frozen=frozen, free=free, teacher=teacher)
+      prediction=prediction, frozen=frozen, free=free, teacher=teacher, omega=omega)
 
 
 def corrupted_loss(
     network: Average, x_0: jax.Array, drawn: Corruption, *, identity: Identity,
     weight: objectives.Weight, prediction: str | predictions.Row, frozen: Average | None = None,
-    free: Average | None = None, teacher: Velocity | None = None,
+    free: Average | None = None, teacher: Velocity | None = None, omega: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """`loss` with given levels and noise, so that a batch can be processed in parts."""
   if not isinstance(identity, Identity):
@@ -91,7 +93,8 @@ def corrupted_loss(
   v = eps - x_0 if teacher is None else teacher(r * _scale(ell, r), ell)
   models = Models(online, target_of,
                   diagonal if teacher is None else lambda r, ell: teacher(r * _scale(ell, r), ell))
-  v = jax.lax.stop_gradient(_guided(v, identity, diagonal, free, row, r, ell))
+  v = jax.lax.stop_gradient(_guided(
+      v, identity, omega, diagonal, free, row, r, ell))
   mean, target = identity.target(models, r, ell, ell_s, v)
   target = jnp.where(_like(ell == ell_s, r), v, target)
   error = jnp.mean((mean - target) ** 2, axis=tuple(range(1, r.ndim)))
@@ -108,13 +111,16 @@ def velocity(network: Velocity, *, prediction: str | predictions.Row) -> Velocit
   return lambda x, ell: mean(x / _scale(ell, x), ell, ell)
 
 
-def _guided(v, identity, diagonal, free, row, r, ell):
+def _guided(v, identity, omega, diagonal, free, row, r, ell):
   """ω v + κ v(x, c) + (1 − ω − κ) v(x)."""
-  omega, kappa = identity.omega, identity.kappa
   if not identity.is_guided:
     return v
   if free is None:
     raise ValueError("omega and kappa guide towards a label: they need a network with conditions")
+  kappa = identity.kappa
+  if isinstance(identity.omega, str) and omega is None:
+    raise ValueError(f"identity has the omega of a condition {identity.omega!r}: pass omega (n,)")
+  omega = _like(omega, r) if isinstance(identity.omega, str) else identity.omega
   v = omega * v + (1.0 - omega - kappa) * _mean(free, row)(r, ell, ell)
   return v + kappa * diagonal(r, ell) if kappa else v
 

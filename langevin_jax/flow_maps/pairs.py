@@ -7,10 +7,40 @@ import jax.numpy as jnp
 
 from langevin_jax.objectives import Density, stratified
 
-__all__ = ["Pairs", "dyadic", "ordered"]
+__all__ = ["Pairs", "dyadic", "ordered", "uniform"]
 
 Pairs = Callable[[jax.Array, int, Density], tuple[jax.Array, jax.Array]]
 """(key, n, density) → (ell, ell_s), (n,) each, ell ≤ ell_s."""
+
+
+def uniform(*, diagonal: float = 0.5, to_data: float = 0.0) -> Pairs:
+  """Two uniform times of rectified flow in order, and a share on the diagonal, of π.
+
+    s = max(u₁, u₂),   s′ = min(u₁, u₂),   u₁, u₂ uniform on [0, 1]
+
+  With these pairs the gradient steps of `eulerian` and `lagrangian` contract towards the exact map
+  whatever π is, although no gradient passes their targets (docs/flow_maps.md, "Which pairs").
+
+  Args:
+    diagonal: the share of pairs with ℓ′ = ℓ ~ π.
+    to_data: the share of the other pairs with ℓ′ = ∞. Not for `lagrangian`, which moves ℓ′.
+
+  Raises:
+    ValueError: a share outside [0, 1].
+  """
+  _check_shares(diagonal=diagonal, to_data=to_data)
+
+  def draw(key, n, density):
+    key_ell, key_times, key_kind = jax.random.split(key, 3)
+    first = stratified(key_ell, n, density)
+    times = jax.random.uniform(key_times, (2, n), first.dtype)
+    ell, ell_s = (_level(s) for s in (times.max(0), times.min(0)))
+    u = jax.random.uniform(key_kind, (n,))
+    same, clean = u < diagonal, u >= 1.0 - (1.0 - diagonal) * to_data
+    return (jnp.where(same, first, ell),
+            jnp.where(same, first, jnp.where(clean, jnp.inf, ell_s)))
+
+  return draw
 
 
 def ordered(*, diagonal: float = 0.5, to_data: float = 0.25) -> Pairs:
@@ -59,12 +89,16 @@ def dyadic(*, diagonal: float = 0.75, levels: int = 7) -> Pairs:
     first = stratified(key_ell, n, density)
     count = 2.0 ** jax.random.randint(key_k, (n,), 0, levels).astype(first.dtype)
     j = jnp.ceil(jax.random.uniform(key_j, (n,), first.dtype, minval=1e-6) * count)
-    level = lambda s: jnp.log1p(-s) - jnp.log(s)
     same = jax.random.uniform(key_kind, (n,)) < diagonal
-    place = lambda i: jnp.where(same, first, level(i / count))
+    place = lambda i: jnp.where(same, first, _level(i / count))
     return place(j), place(j - 1.0)
 
   return draw
+
+
+def _level(s: jax.Array) -> jax.Array:
+  """ℓ at the time s of rectified flow."""
+  return jnp.log1p(-s) - jnp.log(s)
 
 
 def _check_shares(**shares: float) -> None:

@@ -37,10 +37,11 @@ def level_features(half_log_snr: jax.Array) -> jax.Array:
 
 
 def time_features(half_log_snr: jax.Array) -> jax.Array:
-  """Fourier features of rectified flow's time s = sigmoid(−ℓ): (sin ωᵢs, cos ωᵢs), ωᵢ ≤ 16.
+  """Fourier features of rectified flow's time s = sigmoid(−ℓ): (sin ωᵢs, cos ωᵢs), ωᵢ ≤ 4.
 
-  They are analytic in s at both ends, as average denoisers are, and their slopes are small enough
-  for losses with derivatives in ℓ.
+  They are analytic in s at both ends, as average denoisers are. The losses of flow maps contain
+  derivatives in s, which multiply a feature by ω: at high frequencies training is unstable (Lu &
+  Song 2025, §4.1).
 
   Args:
     half_log_snr: ℓ, (batch,), ±∞ allowed.
@@ -48,7 +49,7 @@ def time_features(half_log_snr: jax.Array) -> jax.Array:
   Returns:
     (batch, 2·NUM_FREQUENCIES), values in [−1, 1].
   """
-  frequencies = jnp.geomspace(0.5, 16.0, NUM_FREQUENCIES, dtype=half_log_snr.dtype)
+  frequencies = jnp.geomspace(0.25, 4.0, NUM_FREQUENCIES, dtype=half_log_snr.dtype)
   angles = jax.nn.sigmoid(-half_log_snr)[:, None] * frequencies[None, :]
   return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
@@ -182,9 +183,9 @@ class Conditioning(nn.Module):
   Attributes:
     width: length of the vector.
     num_classes: labels are 0 … num_classes − 1, and num_classes for none. 0 ignores labels.
-    second_level: whether there is a level ℓ′ besides ℓ, for flow maps. `time_features` of both are
-      added to those of ℓ.
-    level: how the noise level is seen.
+    second_level: whether there is a level ℓ′ besides ℓ, for flow maps. Then the features are
+      `time_features` of both.
+    level: how the noise level is seen where it is the only one.
   """
 
   width: int
@@ -201,17 +202,14 @@ class Conditioning(nn.Module):
     if half_log_snr_s is not None and not self.second_level:
       raise ValueError("the network has no second level: make it with second_level=True")
     ell = jnp.broadcast_to(jnp.asarray(half_log_snr, jnp.float32), (batch,))
-    h = self.level.features(ell)
-    if self.level.drawn:
-      drawn = self.param("frequencies", nn.initializers.normal(16.0), (self.level.drawn,))
-      angles = h[:, None] * (2.0 * jnp.pi * jax.lax.stop_gradient(drawn))[None, :]
-      h = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-    if self.level.labels_first:
-      h = self._labelled(h, parts)
     if self.second_level:
       ell_s = ell if half_log_snr_s is None else jnp.broadcast_to(
           jnp.asarray(half_log_snr_s, jnp.float32), (batch,))
-      h = jnp.concatenate([h, time_features(ell), time_features(ell_s)], axis=-1)
+      h = jnp.concatenate([time_features(ell), time_features(ell_s)], axis=-1)
+    else:
+      h = self._features(ell)
+    if self.level.labels_first:
+      h = self._labelled(h, parts)
     h = nn.silu(nn.Dense(self.width, name="level_in")(h))
     h = nn.Dense(self.width, name="level_out")(h)
     if not self.level.labels_first:
@@ -220,6 +218,15 @@ class Conditioning(nn.Module):
       hidden = nn.silu(nn.Dense(self.width, name=f"{name}_first")(with_mask(value, mask)))
       h += nn.Dense(self.width, name=f"{name}_second")(hidden)
     return nn.silu(h)
+
+  def _features(self, ell):
+    """The features of one level, with frequencies that are drawn where there are some."""
+    h = self.level.features(ell)
+    if not self.level.drawn:
+      return h
+    drawn = self.param("frequencies", nn.initializers.normal(16.0), (self.level.drawn,))
+    angles = h[:, None] * (2.0 * jnp.pi * jax.lax.stop_gradient(drawn))[None, :]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
   def _labelled(self, h, parts):
     """h and the embedding of the label, where there is one."""

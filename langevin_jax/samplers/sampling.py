@@ -221,6 +221,9 @@ def plan(
     raise ValueError("a Brownian path gives the noise of stochasticity > 0, not that of churn or "
                      "correctors: leave out brownian, or use samplers.singlestep(2, stochasticity)")
   if brownian is not None and not splitting.is_zero(method.stochasticity):
+    if isinstance(method.stochasticity, float) and method.stochasticity == np.inf:
+      raise ValueError("stochasticity=inf draws all noise afresh at every level, which no Brownian "
+                       "path gives: leave out brownian, or take a finite stochasticity")
     places = noise.positions(nodes, method.stochasticity, path, brownian.depth)
   return Plan(nodes, method.plan(nodes, path), places, None)
 

@@ -50,6 +50,14 @@ def flow_map_loss(
       return conditions.null(condition)
     return jnp.full_like(condition, num_classes)
 
+  def weights(condition):
+    name = identity.omega
+    if not isinstance(name, str):
+      return None
+    if not isinstance(condition, Mapping) or name not in condition:
+      raise ValueError(f"omega={name!r} is no condition of the data")
+    return jnp.where(condition[name + conditions.MASK], condition[name], 1.0)
+
   def value(params, examples, average=None):
     x_0, condition, drawn = examples
     of = lambda params, given: lambda x, ell, ell_s: apply(params, x, ell, given, ell_s)
@@ -58,6 +66,6 @@ def flow_map_loss(
         of(params, condition), x_0, drawn, identity=identity, weight=weight, prediction=row,
         frozen=None if average is None else of(average, condition),
         free=of(target, without(condition)) if identity.is_guided else None,
-        teacher=None if taught is None else taught(condition))
+        teacher=None if taught is None else taught(condition), omega=weights(condition))
 
   return Loss(draw, value, identity.averaged)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.paper import explorer
-from langevin_jax import langevin, mixtures, paths, samplers
+from langevin_jax import flow_maps, langevin, mixtures, paths, samplers
 from langevin_jax.samplers import noise as sampler_noise
 from langevin_jax.samplers import sampling
 
@@ -502,3 +502,26 @@ def test_the_triangle_closes_for_every_step_and_stochasticity(page):
     budgets = [float(row[2].replace("−", "-")) for row in at_once]
     np.testing.assert_allclose(
         budgets, (1 + eta**2) * length * np.arange(1, rungs + 1), rtol=6e-3)
+
+
+def test_the_flow_map_is_the_librarys(numbers, x64):
+  x, ell = np.random.default_rng(5).normal(size=(6, 2)), [-4.0, -2.0, -1.0, 0.0, 1.0, 3.0]
+  exact = flow_maps.exact(mixture())(jnp.asarray(x), jnp.asarray(ell), jnp.inf)
+  found = [numbers.evaluate("([of, x, ell]) => window.langevin.mapped(of, x, ell)",
+                            [MIXTURE, place.tolist(), level])
+           for place, level in zip(x, ell, strict=True)]
+  np.testing.assert_allclose(found, exact, atol=1e-7)
+
+
+def test_solvers_come_nearer_to_the_exact_map(page):
+  page.click("[data-try=map]")
+  settled(page)
+  rows = [row.split("\t") for row in page.inner_text("#map-rows").splitlines()]
+  assert [row[1] for row in rows] == ["1", "1", "2", "4", "8", "16"]
+  off = [float(row[3]) for row in rows]
+  assert off[0] == 0.0 and off[1] > 0.5 and off[-1] < 0.1 * off[1]
+  for steps in (1, 5):
+    set_to(page, "mapSteps", steps)
+    settled(page)
+    assert page.locator("#mapped line.forward").count() == steps
+    assert page.locator("#mapped line.reverse").count() == 1

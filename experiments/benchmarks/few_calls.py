@@ -1,0 +1,60 @@
+"""Flow maps of a sweep at few network calls: quality and errors of D̄, over seeds.
+
+  python -m experiments.benchmarks.few_calls --sweep=runs/sweeps/few_calls
+
+Evaluates every model and seed of a finished sweep by `metrics.few_calls`, and prints mean ± half
+the range over seeds. `--models` chooses some of them.
+"""
+
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from experiments import data
+from experiments.benchmarks import measure
+from experiments.config import cli
+from experiments.metrics import few_calls
+from experiments.run import assembly
+from experiments.sweeping import layouts
+
+_SWEEP = flags.DEFINE_string("sweep", "runs/sweeps/few_calls", "The workdir of a sweep.")
+_OUT = flags.DEFINE_string("out", "runs/bench/few_calls.json", "Where the numbers go.")
+_MODELS = flags.DEFINE_list("models", [], "Names of models; all if not given.")
+_SAMPLES = flags.DEFINE_integer("num_samples", 10_000, "Samples of each model.")
+
+
+def main() -> int:
+  workdir = pathlib.Path(_SWEEP.value)
+  layout = layouts.read(workdir)
+  models = [model for group in layout.groups for model in group]
+  if unknown := set(_MODELS.value) - set(models):
+    raise ValueError(f"--models: no model {unknown.pop()!r}; there are {', '.join(models)}")
+  out = cli.out(_OUT.value, measure.is_report)
+  assembly.configure_jax(layout.base)
+  results = {model: [rows(layouts.run_directory(workdir, model, seed))
+                     for seed in layout.sweep.seeds] for model in _MODELS.value or models}
+  measure.write(out, {"machine": measure.machine(), "results": {
+      model: [{row.key: row.to_plain() for row in seed} for seed in seeds]
+      for model, seeds in results.items()}})
+  for model, seeds in results.items():
+    print(f"\n{model}: {len(seeds)} seeds")
+    for same in zip(*seeds, strict=True):
+      values = np.array([row.value for row in same])
+      print(f"  {same[0].label:45} {values.mean():.4f} ± {np.ptp(values) / 2:.4f}, floor "
+            f"{np.mean([row.floor for row in same]):.4f}")
+  return 0
+
+
+def rows(workdir: pathlib.Path) -> list[few_calls.Result]:
+  """The rows of one run."""
+  print(workdir, flush=True)
+  run, state = assembly.trained(workdir)
+  labels = assembly.data_labels(run, _SAMPLES.value, run.config.evaluation.seed)
+  return few_calls.rows(run, state.ema[0], run.config.sampling, run.path,
+                        data.comparison_data(run.dataset), labels, seed=run.config.evaluation.seed,
+                        numbers=(1, 2, 4), solver_numbers=(4, 10))
+
+
+if __name__ == "__main__":
+  cli.run(main)
