@@ -16,12 +16,13 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from experiments.config import networks, optimizers
+from experiments.config import autoencoders, networks, optimizers
 from experiments.config.calls import Slot
 from experiments.data import dataset, sources
 from experiments.metrics import classifier, distances
+from experiments.pretrained import vgg
 from experiments.run import loggers
-from langevin_jax import flow_maps, guidance, inpainting, objectives, paths, predictions, samplers
+from langevin_jax import flow_maps, guidance, inpainting, objectives, paths, predictions, samplers, training
 from langevin_jax.samplers import correctors, levels
 
 
@@ -81,7 +82,7 @@ SLOTS: Mapping[str, Slot] = {
         shape=tuple[int, ...], num_classes=int, scaling=str)),
     "path": Slot(_returning(paths.Path, paths, without=("check_path", "from_coefficients",
                                                         "from_sde")), result=paths.Path),
-    "network": Slot(lambda: networks.NETWORKS, provided=(
+    "network": Slot(lambda: networks.NETWORKS | {"autoencoder": autoencoders.autoencoder}, provided=(
         "shape", "num_classes", "conditions", "constrain", "second_level", "key", "rngs")),
     "prediction": Slot(functools.cache(_rows), result=Callable),
     "density": Slot(_returning(objectives.Density, objectives, without=("by_error",)),
@@ -90,6 +91,8 @@ SLOTS: Mapping[str, Slot] = {
                    result=Callable),
     "flow_map": Slot(_returning(flow_maps.Identity, flow_maps), optional=True,
                      result=flow_maps.Identity),
+    "autoencoder": Slot(lambda: {"reconstruction": autoencoders.reconstruction},
+                        provided=("encode", "decode"), optional=True, result=training.Loss),
     "pairs": Slot(_returning(flow_maps.Pairs, flow_maps), result=flow_maps.Pairs),
     "optimizer": Slot(lambda: optimizers.OPTIMIZERS, provided=("learning_rate",),
                       result=optax.GradientTransformation),
@@ -110,8 +113,9 @@ SLOTS: Mapping[str, Slot] = {
                      provided=("network", "path", "condition", "null", "prediction"),
                      number="classifier_free", optional=True, result=Callable),
     "inpainter": Slot(_returning(inpainting.Inpainter, inpainting), result=Callable),
-    "extractor": Slot(lambda: {"classifier": classifier.extractor, "pixels": classifier.pixels},
-                      provided=("model",), result=Callable),
+    "extractor": Slot(lambda: {"classifier": classifier.extractor, "pixels": classifier.pixels,
+                               "vgg16": vgg.vgg16},
+                      provided=("model", "dataset"), result=Callable),
     "metric": Slot(_returning(float, distances), provided=("x", "y", "seed"), result=numbers.Real),
     "logger": Slot(_returning(loggers.Logger, loggers), provided=("workdir", "step"),
                    optional=True, result=loggers.Logger),

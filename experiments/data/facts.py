@@ -1,6 +1,6 @@
 """The record of a run's data: for use of the model without the data, and to detect changes.
 
-`data.json` in the workdir holds the shape, kind, units, value range, class names, conditions,
+`autoencoder.*` are of a model of latents (`codecs`). `data.json` in the workdir holds the shape, kind, units, value range, class names, conditions,
 number of examples and fingerprint. `data_moments.npy` holds the mean and variances in standard
 units. Both are written before the first step. Sampling, likelihoods and loaded models use them.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments import config as config_lib
+from experiments.data import codecs
 from experiments.data import dataset as datasets
 from experiments.run import records
 
@@ -31,6 +32,8 @@ def claim(workdir: pathlib.Path, dataset: datasets.Dataset) -> None:
     return
   with records.written(workdir / MOMENTS) as stream:
     np.save(stream, np.stack(datasets.moments(dataset)))
+  if dataset.codec is not None:
+    codecs.write(dataset.codec, workdir)
   records.write_text(workdir / FILE, json.dumps(
       _facts(dataset) | {"fingerprint": datasets.fingerprint(dataset)}, indent=1) + "\n")
 
@@ -69,7 +72,8 @@ def _facts(dataset: datasets.Dataset) -> dict[str, Any]:
       "examples": [len(dataset.train), len(dataset.test)],
       "conditions": {name: [list(value.shape[1:]), str(value.dtype)]
                      for name, value in dataset.conditions.items()},
-      "condition_classes": dict(dataset.condition_classes)}
+      "condition_classes": dict(dataset.condition_classes),
+      "latents": dataset.codec is not None}
 
 
 def read(workdir: pathlib.Path) -> datasets.Dataset:
@@ -94,7 +98,8 @@ def read(workdir: pathlib.Path) -> datasets.Dataset:
       recorded["kind"], recorded["value_range"] and tuple(recorded["value_range"]),
       recorded["integers"], tuple(recorded["classes"]), moments=(moments[0], moments[1]),
       conditions=conditions, test_conditions=conditions,
-      condition_classes=recorded["condition_classes"])
+      condition_classes=recorded["condition_classes"],
+      codec=codecs.read(workdir) if recorded["latents"] else None)
 
 
 def check(workdir: pathlib.Path, dataset: datasets.Dataset) -> None:
@@ -168,7 +173,7 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
   file = workdir / FILE
   if not file.is_file():
     raise ValueError(f"{workdir} has no {FILE}: training has not begun there")
-  # Runs of an earlier version have no conditions in their record.
-  return {"conditions": {}, "condition_classes": {}} | records.read_json(
+  # Runs of an earlier version have neither conditions nor latents in their record.
+  return {"conditions": {}, "condition_classes": {}, "latents": False} | records.read_json(
       file, kind=str, shape=list, num_classes=int, classes=list, integers=bool, examples=list,
       fingerprint=dict)

@@ -26,8 +26,9 @@ class LinearCheck:
   def __init__(self, run: assembly.Run, first: int):
     self._run, self._due = run, int(np.clip(run.config.training.steps // 5, 500, 2000))
     self._losses: list[np.ndarray] = []
-    # The loss of a flow map has another target.
-    ordinary = run.config.objective.flow_map is None
+    # The losses of flow maps and autoencoders have other targets.
+    objective = run.config.objective
+    ordinary = objective.flow_map is None and objective.autoencoder is None
     self._open = ordinary and first < self._due <= run.config.training.steps
 
   def add(self, start: int, losses: np.ndarray) -> None:

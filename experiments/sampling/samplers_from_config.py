@@ -130,6 +130,9 @@ def check(
     ValueError: as `process`; a grid outside the path; fewer steps than the order; a first level at
       which the network's prediction does not determine x₀.
   """
+  if objective is not None and objective.autoencoder is not None:
+    raise ValueError("this run is an autoencoder, which has no samples of its own: experiments.encode"
+                     " writes latents, and a model of these is sampled")
   sampling_method, grid, _ = process(config)
   # Building the guidance raises its errors; the network is never called.
   denoiser(lambda x, ell, labels: x, path, jnp.zeros((1,), jnp.int32), config, null_label=1,

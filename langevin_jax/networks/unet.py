@@ -128,7 +128,7 @@ class UNet(nn.Module):
         project_skip=self.project_skip, skip_scale=self.skip_scale,
         head_channels=self.head_channels, dtype=self.dtype)
     block = lambda h, features, **how: self.constrain(make(features, **how)(h, vector, tokens))
-    convolve = functools.partial(_convolution, rank=len(sides), dtype=self.dtype)
+    convolve = functools.partial(convolution, rank=len(sides), dtype=self.dtype)
     attends = lambda level: max(sides) >> level in self.attention
 
     h = self.constrain(convolve(self.channels, coordinates=True, name="input")(given))
@@ -229,7 +229,7 @@ class Block(nn.Module):
     rank = h.ndim - 2
     norm = functools.partial(GroupNorm, self.groups)
     # The names are those of `training.shardings.RULES`: channels between the two are split.
-    first, second = (_convolution(self.features, rank, self.dtype, zero=zero, name=name)
+    first, second = (convolution(self.features, rank, self.dtype, zero=zero, name=name)
                      for zero, name in ((False, "hidden"), (True, "back")))
     r = nn.silu(norm(name="norm_in")(h))
     if self.way:
@@ -242,7 +242,7 @@ class Block(nn.Module):
       r = norm(name="norm_out")(r.astype(jnp.float32) + _spread(m, h.ndim))
     r = checkpoint_name(second(nn.silu(r)), _KEPT).astype(jnp.float32)
     if h.shape[-1] != self.features or (self.way and self.project_skip):
-      h = _rows(h, self.features, self.dtype, name="skip")
+      h = rows(h, self.features, self.dtype, name="skip")
     h = (h + r) * self.skip_scale
     return self._attended(h, tokens) if self.attend else h
 
@@ -251,9 +251,9 @@ class Block(nn.Module):
     batch, width = h.shape[0], h.shape[-1]
     heads = width // (self.head_channels or width)
     r = GroupNorm(self.groups, name="norm_attention")(h)
-    r = _rows(r, 3 * width, self.dtype, name="qkv").reshape(batch, -1, 3 * width)
+    r = rows(r, 3 * width, self.dtype, name="qkv").reshape(batch, -1, 3 * width)
     r = checkpoint_name(attention(r, heads, self.dtype), _KEPT)
-    r = _rows(r, width, self.dtype, name="merge", zero=True).reshape(h.shape)
+    r = rows(r, width, self.dtype, name="merge", zero=True).reshape(h.shape)
     h = (h + r) * self.skip_scale
     if tokens is not None:
       r = CrossAttention(heads, self.dtype, name="cross")(h.reshape(batch, -1, width), *tokens)
@@ -317,7 +317,7 @@ def resample(h: jax.Array, way: str, taps: tuple[float, ...]) -> jax.Array:
   return h
 
 
-def _convolution(
+def convolution(
     features: int, rank: int, dtype: str, *, name: str, zero: bool = False,
     coordinates: bool = False, stride: int = 1,
 ) -> nn.Conv:
@@ -328,7 +328,7 @@ def _convolution(
                  kernel_init=init, name=name)
 
 
-def _rows(h: jax.Array, features: int, dtype: str, *, name: str, zero: bool = False) -> jax.Array:
+def rows(h: jax.Array, features: int, dtype: str, *, name: str, zero: bool = False) -> jax.Array:
   """A product over the last axis, as one of two matrices."""
   y = Dense(features, dtype, zero=zero, name=name)(h.reshape(-1, h.shape[-1]))
   kept = checkpoint_name(y.astype(compute_dtype(dtype)), _KEPT).astype(jnp.float32)
