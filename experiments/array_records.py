@@ -11,12 +11,13 @@ at once.
 """
 
 import os
+from collections.abc import Callable
 
 from absl import flags
 
 from experiments import config as config_lib
 from experiments.config import calls, cli
-from experiments.data import dataset, shard_writer, shards, splits
+from experiments.data import codecs, dataset, shard_writer, shards, splits
 from experiments.run import progress, records
 
 _DATA = flags.DEFINE_string(
@@ -32,6 +33,11 @@ _OUT = flags.DEFINE_string("out", "", "The new directory, or gs://bucket/folder.
 
 
 def main() -> int:
+  return write(data_call)
+
+
+def write(call_of_flags: Callable[[], config_lib.Call], codec: codecs.Codec | None = None) -> int:
+  """Writes the data of a call into the shards of the flags; with `codec`, as its latents."""
   try:
     cli.refuse_config()
   except ValueError:
@@ -39,7 +45,7 @@ def main() -> int:
                      ) from None
   if not _OUT.value:
     raise ValueError("--out is required: the new directory of shards")
-  call = data_call()
+  call = call_of_flags()
   out = cli.place("--out", _OUT.value)
   records.check_not_owned([out], dataset.files(call))
   if call.name == "array_record":
@@ -52,10 +58,12 @@ def main() -> int:
   if source.augmentation is not None:
     raise ValueError("--data: augmented is for training: write the data that are in it, and train "
                      "on augmented(array_record(…))")
+  if codec is not None:
+    source = shard_writer.latents(source, codec)
   with progress.bar(len(source.x), 0, "writing") as bar:
     facts = shard_writer.write(
         source, out, num_shards=_SHARDS.value, dtype=_DTYPE.value, scaling=call["scaling"],
-        progress=bar)
+        codec=codec, progress=bar)
   labels = f", {facts.num_classes} classes" if facts.num_classes else ""
   print(f"{_OUT.value}: {facts.examples[0]} training and {facts.examples[1]} held-out examples "
         f"{facts.shape} {facts.dtype}, kind {facts.kind}{labels}, in {sum(facts.shards)} shards; "

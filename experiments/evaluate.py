@@ -2,7 +2,7 @@
 
   python -m experiments.evaluate --workdir=runs/digits
 
-Prints a table and writes evaluation.json. Every number has a floor, the same number for real data
+Of an autoencoder it compares reconstructions with the held-out data. Prints a table and writes evaluation.json. Every number has a floor, the same number for real data
 in place of samples, and the sizes of both sets. `--likelihood` adds the likelihood of held-out
 data, in nats and bits per dimension, with standard errors. Of tokens there are the bound of the
 likelihood in bits a token, that of an n-gram and of compressors, and the bits of samples.
@@ -18,7 +18,14 @@ from experiments import config as config_lib
 from experiments import data
 from experiments.config import build, calls, cli, sampling_flags
 from experiments.data import facts as data_facts
-from experiments.metrics import comparisons, few_calls, likelihoods, ngrams, samples
+from experiments.metrics import (
+  comparisons,
+  few_calls,
+  likelihoods,
+  ngrams,
+  reconstructions,
+  samples,
+)
 from experiments.metrics.result import Result
 from experiments.run import assembly, averages, memory, multihost, progress, records
 from experiments.sampling import drawing, optimized_grids, samplers_from_config
@@ -55,8 +62,9 @@ def main() -> int:
     with multihost.joined(lambda: records.same(config)):
       path = build.path(config.path)
       tokens = build.is_discrete(path)
-      samplers_from_config.check(config.sampling, path, config.objective)
-      samplers_from_config.check_whole(config.sampling)
+      if config.objective.autoencoder is None:
+        samplers_from_config.check(config.sampling, path, config.objective)
+        samplers_from_config.check_whole(config.sampling)
       average = sampling_flags.ema(trained, workdir)
       settings = likelihood_settings(config.sampling, tokens=tokens)
       choice = comparisons.choice_of_flags(_EXTRACTOR.value, _METRICS.value)
@@ -110,6 +118,12 @@ def evaluate(
       "commit": records.commit(), "version": langevin_jax.__version__}
   if choice.extractor is not None:
     facts["extractor"] = calls.to_plain(choice.extractor)
+  if config.objective.autoencoder is not None:
+    if settings is not None:
+      raise ValueError("--likelihood is of diffusion models; this run is an autoencoder")
+    multihost.by_first(lambda: report(out, reconstructions.rows(
+        assembly.alone(run), multihost.fetch(params), path, dataset, choice), facts))
+    return
   model_rows = []
   if settings is not None:
     # The likelihood comes first, so that its errors are raised before samples are drawn.

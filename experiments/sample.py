@@ -105,7 +105,8 @@ def sample(
   if begin is not None:
     record["begin"] = starts.describe(begin)
   stream = multihost.by_first(lambda: resumable_npy.Stream(
-      out, (n, *run.dataset.train.shape[1:]), dict(record),
+      out, (n, *(data.example_shape(run.dataset) if drawn.ends_clean else
+                 run.dataset.train.shape[1:])), dict(record),
       dtype=np.dtype(np.int32) if run.dataset.vocabulary else standardize.dtype(
           run.dataset.mean, run.dataset.scale)))
   draw(drawn, stream)
@@ -182,7 +183,7 @@ def _pngs(
   """
   if not _PNGS.value:
     return None
-  shape = run.dataset.train.shape[1:]
+  shape = data.example_shape(run.dataset)
   if run.dataset.kind != "image" or shape[-1] not in (1, 3, 4):
     raise ValueError("--pngs needs images of 1, 3 or 4 channels; the data are examples of shape "
                      f"{shape}")

@@ -119,6 +119,25 @@ def flow_map(config: config_lib.Objective) -> flow_maps.Identity | None:
   return None
 
 
+def autoencoder(config: config_lib.Config, apply: Callable[..., jax.Array]) -> training.Loss:
+  """The loss of `config.objective.autoencoder`, for the network `apply` of the config.
+
+  Raises:
+    ValueError: another network, or fields of the config that would do nothing.
+  """
+  if config.network.name != "autoencoder":
+    raise ValueError(f"config.network={config.network.name}: objective.autoencoder trains the "
+                     "network autoencoder(…)")
+  for field in ("sample_every", "evaluate_every"):
+    if getattr(config.training, field):
+      raise ValueError(f"config.training.{field} is for diffusion models: leave it out beside "
+                       "objective.autoencoder")
+  encode, decode = (lambda params, x, how=how: apply(params, x, how)
+                    for how in ("encode", "decode"))
+  return calls.build(config.objective.autoencoder, "autoencoder", "config.objective.autoencoder",
+                     encode=encode, decode=decode)
+
+
 def network(
     call: Call, shape: tuple[int, ...], num_classes: int, *,
     conditions: adapters.Kinds = MappingProxyType({}), second_level: bool = False,

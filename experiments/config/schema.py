@@ -40,6 +40,7 @@ class Objective(_Checked):
   """The loss: density π(ℓ) × weight w(ℓ), computed on the row `prediction` of Table 5.
 
   flow_map: None, or the identity by which a network of two levels learns the average denoiser.
+  autoencoder: None, or the loss of a network that is an autoencoder; the other fields are unused.
   teacher: None, or the workdir of an ordinary run whose velocity takes the place of the data's.
   """
 
@@ -48,6 +49,7 @@ class Objective(_Checked):
   weight: Call = "flow_matching()"
   flow_map: Call | None = None
   teacher: str | None = None
+  autoencoder: Call | None = None
 
 
 @dataclasses.dataclass(frozen=True)

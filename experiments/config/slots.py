@@ -16,11 +16,11 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from experiments.config import levels, networks, optimizers
+from experiments.config import autoencoders, levels, networks, optimizers
 from experiments.config.calls import Slot
 from experiments.data import dataset, sources, text
 from experiments.metrics import classifier, distances
-from experiments.pretrained import adm, diffusers, edm, layout, transformers
+from experiments.pretrained import adm, diffusers, edm, layout, transformers, vgg
 from experiments.run import loggers
 from langevin_jax import (
   discrete,
@@ -31,6 +31,7 @@ from langevin_jax import (
   paths,
   predictions,
   samplers,
+  training,
 )
 from langevin_jax import networks as networks_lib
 from langevin_jax.samplers import correctors
@@ -98,7 +99,7 @@ SLOTS: Mapping[str, Slot] = {
                  result=(paths.Path, discrete.paths.Path)),
     "clock": Slot(_returning(paths.Path, discrete.paths, without=("from_survival", "from_rate")),
                   result=paths.Path),
-    "network": Slot(lambda: networks.NETWORKS, provided=(
+    "network": Slot(lambda: networks.NETWORKS | {"autoencoder": autoencoders.autoencoder}, provided=(
         "shape", "num_classes", "conditions", "constrain", "second_level", "key", "rngs")),
     "level": Slot(_returning(networks_lib.Level, levels), optional=True,
                   result=networks_lib.Level),
@@ -111,6 +112,8 @@ SLOTS: Mapping[str, Slot] = {
                    result=(Callable, objectives.LearnedWeight)),
     "flow_map": Slot(_returning(flow_maps.Identity, flow_maps), optional=True,
                      result=flow_maps.Identity),
+    "autoencoder": Slot(lambda: {"reconstruction": autoencoders.reconstruction},
+                        provided=("encode", "decode"), optional=True, result=training.Loss),
     "pairs": Slot(_returning(flow_maps.Pairs, flow_maps), result=flow_maps.Pairs),
     "optimizer": Slot(lambda: optimizers.OPTIMIZERS, provided=("learning_rate",),
                       result=optax.GradientTransformation),
@@ -132,8 +135,9 @@ SLOTS: Mapping[str, Slot] = {
                      provided=("network", "path", "condition", "null", "prediction"),
                      number="classifier_free", optional=True, result=Callable),
     "inpainter": Slot(_returning(inpainting.Inpainter, inpainting), result=Callable),
-    "extractor": Slot(lambda: {"classifier": classifier.extractor, "pixels": classifier.pixels},
-                      provided=("model",), result=Callable),
+    "extractor": Slot(lambda: {"classifier": classifier.extractor, "pixels": classifier.pixels,
+                               "vgg16": vgg.vgg16},
+                      provided=("model", "dataset"), result=Callable),
     "metric": Slot(_returning(float, distances), provided=("x", "y", "seed"), result=numbers.Real),
     "layout": Slot(_returning(layout.Imported, adm, diffusers, edm, transformers),
                    provided=("weights",), result=layout.Imported),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.data import on_demand, shuffle
+from experiments.data import on_demand, shards, shuffle
 
 if TYPE_CHECKING:
   from experiments.data.dataset import Dataset
@@ -42,7 +42,10 @@ def batch(
   places = places if rows is None else places[rows]
   index = shuffle.indices(places, seed=int(seed), n=len(dataset.train))
   labels = dataset.train_labels[index] if dataset.num_classes else np.zeros(len(index), np.int32)
-  if dataset.conditions and isinstance(dataset.train, on_demand.Examples):
+  if isinstance(dataset.train, shards.Latents):
+    x = dataset.train.draw(index, places, seed=int(seed))
+    conditions = {name: value[index] for name, value in dataset.conditions.items()}
+  elif dataset.conditions and isinstance(dataset.train, on_demand.Examples):
     x, conditions = dataset.train.rows(index)
   else:
     x = dataset.train[index]

@@ -48,13 +48,14 @@ def in_comparison_units(dataset: Dataset) -> Dataset:
   """A data set in memory in the units of scaling="". Samples of all runs are compared in them.
 
   In the units of a run with one scale for all features, a feature of small scale would hardly
-  count.
+  count. Latents are decoded.
   """
-  if np.ndim(dataset.mean) == 0:
+  latent = dataset.codec is not None
+  if np.ndim(dataset.mean) == 0 and not latent:
     return dataset
   train, test = (restore(dataset, x) for x in (dataset.train, dataset.test))
   mean, scale = standardize.statistics(train, dataset.kind)
-  if np.ndim(scale) == np.ndim(dataset.scale):
+  if np.ndim(scale) == np.ndim(dataset.scale) and not latent:
     return dataset
-  return dataset._replace(train=standardize.standardise(train, mean, scale),
+  return dataset._replace(codec=None, train=standardize.standardise(train, mean, scale),
                           test=standardize.standardise(test, mean, scale), mean=mean, scale=scale)

@@ -16,6 +16,7 @@ import numpy as np
 from experiments import config as config_lib
 from experiments.config import calls
 from experiments.data import (
+  codecs,
   fingerprints,
   on_demand,
   shards,
@@ -65,6 +66,7 @@ class Dataset(NamedTuple):
   augmentation: Any = None  # of training images, an `augmentation.Augmentation`
   vocabulary: tuple[str, ...] = ()  # the symbols of tokens, in their order
   origin: str = ""  # of data that are not the user's, with their licence
+  codec: codecs.Codec | None = None  # of latents; kind, range and integers are of what it decodes
 
 
 def fingerprint(dataset: Dataset) -> dict[str, str]:
@@ -100,10 +102,11 @@ def summary(dataset: Dataset) -> str:
     values = f"{'whole ' if dataset.integers else ''}values {low:g} … {high:g}"
   else:
     values = f"mean {_numbers_of(dataset.mean)}, scale {_numbers_of(dataset.scale)}"
+  latents = "" if dataset.codec is None else f", latents of {dataset.codec.shape}"
   storage = "" if isinstance(dataset.train, np.ndarray) or dataset.vocabulary else (
       ", read as they are needed")
   return (f"data: {n:,} training and {held_out:,} held-out examples of shape "
-          f"{tuple(dataset.train.shape[1:])}, kind {dataset.kind}{classes}{conditions}; "
+          f"{tuple(dataset.train.shape[1:])}{latents}, kind {dataset.kind}{classes}{conditions}; "
           f"{values}{storage}")
 
 
@@ -179,8 +182,10 @@ def array_record(*, path: str) -> Dataset:
   facts = stored.facts
   return Dataset(
       stored.train, stored.train_labels, stored.test, stored.test_labels, facts.num_classes,
-      np.asarray(facts.mean), np.asarray(facts.scale), facts.kind, facts.value_range,
-      facts.integers, facts.classes or _numbers(facts.num_classes),
+      np.asarray(facts.mean), np.asarray(facts.scale), *(
+          (facts.kind, facts.value_range, facts.integers) if stored.codec is None else
+          (stored.codec.kind, stored.codec.value_range, stored.codec.integers)),
+      facts.classes or _numbers(facts.num_classes), codec=stored.codec,
       digests={"shards": facts.sha256} | dict(facts.digests),
       conditions=stored.conditions, test_conditions=stored.test_conditions,
       condition_classes=splits.condition_classes(stored.conditions, stored.test_conditions))
@@ -244,11 +249,23 @@ def of_tokens(train: Examples, test: np.ndarray, vocabulary: tuple[str, ...], **
       "moments": (np.zeros(length, np.float32), np.ones(length, np.float32))} | rest)
 
 
+def example_shape(dataset: Dataset) -> tuple[int, ...]:
+  """The shape of one example in the user's units: of latents, that of what they stand for."""
+  return dataset.train.shape[1:] if dataset.codec is None else dataset.codec.shape
+
+
 def restore(dataset: Dataset, x: np.ndarray) -> np.ndarray:
-  """mean + A x: x (…, *shape) converted from standard to the user's units."""
+  """mean + A x, of latents decoded: x (n, *shape) converted from standard to the user's units."""
   if dataset.vocabulary:
     return x
-  return standardize.restore(x, dataset.mean, dataset.scale)
+  restored = standardize.restore(x, dataset.mean, dataset.scale)
+  return restored if dataset.codec is None else dataset.codec.decode(restored)
+
+
+def in_standard_units(dataset: Dataset, x: np.ndarray) -> np.ndarray:
+  """A⁻¹(x − mean) of x (n, *shape) in the user's units; of latents, the mean of its posterior."""
+  x = x if dataset.codec is None else dataset.codec.encode(x)[0]
+  return standardise(x, dataset.mean, dataset.scale)
 
 
 def _standardize(source: splits.Source, scaling: str, units: Units | None) -> Dataset:

@@ -1,6 +1,6 @@
 """The record of a run's data: for use of the model without the data, and to detect changes.
 
-`data.json` in the workdir holds the shape, kind, units, value range, class names, conditions,
+`autoencoder.*` are of a model of latents (`codecs`). `data.json` in the workdir holds the shape, kind, units, value range, class names, conditions,
 number of examples and fingerprint. `data_moments.npy` holds the mean and variances in standard
 units. Both are written before the first step. Sampling, likelihoods and loaded models use them.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments import config as config_lib
+from experiments.data import codecs
 from experiments.data import dataset as datasets
 from experiments.run import records
 
@@ -31,6 +32,8 @@ def claim(workdir: pathlib.Path, dataset: datasets.Dataset) -> None:
     return
   with records.written(workdir / MOMENTS) as stream:
     np.save(stream, np.stack(datasets.moments(dataset)))
+  if dataset.codec is not None:
+    codecs.write(dataset.codec, workdir)
   records.write_text(workdir / FILE, json.dumps(
       _facts(dataset) | {"origin": dataset.origin, "fingerprint": datasets.fingerprint(dataset)},
       indent=1) + "\n")
@@ -59,7 +62,7 @@ def _units(recorded: dict[str, Any]) -> datasets.Units:
 
 
 # Facts of which earlier versions have no record.
-_NEW = {"conditions": {}, "condition_classes": {}, "vocabulary": [], "origin": ""}
+_NEW = {"conditions": {}, "condition_classes": {}, "vocabulary": [], "origin": "", "latents": False}
 
 
 def _facts(dataset: datasets.Dataset) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def _facts(dataset: datasets.Dataset) -> dict[str, Any]:
       "conditions": {name: [list(value.shape[1:]), str(value.dtype)]
                      for name, value in dataset.conditions.items()},
       "condition_classes": dict(dataset.condition_classes),
-      "vocabulary": list(dataset.vocabulary)}
+      "vocabulary": list(dataset.vocabulary), "latents": dataset.codec is not None}
 
 
 def read(workdir: pathlib.Path) -> datasets.Dataset:
@@ -102,7 +105,7 @@ def read(workdir: pathlib.Path) -> datasets.Dataset:
       recorded["integers"], tuple(recorded["classes"]), moments=(moments[0], moments[1]),
       conditions=conditions, test_conditions=conditions,
       condition_classes=recorded["condition_classes"], vocabulary=tuple(recorded["vocabulary"]),
-      origin=recorded["origin"])
+      origin=recorded["origin"], codec=codecs.read(workdir) if recorded["latents"] else None)
 
 
 def check(workdir: pathlib.Path, dataset: datasets.Dataset) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.data import fingerprints, on_demand, shards, splits, standardize
+from experiments.data import codecs, fingerprints, on_demand, shards, splits, standardize
 from experiments.run import buckets
 
 # One record per group, for access by index; uncompressed, as images and latents hardly compress.
@@ -20,7 +20,8 @@ _BLOCK_BYTES = 2**26
 
 def write(
     source: splits.Source, out: pathlib.Path, *, num_shards: int, dtype: str = "",
-    scaling: str = "", progress: Callable[[int], None] = lambda done: None,
+    scaling: str = "", codec: codecs.Codec | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> shards.Facts:
   """Writes a directory of shards. It gets the name `out` once it is complete.
 
@@ -31,6 +32,7 @@ def write(
     dtype: one of `shards.DTYPES`. "" is the dtype of the source if it is one of them, except for
       float64. Otherwise it is uint8 for integer images in 0 … 255, and float32 for all others.
     scaling: of standard units; see `data.load`.
+    codec: the autoencoder of latents, whose source is `latents`.
     progress: called with the number of examples written.
 
   Returns:
@@ -42,7 +44,8 @@ def write(
   """
   if buckets.is_bucket(out):
     return _write_to_bucket(out, lambda place: write(
-        source, place, num_shards=num_shards, dtype=dtype, scaling=scaling, progress=progress))
+        source, place, num_shards=num_shards, dtype=dtype, scaling=scaling, codec=codec,
+        progress=progress))
   num_held_out = int(source.held_out.sum())
   examples = (len(source.x) - num_held_out, num_held_out)
   if not 1 <= num_shards <= examples[0]:
@@ -60,7 +63,10 @@ def write(
   except OSError as error:
     raise OSError(f"--out: {str(partial)!r} cannot be made: {error}") from error
   try:
-    facts = _fill(partial, source, dtype, scaling, examples, counts, progress)
+    if codec is not None:
+      codecs.write(codec, partial)
+    facts = _fill(partial, source, dtype, scaling, examples, counts, progress,
+                  0 if codec is None else codec.latent_shape[-1])
     shards.read(str(partial))
     partial.rename(out)
   except (RuntimeError, OSError) as error:
@@ -69,6 +75,35 @@ def write(
   finally:
     shutil.rmtree(partial, ignore_errors=True)
   return facts
+
+
+def latents(source: splits.Source, codec: codecs.Codec) -> splits.Source:
+  """The source whose examples are the means and standard deviations of a source's posteriors.
+
+  Raises:
+    ValueError: examples of another shape than the autoencoder's.
+  """
+  if source.x.shape[1:] != codec.shape:
+    raise ValueError(f"--data: the autoencoder is of examples of shape {codec.shape}, the data have "
+                     f"{source.x.shape[1:]}")
+  return source._replace(x=_Encoded(source, codec), kind="array", value_range=None)
+
+
+class _Encoded:
+  """(n, *sides, 2c) float32: mean and standard deviation of the examples, computed when indexed."""
+
+  dtype = np.dtype(np.float32)
+
+  def __init__(self, source: splits.Source, codec: codecs.Codec):
+    *sides, channels = codec.latent_shape
+    self.shape = (len(source.x), *sides, 2 * channels)
+    self._source, self._codec = source, codec
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, index: np.ndarray) -> np.ndarray:
+    return np.concatenate(self._codec.encode(np.asarray(self._source.x[index])), axis=-1)
 
 
 def _write_to_bucket(
@@ -86,6 +121,7 @@ def _write_to_bucket(
 def _fill(
     directory: pathlib.Path, source: splits.Source, dtype: str, scaling: str,
     examples: tuple[int, int], counts: tuple[int, int], progress: Callable[[int], None],
+    latent_channels: int = 0,
 ) -> shards.Facts:
   """Writes all files of a directory of shards.
 
@@ -101,9 +137,14 @@ def _fill(
   moments, kind = content.moments, source.kind
   variances = moments.squares / moments.count
   np.save(directory / "moments.npy", np.stack([moments.mean, variances]))
+  rounding = content.rounding / moments.count
+  if latent_channels:
+    mean, of_latents = shards.latent_moments(np.stack([moments.mean, variances]))
+    moments = moments._replace(mean=mean, squares=of_latents * moments.count)
+    variances, rounding = of_latents, rounding[..., :latent_channels]
   covariance = _covariance(source, dtype, moments, content.rows) if scaling == "whiten" else None
   mean, scale = standardize.of_moments(moments, kind, scaling, covariance)
-  _check_rounding(content.rounding / moments.count, variances, dtype)
+  _check_rounding(rounding, variances, dtype)
   value_range = source.value_range or (content.low, content.high)
   value_range = np.asarray(value_range).astype(shards.DTYPES[dtype])
   facts = shards.Facts(
@@ -112,7 +153,7 @@ def _fill(
       kind == "image" and content.integers,
       mean.tolist(), scale.tolist(), examples, counts, content.digest.hexdigest(), source.classes,
       content.digests, {name: (list(value.shape[1:]), str(value.dtype))
-                        for name, value in source.conditions.items()})
+                        for name, value in source.conditions.items()}, latent_channels)
   (directory / "metadata.json").write_text(json.dumps(facts._asdict(), indent=2) + "\n",
                                            encoding="utf-8")
   return facts

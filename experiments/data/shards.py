@@ -7,11 +7,12 @@ A directory holds
   train_condition_NAME.npy              for each condition
   test…                                 the same for held-out examples
   moments.npy                           mean and variance of every element
+  autoencoder.*                         of latents, `codecs`
   metadata.json                         the fields of `Facts`
 
 Shard k of s starts at example ⌊k n/s⌋. Training examples keep the order of their source, so that a
 run is the same from shards and from memory. Held-out examples are shuffled, so that the first of
-them represent all.
+them represent all. A record of latents holds the mean and the standard deviation of a posterior.
 """
 
 import bisect
@@ -23,7 +24,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from experiments.data import kinds, readers, standardize
+from experiments.data import codecs, kinds, readers, shuffle, standardize
 
 DTYPES = {"uint8": np.uint8, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16,
           "float32": np.float32, "float64": np.float64}
@@ -49,6 +50,7 @@ class Facts(NamedTuple):
   classes: tuple[str, ...] = ()  # names, in the order of labels; () in earlier versions
   digests: Mapping[str, str] = {}  # by file; none in earlier versions
   conditions: Mapping[str, Sequence] = {}  # (shape of one example, dtype) by name
+  latent_channels: int = 0  # of latents: a record has twice as many
 
 
 class Stored(NamedTuple):
@@ -61,6 +63,7 @@ class Stored(NamedTuple):
   test_labels: np.ndarray
   conditions: dict[str, np.ndarray]  # (n, …), read when indexed
   test_conditions: dict[str, np.ndarray]
+  codec: codecs.Codec | None = None  # of latents
 
 
 class Examples:
@@ -76,6 +79,7 @@ class Examples:
     self.bytes_per_example = 4 * int(np.prod(facts.shape))
     self.sha256 = facts.sha256  # of the whole directory
     self._files, self._stored = files, np.dtype(DTYPES[facts.dtype])
+    self._record_shape = facts.shape
     self._mean, self._scale = np.asarray(facts.mean), np.asarray(facts.scale)
     self.mean = standardize.standardise(moments[0], self._mean, self._scale)
     # Whitening makes the variances 1.
@@ -95,18 +99,25 @@ class Examples:
       IndexError: an index outside of [0, n).
       OSError: a shard cannot be read, or a record has another length.
     """
+    return standardize.standardise(self._values(self._index(index)), self._mean, self._scale)
+
+  def _index(self, index: int | slice | np.ndarray) -> np.ndarray:
+    """The integers of an index. Raises IndexError as `__getitem__` does."""
     index = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
     index = np.flatnonzero(index) if index.dtype == np.bool_ else index
     if index.size and not 0 <= index.min() <= index.max() < len(self):
       raise IndexError(f"examples are numbered from 0 to {len(self) - 1}; got {index.min()} to "
                        f"{index.max()}")
+    return index
+
+  def _values(self, index: np.ndarray) -> np.ndarray:
+    """The stored values (…, *record) at integers."""
     x = np.frombuffer(b"".join(map(self._record, index.ravel().tolist())), self._stored)
-    x = x.reshape(*index.shape, *self.shape[1:])
-    return standardize.standardise(x, self._mean, self._scale)
+    return x.reshape(*index.shape, *self._record_shape)
 
   def _record(self, i: int) -> bytes:
     """The record of example i. Raises OSError if it is damaged."""
-    size = self._stored.itemsize * self.bytes_per_example // 4
+    size = self._stored.itemsize * int(np.prod(self._record_shape))
     try:
       record = self._source[i]
     except RuntimeError as error:
@@ -121,6 +132,42 @@ class Examples:
     """The shard of example i, for messages."""
     starts = [part[0] for part in parts(range(len(self)), len(self._files))]
     return f"shard {str(self._files[bisect.bisect_right(starts, i) - 1])!r}"
+
+
+class Latents(Examples):
+  """Latents z = m + s ε of records (m, s). An index gives the same draw of ε in every call."""
+
+  _STREAM = 0x6C61  # distinguishes these random bits from those of the order
+
+  def __init__(self, files: list[pathlib.Path], facts: Facts, n: int, moments: np.ndarray,
+               codec: codecs.Codec):
+    super().__init__(files, facts._replace(shape=(*facts.shape[:-1], facts.latent_channels)), n,
+                     latent_moments(moments))
+    self._record_shape = facts.shape
+    self.bytes_per_example = 4 * int(np.prod(codec.shape))  # of what it is decoded to
+
+  def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+    """As of `Examples`, with one draw for each example."""
+    index = self._index(index)
+    return self.draw(index, index, seed=0)
+
+  def draw(self, index: np.ndarray, places: np.ndarray, *, seed: int) -> np.ndarray:
+    """Latents at integers `index`, in standard units; ε is a function of (seed, place)."""
+    m, s = np.split(self._values(index).astype(np.float32), 2, axis=-1)
+    bits = shuffle.bits(places, seed=seed, stream=self._STREAM)
+    noise = [np.random.Generator(np.random.Philox(key=int(key))).standard_normal(
+        m.shape[index.ndim:], np.float32) for key in bits.ravel()]
+    z = m + s * np.reshape(noise, m.shape)
+    return standardize.standardise(z, self._mean, self._scale)
+
+
+def latent_moments(moments: np.ndarray) -> np.ndarray:
+  """Mean and variance of z = m + s ε, of those of (m, s): (2, …, 2c) → (2, …, c).
+
+    E z = E m,   Var z = Var m + E s² = Var m + Var s + (E s)²
+  """
+  (m, s), (var_m, var_s) = (np.split(each, 2, axis=-1) for each in moments)
+  return np.stack([m, var_m + var_s + s**2])
 
 
 def read(path: str) -> Stored:
@@ -139,13 +186,16 @@ def read(path: str) -> Stored:
   if moments[1].min() < 0.0:
     raise ValueError(f"data.path: {str(root / 'moments.npy')!r} must hold means and variances; it "
                      f"has a variance of {moments[1].min():g}")
+  codec = codecs.read(root) if facts.latent_channels else None
   splits = []
   for split, n, shards in zip(SPLITS, facts.examples, facts.shards, strict=True):
     files = [root / file_name(split, k, shards) for k in range(shards)]
-    splits += [Examples(files, facts, n, moments), _labels(root, split, n, facts.num_classes)]
+    examples = (Examples(files, facts, n, moments) if codec is None else
+                Latents(files, facts, n, moments, codec))
+    splits += [examples, _labels(root, split, n, facts.num_classes)]
   conditions = [_conditions(root, split, n, facts.conditions)
                 for split, n in zip(SPLITS, facts.examples, strict=True)]
-  return Stored(facts, *splits, *conditions)
+  return Stored(facts, *splits, *conditions, codec)
 
 
 def parts(index: Sequence[int], count: int) -> list[Sequence[int]]:
@@ -188,7 +238,8 @@ def _facts(root: pathlib.Path) -> Facts:
 def _requirements(facts: Facts) -> dict[str, bool]:
   """The requirements on metadata.json in words, and whether each one holds."""
   mean, scale = (np.asarray(value, np.float64) for value in (facts.mean, facts.scale))
-  features = facts.shape[-1:]
+  latent = facts.latent_channels
+  features = (latent,) if latent else facts.shape[-1:]
   return {
       f"version {VERSION}": facts.version == VERSION,
       "a shape": len(facts.shape) > 0 and min(facts.shape) > 0,
@@ -196,6 +247,7 @@ def _requirements(facts: Facts) -> dict[str, bool]:
       "num_classes of 0 or more": int(facts.num_classes) >= 0,
       "a name for every class": len(facts.classes) in (0, int(facts.num_classes))
       and all(isinstance(name, str) for name in facts.classes),
+      "twice its latent_channels in its shape": latent in (0, facts.shape[-1] / 2),
       "a kind": facts.kind in kinds.KINDS,
       "examples and shards of train and test": len(facts.examples) == len(facts.shards) == 2
       and all(n >= s >= 1 for n, s in zip(facts.examples, facts.shards, strict=True)),

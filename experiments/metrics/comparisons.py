@@ -186,7 +186,7 @@ def _features(
 
   A user's extractor gets examples in the user's units.
   """
-  extract = calls.build(call, "extractor", "--extractor", model=model)
+  extract = calls.build(call, "extractor", "--extractor", model=model, dataset=dataset)
   if ":" not in call.name:
     return extract
 

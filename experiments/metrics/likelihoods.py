@@ -76,6 +76,9 @@ def check_run(
   Raises:
     ValueError: settings that the likelihood does not allow, or a network without derivatives.
   """
+  if run.dataset.codec is not None:
+    raise ValueError("--likelihood: this run is a model of latents, whose density is not that of "
+                     "the examples they stand for")
   params = assembly.abstract_state(run).params
   for pass_ in _passes(run, sampling, path, settings)[0]:
     index, _ = next(_groups(count(run, settings), pass_.size, shardings.batch_shards(run.mesh)))

@@ -27,10 +27,9 @@ def rows(
   if dataset.vocabulary:
     return ngrams.samples(run.dataset, x)
   seed = run.config.evaluation.seed
-  x_run = data.standardise(x, dataset.mean, dataset.scale)  # in standard units of the run
   labels = conditioning.class_numbers(dataset, condition, len(x))
-  dataset = data.in_comparison_units(dataset)
-  x = data.standardise(x, dataset.mean, dataset.scale)
+  own, dataset = dataset, data.in_comparison_units(dataset)
+  restored, x = x, data.in_standard_units(dataset, x)
   if dataset.kind == "image":
     results = comparisons.images(dataset, x, labels, seed, choice)
   else:
@@ -38,5 +37,5 @@ def rows(
   if dataset.num_classes and dataset.kind != "image":
     results += comparisons.vector_agreement(dataset, x, labels)
   if run.config.data.name == "mixture2d":
-    results += mixture_metrics.rows(run, params, path, x_run)
+    results += mixture_metrics.rows(run, params, path, data.in_standard_units(own, restored))
   return results

@@ -141,6 +141,9 @@ def assemble(
         config, shape, num_classes, mesh, tuple(kinds.items()))(*inputs)
     make_loss = functools.partial(
         training.flow_map_loss, apply, num_classes=num_classes, identity=identity, teacher=taught)
+  if config.objective.autoencoder is None and config.network.name == "autoencoder":
+    raise ValueError("config.network=autoencoder is trained with config.objective.autoencoder, such "
+                     "as reconstruction()")
   try:
     if identity is not None and identity.is_guided and not (num_classes or kinds):
       raise ValueError("omega and kappa need data with labels or other conditions")
@@ -153,6 +156,8 @@ def assemble(
         label_dropout=config.training.label_dropout), density=density, weight=weight)
   except ValueError as error:
     raise ValueError(f"config.objective.flow_map: {error}") from error
+  if config.objective.autoencoder is not None:
+    loss = build.autoencoder(config, apply)
   start = lambda key: training.init(init(key), optimizer, averages=len(averages), loss=loss)
   jax.eval_shape(start, jax.random.key(0))  # a network that does not fit the data says so now
   return Run(config, None, mesh, path, apply, start, loss, optimizer, averages, make_loss)

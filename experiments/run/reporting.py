@@ -26,8 +26,10 @@ class LinearCheck:
   def __init__(self, run: assembly.Run, first: int):
     self._run, self._due = run, int(np.clip(run.config.training.steps // 5, 500, 2000))
     self._losses: list[np.ndarray] = []
-    # The loss of a flow map has another target, and tokens have no linear denoiser.
-    ordinary = run.config.objective.flow_map is None and not run.dataset.vocabulary
+    # Flow maps and autoencoders have losses with other targets, tokens no linear denoiser.
+    objective = run.config.objective
+    ordinary = (objective.flow_map is None and objective.autoencoder is None
+                and not run.dataset.vocabulary)
     self._open = ordinary and first < self._due <= run.config.training.steps
 
   def add(self, start: int, losses: np.ndarray) -> None:

@@ -82,6 +82,9 @@ def read_known(run: assembly.Run, method: inpainting.Inpainter | None) -> drawin
   """
   dataset = run.dataset
   shape = dataset.train.shape[1:]
+  if dataset.codec is not None:
+    raise ValueError("--known is for models of examples; this run is one of latents, each of which "
+                     "stands for known and unknown parts together")
   if np.ndim(dataset.scale) == 2:
     raise ValueError("--known needs standard units that scale each feature by itself, and this run "
                      "was trained with data.scaling=whiten: train with data.scaling=features")
@@ -146,15 +149,16 @@ def examples(run: assembly.Run, value: str, flag: str) -> np.ndarray:
   """
   dataset = run.dataset
   if value != "held_out":
-    return read_examples(value, flag, run)
+    return read_examples(value, flag, run, data.example_shape(dataset))
   restored = data.restore(dataset, data.in_memory(dataset.test))
   # Removes the rounding error of the conversion from standard units.
   return np.round(restored) if dataset.integers else restored
 
 
-def read_examples(value: str, flag: str, run: assembly.Run) -> np.ndarray:
+def read_examples(
+    value: str, flag: str, run: assembly.Run, shape: tuple[int, ...]
+) -> np.ndarray:
   """The examples (k, *shape) of the file `value`; raises ValueError as `examples` does."""
-  shape = run.dataset.train.shape[1:]
   return _examples(_read(value, flag, shape, _size(run)), shape, flag)
 
 
@@ -163,7 +167,7 @@ def _size(run: assembly.Run) -> int:
 
   Shards do not record it. There square images are assumed to be cropped and resized.
   """
-  shape, call = run.dataset.train.shape[1:], run.config.data
+  shape, call = data.example_shape(run.dataset), run.config.data
   if call.name == "augmented":
     call = call["data"]
   if call.name == "array_record":

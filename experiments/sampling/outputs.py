@@ -76,7 +76,7 @@ def write(
     written += _texts(out, drawn, record, trajectory=trajectory)
     trajectory = False
   has_picture = drawn.ends_clean and pictures.can_draw(dataset)
-  has_trajectories = has_picture and drawn.begin is None
+  has_trajectories = has_picture and drawn.begin is None and dataset.codec is None
   reverse = _Trajectories(drawn) if has_trajectories or trajectory else None
   if trajectory:
     written.insert(1, out.with_suffix(".trajectory.npy"))
@@ -153,7 +153,7 @@ class _Trajectories:
                               seed=drawn.seed, known=drawn.known).x
 
   def restored(self) -> np.ndarray:
-    """The states xₜ (steps + 1, n, *shape) in the user's units, α mean + A xₜ."""
+    """The states xₜ (steps + 1, n, *shape) in the user's units, or of latents: α mean + A xₜ."""
     alpha = (self._levels.alpha * self._levels.scale).reshape(
         -1, *[1] * (self._states.ndim - 1))
     return standardize.restore(

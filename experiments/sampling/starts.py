@@ -76,10 +76,10 @@ def read(run: assembly.Run, name: str) -> drawing.Begin | None:
     return None
   flag, dataset = _FLAGS[name], run.dataset
   if name == "decode":
-    codes = inpaint.read_examples(flag.value, "--decode", run)
+    codes = inpaint.read_examples(flag.value, "--decode", run, dataset.train.shape[1:])
     return drawing.Begin(name, np.asarray(codes, np.float32))
   restored = inpaint.examples(run, flag.value, f"--{name}")
-  return drawing.Begin(name, data.standardise(restored, dataset.mean, dataset.scale))
+  return drawing.Begin(name, data.in_standard_units(dataset, restored))
 
 
 def condition_of_codes(dataset: data.Dataset, begin: drawing.Begin | None, n: int) -> Any:

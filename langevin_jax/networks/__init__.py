@@ -11,16 +11,18 @@ Diffusion networks are called as `apply({"params": p}, x, ell, condition)`:
 | ell_s | as ell | ℓ′ ≥ ell, optional, of a network with `second_level=True` (`flow_maps`) |
 | output | (batch, *shape) | float32, for every dtype of the products |
 
-`VAE` is an encoder and a decoder without a noise level, for comparison.
+`Autoencoder` and `VAE` are an encoder and a decoder without a noise level: the first for diffusion
+in its latents, the second for comparison.
 
-Reading order: `mlp`, `dit`, `unet`, `vae`, `_embeddings` (noise level and conditions),
+Reading order: `mlp`, `dit`, `unet`, `vae`, `autoencoder`, `_embeddings` (noise level and conditions),
 `_attention`, `_products` (dense layers in bfloat16).
 """
 
 from langevin_jax.networks._embeddings import Level, clock
+from langevin_jax.networks.autoencoder import Autoencoder
 from langevin_jax.networks.dit import DiT
 from langevin_jax.networks.mlp import MLP
 from langevin_jax.networks.unet import UNet
 from langevin_jax.networks.vae import VAE
 
-__all__ = ["MLP", "VAE", "DiT", "Level", "UNet", "clock"]
+__all__ = ["MLP", "VAE", "Autoencoder", "DiT", "Level", "UNet", "clock"]

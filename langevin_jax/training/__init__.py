@@ -1,9 +1,10 @@
 """Training: a pure step, averages of the parameters, and their layout on a mesh of devices.
 
-Reading order: `losses`, `flow_maps`, `tokens`, `steps`, `averages`, `shardings`.
+Reading order: `losses`, `flow_maps`, `tokens`, `autoencoders`, `steps`, `averages`, `shardings`.
 """
 
 from langevin_jax.training import averages, shardings
+from langevin_jax.training.autoencoders import autoencoder_loss, kl_from_unit
 from langevin_jax.training.flow_maps import flow_map_loss
 from langevin_jax.training.losses import (
   AdaptiveLoss,
@@ -30,10 +31,12 @@ __all__ = [
   "Params",
   "TrainState",
   "adaptive_loss",
+  "autoencoder_loss",
   "averages",
   "diffusion_loss",
   "flow_map_loss",
   "init",
+  "kl_from_unit",
   "shardings",
   "token_loss",
   "train_step",
