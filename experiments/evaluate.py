@@ -2,10 +2,11 @@
 
   python -m experiments.evaluate --workdir=runs/digits
 
-Of an autoencoder it compares reconstructions with the held-out data. Prints a table and writes evaluation.json. Every number has a floor, the same number for real data
+Prints a table and writes evaluation.json. Every number has a floor, the same number for real data
 in place of samples, and the sizes of both sets. `--likelihood` adds the likelihood of held-out
 data, in nats and bits per dimension, with standard errors. Of tokens there are the bound of the
-likelihood in bits a token, that of an n-gram and of compressors, and the bits of samples.
+likelihood in bits a token, that of an n-gram and of compressors, and the bits of samples. Of an
+autoencoder, reconstructions are compared in place of samples.
 """
 
 import json

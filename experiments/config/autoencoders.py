@@ -42,6 +42,9 @@ def autoencoder(
   return Network(init, apply)
 
 
+NETWORKS = {"autoencoder": autoencoder}
+
+
 def reconstruction(
     encode, decode, *, kl: float = 1e-6, perceptual: float = 0.0
 ) -> training.Loss:

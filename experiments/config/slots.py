@@ -99,7 +99,7 @@ SLOTS: Mapping[str, Slot] = {
                  result=(paths.Path, discrete.paths.Path)),
     "clock": Slot(_returning(paths.Path, discrete.paths, without=("from_survival", "from_rate")),
                   result=paths.Path),
-    "network": Slot(lambda: networks.NETWORKS | {"autoencoder": autoencoders.autoencoder}, provided=(
+    "network": Slot(lambda: networks.NETWORKS | autoencoders.NETWORKS, provided=(
         "shape", "num_classes", "conditions", "constrain", "second_level", "key", "rngs")),
     "level": Slot(_returning(networks_lib.Level, levels), optional=True,
                   result=networks_lib.Level),

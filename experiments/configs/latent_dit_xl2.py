@@ -4,7 +4,8 @@
     --config.data.path=shards/latent --workdir=runs/latent --multihost
 
 Latents are (n, 32, 32, 4), of `python -m experiments.encode`, or of your own encoder as
-`python -m experiments.array_records` writes them into shards. 400,000 steps of 4,096 are the images of the paper's 7 M steps of 256.
+`python -m experiments.array_records` writes them into shards. 400,000 steps of 4,096 are the
+images of the paper's 7 M steps of 256.
 
 make plan, for 256 v5e chips: 4.5 of 15.75 GiB a chip, a step no shorter than 58.1 ms, so MFU at
 most 99 % (bound by compute; the interconnect needs 57.6 ms, and no less for half the batch), all of

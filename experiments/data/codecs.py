@@ -1,4 +1,4 @@
-"""Autoencoders as units: a model of latents has samples in the units of the examples they stand for.
+"""Autoencoders as units: samples of a model of latents are in the units of what they stand for.
 
 `experiments.encode` writes latents into shards, and beside them autoencoder.json and
 autoencoder.safetensors. A run on these shards keeps copies in its workdir. In standard units an
@@ -64,16 +64,14 @@ class Codec(NamedTuple):
 
   def _batches(self, program, x):
     """`program` of batches of x; the last is padded, so that all share one compiled program."""
-    if not len(x):
-      return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), np.float32),
-                          jax.eval_shape(program, self.params, np.zeros((1, *x.shape[1:]), np.float32)))
-    size = min(len(x), max(1, _BATCH_NUMBERS // math.prod(self.shape)))
+    size = min(max(len(x), 1), max(1, _BATCH_NUMBERS // math.prod(self.shape)))
     parts = []
-    for first in range(0, len(x), size):
-      index = np.minimum(np.arange(first, first + size), len(x) - 1)
-      kept = min(size, len(x) - first)
-      parts.append(jax.tree.map(lambda leaf, kept=kept: np.asarray(leaf)[:kept],
-                                program(self.params, np.asarray(x[index], np.float32))))
+    for first in range(0, max(len(x), 1), size):
+      part = x[first:first + size]
+      padded = np.zeros((size, *x.shape[1:]), np.float32)
+      padded[:len(part)] = part
+      parts.append(jax.tree.map(lambda leaf, count=len(part): np.asarray(leaf)[:count],
+                                program(self.params, padded)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 

@@ -1,8 +1,9 @@
 """The record of a run's data: for use of the model without the data, and to detect changes.
 
-`autoencoder.*` are of a model of latents (`codecs`). `data.json` in the workdir holds the shape, kind, units, value range, class names, conditions,
+`data.json` in the workdir holds the shape, kind, units, value range, class names, conditions,
 number of examples and fingerprint. `data_moments.npy` holds the mean and variances in standard
-units. Both are written before the first step. Sampling, likelihoods and loaded models use them.
+units. `autoencoder.*` belongs to a model of latents (`codecs`). All are written before the first
+step. Sampling, likelihoods and loaded models use them.
 """
 
 import json

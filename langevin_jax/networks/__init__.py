@@ -14,8 +14,8 @@ Diffusion networks are called as `apply({"params": p}, x, ell, condition)`:
 `Autoencoder` and `VAE` are an encoder and a decoder without a noise level: the first for diffusion
 in its latents, the second for comparison.
 
-Reading order: `mlp`, `dit`, `unet`, `vae`, `autoencoder`, `_embeddings` (noise level and conditions),
-`_attention`, `_products` (dense layers in bfloat16).
+Reading order: `mlp`, `dit`, `unet`, `vae`, `autoencoder`, `_layers` (of the last three),
+`_embeddings` (noise level and conditions), `_attention`, `_products` (dense layers in bfloat16).
 """
 
 from langevin_jax.networks._embeddings import Level, clock

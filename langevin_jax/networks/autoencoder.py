@@ -23,7 +23,9 @@ _LOG_STD = (-15.0, 10.0)
 
 
 class Autoencoder(nn.Module):
-  """Residual blocks at falling, then rising resolutions: `apply({"params": p}, x, method="encode")`.
+  """Residual blocks at falling, then rising resolutions, with a Gaussian between them.
+
+  Called as `apply({"params": p}, x, method="encode")`, or "decode" with z.
 
   Each level after the first halves all sides, so latents have sides 2^(levels − 1) times smaller.
   The middle has attention with one head. Stable Diffusion's has the default numbers, and 83,653,863

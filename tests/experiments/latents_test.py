@@ -65,7 +65,7 @@ def test_latents_are_those_of_the_autoencoder(place, latents):
   scores = (z - mean) / std
   assert abs(scores.mean()) < 4 / np.sqrt(scores.size) and abs(scores.std() - 1.0) < 0.1
   np.testing.assert_array_equal(latents.train[:], latents.train[np.arange(36)])
-  expected = np.sqrt((mean.var() + np.mean(std**2)))
+  expected = np.sqrt(mean.var() + np.mean(std**2))
   assert float(latents.scale) == pytest.approx(expected, rel=1e-5)
   assert float(latents.mean) == pytest.approx(mean.mean(), rel=1e-4)
   np.testing.assert_allclose(
@@ -113,7 +113,7 @@ def test_a_copy_of_a_codec_is_the_codec(latents, tmp_path):
   np.testing.assert_array_equal(again.decode(z), latents.codec.decode(z))
   assert again.decode(z[:0]).shape == (0, 8, 8, 1)
   (tmp_path / codecs.PARAMETERS).write_bytes(b"cut")
-  with pytest.raises(ValueError, match="autoencoder.safetensors .*damaged"):
+  with pytest.raises(ValueError, match=r"autoencoder\.safetensors .*damaged"):
     codecs.read(tmp_path)
 
 
@@ -136,7 +136,7 @@ def test_a_copy_of_a_codec_is_the_codec(latents, tmp_path):
 ], ids=lambda value: value if isinstance(value, str) else None)
 def test_what_an_autoencoder_cannot_do_is_one_line(command, words, place, tmp_path):
   names = {"ae": place / "ae-elsewhere", "run": place / "run", "new": tmp_path / "new"}
-  code, out, err = runner.call(*(word.format(**names) for word in command))
+  code, _, err = runner.call(*(word.format(**names) for word in command))
   if not words:
     assert code == 0, err
     return
@@ -150,7 +150,7 @@ def test_weights_of_vgg_are_read_as_arrays_alone(tmp_path):
 
   file = tmp_path / "vgg16.ckpt"
   file.write_bytes(pickle.dumps({"VGG16_0": Call()}))
-  with pytest.raises(ValueError, match="it would call builtins.print"):
+  with pytest.raises(ValueError, match=r"it would call builtins\.print"):
     vgg.read(str(file))
   file.write_bytes(pickle.dumps({"VGG16_0": {
       f"Conv_{i}": {"kernel": np.zeros((3, 3, 3, 8)), "bias": np.zeros(8)} for i in range(13)}}))
