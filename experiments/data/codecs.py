@@ -68,9 +68,10 @@ class Codec(NamedTuple):
     parts = []
     for first in range(0, max(len(x), 1), size):
       part = x[first:first + size]
+      count = len(part)
       padded = np.zeros((size, *x.shape[1:]), np.float32)
-      padded[:len(part)] = part
-      parts.append(jax.tree.map(lambda leaf, count=len(part): np.asarray(leaf)[:count],
+      padded[:count] = part
+      parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count],
                                 program(self.params, padded)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
