@@ -51,7 +51,8 @@ def report():
   """
   versions = sorted(f"{package.name} {package.version}"
                     for package in importlib.metadata.distributions())
-  trains = [module for part in contents.PARTS.values() for module in part.programs]
+  trains = ["experiments.paper.trained", *(
+      module for part in contents.PARTS.values() for module in part.programs)]
   whole = runner.ROOT / ".pytest_cache" / "report"
   out = whole / sources.digest(sorted(set(trains)), "\n".join(versions).encode())[:16]
   for other in whole.glob("*"):
