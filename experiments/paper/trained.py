@@ -44,11 +44,10 @@ def plane(setting: Setting) -> pathlib.Path:
     with temporary.open("wb") as stream:
       np.save(stream, np.asarray(points, np.float32))
     temporary.replace(file)
-  sizes = {"training.steps": 600, "training.checkpoint_every": 300, "training.batch_size": 256,
-           "network.width": 64, "network.depth": 2} if setting.fast else {
-           "training.steps": 8000, "training.checkpoint_every": 2000}
   return _trained(workdir, "mixture2d", {
-      "data": f"arrays({str(file.absolute())!r})", "seed": setting.seed, **sizes})
+      "data": f"arrays({str(file.absolute())!r})", "seed": setting.seed,
+      "training.steps": 600 if setting.fast else 8000,
+      "training.checkpoint_every": 300 if setting.fast else 2000})
 
 
 def digits(setting: Setting) -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""Questions 2 and 4: the pieces that the parts are made of; their gradients are in the report."""
+"""Questions 2 and 4: the pieces that the parts are made of."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.paper.exact import densities, planned
-from experiments.paper.questions.flow_matching import heads, readings
+from experiments.paper.questions.flow_matching import heads, measure, readings
 from experiments.paper.questions.stochasticity import runs
 from langevin_jax import mixtures, paths, samplers
 
@@ -25,6 +25,15 @@ def test_arms_differ_in_objective_and_path_and_customs_are_what_their_fields_say
   for head in readings.HEADS:
     config = configs[heads.Arm(head, heads.LIKELIHOOD)]
     assert ratio(heads.objective(config, ells), np.ones_like(ells)) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32"])
+def test_every_reading_of_a_network_has_one_gradient(kind):
+  """And in float64 the three losses of Table 6 as they are printed."""
+  x_0 = np.random.default_rng(0).normal(size=(32, 2))
+  found = measure._gradients(jax.random.key(0), x_0, double=kind == "float64")
+  assert len(found) == len(readings.HEADS) + 3 * (kind == "float64")
+  assert max(found.values()) < measure._rounding(kind)
 
 
 def test_planned_numbers_make_the_samples_of_the_sampler_itself():

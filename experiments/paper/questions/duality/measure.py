@@ -15,6 +15,7 @@ from experiments.paper.setting import Setting
 def measure(setting: Setting) -> dict[str, Any]:
   # Few steps are near their limit only where the range of noise is short.
   counts, ends = ((40, 80), (10.0, 0.2)) if setting.fast else ((40, 80, 160, 320), (20.0, 0.1))
-  return {"line": line.measure(setting.density.line, counts, ends),
+  names = line.FEW if setting.fast else tuple(line.PATHS)
+  return {"line": line.measure(setting.density.line, counts, ends, names),
           "start": line.start(setting.density.line, min(counts[-1], 160), ends[1]),
           "plane": plane.measure(setting, ends)}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.metrics import distances
-from experiments.paper.questions.duality.line import ETAS, PATHS, grid
+from experiments.paper.questions.duality.line import ETAS, FEW, PATHS, grid
 from experiments.paper.setting import Setting
 from langevin_jax import samplers
 from langevin_jax.samplers import levels, sampling
@@ -29,7 +29,7 @@ def measure(setting: Setting, ends: tuple[float, float]) -> dict[str, Any]:
   """
   mixture, n = setting.density.plane, 400 if setting.fast else 2000
   repeats, stride = (2, 4) if setting.fast else (4, 8)
-  names = ["VP", "VE", "rectified flow"] if setting.fast else list(PATHS)
+  names = FEW[:3] if setting.fast else tuple(PATHS)
   key, ells = jax.random.key(setting.seed), np.linspace(*-np.log(ends), LEVELS)
 
   @jax.jit

@@ -13,5 +13,5 @@ def measure(setting: Setting) -> dict[str, Any]:
   model = trained.model(workdir)
   truth = trained.truth(setting.density.plane, model.run)
   kl, mass = mixture_metrics.model_kl(
-      model.run, truth, model.params, paths.ve(), points=48 if setting.fast else 120)
+      model.run, truth, model.params, paths.ve(), points=60 if setting.fast else 120)
   return {**trained.facts(workdir), "kl": kl, "mass": mass}

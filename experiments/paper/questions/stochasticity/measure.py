@@ -31,7 +31,7 @@ def measure(setting: Setting) -> dict[str, Any]:
   fine = {name: runs.fine(keys[0], at, steps, size, pairs=name == EXACT)
           for name, at in models.items()}
   laws = _laws(keys[1], truth, fine, size, repeats=repeats)
-  calls = (10, 50) if setting.fast else (10, 20, 50, 100, 200)
+  calls = (10,) if setting.fast else (10, 20, 50, 100, 200)
   batches, each = 5, 200 if setting.fast else 1000
   judge = planned.judge(truth, keys[2], math.inf, each, repeats=20 if setting.fast else 60)
   agreement = _agreement(keys[5], truth, fine[NETWORK], size, repeats=repeats)
