@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from experiments.config.adapters import Kinds, Network, example_condition, linen
-from langevin_jax import networks
+from langevin_jax import networks, paths
 
 # Blocks that can be traced in some seconds.
 _DEEPEST = 1000
@@ -35,8 +37,12 @@ def dit(
     shape: tuple[int, ...], num_classes: int, conditions: Kinds, constrain: Constrain,
     second_level: bool = False, *, width: int = 128, depth: int = 4, heads: int = 4,
     patch_size: int = 2, dtype: Dtype = "float32", unroll: int = 8, remat: bool = False,
+    norm: Literal["layer", "rms"] = "layer", qk_norm: bool = False,
+    mlp: Literal["gelu", "swiglu"] = "gelu",
+    positions: Literal["learned", "fixed", "none"] = "learned", rotary: bool = False,
+    bottleneck: int | None = None, level: networks.Level | None = None,
 ) -> Network:
-  """A diffusion transformer (Peebles & Xie 2023) for images (n, h, w, c) or sequences (n, T, c).
+  """A diffusion transformer (Peebles & Xie 2023) for sequences, images or volumes (n, …, c).
 
   Args:
     width, depth, heads: channels, blocks, and heads of attention.
@@ -44,21 +50,25 @@ def dit(
     dtype: of the computation; parameters are float32.
     unroll: blocks an iteration of the scan over blocks; 1 compiles fastest.
     remat: recompute a block in the gradient rather than keep its activations.
+    norm: layer normalisation without parameters, or "rms" with a gain.
+    qk_norm: normalise the queries and keys of each head.
+    mlp: "swiglu" multiplies two layers with ⅔ as many hidden units.
+    positions: what is added to the tokens. "learned" begins as "fixed", sines and cosines.
+    rotary: rotate queries and keys by the places of their tokens.
+    bottleneck: channels of a linear layer before the tokens, for large patches.
+    level: how the noise level is seen: none, or a call such as flow_time().
   """
   _check(width=width, depth=depth, heads=heads, patch_size=patch_size, unroll=unroll)
-  if len(shape) not in (2, 3):
-    raise ValueError(f"it takes images (n, h, w, c) or sequences (n, T, c), the data have examples "
-                     f"of shape {shape}")
-  seen = shape
-  if len(shape) == 2:
-    if shape[0] % patch_size:
-      raise ValueError(f"patch_size must divide the {shape[0]} steps of a sequence; got "
-                       f"{patch_size}")
-    seen, patch_size = (shape[0] // patch_size, 1, patch_size * shape[1]), 1
-  module = networks.DiT(patch_size=patch_size, width=width, depth=depth, heads=heads,
-                        num_classes=num_classes, classes=_classes(conditions), dtype=dtype,
-                        unroll=unroll, remat=remat, constrain=constrain, second_level=second_level)
-  return linen(module, seen, example_condition(conditions))
+  if len(shape) < 2:
+    raise ValueError(f"it takes sequences (n, T, c), images (n, h, w, c) or volumes, the data have "
+                     f"examples of shape {shape}")
+  module = networks.DiT(
+      patch_size=patch_size, width=width, depth=depth, heads=heads, num_classes=num_classes,
+      classes=_classes(conditions), dtype=dtype, unroll=unroll, remat=remat, constrain=constrain,
+      second_level=second_level, norm=norm, qk_norm=qk_norm, mlp=mlp, positions=positions,
+      rotary=rotary, bottleneck=bottleneck, level=level or networks.Level())
+  module.check((1, *shape))
+  return linen(module, shape, example_condition(conditions))
 
 
 def unet(
@@ -102,7 +112,57 @@ def unet(
   return linen(module, shape, example_condition(conditions))
 
 
-NETWORKS = {"mlp": mlp, "dit": dit, "unet": unet}
+def unet_edm2(
+    shape: tuple[int, ...], num_classes: int, conditions: Kinds, constrain: Constrain,
+    second_level: bool = False, *, channels: int = 192, multipliers: tuple[int, ...] = (1, 2, 3, 4),
+    blocks: int = 3, attention: tuple[int, ...] = (16, 8), head_channels: int = 64,
+    dtype: Dtype = "float32", remat: bool = False,
+) -> Network:
+  """EDM2's magnitude-preserving U-Net (Karras et al. 2024), for the optimizer unit_weight_adam.
+
+  Args:
+    channels, multipliers, blocks, attention, head_channels: as in `unet`; channels=128, 192, 256,
+      320, 384 and 448 are EDM2-XS, S, M, L, XL and XXL.
+    dtype, remat: as in `dit`.
+  """
+  _check(channels=channels, blocks=blocks, depth=blocks * len(multipliers))
+  if len(shape) < 2:
+    raise ValueError(f"it takes sequences (n, T, c), images (n, h, w, c) or volumes, the data have "
+                     f"examples of shape {shape}")
+  module = networks.UNetEDM2(
+      channels=channels, multipliers=multipliers, blocks=blocks, attention=attention,
+      head_channels=head_channels, num_classes=num_classes, classes=_classes(conditions),
+      dtype=dtype, remat=remat, constrain=constrain, second_level=second_level)
+  module.check((1, *shape))
+  return linen(module, shape, example_condition(conditions))
+
+
+def flow_time() -> networks.Level:
+  """The level as SiT sees it: waves of the time t of the state t x₀ + (1 − t) ε."""
+  scale = lambda ell: jnp.hypot(jax.nn.sigmoid(ell), jax.nn.sigmoid(-ell))
+  return networks.clock(jax.nn.sigmoid, scale)
+
+
+def timesteps(
+    *, beta_min: float = 1e-4, beta_max: float = 0.02, steps: int = 1000,
+    scaled: bool = False, zero_terminal_snr: bool = False,
+) -> networks.Level:
+  """The level as DiT sees it: waves of the step 0 … steps − 1 of DDPM's table of β.
+
+  Args:
+    beta_min, beta_max, steps: β rises linearly over the steps; √β with `scaled`.
+    zero_terminal_snr: the last step is noise alone (Lin et al. 2024).
+  """
+  if not 0.0 < beta_min <= beta_max < 1.0 or steps < 2:
+    raise ValueError(f"it needs 0 < beta_min <= beta_max < 1 and 2 or more steps, got {beta_min}, "
+                     f"{beta_max} and {steps}")
+  power = 0.5 if scaled else 1.0
+  betas = np.linspace(beta_min**power, beta_max**power, steps) ** (1.0 / power)
+  return networks.clock(paths.from_table(
+      np.arange(float(steps)), betas=betas, zero_terminal_snr=zero_terminal_snr).time)
+
+
+NETWORKS = {"mlp": mlp, "dit": dit, "unet": unet, "unet_edm2": unet_edm2}
 
 
 def _classes(conditions: Kinds) -> dict[str, int]:

@@ -31,6 +31,7 @@ from langevin_jax import (
   predictions,
   samplers,
 )
+from langevin_jax import networks as networks_lib
 from langevin_jax.samplers import correctors, levels
 
 
@@ -97,6 +98,8 @@ SLOTS: Mapping[str, Slot] = {
                   result=paths.Path),
     "network": Slot(lambda: networks.NETWORKS, provided=(
         "shape", "num_classes", "conditions", "constrain", "second_level", "key", "rngs")),
+    "level": Slot(_returning(networks_lib.Level, networks), optional=True,
+                  result=networks_lib.Level),
     "prediction": Slot(functools.cache(_rows), result=Callable),
     "density": Slot(_returning(objectives.Density, objectives, without=("by_error",)),
                     provided=("path",), result=objectives.Density),

@@ -15,7 +15,8 @@ def get_config() -> Config:
   return Config(
       data="text(length=64)",
       path="absorbing()",
-      network="dit(width=96, depth=3, heads=3, patch_size=1, dtype='bfloat16')",
+      network="dit(width=96, depth=3, heads=3, patch_size=1, positions='none', rotary=True, "
+              "dtype='bfloat16')",
       # α uniform, and the likelihood: the loss is the bound, in nats a character.
       objective=Objective(prediction="x0()", weight="likelihood()",
                           density="uniform_time(rho_min=1e-4, rho_max=inf)"),

@@ -158,7 +158,7 @@ def _sizes(network: config_lib.Call) -> tuple[int, int]:
 def tokens(network: config_lib.Call, shape: tuple[int, ...]) -> int:
   if network.name != "dit":
     return 1
-  patch = network["patch_size"] ** (2 if len(shape) == 3 else 1)  # of a sequence (T, c), T/patch
+  patch = network["patch_size"] ** max(len(shape) - 1, 1)
   return max(math.prod(shape[:-1] or shape) // patch, 1)
 
 

@@ -1,9 +1,10 @@
 """Attention of a sequence to itself and to the tokens of a condition."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -22,7 +23,49 @@ def normalize(h: jax.Array) -> jax.Array:
   return h * lax.rsqrt(jnp.mean(h * h, axis=-1, keepdims=True) + 1e-6)
 
 
-def attention(qkv: jax.Array, heads: int, dtype: str) -> jax.Array:
+class RMSNorm(nn.Module):
+  """γ h/√(mean h² + 1e-6) over the last axis, in float32 (Zhang & Sennrich 2019)."""
+
+  @nn.compact
+  def __call__(self, h: jax.Array) -> jax.Array:
+    scale = self.param("scale", nn.initializers.ones, h.shape[-1:], jnp.float32)
+    h = h.astype(jnp.float32)
+    h = h * lax.rsqrt(jnp.mean(h * h, axis=-1, keepdims=True) + 1e-6)
+    return h * scale.reshape((1,) * (h.ndim - 1) + (-1,))
+
+
+def rotation(sides: tuple[int, ...], depth: int) -> np.ndarray:
+  """Angles of rotary positions (Su et al. 2021) on a grid of tokens, place·10000^{−i/n}.
+
+  The pairs of channels of a head are shared out evenly over the axes, n = ⌊depth/(2·axes)⌋ each.
+  Those that are left do not turn.
+
+  Args:
+    sides: tokens along each axis. depth: channels of a head.
+
+  Returns:
+    (tokens, depth // 2), for `attention`.
+  """
+  n = depth // (2 * len(sides))
+  places = np.indices(sides).reshape(len(sides), -1)
+  angles = np.concatenate(
+      [np.outer(place, 10000.0 ** (-np.arange(n) / max(n, 1))) for place in places], axis=-1)
+  return np.pad(angles, ((0, 0), (0, depth // 2 - angles.shape[-1])))
+
+
+def rotated(h: jax.Array, angles: np.ndarray) -> jax.Array:
+  """h (…, tokens, depth) with channels i and i + ⌊depth/2⌋ turned by angle i of the token."""
+  half = angles.shape[-1]
+  shape = (1,) * (h.ndim - 2) + angles.shape
+  cos, sin = (jnp.asarray(f(angles), jnp.float32).reshape(shape) for f in (np.cos, np.sin))
+  a, b, rest = jnp.split(h.astype(jnp.float32), (half, 2 * half), axis=-1)
+  return jnp.concatenate([a * cos - b * sin, a * sin + b * cos, rest], axis=-1).astype(h.dtype)
+
+
+def attention(
+    qkv: jax.Array, heads: int, dtype: str,
+    prepare: Callable[[jax.Array, str], jax.Array] = lambda h, name: h,
+) -> jax.Array:
   """Attention softmax(q kᵀ/√d) v in every head, with the softmax in float32.
 
   Args:
@@ -30,6 +73,7 @@ def attention(qkv: jax.Array, heads: int, dtype: str) -> jax.Array:
       last axis over devices is a split over heads.
     heads: number of heads, which divides width.
     dtype: "float32" or "bfloat16", of the operands of the products.
+    prepare: applied to q and k, (batch, heads, tokens, depth), with "q" and "k".
 
   Returns:
     (batch, tokens, width), float32.
@@ -38,6 +82,7 @@ def attention(qkv: jax.Array, heads: int, dtype: str) -> jax.Array:
   qkv = qkv.astype(compute_dtype(dtype)).reshape(batch, tokens, heads, 3, -1)
   # Each (batch, heads, tokens, depth), the layout of a batched matrix product.
   q, k, v = qkv.transpose(3, 0, 2, 1, 4)
+  q, k = (prepare(h, name).astype(v.dtype) for h, name in ((q, "q"), (k, "k")))
 
   def attend(q):
     logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)

@@ -5,11 +5,12 @@ noise), so the features are functions of u = tanh(ℓ/4) ∈ [−1, 1]. At ρ = 
 of u is an eighth of its maximum.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from langevin_jax import conditions
@@ -50,6 +51,38 @@ def time_features(half_log_snr: jax.Array) -> jax.Array:
   frequencies = jnp.geomspace(0.5, 16.0, NUM_FREQUENCIES, dtype=half_log_snr.dtype)
   angles = jax.nn.sigmoid(-half_log_snr)[:, None] * frequencies[None, :]
   return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class Level(NamedTuple):
+  """How a network sees the noise level.
+
+  Attributes:
+    features: ℓ (batch,) → (batch, n), the input of the conditioning.
+    scale: ℓ (batch,) → (batch,), what the state at unit scale is multiplied by; None is 1.
+  """
+
+  features: Callable[[jax.Array], jax.Array] = level_features
+  scale: Callable[[jax.Array], jax.Array] | None = None
+
+
+def clock(
+    time: Callable[[jax.Array], jax.Array],
+    scale: Callable[[jax.Array], jax.Array] | None = None, *, features: int = 256,
+) -> Level:
+  """The level as published transformers see it: (cos ωᵢt, sin ωᵢt), ωᵢ = 10000^{−i/n}, of a time t.
+
+  Args:
+    time: ℓ (batch,) → t (batch,), such as `Path.time`.
+    scale: as in `Level`; √(α² + σ²) of the path of t, where it is not 1.
+    features: 2n, waves in all.
+  """
+  frequencies = 10000.0 ** (-np.arange(features // 2) / (features // 2))
+
+  def waves(ell):
+    angles = time(ell)[:, None] * jnp.asarray(frequencies, jnp.float32)[None, :]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+  return Level(waves, scale)
 
 
 class Parts(NamedTuple):
@@ -138,11 +171,13 @@ class Conditioning(nn.Module):
     num_classes: labels are 0 … num_classes − 1, and num_classes for none. 0 ignores labels.
     second_level: whether there is a level ℓ′ besides ℓ, for flow maps. `time_features` of both are
       added to those of ℓ.
+    features: of ℓ, as in `Level`.
   """
 
   width: int
   num_classes: int
   second_level: bool = False
+  features: Callable[[jax.Array], jax.Array] = level_features
 
   @nn.compact
   def __call__(
@@ -153,7 +188,7 @@ class Conditioning(nn.Module):
     if half_log_snr_s is not None and not self.second_level:
       raise ValueError("the network has no second level: make it with second_level=True")
     ell = jnp.broadcast_to(jnp.asarray(half_log_snr, jnp.float32), (batch,))
-    h = level_features(ell)
+    h = self.features(ell)
     if self.second_level:
       ell_s = ell if half_log_snr_s is None else jnp.broadcast_to(
           jnp.asarray(half_log_snr_s, jnp.float32), (batch,))

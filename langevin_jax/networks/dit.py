@@ -10,8 +10,16 @@ from flax import linen as nn
 from flax.core import FrozenDict
 from jax.ad_checkpoint import checkpoint_name
 
-from langevin_jax.networks._attention import CrossAttention, attention, normalize, sequence
-from langevin_jax.networks._embeddings import Conditioning, by_kind, enlarged, with_mask
+from langevin_jax.networks._attention import (
+    CrossAttention,
+    RMSNorm,
+    attention,
+    normalize,
+    rotated,
+    rotation,
+    sequence,
+)
+from langevin_jax.networks._embeddings import Conditioning, Level, by_kind, enlarged, with_mask
 from langevin_jax.networks._products import Dense, compute_dtype
 
 __all__ = ["Block", "DiT", "position_waves"]
@@ -21,20 +29,36 @@ __all__ = ["Block", "DiT", "position_waves"]
 _KEPT = "product"
 # Flax declares `in_axes` of `nn.scan` as an int.
 _BROADCAST: Any = nn.broadcast
+NORMS, MLPS, POSITIONS = ("layer", "rms"), ("gelu", "swiglu"), ("learned", "fixed", "none")
 
 
 class DiT(nn.Module):
   """adaLN-zero transformer on patches of an image (Peebles & Xie 2023, §3.2).
 
-  All blocks start as the identity, and the output starts at zero. The blocks are one scan over
-  stacked parameters, so that compile time does not grow with depth. Unrolling a few blocks avoids
-  the copies of the loop (a fifth of a small network's training step on CPU).
+  Patches of a sequence or a volume work alike. All blocks start as the identity, and the output
+  starts at zero. The blocks are one scan over stacked parameters, so that compile time does not
+  grow with depth. Unrolling a few blocks avoids the copies of the loop (a fifth of a small
+  network's training step on CPU).
 
   Vectors of a condition scale and shift as the noise level does. Each block attends to its tokens.
   Its images are further channels; one whose sides divide those of x has its pixels repeated.
 
+  Published layouts are numbers of this module (Peebles & Xie 2023, table 1; Ma et al. 2024; Li & He
+  2025, "Back to Basics: Let Denoising Generative Models Denoise", without its class tokens):
+
+  | | DiT, SiT: S, B, L, XL | JiT: B, L, H |
+  |---|---|---|
+  | patch_size | 2, 4 or 8 | 16 or 32 |
+  | width | 384, 768, 1024, 1152 | 768, 1024, 1280 |
+  | depth | 12, 12, 24, 28 | 12, 24, 32 |
+  | heads | 6, 12, 16, 16 | 12, 16, 16 |
+  | norm, mlp | "layer", "gelu" | "rms", "swiglu" |
+  | qk_norm, rotary | False | True |
+  | positions | "fixed" | "fixed" |
+  | bottleneck | None | 128, 128, 256 |
+
   Attributes:
-    patch_size: side of a square patch in pixels. It divides height and width of the image.
+    patch_size: side of a patch in pixels. It divides all sides of x.
     width: channels of a token. `heads` divides it.
     depth: number of blocks, ≥ 1.
     heads: attention heads.
@@ -48,6 +72,14 @@ class DiT(nn.Module):
     constrain: applied to the activations (batch, …) between layers, to set how they are split over
       devices (`training.shardings.constrain`).
     second_level: as in `MLP`.
+    norm: "layer", without parameters, or "rms", with a gain.
+    qk_norm: whether the queries and keys of each head are normalised by `RMSNorm`.
+    mlp: "gelu", or "swiglu" with ⅔ as many hidden units (Shazeer 2020), W₂ (silu(W₁ r) ⊙ W₃ r).
+    positions: what is added to the tokens: "learned", which begins as "fixed", sines and cosines of
+      each axis; or "none".
+    rotary: whether queries and keys are rotated by the places of their tokens along each axis.
+    bottleneck: channels of a linear layer between a patch and its token, or None.
+    level: how the noise level is seen, and the scale of x.
   """
 
   patch_size: int = 2
@@ -62,6 +94,13 @@ class DiT(nn.Module):
   remat: bool = False
   constrain: Callable[[jax.Array], jax.Array] = lambda h: h
   second_level: bool = False
+  norm: str = "layer"
+  qk_norm: bool = False
+  mlp: str = "gelu"
+  positions: str = "learned"
+  rotary: bool = False
+  bottleneck: int | None = None
+  level: Level = Level()
 
   @nn.compact
   def __call__(
@@ -71,33 +110,44 @@ class DiT(nn.Module):
     """The prediction for a batch.
 
     Args:
-      x: (batch, height, width, channels), states at unit scale.
+      x: (batch, *sides, channels), states at unit scale, of one side or more.
       half_log_snr: ℓ, a scalar or (batch,).
       condition: labels (batch,), or a dict of named arrays (`conditions`).
       half_log_snr_s: ℓ′ ≥ ℓ, as ℓ, of a network with `second_level`. None is ℓ′ = ℓ.
 
     Returns:
-      (batch, height, width, channels), float32.
+      (batch, *sides, channels), float32.
 
     Raises:
-      ValueError: x of another rank, patch_size not dividing the image, heads not dividing width,
-        depth < 1, an unknown dtype, a condition of no known kind, an image of another size.
+      ValueError: as `check`; an unknown dtype, a condition of no known kind, an image of another
+        size.
     """
-    self._check(x)
-    batch, height, width, channels = x.shape
-    p = self.patch_size
-    rows, columns = height // p, width // p
+    self.check(x.shape)
+    batch, sides, p = x.shape[0], x.shape[1:-1], self.patch_size
+    grid = tuple(side // p for side in sides)
     parts = by_kind(condition, self.classes, batch)
-    vector = Conditioning(self.width, self.num_classes, self.second_level, name="conditioning")(
-        half_log_snr, parts, batch, half_log_snr_s)
-    h = Dense(self.width, self.dtype, name="patches")(_patches(x.astype(jnp.float32), p))
+    given = x.astype(jnp.float32)
+    if self.level.scale is not None:
+      ell = jnp.broadcast_to(jnp.asarray(half_log_snr, jnp.float32), (batch,))
+      given *= self.level.scale(ell).reshape(batch, *[1] * (x.ndim - 1))
+    vector = Conditioning(
+        self.width, self.num_classes, self.second_level, features=self.level.features,
+        name="conditioning")(half_log_snr, parts, batch, half_log_snr_s)
+    rows = _patches(given, p)
+    if self.bottleneck is not None:
+      rows = Dense(self.bottleneck, self.dtype, name="bottleneck")(rows)
+    h = Dense(self.width, self.dtype, name="patches")(rows)
     for name, image in parts.images.items():
-      given = enlarged(with_mask(*image), (height, width), name)
+      given = enlarged(with_mask(*image), sides, name)
       # The product of channels side by side is the sum of products.
       h += Dense(self.width, self.dtype, name=f"{name}_patches")(_patches(given, p))
-    # Learned, initialised with sines and cosines.
-    position = self.param("position", lambda _: position_waves(rows, columns, self.width))
-    h = self.constrain(h.reshape(batch, rows * columns, self.width) + position[None])
+    h = h.reshape(batch, -1, self.width)
+    if self.positions != "none":
+      waves = lambda: position_waves(grid, self.width)
+      position = self.param("position", lambda _: waves()) if (
+          self.positions == "learned") else waves()
+      h = h + position[None]
+    h = self.constrain(h)
 
     tokens = sequence(parts.tokens, self.width, self.dtype)
     block = Block
@@ -107,37 +157,50 @@ class DiT(nn.Module):
     h, _ = nn.scan(
         block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=_BROADCAST,
         length=self.depth, unroll=min(self.unroll, self.depth),
-    )(self.heads, self.mlp_ratio, self.dtype, self.constrain, name="blocks")(h, (vector, tokens))
+    )(self.heads, self.mlp_ratio, self.dtype, self.constrain, norm=self.norm, mlp=self.mlp,
+      qk_norm=self.qk_norm, grid=grid if self.rotary else (), name="blocks")(h, (vector, tokens))
 
-    shift, scale = _modulation(vector, 2, self.dtype, "modulation")
-    h = ((1.0 + scale) * normalize(h) + shift).reshape(-1, self.width)
-    y = Dense(p * p * channels, self.dtype, zero=True, name="output")(h)
-    y = y.reshape(batch, rows, columns, p, p, channels).transpose(0, 1, 3, 2, 4, 5)
-    return y.reshape(x.shape)
+    h = _modulated(h, self.norm, *_modulation(vector, 2, self.dtype, "modulation"), "norm")
+    y = Dense(p ** len(sides) * x.shape[-1], self.dtype, zero=True, name="output")(h)
+    return _joined(y, x.shape, p)
 
-  def _check(self, x: jax.Array) -> None:
-    if x.ndim != 4:
-      raise ValueError(f"x must be (batch, height, width, channels), got shape {x.shape}")
-    _, height, width, _ = x.shape
-    p = self.patch_size
-    if p < 1 or height % p or width % p:
-      raise ValueError(f"patch_size must divide the image's {height}×{width}, got {p}")
+  def check(self, shape: tuple[int, ...]) -> None:
+    """Raises ValueError where x of this shape, (batch, *sides, channels), cannot be taken."""
+    if len(shape) < 3:
+      raise ValueError(f"x must be (batch, *sides, channels), got shape {shape}")
+    p, sides = self.patch_size, shape[1:-1]
+    if p < 1 or any(side % p for side in sides):
+      raise ValueError(f"patch_size must divide all sides, {'×'.join(map(str, sides))}; got {p}")
     if self.heads < 1 or self.width % self.heads:
       raise ValueError(f"heads must divide width {self.width}, got {self.heads}")
-    if self.depth < 1:
-      raise ValueError(f"depth must be at least 1, got {self.depth}")
+    if self.rotary and self.width // self.heads < 2 * len(sides):
+      raise ValueError(f"rotary needs {2 * len(sides)} channels a head for {len(sides)} axes, got "
+                       f"{self.width // self.heads}; take fewer heads or a greater width")
+    for name in ("depth", "bottleneck"):
+      if (value := getattr(self, name)) is not None and value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    for name, values in (("norm", NORMS), ("mlp", MLPS), ("positions", POSITIONS)):
+      if (value := getattr(self, name)) not in values:
+        raise ValueError(f"{name} must be one of {', '.join(values)}, got {value!r}")
 
 
 class Block(nn.Module):
   """Attention and MLP, each h ← h + gate ⊙ f((1 + scale) ⊙ norm(h) + shift); the gates start at 0.
 
   The attributes are those of `DiT`.
+
+  Attributes:
+    grid: tokens along each axis if their places rotate queries and keys; else ().
   """
 
   heads: int
   mlp_ratio: float
   dtype: str
   constrain: Callable[[jax.Array], jax.Array]
+  norm: str = "layer"
+  qk_norm: bool = False
+  mlp: str = "gelu"
+  grid: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(self, h: jax.Array, condition: Any) -> tuple[jax.Array, None]:
@@ -149,43 +212,64 @@ class Block(nn.Module):
     width, (vector, tokens) = h.shape[-1], condition
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = _modulation(
         vector, 6, self.dtype, "modulation")
+    dense = lambda features, name, r: _kept(Dense(features, self.dtype, name=name)(r), self.dtype)
 
     # Dense layers see rows (batch·tokens, channels), so that a product is one of two matrices.
-    r = ((1.0 + scale_a) * normalize(h) + shift_a).reshape(-1, width)
-    r = _kept(Dense(3 * width, self.dtype, name="qkv")(r), self.dtype)
-    r = _kept(attention(r.reshape(*h.shape[:2], -1), self.heads, self.dtype), self.dtype)
-    r = _kept(Dense(width, self.dtype, name="merge")(r.reshape(-1, width)), self.dtype)
+    r = _modulated(h, self.norm, shift_a, scale_a, "norm_attention")
+    r = dense(3 * width, "qkv", r).reshape(*h.shape[:2], -1)
+    r = _kept(attention(r, self.heads, self.dtype, self._prepare), self.dtype)
+    r = dense(width, "merge", r.reshape(-1, width))
     h = self.constrain(h + gate_a * r.reshape(h.shape))
     if tokens is not None:
       h = self.constrain(h + CrossAttention(self.heads, self.dtype, name="cross")(h, *tokens))
 
-    r = ((1.0 + scale_m) * normalize(h) + shift_m).reshape(-1, width)
-    r = _kept(Dense(round(self.mlp_ratio * width), self.dtype, name="hidden")(r), self.dtype)
-    r = nn.gelu(r.astype(jnp.float32))
-    r = _kept(Dense(width, self.dtype, name="back")(r), self.dtype)
+    r = _modulated(h, self.norm, shift_m, scale_m, "norm_mlp")
+    if self.mlp == "gelu":
+      r = dense(round(self.mlp_ratio * width), "hidden", r)
+      r = nn.gelu(r.astype(jnp.float32))
+    else:
+      units = int(self.mlp_ratio * width * 2 / 3)
+      gate = nn.silu(dense(units, "gate", r).astype(jnp.float32))
+      r = gate * dense(units, "hidden", r)
+    r = dense(width, "back", r)
     h = self.constrain(h + gate_m * r.reshape(h.shape))
     return h, None
 
+  def _prepare(self, h, name):
+    """Queries or keys (batch, heads, tokens, depth), normalised and rotated."""
+    if self.qk_norm:
+      h = RMSNorm(name=f"{name}_norm")(h).astype(h.dtype)
+    return rotated(h, rotation(self.grid, h.shape[-1])) if self.grid else h
+
 
 def _patches(x: jax.Array, p: int) -> jax.Array:
-  """(batch, height, width, c) → rows of patches (batch·tokens, p·p·c)."""
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height // p, p, width // p, p, channels)
-  return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, p * p * channels)
+  """(batch, *sides, c) → rows of patches (batch·tokens, p^rank·c)."""
+  rank = x.ndim - 2
+  split = [n for side in x.shape[1:-1] for n in (side // p, p)]
+  axes = (0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2), 2 * rank + 1)
+  return x.reshape(x.shape[0], *split, x.shape[-1]).transpose(axes).reshape(
+      -1, p**rank * x.shape[-1])
 
 
-def position_waves(rows: int, columns: int, width: int) -> jax.Array:
-  """Sines and cosines of the row and column of each token (Vaswani et al. 2017, §3.5).
+def _joined(y: jax.Array, shape: tuple[int, ...], p: int) -> jax.Array:
+  """The inverse of `_patches`: rows of patches → (batch, *sides, c), the `shape`."""
+  rank = len(shape) - 2
+  grid = [side // p for side in shape[1:-1]]
+  axes = (0, *(axis for i in range(1, rank + 1) for axis in (i, rank + i)), 2 * rank + 1)
+  return y.reshape(shape[0], *grid, *[p] * rank, shape[-1]).transpose(axes).reshape(shape)
 
-  Half of the channels encode the row and half the column, with wave numbers 10000^{−i/n}.
+
+def position_waves(grid: tuple[int, ...], width: int) -> jax.Array:
+  """Sines and cosines of the place of each token along each axis (Vaswani et al. 2017, §3.5).
+
+  The channels are shared out evenly over the axes, with wave numbers 10000^{−i/n}.
 
   Returns:
-    (rows·columns, width), float32, the last width mod 4 channels zero.
+    (tokens, width), float32, the channels that are left over zero.
   """
-  n = width // 4
+  n = width // (2 * len(grid))
   frequencies = 10000.0 ** (-np.arange(n) / max(n, 1))
-  row, column = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
-  angles = [np.outer(place.reshape(-1), frequencies) for place in (row, column)]
+  angles = [np.outer(place.reshape(-1), frequencies) for place in np.indices(grid)]
   waves = np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1)
   return jnp.asarray(np.pad(waves, ((0, 0), (0, width - waves.shape[-1]))), jnp.float32)
 
@@ -193,6 +277,12 @@ def position_waves(rows: int, columns: int, width: int) -> jax.Array:
 def _kept(product: jax.Array, dtype: str) -> jax.Array:
   """`product` in the compute dtype, with the name that a rematerialised block keeps."""
   return checkpoint_name(product.astype(compute_dtype(dtype)), _KEPT)
+
+
+def _modulated(h, norm: str, shift: jax.Array, scale: jax.Array, name: str) -> jax.Array:
+  """Rows of (1 + scale) ⊙ norm(h) + shift."""
+  normal = normalize if norm == "layer" else RMSNorm(name=name)
+  return ((1.0 + scale) * normal(h) + shift).reshape(-1, h.shape[-1])
 
 
 def _modulation(condition: jax.Array, parts: int, dtype: str, name: str) -> list[jax.Array]:

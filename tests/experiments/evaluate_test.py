@@ -326,7 +326,7 @@ def test_a_sequence_is_seen_by_every_network(call, kernel):
   assert kernel in {leaf.shape for leaf in jax.tree.leaves(params)}
   x = jax.ShapeDtypeStruct((5, 6, 4), jnp.float32)
   assert jax.eval_shape(apply, params, x, jnp.zeros(5), jnp.zeros(5, jnp.int32)).shape == x.shape
-  with pytest.raises(ValueError, match=r"^config.network=.*patch_size must divide the 7 steps"):
+  with pytest.raises(ValueError, match=r"^config.network=.*must divide all sides, 7; got 3"):
     build.network(config.Config(network="dit(patch_size=3)").network, (7, 4), 0)
   with pytest.raises(ValueError, match=r"^config.network=.*multiples of 8, got 12; take fewer"):
     build.network(config.Config(network="unet()").network, (12, 4), 0)

@@ -1,0 +1,197 @@
+"""The transformer: published sizes and work, a float64 reference, symmetries, ranks, bad input."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.planning import model_flops
+from langevin_jax import networks
+from langevin_jax.networks import DiT
+from langevin_jax.networks import _attention as attentions
+from langevin_jax.networks import _embeddings as embeddings
+from langevin_jax.networks import dit as dit_lib
+
+JIT = {"norm": "rms", "mlp": "swiglu", "qk_norm": True, "rotary": True, "positions": "fixed"}
+JIT_B = JIT | {"width": 768, "depth": 12, "heads": 12, "bottleneck": 128, "patch_size": 16,
+               "num_classes": 1000}
+
+
+def _size(width, depth, heads):
+  return {"width": width, "depth": depth, "heads": heads, "num_classes": 1000,
+          "positions": "fixed", "level": networks.clock(jax.nn.sigmoid)}
+
+
+def _shapes(network, shape):
+  return jax.eval_shape(
+      network.init, jax.random.key(0), jnp.zeros(shape), 0.0, jnp.zeros(shape[0], int))["params"]
+
+
+def _random(network, shape, scale=0.3):
+  # Drawn rather than initialised: no gate is closed.
+  draw = np.random.default_rng(0).normal
+  return jax.tree.map(
+      lambda leaf: jnp.asarray(draw(scale=scale, size=leaf.shape), leaf.dtype),
+      _shapes(network, shape))
+
+
+@pytest.mark.parametrize(("settings", "shape", "millions", "giga_multiply_adds"), [
+    (_size(384, 12, 6), (32, 32, 4), 33, 6.06),  # Peebles & Xie 2023, tables 1 and 4
+    (_size(768, 12, 12), (32, 32, 4), 130, 23.01),
+    (_size(1024, 24, 16), (32, 32, 4), 458, 80.71),
+    (_size(1152, 28, 16), (32, 32, 4), 675, 118.64),
+    # Li & He 2025 have 25, with 32 tokens of the class beside the 256 in 8 of 12 blocks.
+    (JIT_B, (256, 256, 3), 131, 25.0 / (1.0 + 32 / 256 * 8 / 12)),
+])
+def test_published_layouts_have_their_published_size_and_work(
+    settings, shape, millions, giga_multiply_adds):
+  network = DiT(**settings)
+  params = _shapes(network, (1, *shape))
+  # The paper's output has as many channels again, for the variance: 18,000 parameters at most,
+  # and 0.2 % of the work.
+  assert round(sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6) == millions
+  traced = jax.make_jaxpr(lambda p, x: network.apply({"params": p}, x, 0.0, jnp.zeros(1, int)))(
+      params, jnp.zeros((1, *shape)))
+  assert model_flops.count(traced, 0) / 2e9 == pytest.approx(giga_multiply_adds, rel=0.01)
+
+
+def _reference(params, x, features, *, patch, heads, waves):
+  """`DiT` with all options of JiT on sequences, in the dtype of its arguments."""
+  silu = lambda a: a / (1.0 + jnp.exp(-a))
+  dense = lambda p, a: a @ p["kernel"] + p["bias"].reshape((1,) * (a.ndim - 1) + (-1,))
+  def rms(p, a):
+    scale = p["scale"].reshape((1,) * (a.ndim - 1) + (-1,))
+    return scale * a / jnp.sqrt(jnp.mean(a**2, -1, keepdims=True) + 1e-6)
+  def turned(a):  # (batch, tokens, heads, depth): the complex numbers of pairs, times e^{i angle}
+    half = a.shape[-1] // 2
+    turn = np.exp(1j * np.arange(a.shape[1])[:, None] * 10000.0 ** (-np.arange(half) / half))
+    z = (a[..., :half] + 1j * a[..., half:]) * turn[None, :, None]
+    return jnp.concatenate([z.real, z.imag], axis=-1)
+  modulation = lambda p, n: jnp.split(dense(p, vector)[:, None], n, axis=-1)
+  c = params["conditioning"]
+  vector = silu(dense(c["level_out"], silu(dense(c["level_in"], features))))
+  batch, channels = len(x), x.shape[-1]
+  h = dense(params["patches"], dense(params["bottleneck"], x.reshape(batch, -1, patch * channels)))
+  h = h + waves[None]
+  for i in range(len(params["blocks"]["qkv"]["bias"])):
+    p = jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"])
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation(p["modulation"], 6)
+    qkv = dense(p["qkv"], (1.0 + scale_a) * rms(p["norm_attention"], h) + shift_a)
+    q, k, v = jnp.moveaxis(qkv.reshape(batch, -1, heads, 3, qkv.shape[-1] // heads // 3), 3, 0)
+    q, k = turned(rms(p["q_norm"], q)), turned(rms(p["k_norm"], k))
+    weights = jnp.exp(jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1]))
+    weights = weights / weights.sum(-1, keepdims=True)
+    seen = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(h.shape)
+    h = h + gate_a * dense(p["merge"], seen)
+    r = (1.0 + scale_m) * rms(p["norm_mlp"], h) + shift_m
+    h = h + gate_m * dense(p["back"], silu(dense(p["gate"], r)) * dense(p["hidden"], r))
+  shift, scale = modulation(params["modulation"], 2)
+  return dense(params["output"], (1.0 + scale) * rms(params["norm"], h) + shift).reshape(x.shape)
+
+
+def test_output_gradient_and_tangent_are_those_of_a_float64_reference(x64):
+  network = DiT(width=16, depth=2, heads=2, bottleneck=5, unroll=1, **JIT)
+  shape = (2, 8, 3)
+  params = _random(network, shape)
+  x, move, weigh = np.random.default_rng(1).normal(size=(3, *shape))
+  exact = functools.partial(
+      _reference, patch=2, heads=2, waves=np.asarray(dit_lib.position_waves((4,), 16), np.float64),
+      features=embeddings.level_features(jnp.full(2, 0.3, jnp.float64)))
+
+  def everything(apply, params, dtype):
+    a, b = jnp.asarray(x, dtype), jnp.asarray(move, dtype)
+    gradient = jax.grad(lambda p: jnp.sum(jnp.asarray(weigh, dtype) * apply(p, a)))(params)
+    return *jax.jvp(functools.partial(apply, params), (a,), (b,)), gradient
+
+  got = jax.jit(lambda params: everything(
+      lambda p, x: network.apply({"params": p}, x, 0.3, jnp.zeros(2, jnp.int32)), params,
+      jnp.float32))(params)
+  expected = jax.jit(lambda p: everything(exact, p, jnp.float64))(
+      jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params))
+  whole, true = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree[2])])
+                 for tree in (got, expected))
+  # Relative to their own size: float32's 6e-8, through a dozen layers.
+  for a, b in ((got[0], expected[0]), (got[1], expected[1]), (whole, true)):
+    assert np.linalg.norm(a - b) < 2e-5 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(("settings", "equivariant"), [
+    ({"positions": "none"}, True), ({"positions": "none", "rotary": True}, False)])
+def test_without_positions_permuted_tokens_permute_the_output(settings, equivariant):
+  network, shape = DiT(patch_size=1, width=16, depth=1, heads=2, **settings), (1, 2, 3, 2)
+  params = _random(network, shape)
+  x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+  apply = jax.jit(lambda x: network.apply({"params": params}, x, 0.2, jnp.zeros(1, int)))
+  order = np.random.default_rng(3).permutation(6)
+  permuted = lambda a: a.reshape(1, 6, 2)[:, order].reshape(shape)
+  error = np.abs(np.asarray(apply(permuted(x))) - permuted(np.asarray(apply(x)))).max()
+  assert error < 1e-5 if equivariant else error > 1e-3
+
+
+@pytest.mark.parametrize("sides", [(5,), (3, 4), (2, 3, 2)])
+def test_rotated_products_know_the_differences_of_places_alone(sides):
+  depth = 14
+  angles = attentions.rotation(sides, depth)
+  assert angles.shape == (np.prod(sides), depth // 2)
+  assert np.count_nonzero(angles.any(axis=0)) == depth // (2 * len(sides)) * len(sides)
+  a, b = np.random.default_rng(0).normal(size=(2, depth)).astype(np.float32)
+  q, k = (attentions.rotated(jnp.broadcast_to(h, (len(angles), depth)), angles) for h in (a, b))
+  logits, places = np.asarray(q @ k.T), np.indices(sides).reshape(len(sides), -1).T
+  differences = places[None] - places[:, None]
+  found = {}
+  for difference, logit in zip(differences.reshape(-1, len(sides)), logits.ravel(), strict=True):
+    found.setdefault(tuple(difference), []).append(logit)
+  assert max(np.ptp(values) for values in found.values()) < 1e-5
+  assert len({round(float(values[0]), 4) for values in found.values()}) == len(found)
+
+
+@pytest.mark.parametrize("sides", [(6,), (4, 6), (4, 2, 6)])
+def test_patches_of_every_rank_are_put_back_where_they_were(sides):
+  shape = (2, *sides, 3)
+  x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+  rows = dit_lib._patches(jnp.asarray(x), 2)
+  first = x[(0, *[slice(0, 2)] * len(sides))]
+  np.testing.assert_array_equal(rows[0], first.ravel())
+  np.testing.assert_array_equal(dit_lib._joined(rows, shape, 2), x)
+  network = DiT(width=16, depth=1, heads=2, **JIT)
+  assert jax.eval_shape(
+      network.init_with_output, jax.random.key(0), x, 0.0, jnp.zeros(2, int))[0].shape == shape
+
+
+def test_a_clock_is_the_published_embedding_of_its_time():
+  """Peebles & Xie's code: cos, then sin, of t times exp(−log(10000) i/128)."""
+  level = networks.clock(lambda ell: 100.0 - ell)
+  t = np.array([99.0, 3.25, 0.0])
+  angles = t[:, None] * np.exp(-np.log(10000.0) * np.arange(128) / 128)
+  np.testing.assert_allclose(
+      level.features(jnp.asarray(100.0 - t)), np.concatenate([np.cos(angles), np.sin(angles)], 1),
+      atol=2e-5)
+
+
+def test_the_scale_of_a_level_multiplies_the_state():
+  shape = (2, 4, 1)
+  plain = DiT(width=8, depth=1, heads=2)
+  params, x = _random(plain, shape), np.random.default_rng(1).normal(size=shape)
+  ell, labels = np.float32([0.5, -1.0]), jnp.zeros(2, int)
+  apply = lambda network, x: network.apply({"params": params}, x, ell, labels)
+  got, expected = jax.jit(lambda: (
+      apply(plain.clone(level=networks.Level(scale=jnp.exp)), x),
+      apply(plain, x * np.exp(ell)[:, None, None])))()
+  np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("settings", "shape", "words"), [
+    ({"patch_size": 3}, (2, 9, 8, 1), "patch_size must divide all sides, 9×8; got 3"),
+    ({}, (2, 8), "x must be .batch, .sides, channels., got shape .2, 8."),
+    ({"rotary": True, "heads": 64}, (2, 8, 8, 1), "rotary needs 4 channels a head for 2 axes"),
+    ({"bottleneck": 0}, (2, 8, 8, 1), "bottleneck must be at least 1, got 0"),
+    ({"norm": "batch"}, (2, 8, 8, 1), "norm must be one of layer, rms, got 'batch'"),
+    ({"mlp": "relu"}, (2, 8, 8, 1), "mlp must be one of gelu, swiglu"),
+    ({"positions": "sine"}, (2, 8, 8, 1), "positions must be one of learned, fixed, none"),
+])
+def test_bad_input_is_one_line_that_names_the_field(settings, shape, words):
+  with pytest.raises(ValueError, match=words) as error:
+    _shapes(DiT(**settings), shape)
+  assert "\n" not in str(error.value)
