@@ -32,9 +32,9 @@ def batch(
       these are read.
 
   Returns:
-    (x, condition). x is (rows, *shape) float32, of tokens int32. Without named conditions, the condition is the
-    labels, (rows,) int32; zeros if there are no classes. Otherwise it is a dict of the named
-    conditions, (rows, …), with "label" if there are classes.
+    (x, condition). x is (rows, *shape) float32, of tokens int32. Without named conditions, the
+    condition is the labels, (rows,) int32; zeros if there are no classes. Otherwise it is a dict of
+    the named conditions, (rows, …), with "label" if there are classes.
   """
   if batch_size < 1 or step < 0:
     raise ValueError(f"batch_size must be positive and step not negative; got {batch_size}, {step}")
