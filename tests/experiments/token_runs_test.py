@@ -127,6 +127,7 @@ def test_other_commands_answer_tokens_in_one_line(run, book, tmp_path):
   assert "sampler=unmask is for tokens" in train("--config.path=vp")
   assert "set x0(); got velocity" in train("--config.objective.prediction=velocity()")
   assert "objective.flow_map is for numbers" in train("--config.objective.flow_map=eulerian()")
+  assert "0 < rate_min < rate_max" in train("--config.path=absorbing(clock=geometric(2.0, 1.0))")
   assert "unmask needs the mask token" in train("--config.path=uniform")
   assert "these data are numbers" in train("--config.data=mixture2d(train_size=100,test_size=20)")
   assert "augmented" in train(f"--config.data=augmented(text(path='{book.split('=')[1]}'))")
