@@ -26,7 +26,8 @@ _EMA = flags.DEFINE_string(
     "run's first half-life if not given.")
 _STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; the newest if not given.")
 # The fields of data.json in the card.
-_DATA = ("kind", "shape", "num_classes", "classes", "examples", "mean", "scale", "value_range")
+_DATA = ("kind", "shape", "num_classes", "classes", "examples", "mean", "scale", "value_range",
+         "origin")
 
 _LICENCE = flags.DEFINE_string(
     "licence", "", "Licence of the parameters, for the card, such as apache-2.0.")
@@ -68,7 +69,8 @@ def model_card(
 ) -> str:
   """The card in Markdown with a YAML head: data, metrics, commands, config and licence."""
   data, evaluation = records.read_json(workdir / facts.FILE), _evaluation(workdir)
-  summary = [["fact", "value"], *([name, str(data[name])] for name in _DATA if name in data)]
+  summary = [["fact", "value"], *([name, str(data[name])] for name in _DATA
+                                  if data.get(name, "") != "")]
   manifest = records.read_manifest(workdir)
   number = lambda value: "" if value is None else f"{value:.4g}"
   metrics = [["metric", "samples", "floor", "n"], *(

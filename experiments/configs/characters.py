@@ -13,14 +13,15 @@ from experiments.config import Config, Evaluation, Objective, Sampling, Training
 
 def get_config() -> Config:
   return Config(
-      data="text(length=128)",
+      data="text(length=64)",
       path="absorbing()",
-      network="dit(width=128, depth=4, heads=4, patch_size=1, dtype='bfloat16')",
+      network="dit(width=96, depth=3, heads=3, patch_size=1, positions='none', rotary=True, "
+              "dtype='bfloat16')",
       # α uniform, and the likelihood: the loss is the bound, in nats a character.
       objective=Objective(prediction="x0()", weight="likelihood()",
                           density="uniform_time(rho_min=1e-4, rho_max=inf)"),
-      training=Training(steps=2000, batch_size=32, learning_rate=2e-3,
-                        ema_half_life_steps=(150.0,), steps_per_dispatch=5, log_every=50),
-      sampling=Sampling(sampler="unmask()", grid="uniform_time(128)", batch_size=64),
+      training=Training(steps=8000, batch_size=16, learning_rate=2e-3,
+                        ema_half_life_steps=(150.0,), steps_per_dispatch=10, log_every=100),
+      sampling=Sampling(sampler="unmask()", grid="uniform_time(64)", batch_size=64),
       evaluation=Evaluation(num_samples=100),
   )

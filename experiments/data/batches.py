@@ -32,9 +32,9 @@ def batch(
       these are read.
 
   Returns:
-    (x, condition). x is (rows, *shape) float32. Without named conditions, the condition is the
-    labels, (rows,) int32; zeros if there are no classes. Otherwise it is a dict of the named
-    conditions, (rows, …), with "label" if there are classes.
+    (x, condition). x is (rows, *shape) float32, of tokens int32. Without named conditions, the
+    condition is the labels, (rows,) int32; zeros if there are no classes. Otherwise it is a dict of
+    the named conditions, (rows, …), with "label" if there are classes.
   """
   if batch_size < 1 or step < 0:
     raise ValueError(f"batch_size must be positive and step not negative; got {batch_size}, {step}")
@@ -66,7 +66,7 @@ def stream(
   Threads read data that are not in memory ahead: a few batches, at most 256 MB.
   """
   batch_of = lambda step: batch(dataset, seed=seed, step=step, batch_size=batch_size, rows=rows)
-  if isinstance(dataset.train, np.ndarray):
+  if isinstance(dataset.train, np.ndarray) or dataset.vocabulary:
     yield from map(batch_of, range(start, stop))
     return
   import grain  # takes 0.1 s, which data in memory do not need

@@ -187,7 +187,9 @@ def elbo(
 
 def _prior(path: Path, rho_max: float) -> float:
   """KL(q(x_T | x₀)‖π) of one position. Under `absorbing` with α > 0 it is infinite."""
-  q = np.asarray(paths.kernel(path, 1.0 / (1.0 + rho_max)), np.float64)[0]
+  alpha = 1.0 / (1.0 + rho_max)
+  q = (1.0 - alpha) * np.asarray(path.base, np.float64)  # on the host, also within `jax.jit`
+  q[0] += alpha
   inside = q > 0.0
   with np.errstate(divide="ignore"):
     return float(np.sum(q[inside] * (np.log(q[inside]) - np.log(path.base[inside]))))

@@ -14,8 +14,9 @@ Diffusion networks are called as `apply({"params": p}, x, ell, condition)`:
 `Autoencoder` and `VAE` are an encoder and a decoder without a noise level: the first for diffusion
 in its latents, the second for comparison.
 
-Reading order: `mlp`, `dit`, `unet`, `vae`, `autoencoder`, `_layers` (of the last three),
-`_embeddings` (noise level and conditions), `_attention`, `_products` (dense layers in bfloat16).
+Reading order: `mlp`, `dit`, `unet`, `unet_edm2`, `vae`, `autoencoder`, `_layers` (of U-Nets and
+autoencoders), `_embeddings` (noise level and conditions), `_attention`, `_products` (dense layers
+in bfloat16).
 """
 
 from langevin_jax.networks._embeddings import Level, clock
@@ -23,6 +24,10 @@ from langevin_jax.networks.autoencoder import Autoencoder
 from langevin_jax.networks.dit import DiT
 from langevin_jax.networks.mlp import MLP
 from langevin_jax.networks.unet import UNet
+from langevin_jax.networks.unet_edm2 import UNetEDM2, forced_weight_normalization
 from langevin_jax.networks.vae import VAE
 
-__all__ = ["MLP", "VAE", "Autoencoder", "DiT", "Level", "UNet", "clock"]
+__all__ = [
+    "MLP", "VAE", "Autoencoder", "DiT", "Level", "UNet", "UNetEDM2", "clock",
+    "forced_weight_normalization",
+]
