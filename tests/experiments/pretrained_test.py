@@ -139,10 +139,9 @@ def test_the_run_is_sampled_and_inpainted_like_any_other(run_of_classes, tmp_pat
   runner.succeed(*sample, "--num_samples=2", "--path=rectified_flow", "--stochasticity=1")
   x = np.load(out)
   assert x.shape == (2, 8, 8, 3) and 0 <= x.min() < x.max() <= 255 and np.all(x == np.round(x))
-  known = np.full((2, 8, 8, 3), np.nan, np.float32)
-  known[:, :4] = 100.0
-  np.save(tmp_path / "known.npy", known)
-  runner.succeed(*sample, f"--known={tmp_path / 'known.npy'}")
+  np.save(tmp_path / "known.npy", np.full((8, 8, 3), 100.0, np.float32))
+  runner.succeed(*sample, f"--known={tmp_path / 'known.npy'}", "--mask=top", "--num_samples=1",
+                 "--inpainting=lanpaint(inner_steps=1)")
   assert (np.load(out)[:, :4] == 100.0).all()
   assert "imported without data" in runner.refused("evaluate", f"--workdir={run_of_classes}")
 
@@ -165,6 +164,17 @@ def test_with_data_the_run_is_trained_further(folder, tmp_path):
   assert 0.0 < max(jax.tree.leaves(moved)) < 0.1
   assert "shape" in runner.refused("convert", f"--weights={place}", "--data=digits()",
                                    f"--workdir={tmp_path / 'other'}")
+
+
+def test_names_of_older_diffusers_are_read(folder, tmp_path):
+  _, run, params, network = built("ddpm", folder("ddpm"))
+  older = {after: before for before, after in network.older.items()}
+  case = pretrained_cases.load("ddpm")
+  tensors = {imported._today(name, older): value for name, value in tensors_of(case).items()}
+  assert any(".query." in name for name in tensors)
+  source = imported.fill(run, network, weights.read(saved(case, tmp_path, tensors)))
+  name = "middle_0/qkv/kernel"
+  np.testing.assert_array_equal(source.arrays[name], params["middle_0"]["qkv"]["kernel"])
 
 
 def test_tensors_that_do_not_fit_are_named(folder, tmp_path):
