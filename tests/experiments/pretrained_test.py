@@ -13,10 +13,10 @@ import pretrained_cases
 import pytest
 import runner
 import safetensors.numpy
+from flax import traverse_util
 
 import experiments
 from experiments.pretrained import imported, weights
-from experiments.run import assembly
 from experiments.sampling import drawing
 from langevin_jax import paths, samplers
 
@@ -51,9 +51,7 @@ def built(name, folder):
   network, read = imported.read(saved(case, pathlib.Path(folder)), CASES[name][0])
   _, run = imported.run(network, "")
   source = imported.fill(run, network, read)
-  params = jax.tree_util.tree_map_with_path(
-      lambda path, _: source.arrays[jax.tree_util.keystr(path, simple=True, separator="/")],
-      assembly.abstract_state(run).params)
+  params = traverse_util.unflatten_dict(source.arrays, sep="/")
   return case, run, params, network
 
 
@@ -146,6 +144,7 @@ def test_the_run_is_sampled_and_inpainted_like_any_other(run_of_classes, tmp_pat
   assert "imported without data" in runner.refused("evaluate", f"--workdir={run_of_classes}")
 
 
+@pytest.mark.slow
 def test_with_data_the_run_is_trained_further(folder, tmp_path):
   place = saved(pretrained_cases.load("ddpm"), pathlib.Path(folder("ddpm")))
   np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(
@@ -156,14 +155,14 @@ def test_with_data_the_run_is_trained_further(folder, tmp_path):
   assert (begun.run.dataset.mean, begun.run.dataset.scale) == (127.5, 127.5)
   assert "holds a run already" in runner.refused(
       "convert", f"--weights={place}", f"--workdir={workdir}")
+  assert "shape" in runner.refused("convert", f"--weights={place}", "--data=digits()",
+                                   f"--workdir={tmp_path / 'other'}")
   runner.succeed("train", f"--workdir={workdir}", "--config.training.steps=1",
                  "--config.training.batch_size=4", "--allow_change=training")
   trained = experiments.load(workdir)
   assert trained.step == 1
   moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), begun.params, trained.params)
   assert 0.0 < max(jax.tree.leaves(moved)) < 0.1
-  assert "shape" in runner.refused("convert", f"--weights={place}", "--data=digits()",
-                                   f"--workdir={tmp_path / 'other'}")
 
 
 def test_names_of_older_diffusers_are_read(folder, tmp_path):
