@@ -102,7 +102,8 @@ def _fill(
   variances = moments.squares / moments.count
   np.save(directory / "moments.npy", np.stack([moments.mean, variances]))
   covariance = _covariance(source, dtype, moments, content.rows) if scaling == "whiten" else None
-  mean, scale = standardize.of_moments(moments, kind, scaling, covariance)
+  mean, scale = (map(np.asarray, source.units) if source.units else
+                 standardize.of_moments(moments, kind, scaling, covariance))
   _check_rounding(content.rounding / moments.count, variances, dtype)
   value_range = source.value_range or (content.low, content.high)
   value_range = np.asarray(value_range).astype(shards.DTYPES[dtype])

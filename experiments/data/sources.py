@@ -205,8 +205,8 @@ def rescaled(data: Source, *, mean: float, scale: float) -> Source:
   if not scale > 0.0:
     raise ValueError(f"scale must be positive, got {scale}")
   if hasattr(data, "train_labels"):
-    raise ValueError("shards have the units that were chosen when they were written; name the "
-                     "data that they are made of")
+    raise ValueError("shards have the units that were chosen when they were written: write them "
+                     f"from rescaled(…, mean={mean:g}, scale={scale:g})")
   return user_data.source(data)._replace(units=(mean, scale))
 
 

@@ -48,8 +48,9 @@ def run(imported: Imported, data_call: str) -> tuple[config_lib.Config, assembly
   given = data_call or layout.call(
       "absent", shape=imported.shape, num_classes=imported.num_classes, kind=_kind(imported))
   mean, scale = _units(imported, data_call) if data_call else (imported.mean, imported.scale)
+  sharded = data_call.startswith("array_record(")
   config = config_lib.Config(
-      data=f"rescaled({given}, mean={mean!r}, scale={scale!r})",
+      data=given if sharded else f"rescaled({given}, mean={mean!r}, scale={scale!r})",
       network=imported.network,
       objective=config_lib.Objective(prediction=f"{imported.prediction}()"),
       training=config_lib.Training(label_dropout=0.1 if imported.null_label else 0.0))
@@ -59,6 +60,10 @@ def run(imported: Imported, data_call: str) -> tuple[config_lib.Config, assembly
     if shape != imported.shape:
       raise ValueError(f"--data: examples have the shape {shape}, the network takes "
                        f"{imported.shape}")
+    units = np.stack(np.broadcast_arrays(dataset.mean, dataset.scale), axis=-1)
+    if not np.allclose(units, [mean, scale], rtol=1e-6):
+      raise ValueError("--data: shards have the units that were chosen when they were written; "
+                       f"write them from rescaled(…, mean={mean:g}, scale={scale:g})")
     if dataset.num_classes != imported.num_classes:
       raise ValueError(f"--data has {dataset.num_classes} classes, the weights know "
                        f"{imported.num_classes}")
