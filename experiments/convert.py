@@ -14,7 +14,7 @@ from absl import flags
 
 from experiments.config import cli
 from experiments.pretrained import imported
-from experiments.run import assembly, records
+from experiments.run import assembly
 
 _WEIGHTS = flags.DEFINE_string(
     "weights", "", "A .safetensors, .npz or .pt file of a state dict, or the directory of a model "
@@ -34,7 +34,9 @@ def main() -> int:
   if not _WEIGHTS.value:
     raise ValueError("--weights is required: a file of weights, or a directory of diffusers")
   place = cli.place("--weights", _WEIGHTS.value)
-  records.check_not_owned([workdir / "config.json"], [place])
+  if (workdir / "config.json").exists():
+    raise ValueError(f"--workdir {workdir} holds a run already; choose another")
+  assembly.keep_compiled()
   network, weights = imported.read(place, _LAYOUT.value)
   config, run = imported.run(network, _DATA.value)
   source = imported.fill(run, network, weights)

@@ -86,7 +86,7 @@ def latents(source: splits.Source, codec: codecs.Codec) -> splits.Source:
   if source.x.shape[1:] != codec.shape:
     raise ValueError(f"--data: the autoencoder is of examples of shape {codec.shape}, the data "
                      f"have {source.x.shape[1:]}")
-  return source._replace(x=_Encoded(source, codec), kind="array", value_range=None)
+  return source._replace(x=_Encoded(source, codec), kind="array", value_range=None, units=None)
 
 
 class _Encoded:
@@ -143,7 +143,8 @@ def _fill(
     moments = moments._replace(mean=mean, squares=of_latents * moments.count)
     variances, rounding = of_latents, rounding[..., :latent_channels]
   covariance = _covariance(source, dtype, moments, content.rows) if scaling == "whiten" else None
-  mean, scale = standardize.of_moments(moments, kind, scaling, covariance)
+  mean, scale = (map(np.asarray, source.units) if source.units else
+                 standardize.of_moments(moments, kind, scaling, covariance))
   _check_rounding(rounding, variances, dtype)
   value_range = source.value_range or (content.low, content.high)
   value_range = np.asarray(value_range).astype(shards.DTYPES[dtype])

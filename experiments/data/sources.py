@@ -205,8 +205,8 @@ def rescaled(data: Source, *, mean: float, scale: float) -> Source:
   if not scale > 0.0:
     raise ValueError(f"scale must be positive, got {scale}")
   if hasattr(data, "train_labels"):
-    raise ValueError("shards have the units that were chosen when they were written; name the "
-                     "data that they are made of")
+    raise ValueError("shards have the units that were chosen when they were written: write them "
+                     f"from rescaled(…, mean={mean:g}, scale={scale:g})")
   return user_data.source(data)._replace(units=(mean, scale))
 
 
@@ -218,8 +218,8 @@ def absent(
   Args:
     shape: of one example. num_classes: of the labels, 0 without labels. kind: as of `arrays`.
   """
-  raise ValueError(f"examples {shape} of {num_classes} classes, kind {kind}, are not here: the run "
-                   "was imported without data; convert the weights again with --data")
+  del shape, num_classes, kind  # what the record of the run's data says, too
+  raise ValueError("the run was imported without data; convert the weights again with --data")
 
 
 def _from_distribution(sample, num_classes: int, train_size: int, test_size: int) -> Source:

@@ -26,8 +26,8 @@ TABLE = (
 ATTENTIONS = (("down_{level}_{i}", "down_blocks.{level}.attentions.{i}"),
               ("middle_0", "mid_block.attentions.0"),
               ("up_{level}_{i}", "up_blocks.{from_below}.attentions.{i}"))
-# Names of attention before version 0.17.
-_OLD = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+# Parts of names before version 0.17, and after it.
+OLDER = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 _PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 # What this project's U-Net has, where the config of a model says something about it.
@@ -81,21 +81,11 @@ def diffusers_unet(
           centred=config.get("downsample_padding", 1) == 1,
           level=layout.call("timesteps", features=widths[0], **_shift(config),
                             **training_table(weights.scheduler, schedule))),
-      prediction=prediction or _prediction(weights.scheduler),
+      prediction=prediction or _prediction(weights.scheduler), older=OLDER,
       table=(Row("conditioning/level_in", "time_embedding.linear_1", waves), *TABLE,
              *tables.rows(ATTENTIONS, attend)),
       numbers=layout.unet_numbers(len(widths), blocks, side, attention),
       shape=(side, side, channels), num_classes=classes - null_label, null_label=null_label)
-
-
-def renamed(weights: Weights) -> Weights:
-  """Weights of an older version by today's names."""
-  def name(old):
-    for before, after in _OLD.items():
-      old = old.replace(before, after) if "attentions." in old else old
-    return old
-
-  return weights._replace(tensors={name(old): a for old, a in weights.tensors.items()})
 
 
 def _attention(config, side) -> tuple[int, ...]:

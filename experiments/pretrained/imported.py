@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,13 +43,14 @@ def run(imported: Imported, data_call: str) -> tuple[config_lib.Config, assembly
     data_call: the data that it was trained on, or will be; "" for none.
 
   Raises:
-    ValueError: data of another shape, more classes or other values than the network's.
+    ValueError: data of another shape, other classes or other values than the network's.
   """
   given = data_call or layout.call(
       "absent", shape=imported.shape, num_classes=imported.num_classes, kind=_kind(imported))
   mean, scale = _units(imported, data_call) if data_call else (imported.mean, imported.scale)
+  sharded = data_call.startswith("array_record(")
   config = config_lib.Config(
-      data=f"rescaled({given}, mean={mean!r}, scale={scale!r})",
+      data=given if sharded else f"rescaled({given}, mean={mean!r}, scale={scale!r})",
       network=imported.network,
       objective=config_lib.Objective(prediction=f"{imported.prediction}()"),
       training=config_lib.Training(label_dropout=0.1 if imported.null_label else 0.0))
@@ -58,12 +60,13 @@ def run(imported: Imported, data_call: str) -> tuple[config_lib.Config, assembly
     if shape != imported.shape:
       raise ValueError(f"--data: examples have the shape {shape}, the network takes "
                        f"{imported.shape}")
-    if dataset.num_classes > imported.num_classes:
+    units = np.stack(np.broadcast_arrays(dataset.mean, dataset.scale), axis=-1)
+    if not np.allclose(units, [mean, scale], rtol=1e-6):
+      raise ValueError("--data: shards have the units that were chosen when they were written; "
+                       f"write them from rescaled(…, mean={mean:g}, scale={scale:g})")
+    if dataset.num_classes != imported.num_classes:
       raise ValueError(f"--data has {dataset.num_classes} classes, the weights know "
                        f"{imported.num_classes}")
-    if dataset.num_classes < imported.num_classes:
-      names = dataset.classes + tuple(map(str, range(dataset.num_classes, imported.num_classes)))
-      dataset = dataset._replace(num_classes=imported.num_classes, classes=names)
   else:
     dataset = _absent(imported)
   return config, assembly.prepare(config, dataset)
@@ -73,6 +76,8 @@ def fill(
     run: assembly.Run, imported: Imported, weights: weights_lib.Weights
 ) -> parameters.Source:
   """The parameters of the run. Raises ValueError as `tables.fill`."""
+  tensors = {_today(name, imported.older): value for name, value in weights.tensors.items()}
+  weights = weights._replace(tensors=tensors)
   target = checkpoints.by_path(assembly.abstract_state(run).params)
   arrays = tables.fill({path: tuple(leaf.shape) for path, leaf in target.items()}, weights,
                        imported.table, numbers=imported.numbers, ignored=imported.ignored)
@@ -82,13 +87,7 @@ def fill(
 def write(
     workdir: pathlib.Path, config: config_lib.Config, run: assembly.Run, source: parameters.Source
 ) -> dict[str, Any]:
-  """Writes the workdir of the run, with the weights as step 0; returns what the manifest records.
-
-  Raises:
-    ValueError: the workdir holds a run, or anything else of one.
-  """
-  if (workdir / "config.json").exists():
-    raise ValueError(f"--workdir {workdir} holds a run already; choose another")
+  """Writes the new workdir of the run, with the weights as step 0; returns their origin."""
   state, origin = parameters.start_from(run, source)
   records.claim(workdir, config)
   with records.locked(workdir):
@@ -98,6 +97,12 @@ def write(
       checkpoints.finish(manager)
     records.manifest(workdir, config, from_step=0, finished=False, began_from=origin, steps=0)
   return origin
+
+
+def _today(name: str, older: Mapping[str, str]) -> str:
+  for before, after in older.items():
+    name = name.replace(before, after)
+  return name
 
 
 def _units(imported: Imported, data_call: str) -> tuple[float, float]:

@@ -24,7 +24,7 @@ class Imported(NamedTuple):
 
   Attributes:
     network: the call of config.network. prediction: of config.objective.prediction.
-    table, numbers, ignored: of `tables.fill`.
+    table, numbers, ignored: of `tables.fill`. older: parts of names in older files → in the table.
     shape: of one example.
     num_classes: of labels, without the one for no label.
     null_label: whether it was trained without labels, too.
@@ -40,6 +40,7 @@ class Imported(NamedTuple):
   null_label: bool = False
   numbers: Numbers = lambda found: found
   ignored: Sequence[str] = ()
+  older: Mapping[str, str] = {}
   mean: float = HALF_RANGE
   scale: float = HALF_RANGE
   deviation: float = 0.5

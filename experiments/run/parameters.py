@@ -123,7 +123,8 @@ def start_from(
     ValueError: as `fitting`.
   """
   loaded, skipped = fitting(run, source, skip)
-  initial = assembly.start(run).params
+  # Initial values are computed where some are kept.
+  initial = (assembly.start(run) if skipped else assembly.abstract_state(run)).params
   leaves = [leaf if name in skipped else _placed(leaf, source.arrays[name])
             for name, leaf in checkpoints.by_path(initial).items()]
   params = jax.tree.unflatten(jax.tree.structure(initial), leaves)

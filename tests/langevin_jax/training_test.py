@@ -280,3 +280,26 @@ def test_bad_input_is_named():
       make(prediction="eps", label_dropout=rate)
   with pytest.raises(ValueError, match="prediction must be one of"):
     make(prediction="epsilon")
+
+
+def test_random_layers_get_the_key_of_the_step_and_one_for_each_part():
+  """A network that answers with the first bits of its key: each part of a batch has other bits."""
+  def random(params, x, ell, labels, key):
+    return params * jax.random.uniform(key, (len(x), 1)) * jnp.ones_like(x)
+
+  loss = training.diffusion_loss(
+      random, density=DENSITY, weight=objectives.edm(DENSITY), prediction="eps", random=True)
+  plain = training.diffusion_loss(
+      lambda *inputs: 0.0 * inputs[1], density=DENSITY, weight=objectives.edm(DENSITY),
+      prediction="eps")
+  x = batches(1)[0][0]
+  batch = x, np.zeros(len(x), np.int32)
+  drawn, same = loss.draw(KEY, batch), plain.draw(KEY, batch)
+  assert_equal(drawn[:3], same[:3])
+  assert len(np.unique(jax.random.key_data(drawn[3]), axis=0)) == len(x)
+  state = training.init(jnp.ones(()), optax.sgd(1.0))
+  moved = lambda key, parts: float(training.train_step(
+      state, key, batch, loss=loss, optimizer=optax.sgd(1.0), averages=options["averages"],
+      accumulation=parts)[0].params)
+  assert moved(KEY, 1) == moved(KEY, 1) and len(
+      {moved(KEY, 1), moved(jax.random.key(8), 1), moved(KEY, 2)}) == 3

@@ -177,6 +177,21 @@ def test_rematerialised_is_the_same_function_with_less_to_store():
       a, b, atol=1e-4 * float(jnp.abs(b).max()) + 1e-6), got, expected)
 
 
+def test_dropout_is_random_in_training_alone():
+  network, shape = UNet(channels=4, multipliers=(1,), blocks=1, attention=(), groups=2), (1, 4, 1)
+  params, x = _random(network, shape), jnp.ones(shape)
+  call = lambda network, rngs: network.apply({"params": params}, x, 0.4, jnp.zeros(1, int),
+                                             rngs=rngs)
+  key = lambda seed: {"dropout": jax.random.key(seed)}
+  random = network.clone(dropout=0.5)
+  plain, without, a, again, b = jax.jit(lambda: (
+      call(network, None), call(random, None), call(random, key(0)), call(random, key(0)),
+      call(random, key(1))))()
+  np.testing.assert_array_equal(plain, without)
+  np.testing.assert_array_equal(a, again)
+  assert min(float(jnp.abs(a - plain).max()), float(jnp.abs(a - b).max())) > 1e-3
+
+
 @pytest.mark.parametrize("resampling", unet_lib.RESAMPLINGS)
 def test_volumes_keep_their_shape_with_every_resampling(resampling):
   network, shape = TINY.clone(resampling=resampling, attention=()), (2, 4, 8, 4, 1)
@@ -195,6 +210,7 @@ def test_volumes_keep_their_shape_with_every_resampling(resampling):
                                            "levels, 32, 16, 8, 4; got 14"),
     ({"multipliers": ()}, (2, 32, 1), "multipliers"),
     ({"multipliers": (1, 0)}, (2, 32, 1), "multipliers"),
+    ({"dropout": 1.0}, (2, 32, 1), "dropout must lie in"),
     ({"blocks": 0}, (2, 32, 1), "blocks must be at least 1"),
     ({"resampling": "pool"}, (2, 32, 1), "resampling must be one of convolution, filter, block"),
     ({"taps": (1.0, 2.0, 1.0)}, (2, 32, 1), "taps must be an even number"),
