@@ -56,8 +56,9 @@ def _tangent(*operands):
 
 
 def _transposed(bar, *operands):
-  # The tangents are what is not known.
-  return [None] * 3 + list(jax.vjp(_kernel, *operands[:3])[1](bar))
+  bars = jax.vjp(_kernel, *operands[:3])[1](bar)
+  return [None] * 3 + [each if ad.is_undefined_primal(tangent) else None
+                       for each, tangent in zip(bars, operands[3:], strict=True)]
 
 
 def _batched(operands, axes):
