@@ -77,31 +77,25 @@ def _reference(params, x, ell):
   return product(params["output"], h)
 
 
-def test_output_and_gradient_are_those_of_a_float64_reference():
-  """The gradient along a direction is a difference quotient of the reference."""
+def test_output_and_its_derivative_are_those_of_a_float64_reference():
+  """The derivative along a direction is a difference quotient of the reference."""
   shape, draw = (2, 8, 3), np.random.default_rng(0).normal
   params = jax.tree.map(lambda leaf: draw(size=leaf.shape), _shapes(TINY, shape))
   moves = jax.tree.map(lambda leaf: draw(size=leaf.shape), params)
-  x, weigh = draw(size=(2, *shape))
+  x = draw(size=shape)
   single = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
-
-  @jax.jit
-  def both(params):
-    apply = lambda p: TINY.apply({"params": p}, jnp.asarray(x, jnp.float32), 0.3, NONE)
-    value, pull = jax.vjp(apply, params)
-    return value, pull(jnp.asarray(weigh, jnp.float32))[0]
-
-  value, gradient = both(single(params))
+  value, slope = jax.jit(lambda params, moves: jax.jvp(lambda p: TINY.apply(
+      {"params": p}, jnp.asarray(x, jnp.float32), 0.3, NONE), (params,), (moves,)))(
+          single(params), single(moves))
   expected = _reference(params, x, 0.3)
   assert np.linalg.norm(value - expected) < 2e-5 * np.linalg.norm(expected)
-  at = lambda t: np.sum(weigh * _reference(
-      jax.tree.map(lambda p, m: p + t * m, params, moves), x, 0.3))
-  slopes = [np.vdot(g, m) for g, m in zip(
-      jax.tree.leaves(gradient), jax.tree.leaves(moves), strict=True)]
+  at = lambda t: _reference(jax.tree.map(lambda p, m: p + t * m, params, moves), x, 0.3)
   # Central differences of step 1e-5 have 10 digits in float64.
-  assert abs(sum(slopes) - (at(1e-5) - at(-1e-5)) / 2e-5) < 1e-4 * np.linalg.norm(slopes)
+  expected = (at(1e-5) - at(-1e-5)) / 2e-5
+  assert np.linalg.norm(slope - expected) < 1e-4 * np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 def test_magnitudes_do_not_drift_in_a_thousand_steps():
   """Forced, all weights have magnitude 1 and activations theirs; else Adam makes weights grow."""
   network = TINY.clone(multipliers=(1,), attention=())
@@ -116,7 +110,7 @@ def test_magnitudes_do_not_drift_in_a_thousand_steps():
   def activations(params):
     _, seen = network.apply({"params": params}, x, 0.0, jnp.zeros(4, int),
                             capture_intermediates=lambda module, _: isinstance(module, edm2.Block))
-    return jnp.stack([jnp.mean(leaf**2) for leaf in jax.tree.leaves(seen)])
+    return jnp.stack([jnp.sqrt(jnp.mean(leaf**2)) for leaf in jax.tree.leaves(seen)])
 
   @jax.jit
   def train(force):
@@ -138,8 +132,8 @@ def test_magnitudes_do_not_drift_in_a_thousand_steps():
   np.testing.assert_allclose(norms(start), 1.0, rtol=1e-5)
   np.testing.assert_allclose(kept, 1.0, rtol=1e-5)
   assert float(grown.min()) > 1.05
-  # Mean squares of five blocks' outputs, 1 for independent terms.
-  assert float(still.min()) > 0.4 and float(still.max()) < 2.5
+  # Magnitudes of five blocks' outputs: 1 for independent terms, less where they correlate.
+  assert float(still.min()) > 0.5 and float(still.max()) < 2.0
 
 
 @pytest.mark.parametrize(("settings", "shape", "words"), [
