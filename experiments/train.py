@@ -224,7 +224,8 @@ def _reporting(
     linear = reporting.LinearCheck(run, first)
     if (record["changes"] or first < config.steps
         or not (workdir / "manifest.json").exists()):
-      records.manifest(workdir, run.config, from_step=first, finished=False, **record)
+      records.manifest(workdir, run.config, from_step=first, finished=False, **_loss_of(run),
+                       **record)
       metrics = records.Metrics(
           workdir, first, lambda *begin: logger or build.logger(config.logger, *begin))
   remedy = reporting.remedy(run.config.objective)
@@ -239,7 +240,7 @@ def _finish(
 ) -> None:
   """Records the trained run in manifest.json and draws its pictures."""
   step = run.config.training.steps
-  facts = {"steps": step, "seconds": round(seconds, 1), "since_step": first,
+  facts = {**_loss_of(run), "steps": step, "seconds": round(seconds, 1), "since_step": first,
            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
            "sha256": records.sha256(multihost.fetch(state.params)),
            "sha256_ema": records.sha256(multihost.fetch(state.ema[0])),
@@ -256,6 +257,12 @@ def _finish(
                   f"sha256 of the parameters {facts['sha256'][:16]}")
 
   multihost.by_first(write)
+
+
+def _loss_of(run: assembly.Run) -> dict[str, str]:
+  """For the manifest: what `loss` in metrics.jsonl is of, where the objective learns."""
+  adaptive = isinstance(run.loss, training.AdaptiveLoss)
+  return {"loss_of": "the base density and weight, whatever is learned"} if adaptive else {}
 
 
 def _check_finite(state: training.TrainState, step: int) -> None:

@@ -174,7 +174,8 @@ def read(manager: Manager, step: int, target: State, *, part: bool = False) -> S
   found = _together(lambda: by_path(handler.metadata(place / "state").tree))
   if part:
     found = {name: leaf for name, leaf in found.items() if name.split("/")[0] in target}
-  _check_same(found, by_path(target), f"{manager.directory.name.removesuffix('s')} of step {step}")
+  kind = "snapshot" if part and target is whole else "checkpoint"
+  _check_same(found, by_path(target), f"{kind} of step {step}")
   # Not `manager.restore`: it waits for the other processes when it is done, and one that has
   # failed never is.
   state = _together(lambda: handler.restore(place / "state", args=ocp.args.PyTreeRestore(
