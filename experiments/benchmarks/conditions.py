@@ -29,9 +29,8 @@ from experiments.run import model
 from experiments.sampling import drawing, pictures
 from langevin_jax import inpainting, paths, predictions, samplers
 
-# A quarter of the digits config in width, depth and steps together.
-_SMALLER = ("--config.network=dit(width=64, depth=3, heads=4, patch_size=2, unroll=1)",
-            "--config.training.steps=2000", "--config.training.log_every=500")
+_SETTINGS = (f"--config.network={conditional_digits.__name__}:Pixels()",
+             "--config.training.steps=2500", "--config.training.log_every=500")
 _GRID = "karras(15, rho_min=0.002, rho_max=500)"
 _DRAWS = 4  # samples of each held-out digit
 # The orthonormal Haar basis of 2 × 2 pixels; the first coefficient is twice their mean.
@@ -77,7 +76,7 @@ def _trained(name: str) -> model.Model:
   of the examples of `low_resolution` have none.
   """
   workdir = f"{flags.FLAGS.runs}/digits_{name}"
-  quality.call("train", "--config=digits", *_SMALLER, f"--workdir={workdir}",
+  quality.call("train", "--config=digits", *_SETTINGS, f"--workdir={workdir}",
                f"--config.data={conditional_digits.__name__}:{name}",
                f"--config.training.label_dropout={0.5 if name == 'low_resolution' else 0.1}")
   return experiments.load(workdir)
