@@ -168,9 +168,10 @@ def _begin(
   except ValueError as error:
     if config.optimizer == before.optimizer:
       raise
-    raise ValueError(f"config.training.optimizer: {before.optimizer} → {config.optimizer}, whose "
-                     f"state has other arrays; choose another --workdir, where --init_from="
-                     f"{workdir} begins from these parameters ({error})") from error
+    names = f"{before.optimizer.name} → {config.optimizer.name}"
+    raise ValueError(f"config.training.optimizer: {names}, whose state has other arrays; choose "
+                     f"another --workdir, where --init_from={workdir} begins from these parameters "
+                     f"({error})") from error
   if state is None and _INIT_FROM.value:
     state, record["began_from"] = _load_parameters(run, workdir, manager)
   elif state is None:

@@ -1,13 +1,17 @@
 """Digits given something: themselves at half the resolution, or their number and amount of ink.
 
-The data of `conditions`, through the door that a user's own data take: functions that return dicts
-of arrays. Every fifth digit is held out.
+The data and the network of `conditions`, through the doors that a user's own take: functions that
+return dicts of arrays, and a Linen module. Every fifth digit is held out.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from flax import linen as nn
+
+from langevin_jax.networks import MLP
 
 INK = ("light", "medium", "heavy")  # thirds of the training digits by the sum of their pixels
 
@@ -18,6 +22,22 @@ class Digits(NamedTuple):
   x: np.ndarray
   number: np.ndarray
   ink: np.ndarray
+
+
+class Pixels(nn.Module):
+  """The library's perceptron on all pixels: it is trained in seconds."""
+
+  conditions: Any
+  width: int = 192
+  depth: int = 3
+
+  @nn.compact
+  def __call__(self, x: jax.Array, half_log_snr: jax.Array, condition: Any) -> jax.Array:
+    flat = {name: value.reshape(len(x), -1) if value.ndim > 2 else value
+            for name, value in condition.items()}
+    classes = {name: kind.classes for name, kind in self.conditions.items() if kind.classes}
+    network = MLP(width=self.width, depth=self.depth, classes=classes)
+    return network(x.reshape(len(x), -1), half_log_snr, flat).reshape(x.shape)
 
 
 def digits() -> tuple[Digits, Digits]:

@@ -29,10 +29,10 @@ from experiments.run import model
 from experiments.sampling import drawing, pictures
 from langevin_jax import inpainting, paths, predictions, samplers
 
-# A quarter of the digits config in width, depth and steps together.
-_SMALLER = ("--config.network=dit(width=64, depth=3, heads=4, patch_size=2, unroll=1)",
-            "--config.training.steps=2000", "--config.training.log_every=500")
-_DRAWS = 8  # samples of each held-out digit
+_SETTINGS = (f"--config.network={conditional_digits.__name__}:Pixels()",
+             "--config.training.steps=2500", "--config.training.log_every=500")
+_GRID = "karras(15, rho_min=0.002, rho_max=500)"
+_DRAWS = 4  # samples of each held-out digit
 # The orthonormal Haar basis of 2 × 2 pixels; the first coefficient is twice their mean.
 _HAAR = 0.5 * np.array([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]], np.float32)
 
@@ -76,7 +76,7 @@ def _trained(name: str) -> model.Model:
   of the examples of `low_resolution` have none.
   """
   workdir = f"{flags.FLAGS.runs}/digits_{name}"
-  quality.call("train", "--config=digits", *_SMALLER, f"--workdir={workdir}",
+  quality.call("train", "--config=digits", *_SETTINGS, f"--workdir={workdir}",
                f"--config.data={conditional_digits.__name__}:{name}",
                f"--config.training.label_dropout={0.5 if name == 'low_resolution' else 0.1}")
   return experiments.load(workdir)
@@ -99,7 +99,7 @@ def super_resolution() -> tuple[dict[str, dict[str, float]], dict[str, np.ndarra
       "LanPaint-10": lanpainted(_trained("low_resolution"), np.tile(low, (_DRAWS, 1, 1, 1))
                                 ).reshape(shape),
       "condition": _trained("low_resolution").sample(
-          jax.random.key(0), _DRAWS * len(low),
+          jax.random.key(0), _DRAWS * len(low), grid=_GRID,
           condition={"low": np.tile(low, (_DRAWS, 1, 1, 1)) / 8.0 - 1.0}).reshape(shape),
   }
   scores = {name: score(x, test, judge) for name, x in draws.items()}
@@ -159,12 +159,13 @@ def lanpainted(trained: model.Model, low: np.ndarray) -> np.ndarray:
   """
   dataset, path = trained.run.dataset, paths.vp()
   known = np.zeros((*low.shape[:3], 4), np.float32)
+  is_mean = np.broadcast_to(np.arange(4) == 0, known.shape)
   known[..., :1] = 2.0 * data.standardise(low, dataset.mean, dataset.scale)
   nothing = run_conditions.given(dataset, None, len(low), dropout=1.0)
   free = drawing.denoiser(trained.run, trained.params, path, nothing)
   denoiser = predictions.Denoiser(lambda z, ell: haar(free.at(from_haar(z), ell)), path)
   z = inpainting.sample(
-      jax.random.key(0), denoiser, path, known=known, mask=np.arange(4) == 0, shape=known.shape,
+      jax.random.key(0), denoiser, path, known=known, mask=is_mean,
       method=inpainting.lanpaint(10), grid=samplers.karras(20, rho_min=0.002, rho_max=500.0))
   return np.clip(np.round(data.restore(dataset, np.asarray(from_haar(z)))), 0.0, 16.0)
 
@@ -187,7 +188,7 @@ def two_labels() -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
   for names, weight in ((("number", "ink"), 1), (("number",), 1), (("ink",), 1), ((), 1),
                         (("number", "ink"), 2)):
     x = trained.sample(jax.random.key(0), n, condition={name: both[name] for name in names},
-                       **({} if weight == 1 else {"guidance": weight}))
+                       grid=_GRID, guidance=weight)
     pair = dict(zip(both, shown(x), strict=True))
     label = " and ".join(names) + f", w = {weight}" * (weight > 1) or "neither"
     found[label] = {name: float((pair[name] == both[name]).mean()) for name in names} | {
@@ -195,7 +196,7 @@ def two_labels() -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
   pair = shown(train.x[rng.integers(n, size=n)])
   found["real"] = {"distance": float(0.5 * np.abs(share(pair) - real).sum()),
                    "number": classifier.label_agreement(judge, test.x, test.number)}
-  rows = {name: trained.sample(jax.random.key(1), 10, condition={
+  rows = {name: trained.sample(jax.random.key(1), 10, grid=_GRID, condition={
       "number": np.arange(10), "ink": i}) for i, name in enumerate(conditional_digits.INK)}
   return found, rows
 

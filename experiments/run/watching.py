@@ -37,7 +37,7 @@ def check(run: assembly.Run) -> None:
   if run.config.training.sample_every and not pictures.can_draw(run.dataset):
     raise ValueError("config.training.sample_every: pictures are of images and of vectors with two "
                      f"features or more; the data are {run.dataset.kind}s of shape "
-                     f"{run.dataset.train.shape[1:]}. Leave it out")
+                     f"{run.dataset.train.shape[1:]}; set it to 0")
 
 
 class Watcher:
