@@ -132,12 +132,12 @@ def assemble(
     make_loss = functools.partial(
         training.flow_map_loss, apply, num_classes=num_classes, identity=identity, teacher=taught)
   try:
-    if identity is not None and identity.is_guided and not (num_classes or kinds):
-      raise ValueError("omega and kappa need data with labels or other conditions")
     if identity is not None and isinstance(identity.omega, str) and (
         kinds.get(identity.omega) != conditions_lib.Kind(())):
       raise ValueError(f"omega={identity.omega!r} must name a condition of one real number, got "
                        f"{', '.join(kinds) or 'data without named conditions'}")
+    if identity is not None and identity.is_guided and not (num_classes or kinds):
+      raise ValueError("omega and kappa need data with labels or other conditions")
     loss = make_loss(density=density, weight=weight, prediction=build.prediction(config.objective),
                      label_dropout=config.training.label_dropout)
   except ValueError as error:

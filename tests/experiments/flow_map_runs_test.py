@@ -86,5 +86,5 @@ def test_what_cannot_be_is_refused(small_run, tmp_path):
   assert "own data" in train(*FLOW, teacher, "--config.data.train_size=400")
   assert "need data with labels" in train(*FLOW, "--config.objective.flow_map=eulerian(omega=2)")
   assert "must name a condition" in train(
-      *FLOW, "--config.data=digits()", "--config.objective.flow_map=eulerian(omega='w')")
+      *FLOW, "--config.objective.flow_map=eulerian(omega='w')")
   assert "second_level" in train(*FLOW, "--config.network=flow_map_runs_test:plain()")
