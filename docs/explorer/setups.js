@@ -16,7 +16,7 @@ export const initial = {
   process: "reverse", path: "vp", eta: 1, schedule: "constant", method: "step", steps: 60,
   grid: "karras", rhoMax: 1.3, rho: -0.4, budget: -0.7, start: "exact", particles: 400, seed: 1,
   seeDensity: true, seeScore: true, seeTrails: true, seeDots: true, seeTriangle: false,
-  window: "whole", length: 0.5, rungs: 1, particle: 1, mapSteps: 3,
+  window: "whole", length: 0.5, rungs: 1, particle: 1, mapSteps: 4,
   time: 40,
 };
 

@@ -3,7 +3,7 @@
   python -m experiments.benchmarks.few_calls --sweep=runs/sweeps/few_calls
 
 Evaluates every model and seed of a finished sweep by `metrics.few_calls`, and prints mean ± half
-the range over seeds. `--models` chooses some of them.
+the range over seeds. `--model` chooses one of them.
 """
 
 import pathlib
@@ -15,12 +15,13 @@ from experiments import data
 from experiments.benchmarks import measure
 from experiments.config import cli
 from experiments.metrics import few_calls
+from experiments.metrics.result import Result
 from experiments.run import assembly
 from experiments.sweeping import layouts
 
 _SWEEP = flags.DEFINE_string("sweep", "runs/sweeps/few_calls", "The workdir of a sweep.")
 _OUT = flags.DEFINE_string("out", "runs/bench/few_calls.json", "Where the numbers go.")
-_MODELS = flags.DEFINE_list("models", [], "Names of models; all if not given.")
+_MODELS = flags.DEFINE_multi_string("model", [], "A model; may be repeated. All if not given.")
 _SAMPLES = flags.DEFINE_integer("num_samples", 10_000, "Samples of each model.")
 
 
@@ -29,7 +30,7 @@ def main() -> int:
   layout = layouts.read(workdir)
   models = [model for group in layout.groups for model in group]
   if unknown := set(_MODELS.value) - set(models):
-    raise ValueError(f"--models: no model {unknown.pop()!r}; there are {', '.join(models)}")
+    raise ValueError(f"--model: no model {unknown.pop()!r}; there are {', '.join(models)}")
   out = cli.out(_OUT.value, measure.is_report)
   assembly.configure_jax(layout.base)
   results = {model: [rows(layouts.run_directory(workdir, model, seed))
@@ -46,7 +47,7 @@ def main() -> int:
   return 0
 
 
-def rows(workdir: pathlib.Path) -> list[few_calls.Result]:
+def rows(workdir: pathlib.Path) -> list[Result]:
   """The rows of one run."""
   print(workdir, flush=True)
   run, state = assembly.trained(workdir)

@@ -90,8 +90,12 @@ def objective(config: config_lib.Config) -> tuple[
   """(π, w, the identity of a flow map or None) of a config.
 
   Raises:
-    ValueError: a flow map with a learned density or weight, besides what the functions refuse.
+    ValueError: a flow map with a learned density or weight, or an autoencoder without its
+      objective, besides what the functions refuse.
   """
+  if config.network.name == "autoencoder" and config.objective.autoencoder is None:
+    raise ValueError("config.network=autoencoder is trained with config.objective.autoencoder, "
+                     "such as reconstruction()")
   pi = density(config.objective, path(config.path))
   w, identity = weight(config.objective, pi), flow_map(config.objective)
   for field, choice in (("density", pi), ("weight", w)):
@@ -166,6 +170,8 @@ def network(
   if second_level and not calls.takes(call, "network", "second_level"):
     raise ValueError(f"config.network={call.name}: a flow map needs a network with the parameter "
                      "second_level, such as mlp or dit")
+  if call.get("dropout", 0.0) and (second_level or tokens is not None):
+    raise ValueError("config.network.dropout: flow maps and tokens learn without dropout")
   if tokens is not None:
     shape = (*shape, len(tokens.base))
   seeded = [name for name in ("key", "rngs") if calls.takes(call, "network", name)]

@@ -136,10 +136,7 @@ def score_error(
 def map_errors(
     run: assembly.Run, params, path: paths.Path, *, n: int = 256
 ) -> list[Result]:
-  """√(E‖D̄ − D̄*‖²/2) of a flow map by (ℓ, ℓ′), at exact draws of the level ℓ.
-
-  D̄* is exact to 1e-4, by 3 steps of `flow_maps.exact`.
-  """
+  """√(E‖D̄ − D̄*‖²/2) of a flow map by (ℓ, ℓ′), at exact draws of the level ℓ."""
   truth = mixture(run.dataset)
   learned = drawing.denoiser(run, params, path, jnp.zeros((n,), jnp.int32)).average
   exact = flow_maps.exact(truth, steps=3, sweeps=6)
@@ -154,5 +151,6 @@ def map_errors(
   pairs = [(a, b) for i, a in enumerate(_MAP_LEVELS[:-1]) for b in _MAP_LEVELS[i:]]
   errors = jax.jit(lambda pairs: jax.lax.map(error, pairs))(
       tuple(jnp.asarray(levels, jnp.float32) for levels in zip(*pairs, strict=True)))
-  return [Result(f"map_error_{a:g}_{b:g}", f"RMS error of D̄, ℓ = {a:g} → {b:g}", float(value), 0.0, n)
+  return [Result(f"map_error_{a:g}_{b:g}", f"RMS error of D̄, ℓ = {a:g} → {b:g}", float(value),
+                 0.0, n)
           for (a, b), value in zip(pairs, errors, strict=True)]

@@ -128,39 +128,42 @@ def assemble(
   init, apply = build.network(
       config.network, shape, num_classes, conditions=kinds, constrain=shardings.constrain(mesh),
       second_level=identity is not None, tokens=tokens)
-  dropout = bool(config.network.get("dropout", 0.0))
-  if dropout and (identity is not None or tokens is not None):
-    raise ValueError("config.network.dropout: flow maps and tokens learn without dropout")
-  make_loss = functools.partial(
-      training.diffusion_loss, apply, num_classes=num_classes, random=dropout)
-  if tokens is not None:
-    make_loss = lambda prediction, **options: training.token_loss(
-        apply, tokens, num_classes=num_classes, **options)
   if identity is not None:
     taught = None if config.objective.teacher is None else lambda *inputs: teacher(
         config, shape, num_classes, mesh, tuple(kinds.items()))(*inputs)
+    _check_guided(identity, num_classes, kinds)
     make_loss = functools.partial(
         training.flow_map_loss, apply, num_classes=num_classes, identity=identity, teacher=taught)
-  if config.objective.autoencoder is None and config.network.name == "autoencoder":
-    raise ValueError("config.network=autoencoder is trained with config.objective.autoencoder, "
-                     "such as reconstruction()")
-  try:
-    if identity is not None and identity.is_guided and not (num_classes or kinds):
-      raise ValueError("omega and kappa need data with labels or other conditions")
-    if identity is not None and isinstance(identity.omega, str) and (
-        kinds.get(identity.omega) != conditions_lib.Kind(())):
-      raise ValueError(f"omega={identity.omega!r} must name a condition of one real number, got "
-                       f"{', '.join(kinds) or 'data without named conditions'}")
-    loss = training.adaptive_loss(functools.partial(
-        make_loss, prediction=build.prediction(config.objective),
-        label_dropout=config.training.label_dropout), density=density, weight=weight)
-  except ValueError as error:
-    raise ValueError(f"config.objective.flow_map: {error}") from error
+  elif tokens is not None:
+    make_loss = lambda prediction, **options: training.token_loss(
+        apply, tokens, num_classes=num_classes, **options)
+  else:
+    make_loss = functools.partial(training.diffusion_loss, apply, num_classes=num_classes,
+                                  random=bool(config.network.get("dropout", 0.0)))
   if config.objective.autoencoder is not None:
     loss = build.autoencoder(config, apply)
+  else:
+    try:
+      loss = training.adaptive_loss(functools.partial(
+          make_loss, prediction=build.prediction(config.objective),
+          label_dropout=config.training.label_dropout), density=density, weight=weight)
+    except ValueError as error:
+      raise ValueError(f"config.objective.flow_map: {error}") from error
   start = lambda key: training.init(init(key), optimizer, averages=len(averages), loss=loss)
   jax.eval_shape(start, jax.random.key(0))  # a network that does not fit the data says so now
   return Run(config, None, mesh, path, apply, start, loss, optimizer, averages, make_loss)
+
+
+def _check_guided(
+    identity: flow_maps.Identity, num_classes: int, kinds: Mapping[str, conditions_lib.Kind]
+) -> None:
+  """Raises ValueError where the data lack the condition that guides the targets of a flow map."""
+  field = "config.objective.flow_map"
+  if isinstance(identity.omega, str) and kinds.get(identity.omega) != conditions_lib.Kind(()):
+    raise ValueError(f"{field}: omega={identity.omega!r} must name a condition of one real number, "
+                     f"got {', '.join(kinds) or 'data without named conditions'}")
+  if identity.is_guided and not (num_classes or kinds):
+    raise ValueError(f"{field}: omega and kappa need data with labels or other conditions")
 
 
 @functools.lru_cache(maxsize=1)

@@ -126,8 +126,8 @@ def eulerian(
     adaptive, averaged: as in `Identity`. MeanFlow has adaptive=1 and the weight flow_matching.
     omega, kappa: v ← ω v + κ v(x, c) + (1 − ω − κ) v(x), the last two of the network's diagonal
       with and without the condition: guidance of weight ω/(1 − κ) at no extra call when sampling.
-      omega may be the name of a condition (n,) of real numbers, the ω of each example, 1 where it is
-      not given: one network for all weights (Meng et al. 2023).
+      omega may be the name of a condition (n,) of real numbers, the ω of each example, or 1 where
+      it is not given: one network for all weights (Meng et al. 2023).
 
   Raises:
     ValueError: adaptive < 0, κ outside [0, 1), an unknown word.

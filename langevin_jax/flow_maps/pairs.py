@@ -18,8 +18,9 @@ def uniform(*, diagonal: float = 0.5, to_data: float = 0.0) -> Pairs:
 
     s = max(u₁, u₂),   s′ = min(u₁, u₂),   u₁, u₂ uniform on [0, 1]
 
-  With these pairs the gradient steps of `eulerian` and `lagrangian` contract towards the exact map
-  whatever π is, although no gradient passes their targets (docs/flow_maps.md, "Which pairs").
+  With these pairs the gradient steps of `eulerian` contract towards the exact map whatever π is,
+  although no gradient passes the target, and those of `lagrangian` up to the slope of the velocity
+  (docs/flow_maps.md, "Which pairs").
 
   Args:
     diagonal: the share of pairs with ℓ′ = ℓ ~ π.

@@ -229,7 +229,8 @@ def drawn(page, canvas="#plane"):
 
 def evidence(page):
   """What the page shows, apart from its controls."""
-  return page.inner_text("#stage"), page.inner_text("#triangle table"), drawn(page)
+  return (page.inner_text("#stage"), page.inner_text("#triangle table"),
+          page.inner_html("#mapped"), drawn(page))
 
 
 def settled(page):

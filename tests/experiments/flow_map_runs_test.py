@@ -7,7 +7,7 @@ import pytest
 import runner
 from runner import SMALL, manifest
 
-from experiments.metrics import few_calls
+from experiments.metrics import few_calls, mixture_metrics
 from experiments.run import assembly
 from langevin_jax import networks
 
@@ -56,6 +56,21 @@ def test_an_evaluation_has_few_calls(flow_run):
   assert 0.3 < found["map_error_-4_inf"].value < 3.0 and "map_error_1_1" in found
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("identity", ["semigroup()", "eulerian()", "lagrangian()"])
+def test_the_shipped_config_learns_every_identity(tmp_path, identity):
+  """At its own learning rate and density; a map from noise that has learned nothing is off by 1."""
+  runner.succeed("train", "--config=mixture2d", "--config.training.steps=400",
+                 "--config.training.batch_size=128", "--config.network=mlp(width=64, depth=2)",
+                 "--config.training.ema_half_life_steps=30",
+                 f"--config.objective.flow_map={identity}", f"--workdir={tmp_path}")
+  run, state = assembly.trained(tmp_path)
+  errors = {row.key: row.value for row in mixture_metrics.map_errors(
+      run, state.ema[0], run.path)}
+  print(errors)
+  assert errors["map_error_-4_inf"] < 0.6 and errors["map_error_0_0"] < 0.3
+
+
 def test_a_teacher_takes_the_place_of_the_data(flow_run, small_run, tmp_path):
   taught = tmp_path / "taught"
   runner.succeed("train", *FLOW, f"--config.objective.teacher={small_run}", f"--workdir={taught}")
@@ -71,5 +86,5 @@ def test_what_cannot_be_is_refused(small_run, tmp_path):
   assert "own data" in train(*FLOW, teacher, "--config.data.train_size=400")
   assert "need data with labels" in train(*FLOW, "--config.objective.flow_map=eulerian(omega=2)")
   assert "must name a condition" in train(
-      *FLOW, "--config.data=digits()", "--config.objective.flow_map=eulerian(omega='w')")
+      *FLOW, "--config.objective.flow_map=eulerian(omega='w')")
   assert "second_level" in train(*FLOW, "--config.network=flow_map_runs_test:plain()")
