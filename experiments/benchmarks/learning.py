@@ -1,4 +1,4 @@
-"""Whether training leaves the trivial solution: every config for vectors × data of many shapes.
+"""Whether training leaves the trivial solution: every config × data of many shapes.
 
   python -m experiments.benchmarks.learning --out=runs/bench/learning.json
   python -m experiments.benchmarks.learning --configs=arrays --laws=ring_8,checkerboard --seeds=2
@@ -7,6 +7,11 @@ A network that starts at zero soon is as good as the best linear denoiser, which
 covariance alone; whitened data have no linear part to learn at all. After so many steps of the
 config's own training the model's loss must be below that of the best linear denoiser, both of the
 same data, levels and noise. Of Gaussian data nothing is better, and the two must agree to 2 %.
+
+Configs for images get 8×8 images of 2×2 patches of one colour each. The coordinates of independent
+draws of the law are the colours. Their networks and batches are small (`IMAGES`). Only the
+prediction of the colours is judged: in the other directions, where images do not vary, the linear
+denoiser is exact, and its prediction takes the place of the network's.
 """
 
 import functools
@@ -28,6 +33,14 @@ from langevin_jax import objectives, predictions, training
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 GAUSSIAN_MARGIN = 0.02
 _JUDGED = 2**14
+# Eigenvalues of the covariance below this are rounding; the largest is about 1.
+_VARIES = 1e-5
+_SIDE, _PATCH = 8, 2
+# Image configs, by the channels of their images, and what is small here.
+IMAGES = {"digits": 1, "images": 3, "fashion_mnist": 1, "cifar10": 3, "latent_dit_xl2": 4,
+          "imagenet64_dit_xl2": 3}
+SMALL = {"network.width": "64", "network.depth": "2", "network.heads": "2", "network.unroll": "1",
+         "training.batch_size": "16"}
 
 Law = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -87,8 +100,11 @@ def main() -> int:
   results: dict[str, Any] = {}
   for name in chosen.configs:
     config = config_lib.load(str(CONFIGS / f"{name}.py"))
+    if channels := IMAGES.get(name, 0):
+      config = config_lib.override(config, SMALL)
     for law in laws:
-      losses, linear = learned(config, law, seeds=chosen.seeds, steps=chosen.steps)
+      losses, linear = learned(config, examples(law, channels), seeds=chosen.seeds,
+                               steps=chosen.steps)
       results[f"{name}, {law}"] = {"losses": losses.tolist(), "linear": linear,
                                    "passed": bool(passed(law, losses, linear).all())}
       print(f"{name:10} {law:18} linear {linear:.4f}  losses "
@@ -104,23 +120,37 @@ def passed(law: str, losses: np.ndarray, linear: float) -> np.ndarray:
   return losses < linear * (1.0 + GAUSSIAN_MARGIN * (law in GAUSSIAN))
 
 
+def examples(law: str, channels: int = 0) -> np.ndarray:
+  """Vectors (n, d) of a law, or images (n, side, side, channels) of patches; standardised."""
+  rng = np.random.default_rng(0)
+  if not channels:
+    x = LAWS[law](rng, 20_000)
+    return standardize.standardise(x, *standardize.statistics(x, "vector"))
+  tokens = _SIDE // _PATCH
+  x = LAWS[law](rng, 2000 * tokens**2 * channels)
+  x = x.reshape(-1, tokens, tokens, channels).repeat(_PATCH, 1).repeat(_PATCH, 2)
+  return standardize.standardise(x, *standardize.statistics(x, "image"))
+
+
 def learned(
-    config: config_lib.Config, law: str, *, seeds: int, steps: int
+    config: config_lib.Config, x: np.ndarray, *, seeds: int, steps: int
 ) -> tuple[np.ndarray, float]:
-  """(loss of each seed after so many steps, (seeds,); loss of the best linear denoiser)."""
-  x = LAWS[law](np.random.default_rng(0), 20_000)
-  x = jnp.asarray(standardize.standardise(x, *standardize.statistics(x, "vector")))
-  train, judge = _programs(config, x.shape[1], steps)
+  """(loss of each seed after so many steps, (seeds,); loss of the best linear denoiser).
+
+  Both are means over the dimensions in which the examples x vary.
+  """
+  x = jnp.asarray(x)
+  train, judge = _programs(config, x.shape[1:], steps)
   losses, linear = zip(*(judge(train(seed, x), x) for seed in range(seeds)), strict=True)
   return np.asarray(losses), float(linear[0])
 
 
 @functools.cache
-def _programs(config: config_lib.Config, d: int, steps: int):
+def _programs(config: config_lib.Config, shape: tuple[int, ...], steps: int):
   """(seed, x) → parameters, and (parameters, x) → the two losses; compiled once for all laws."""
   density = build.density(config.objective, build.path(config.path))
   weight, row = build.weight(config.objective, density), build.prediction(config.objective)
-  init, apply = build.network(config.network, (d,), 0)
+  init, apply = build.network(config.network, shape, 0)
   optimizer, averages = build.optimizer(config.training), build.averages(config.training)
   loss = training.diffusion_loss(apply, density=density, weight=weight, prediction=row)
   batch_size = config.training.batch_size
@@ -138,22 +168,31 @@ def _programs(config: config_lib.Config, d: int, steps: int):
 
   @jax.jit
   def judge(params, x):
-    variances, axes = jnp.linalg.eigh(jnp.atleast_2d(jnp.cov(x, rowvar=False)))
+    judged = _JUDGED // (1 if len(shape) == 1 else 16)
+    rows = lambda x: x.reshape(len(x), -1)
+    variances, axes = jnp.linalg.eigh(jnp.atleast_2d(jnp.cov(rows(x), rowvar=False)))
+    varies = variances > _VARIES
 
     def linear(x, ell):
       frame = jax.vmap(predictions.unit_frame)(ell)
       alpha, sigma = frame.alpha[:, None], frame.sigma[:, None]
       gain = alpha * variances[None] / (alpha**2 * variances[None] + sigma**2)
-      denoised = (x @ axes * gain) @ axes.T
+      denoised = (rows(x) @ axes * gain) @ axes.T
       a, b = jax.vmap(row)(frame)
-      return a[:, None] * denoised + b[:, None] * (x - alpha * denoised) / sigma
+      return (a[:, None] * denoised
+              + b[:, None] * (rows(x) - alpha * denoised) / sigma).reshape(x.shape)
 
-    index = jax.random.randint(jax.random.key(0), (_JUDGED,), 0, len(x))
+    def network(x, ell):
+      exact = linear(x, ell)
+      more = rows(apply(params, x, ell, labels) - exact)
+      return exact + ((more @ axes * varies[None]) @ axes.T).reshape(x.shape)
+
+    index = jax.random.randint(jax.random.key(0), (judged,), 0, len(x))
     drawn = objectives.corruption(jax.random.key(1), x[index], density)
-    of = lambda network: objectives.corrupted_loss(
-        network, x[index], drawn, weight=weight, prediction=row)[0]
-    labels = jnp.zeros(_JUDGED, jnp.int32)
-    return of(lambda x, ell: apply(params, x, ell, labels)), of(linear)
+    of = lambda predict: objectives.corrupted_loss(
+        predict, x[index], drawn, weight=weight, prediction=row)[0] / jnp.mean(varies)
+    labels = jnp.zeros(judged, jnp.int32)
+    return of(network), of(linear)
 
   return train, judge
 
@@ -161,7 +200,7 @@ def _programs(config: config_lib.Config, d: int, steps: int):
 if __name__ == "__main__":
   # Not where the module is imported, beside others with flags of these names.
   flags.DEFINE_string("out", "runs/bench/learning.json", "Where the numbers go.")
-  flags.DEFINE_list("configs", ["arrays", "mixture2d"], "Names in experiments/configs.")
+  flags.DEFINE_list("configs", ["arrays", "mixture2d", *IMAGES], "Names in experiments/configs.")
   flags.DEFINE_list("laws", [], "Some of the data; all if not given.")
   flags.DEFINE_integer("seeds", 4, "How many seeds of each.")
   flags.DEFINE_integer("steps", 500, "After how many steps.")
