@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from langevin_jax import splitting
+from langevin_jax import _programs, splitting
 from langevin_jax.paths import Path, on_host
 from langevin_jax.samplers.budgets import Budgets
-from langevin_jax.samplers.levels import Level, Method, memoised, steps_of
+from langevin_jax.samplers.levels import Level, Method, steps_of
 from langevin_jax.samplers.staged import (
     Row,
     Stages,
@@ -22,7 +22,7 @@ from langevin_jax.samplers.staged import (
 __all__ = ["heun"]
 
 
-@memoised
+@_programs.memoised
 def heun(
     churn: float = 0.0, *, churn_min: float = 0.0, churn_max: float = np.inf,
     noise_scale: float = 1.0, own_time: bool = False,

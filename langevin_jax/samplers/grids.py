@@ -6,7 +6,6 @@ path. The named grids fall to exactly 0, from `rho_max` or from the noisy end of
 is less. An `explicit` grid may rise; `within` takes a part of a grid.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ __all__ = [
 Grid = Callable[[Path], np.ndarray]
 
 
-@functools.lru_cache
+@_programs.memoised
 def karras(
     n: int, *, rho_min: float = 0.002, rho_max: float = 80.0, curvature: float = 7.0
 ) -> Grid:
@@ -51,7 +50,7 @@ def karras(
   return grid
 
 
-@functools.lru_cache
+@_programs.memoised
 def uniform_half_log_snr(n: int, *, rho_min: float = 0.002, rho_max: float = 80.0) -> Grid:
   """ℓ uniform from −log ρ_max to −log ρ_min, then the clean end; errors are those of `karras`."""
   _check(n)
@@ -59,7 +58,7 @@ def uniform_half_log_snr(n: int, *, rho_min: float = 0.002, rho_max: float = 80.
   return lambda path: _closed(np.geomspace(_top(path, rho_max, rho_min), rho_min, n))
 
 
-@functools.lru_cache
+@_programs.memoised
 def uniform_time(n: int) -> Grid:
   """Uniform in the path's own time from t_max to t_min (eq. 7), ends included, then the clean end.
 
@@ -79,7 +78,7 @@ def uniform_time(n: int) -> Grid:
   return grid
 
 
-@functools.lru_cache
+@_programs.memoised
 def cosine(n: int) -> Grid:
   """ρ = tan(πu/2) with u falling evenly to 0: uniform in the time of the cosine path, on any path.
 
@@ -96,7 +95,7 @@ def cosine(n: int) -> Grid:
   return grid
 
 
-@functools.lru_cache
+@_programs.memoised
 def shifted(n: int, shift: float = 1.0) -> Grid:
   """Flow time s uniform from 1 to 0, shifted by ℓ′ = ℓ − log k: ρ = k s/(1 − s).
 
