@@ -39,10 +39,9 @@ NAMED: Grids = {
     "cosine": samplers.cosine,
     "shifted 1": samplers.shifted,
 }
-# Levels found for methods of ours of low and high order, and for one that is theirs as well.
+# Levels found for a method of ours, and for one that is theirs as well.
 OPTIMISED: Mapping[str, samplers.Method] = {
     "optimised for unipc": samplers.unipc(2, prediction="velocity", variable="angle"),
-    "optimised for order 4": samplers.multistep(4, prediction="velocity", variable="angle"),
     "optimised for 2M": samplers.multistep(2),
 }
 

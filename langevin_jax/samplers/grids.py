@@ -260,6 +260,9 @@ def _check(n: int) -> None:
 
 
 def _check_range(rho_min: float, rho_max: float) -> None:
+  if _programs.is_traced((rho_min, rho_max)):
+    raise ValueError("rho_min and rho_max of a grid must be numbers, not traced: its levels are "
+                     "made on the host")
   if not 0.0 < rho_min < rho_max < np.inf:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max < inf, got rho_min={rho_min}, "

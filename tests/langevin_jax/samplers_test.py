@@ -396,6 +396,8 @@ BAD = [
       for make in (samplers.ddim, samplers.euler_maruyama, lambda eta: samplers.unipc(2, eta),
                    lambda eta: samplers.singlestep(2, eta))
       for eta in (-0.5, np.inf, np.nan)),
+    (lambda: jax.jit(lambda rho: draw(grid=samplers.karras(4, rho_max=rho)))(40.0),
+     "rho_max of a grid must be numbers, not traced"),
     (lambda: samplers.heun(-1.0), "churn"),
     (lambda: samplers.heun(1.0, noise_scale=-1.0), "noise_scale"),
     (lambda: samplers.heun(2.0, churn_min=5.0, churn_max=1.0), "churn acts for rho in"),
