@@ -14,6 +14,7 @@ program.
 """
 
 import collections
+import functools
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -91,6 +92,22 @@ def concrete(value: Any) -> np.ndarray | None:
   Inside `jax.jit` an operation of `jax.numpy` is traced even on a concrete array.
   """
   return None if isinstance(value, Tracer) else np.asarray(value)
+
+
+def memoised(factory: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns one object for equal arguments, so that it can be a static argument of `jax.jit`.
+
+  A call with a jax array among its arguments, also one within a method or a corrector, is not
+  remembered.
+  """
+  cached = functools.lru_cache(factory)
+
+  @functools.wraps(factory)
+  def make(*args, **kwargs):
+    traced = any(isinstance(a, jax.Array) for a in jax.tree.leaves((args, kwargs)))
+    return (factory if traced else cached)(*args, **kwargs)
+
+  return make
 
 
 def scan(body: Callable, carry: Any, xs: Any, length: int | None = None) -> tuple[Any, Any]:

@@ -21,12 +21,13 @@ from experiments import config, data
 from experiments.run import assembly, checkpoints, meshes, multihost, records
 from experiments.sampling import drawing
 from langevin_jax import inpainting, likelihood, mixtures, paths, samplers
+from langevin_jax.networks._products import matmul
 from langevin_jax.training import shardings
 
 STEPS = 10
 FEW = ("one", "mixed")
 # Of the calls in `mapped`, one for every way in which their loops are written.
-FEW_CALLS = ("baoab", "adaptive", "hutchinson")
+FEW_CALLS = ("baoab", "adaptive", "hutchinson", "bfloat16")
 MESHES = {
     "one": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (2, 1, 4),
     "mixed": (2, 2, 2)}
@@ -102,6 +103,12 @@ def mapped(few: bool) -> dict[str, float]:
       "lanpaint": lambda keys: inpainting.sample(
           keys, denoise, path, known=at(keys), mask=np.array([True, False]), grid=grid,
           method=inpainting.lanpaint(2))}
+  # Each device has some rows, and all have the matrix, whose gradient is a sum over devices.
+  w = jnp.arange(6.0).reshape(2, 3)
+  product = lambda x, w: 0.01 * jnp.sum(matmul(x, w, jnp.bfloat16) ** 2)
+  calls |= {"bfloat16": lambda keys: sum(
+      jnp.sum(part) * jnp.ones((len(keys), 1)) if part.shape == w.shape else part
+      for part in jax.grad(product, (0, 1))(at(keys), w))}
   if few:
     calls = {name: calls[name] for name in FEW_CALLS}
   everything = lambda keys: {name: call(keys) for name, call in calls.items()}

@@ -15,6 +15,8 @@ from flax import linen as nn
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from langevin_jax import _programs
+
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -43,6 +45,8 @@ product_p = Primitive("product")
 
 
 def _product(a, b, axes, dtype):
+  # Inside `jax.shard_map` both vary alike. JAX does this for its own primitives.
+  a, b = _programs.varying_like(a, b), _programs.varying_like(b, a)
   return product_p.bind(a, b, axes=axes, dtype=jnp.dtype(dtype))
 
 

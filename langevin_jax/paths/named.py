@@ -11,6 +11,7 @@
 | rectified_flow | 1 − s | s | log1p(−s) − log s | sigmoid(−ℓ) |
 
 Factories are cached: equal arguments give the same object, so that compiled programs are reused.
+The betas and sigmas but `sigma_max` of `ve` may be traced (learned).
 """
 
 import functools
@@ -20,12 +21,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from langevin_jax import _programs
 from langevin_jax.paths.path import Function, Path, Scalar, as_float, from_coefficients
 
 __all__ = ["cosine", "geometric_ve", "linear_vp", "rectified_flow", "sub_vp", "ve", "vp"]
 
 
-@functools.lru_cache
+@_programs.memoised
 def vp(*, t_max: float = 10.0) -> Path:
   """Variance preserving (VP; paper, Table 1): dx = −½x dt + dW, α = e^{−t/2}, σ = √(1 − e^{−t})."""
   return from_coefficients(
@@ -34,6 +36,10 @@ def vp(*, t_max: float = 10.0) -> Path:
       time=lambda ell: jax.nn.softplus(-2.0 * ell),
       drift=lambda t: jnp.full_like(as_float(t), -0.5),
       diffusion=lambda t: jnp.ones_like(as_float(t)))
+
+
+def _known(*values: float | jax.Array) -> bool:
+  return not _programs.is_traced(values)
 
 
 class _LinearBeta(NamedTuple):
@@ -45,7 +51,7 @@ class _LinearBeta(NamedTuple):
 
 
 def _linear_beta(beta_min: float, beta_max: float) -> _LinearBeta:
-  if not 0.0 < beta_min <= beta_max:
+  if _known(beta_min, beta_max) and not 0.0 < beta_min <= beta_max:
     raise ValueError(
         f"betas must satisfy 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
   slope = beta_max - beta_min
@@ -59,7 +65,7 @@ def _linear_beta(beta_min: float, beta_max: float) -> _LinearBeta:
       lambda t: as_float(t) * (beta_min + 0.5 * slope * t), inverse)
 
 
-@functools.lru_cache
+@_programs.memoised
 def linear_vp(*, beta_min: float = 0.1, beta_max: float = 20.0) -> Path:
   """DDPM's VP: dx = −½βx dt + √β dW, β linear in t ∈ [0, 1] (Song et al. 2021, eq. 32).
 
@@ -78,7 +84,7 @@ def linear_vp(*, beta_min: float = 0.1, beta_max: float = 20.0) -> Path:
       drift=lambda t: -0.5 * beta(t), diffusion=lambda t: jnp.sqrt(beta(t)))
 
 
-@functools.lru_cache
+@_programs.memoised
 def sub_vp(*, beta_min: float = 0.1, beta_max: float = 20.0) -> Path:
   """Sub-VP: α = e^{−B/2}, σ = 1 − e^{−B}, g² = β(1 − e^{−2B}) (Song et al. 2021, eq. 29).
 
@@ -113,7 +119,7 @@ def cosine() -> Path:
       drift=lambda t: -0.5 * jnp.pi * tan(t), diffusion=lambda t: jnp.sqrt(jnp.pi * tan(t)))
 
 
-@functools.lru_cache
+@_programs.memoised
 def ve(*, sigma_max: float = 80.0) -> Path:
   """Variance exploding (VE-Karras; paper, Table 1): z = x₀ + σ ε, dz = √(2σ) dW, with time σ."""
   return from_coefficients(
@@ -124,7 +130,7 @@ def ve(*, sigma_max: float = 80.0) -> Path:
       diffusion=lambda t: jnp.sqrt(2.0 * t))
 
 
-@functools.lru_cache
+@_programs.memoised
 def geometric_ve(*, sigma_min: float = 0.01, sigma_max: float = 80.0) -> Path:
   """VE of NCSN: σ = σ_min (σ_max/σ_min)^t, t ∈ [0, 1] (Song et al. 2021, eq. 30).
 
@@ -136,17 +142,18 @@ def geometric_ve(*, sigma_min: float = 0.01, sigma_max: float = 80.0) -> Path:
   Raises:
     ValueError: not 0 < sigma_min < sigma_max.
   """
-  if not 0.0 < sigma_min < sigma_max:
+  if _known(sigma_min, sigma_max) and not 0.0 < sigma_min < sigma_max:
     raise ValueError(
         f"sigmas must satisfy 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-  growth, start = math.log(sigma_max / sigma_min), math.log(sigma_min)
+  log, root = (math.log, math.sqrt) if _known(sigma_min, sigma_max) else (jnp.log, jnp.sqrt)
+  growth, start = log(sigma_max / sigma_min), log(sigma_min)
   sigma = lambda t: jnp.exp(start + growth * t)
   return from_coefficients(
       lambda t: jnp.ones_like(as_float(t)), sigma, t_min=0.0, t_max=1.0,
       half_log_snr=lambda t: -(start + growth * as_float(t)),
       time=lambda ell: -(ell + start) / growth,
       drift=lambda t: jnp.zeros_like(as_float(t)),
-      diffusion=lambda t: math.sqrt(2.0 * growth) * sigma(t))
+      diffusion=lambda t: root(2.0 * growth) * sigma(t))
 
 
 @functools.lru_cache

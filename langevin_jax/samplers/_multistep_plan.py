@@ -157,7 +157,8 @@ def _integrals(scheme: Scheme, steps: _Steps, budget: Any) -> StepIntegrals:
   width, clock = _lengths(scheme, steps, budget)
   if scheme.prediction == "x0" and not scheme.finite_ends:
     return StepIntegrals(exponential.moments(width, scheme.nodes), width, clock)
-  kappa = xp.where(steps.finite, 1.0 + budget / xp.asarray(steps.h), 1.0)
+  long = steps.finite & (steps.h != 0.0)
+  kappa = xp.where(long, 1.0 + budget / xp.asarray(np.where(long, steps.h, 1.0)), 1.0)
   in_steps = scheme.variable == "step"
   moments = exponential.frame_moments(
       scheme.prediction, "half_log_snr" if in_steps else scheme.variable, steps.here, steps.after,
@@ -173,10 +174,12 @@ def _count_slopes(scheme: Scheme, steps: _Steps, budget: Any) -> _Counts:
   A budget that is traced counts as 0 here.
   """
   known_budget = budget if splitting.namespace(budget) is np else 0.0
-  lengths = history_lengths(steps.polynomial & (steps.h != 0.0))
   width, clock = _lengths(scheme, steps, known_budget)
+  # Where the ends of a step round to one node it uses one slope, and the next step no history.
+  moves = (width != 0.0) & np.append(np.diff(clock) != 0.0, True)
+  lengths = history_lengths(steps.polynomial & moves)
   bounded = limit_extrapolation(width, clock, lengths, scheme.nodes)
-  predictor = np.where(steps.polynomial, np.minimum(bounded, scheme.order), 1)
+  predictor = np.where(steps.polynomial & moves, np.minimum(bounded, scheme.order), 1)
   corrected = (lengths > 0) & (lengths <= scheme.corrected_steps) & steps.correctable
   corrector = np.where(
       corrected, np.minimum(1 + np.append(1, bounded[:-1]), scheme.corrector), 0)

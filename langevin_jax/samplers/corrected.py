@@ -14,7 +14,7 @@ import numpy as np
 from langevin_jax import _programs
 from langevin_jax.paths import Path
 from langevin_jax.samplers.correctors import Corrector, euler
-from langevin_jax.samplers.levels import Draw, Level, Method, Model, memoised, steps_of
+from langevin_jax.samplers.levels import Draw, Level, Method, Model, steps_of
 
 __all__ = ["annealed_langevin", "predictor_corrector"]
 
@@ -49,7 +49,7 @@ class _Carry(NamedTuple):
   shift: Any
 
 
-@memoised
+@_programs.memoised
 def predictor_corrector(
     predictor: Method, corrector: Corrector, corrections: int = 1
 ) -> Method:
@@ -148,7 +148,7 @@ class _Held(NamedTuple):
   last: Any
 
 
-@memoised
+@_programs.memoised
 def annealed_langevin(corrector: Corrector | None = None, corrections: int = 100) -> Method:
   """Annealed Langevin dynamics (Song & Ermon 2019, algorithm 1): Langevin steps, no predictor.
 

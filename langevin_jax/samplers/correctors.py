@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from langevin_jax import _programs, langevin
-from langevin_jax.samplers.levels import Level, memoised
+from langevin_jax.samplers.levels import Level
 
 __all__ = ["Corrector", "Rule", "baoab", "euler", "exact", "midpoint", "snr"]
 
@@ -33,7 +33,7 @@ class Corrector(NamedTuple):
   settle: Callable[[Level, Any, jax.Array], Any] | None = None
 
 
-@memoised
+@_programs.memoised
 def exact(budget: float | Rule = 0.1) -> Corrector:
   """STEP(0, Λ), `langevin.exact`: bounded for every Λ, variance bias O(Λ).
 
@@ -49,7 +49,7 @@ def exact(budget: float | Rule = 0.1) -> Corrector:
   return Corrector(lambda level: langevin.exact(level.sigma, budget))
 
 
-@memoised
+@_programs.memoised
 def euler(budget: float | Rule = 0.1) -> Corrector:
   """Unadjusted Langevin with δ = Λσ², `langevin.euler`: bias O(Λ), unstable from Λ = 2 on.
 
@@ -66,7 +66,7 @@ def euler(budget: float | Rule = 0.1) -> Corrector:
   return Corrector(lambda level: langevin.euler(budget * level.sigma**2))
 
 
-@memoised
+@_programs.memoised
 def midpoint(budget: float = 0.2) -> Corrector:
   """`langevin.midpoint`: bias O(Λ²), one call per step. The first middle uses the last D.
 
@@ -80,7 +80,7 @@ def midpoint(budget: float = 0.2) -> Corrector:
   return Corrector(lambda level: langevin.midpoint(level.sigma, budget))
 
 
-@memoised
+@_programs.memoised
 def baoab(budget: float = 0.2, *, friction: float = 1.0) -> Corrector:
   """`langevin.baoab` with h = σ√(2Λ) and γ = friction/σ; the momentum is kept between levels.
 
@@ -105,7 +105,7 @@ def baoab(budget: float = 0.2, *, friction: float = 1.0) -> Corrector:
       lambda level: langevin.baoab(time_step * level.sigma, friction / level.sigma), settle)
 
 
-@memoised
+@_programs.memoised
 def snr(ratio: float = 0.16, *, event_axes: int) -> Rule:
   """The step size of score_sde, d = 2 (r‖ξ‖/‖s‖)² (Song et al. 2021, algorithms 4, 5), as Λ = d/σ².
 

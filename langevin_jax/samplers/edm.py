@@ -4,13 +4,12 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import splitting
+from langevin_jax import _programs, splitting
 from langevin_jax.paths import Path, on_host
 from langevin_jax.samplers.budgets import Budgets
-from langevin_jax.samplers.levels import Level, Method, memoised, steps_of
+from langevin_jax.samplers.levels import Level, Method, steps_of
 from langevin_jax.samplers.staged import (
     Row,
     Stages,
@@ -22,11 +21,8 @@ from langevin_jax.samplers.staged import (
 
 __all__ = ["heun"]
 
-# The rounding of D in float32, 6e-8, is multiplied by at most this: 1e-4 of the data.
-_EXTRAPOLATION = 1500.0
 
-
-@memoised
+@_programs.memoised
 def heun(
     churn: float = 0.0, *, churn_min: float = 0.0, churn_max: float = np.inf,
     noise_scale: float = 1.0, own_time: bool = False,
@@ -44,7 +40,7 @@ def heun(
         z′ = ẑ + (ρ′ − ρ̂)(d + d′)/2
 
   in the VE frame z = x/α; their t is ρ. Order 2 without churn, 2n − 1 calls. A step from ρ = ∞ is
-  STEP, with one call. So is one where ρ falls by a factor of more than about 1500: (d + d′)/2 would
+  STEP, with one call. So is one where ρ falls by a factor of more than about 800: (d + d′)/2 would
   multiply the rounding of D by half of that. On a grid that also rises n counts all falling steps.
 
   Args:
@@ -69,20 +65,11 @@ def heun(
     clock = functools.partial(_own_time, path) if own_time else _in_rho
     finite = np.isfinite(np.diff(levels.half_log_snr))
     stages = stage_table(levels, kick, [after], _heun_rows(clock(kick.hat), clock(after), finite))
-    return stages._replace(c=noise_scale * stages.c, used=_within_rounding(stages))
+    return stages._replace(c=noise_scale * stages.c)
 
   method = staged_method(plan, 2, 0.0, noisy=churn > 0.0)
   return method._replace(for_run=lambda n: method._replace(
       plan=functools.partial(plan, steps=n))) if churn > 0.0 else method
-
-
-def _within_rounding(stages: Stages) -> np.ndarray:
-  """`used`, without later stages where Σ|b| would multiply the rounding of D by too much."""
-  if splitting.namespace(stages.b) is jnp:  # a traced path: not known
-    return stages.used
-  first = np.arange(stages.b.shape[1]) == 0
-  small = np.abs(stages.b[:, -1]).sum(1) <= _EXTRAPOLATION
-  return stages.used & (small[:, None] | first)
 
 
 class _Clock(NamedTuple):

@@ -113,7 +113,9 @@ def frame_moments(
     s = share(ell) + (share(ell_s) - share(ell)) * u
     between, measure = s / (1.0 - s), (share(ell_s) - share(ell)) * gauss
   start, end = value(variable, ell), value(variable, ell_s)
-  theta = (value(variable, -xp.log(between)) - start) / (end - start)
+  # Both ends may round to one value, such as α at small ρ: the step then has one node, and M_0.
+  span = xp.where(end == start, 1.0, end - start)
+  theta = (value(variable, -xp.log(between)) - start) / span
   return [measure.sum(1), *((measure * theta**j).sum(1) for j in range(1, count))]
 
 

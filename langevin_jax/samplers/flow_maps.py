@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from langevin_jax import splitting
+from langevin_jax import _programs, splitting
 from langevin_jax.paths import Path
 from langevin_jax.samplers.budgets import budgets
 from langevin_jax.samplers.levels import (
@@ -12,7 +12,6 @@ from langevin_jax.samplers.levels import (
     Method,
     check_stochasticity,
     common_namespace,
-    memoised,
     steps_of,
 )
 
@@ -29,7 +28,7 @@ class _Numbers(NamedTuple):
   c: Any
 
 
-@memoised
+@_programs.memoised
 def flow_map(stochasticity: splitting.Stochasticity = 0.0) -> Method:
   """Steps of a flow map, one call each, exact for the exact map on every grid, also of one step.
 

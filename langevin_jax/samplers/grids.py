@@ -6,7 +6,6 @@ path. The named grids fall to exactly 0, from `rho_max` or from the noisy end of
 is less. An `explicit` grid may rise; `within` takes a part of a grid.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ __all__ = [
 Grid = Callable[[Path], np.ndarray]
 
 
-@functools.lru_cache
+@_programs.memoised
 def karras(
     n: int, *, rho_min: float = 0.002, rho_max: float = 80.0, curvature: float = 7.0
 ) -> Grid:
@@ -51,7 +50,7 @@ def karras(
   return grid
 
 
-@functools.lru_cache
+@_programs.memoised
 def uniform_half_log_snr(n: int, *, rho_min: float = 0.002, rho_max: float = 80.0) -> Grid:
   """ℓ uniform from −log ρ_max to −log ρ_min, then the clean end; errors are those of `karras`."""
   _check(n)
@@ -59,7 +58,7 @@ def uniform_half_log_snr(n: int, *, rho_min: float = 0.002, rho_max: float = 80.
   return lambda path: _closed(np.geomspace(_top(path, rho_max, rho_min), rho_min, n))
 
 
-@functools.lru_cache
+@_programs.memoised
 def uniform_time(n: int) -> Grid:
   """Uniform in the path's own time from t_max to t_min (eq. 7), ends included, then the clean end.
 
@@ -79,7 +78,7 @@ def uniform_time(n: int) -> Grid:
   return grid
 
 
-@functools.lru_cache
+@_programs.memoised
 def cosine(n: int) -> Grid:
   """ρ = tan(πu/2) with u falling evenly to 0: uniform in the time of the cosine path, on any path.
 
@@ -96,7 +95,7 @@ def cosine(n: int) -> Grid:
   return grid
 
 
-@functools.lru_cache
+@_programs.memoised
 def shifted(n: int, shift: float = 1.0) -> Grid:
   """Flow time s uniform from 1 to 0, shifted by ℓ′ = ℓ − log k: ρ = k s/(1 − s).
 
@@ -261,6 +260,9 @@ def _check(n: int) -> None:
 
 
 def _check_range(rho_min: float, rho_max: float) -> None:
+  if _programs.is_traced((rho_min, rho_max)):
+    raise ValueError("rho_min and rho_max of a grid must be numbers, not traced: its levels are "
+                     "made on the host")
   if not 0.0 < rho_min < rho_max < np.inf:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max < inf, got rho_min={rho_min}, "

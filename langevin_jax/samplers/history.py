@@ -23,8 +23,8 @@ from langevin_jax import splitting
 from langevin_jax.samplers import exponential
 
 __all__ = [
-    "StepIntegrals", "corrector_weights", "history_lengths", "limit_extrapolation", "limit_growth",
-    "multistep_weights",
+    "EXTRAPOLATION", "StepIntegrals", "corrector_weights", "history_lengths", "limit_extrapolation",
+    "limit_growth", "multistep_weights",
 ]
 
 # Rounding of float32, 6e-8, is multiplied by at most this: errors stay below 1e-4 of the data.

@@ -20,7 +20,7 @@ from langevin_jax import _programs, predictions, splitting
 from langevin_jax.paths import Path, on_host
 
 __all__ = [
-    "Draw", "Level", "Method", "Model", "is_random", "memoised", "model", "model_outputs", "pick",
+    "Draw", "Level", "Method", "Model", "is_random", "model", "model_outputs", "pick",
     "place_levels", "shift_levels",
 ]
 
@@ -128,6 +128,13 @@ def _on_path(ell: np.ndarray, rho: np.ndarray, path: Path) -> Level:
   level = Level(*on_host(_levels_along(path), ell))
   if not _programs.is_traced(level):
     return level
+  # The ends of a path do not move with what is learned, and slopes such as that of σ at σ = 0 are
+  # infinite there.
+  finite = np.isfinite(ell)
+  inside = _levels_along(path)(jnp.where(finite, ell, 0.0))
+  t, scale = (jnp.where(finite, here, jax.lax.stop_gradient(end))
+              for here, end in ((inside.t, level.t), (inside.scale, level.scale)))
+  level = level._replace(t=t, scale=scale)
   pure = np.isinf(rho)
   size = np.hypot(1.0, rho)
   sigma = np.where(pure, 1.0, rho / np.where(pure, 1.0, size))
@@ -213,22 +220,6 @@ def common_namespace(*trees: Any) -> tuple[Any, ...]:
   xp = splitting.namespace(trees)
   dtype = float if xp is jnp else np.float64
   return (xp, *jax.tree.map(lambda leaf: xp.asarray(leaf, dtype), trees))
-
-
-def memoised(factory: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns one object for equal arguments, so that it can be a static argument of `jax.jit`.
-
-  A call with a jax array among its arguments, also one within a method or a corrector, is not
-  remembered.
-  """
-  cached = functools.lru_cache(factory)
-
-  @functools.wraps(factory)
-  def make(*args, **kwargs):
-    traced = any(isinstance(a, jax.Array) for a in jax.tree.leaves((args, kwargs)))
-    return (factory if traced else cached)(*args, **kwargs)
-
-  return make
 
 
 def is_reverse_draw(index: Any) -> bool:

@@ -7,16 +7,16 @@ import functools
 
 import numpy as np
 
-from langevin_jax import splitting
+from langevin_jax import _programs, splitting
 from langevin_jax.samplers import exponential
 from langevin_jax.samplers._multistep_plan import Scheme, plan
-from langevin_jax.samplers.levels import Method, check_order, check_stochasticity, memoised
+from langevin_jax.samplers.levels import Method, check_order, check_stochasticity
 from langevin_jax.samplers.linear import linear_method
 
 __all__ = ["ddim", "multistep", "unipc"]
 
 
-@memoised
+@_programs.memoised
 def ddim(stochasticity: splitting.Stochasticity = 0.0) -> Method:
   """DDIM: one call per step, order 1 (Song, Meng & Ermon 2021, eq. 12).
 
@@ -35,7 +35,7 @@ def ddim(stochasticity: splitting.Stochasticity = 0.0) -> Method:
   return multistep(1, stochasticity)
 
 
-@memoised
+@_programs.memoised
 def multistep(
     order: int = 2, stochasticity: splitting.Stochasticity = 0.0, *,
     prediction: exponential.Prediction = "x0",
@@ -89,7 +89,7 @@ def multistep(
       corrector=order - 1 if order > 2 and corrected_start else 0, corrected_steps=order - 2))
 
 
-@memoised
+@_programs.memoised
 def unipc(
     order: int = 2, stochasticity: splitting.Stochasticity = 0.0, *,
     prediction: exponential.Prediction = "x0",

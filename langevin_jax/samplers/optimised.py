@@ -28,7 +28,7 @@ def optimised(
   The search starts from the best of the named families. Then each level in turn is moved towards a
   neighbour, by half as much in every round, if the error falls. The error is the mean over states
   of the distance to the reference: a mean square would be decided by the state that changes its
-  mode. One program serves all trials: about 30 + 2 rounds (n − 1) solves of n steps after the
+  mode. One program serves all trials: about 26 + 2 rounds (n − 1) solves of n steps after the
   reference.
 
   Args:
@@ -113,8 +113,10 @@ def _families(path: Path, n: int, rho_max: float) -> list[np.ndarray]:
   named = [grid(n, rho_min=low, rho_max=rho_max) for low in last
            for grid in (grids.karras, grids.uniform_half_log_snr)]
   rows = [grid(path)[:-1] for grid in named]
-  # Uniform in the angle atan(ρ/k), from ρ_max on; k = 1 is the cosine grid.
+  # Uniform in the angle atan(ρ/k), and in ρ/(k + ρ), from ρ_max on; `cosine` and `shifted`.
+  falling = np.linspace(1.0, 0.0, n + 1)[:-1]
   for k in (0.03, 0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0):
-    angle = np.arctan(rho_max / k) * np.linspace(1.0, 0.0, n + 1)[:-1]
-    rows.append(k * np.tan(angle))
+    rows.append(k * np.tan(np.arctan(rho_max / k) * falling))
+    share = rho_max / (k + rho_max) * falling
+    rows.append(k * share / (1.0 - share))
   return rows

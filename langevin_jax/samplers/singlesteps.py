@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from langevin_jax import splitting
+from langevin_jax import _programs, splitting
 from langevin_jax.paths import Path
 from langevin_jax.samplers import exponential
 from langevin_jax.samplers.budgets import Budgets, limited_budgets
@@ -15,7 +15,6 @@ from langevin_jax.samplers.levels import (
     check_order,
     check_stochasticity,
     common_namespace,
-    memoised,
     shift_levels,
     steps_of,
 )
@@ -31,7 +30,7 @@ from langevin_jax.samplers.staged import (
 __all__ = ["singlestep"]
 
 
-@memoised
+@_programs.memoised
 def singlestep(
     order: int = 2, stochasticity: splitting.Stochasticity = 0.0, *,
     prediction: exponential.Prediction = "x0", midpoint: bool = False,

@@ -4,8 +4,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from langevin_jax import _programs
 from langevin_jax.paths import Path
-from langevin_jax.samplers.levels import Level, Method, memoised
+from langevin_jax.samplers.levels import Level, Method
 from langevin_jax.samplers.linear import Numbers
 from langevin_jax.samplers.multisteps import ddim
 
@@ -22,7 +23,7 @@ class _Ancestral(NamedTuple):
   ratio: Any
 
 
-@memoised
+@_programs.memoised
 def ddpm(variance: Variance = "small") -> Method:
   """Ancestral sampling (Ho et al. 2020, algorithm 2): the mean of STEP(h, h), with three variances.
 

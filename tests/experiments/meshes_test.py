@@ -53,7 +53,7 @@ def test_losses_are_those_of_one_device(report):
 
 def test_samplers_and_likelihoods_run_inside_shard_map(report):
   """With its check of what varies over the mesh; each device has its own keys and nothing else."""
-  assert len(report["shard_map"]) == (16 if "data" in report else 3)
+  assert len(report["shard_map"]) == (17 if "data" in report else 4)
   for name, apart in report["shard_map"].items():
     assert apart < 1e-4, (name, apart)
 

@@ -64,6 +64,11 @@ def test_the_adaptive_sde_converges_path_by_path_whatever_steps_it_rejects():
   calls = [int(run.calls) for run in runs]
   assert apart[1] < 0.4 * apart[0] and apart[2] < 0.4 * apart[1] and apart[2] < 0.005, apart
   assert calls[0] < calls[1] < calls[2] < 3000, calls
+  # Without a bound on steps three would do: the error of a step that ends at D is not seen.
+  blind = samplers.adaptive_sde(key, denoise, VE, shape=shape, stochasticity=eta, tolerance=1e3,
+                                **ends)
+  assert blind.calls >= 2 + np.log(100.0) * (1.0 + eta**2) / 2.0
+  assert abs(np.mean(blind.x**2) - 1.1) < 0.2, np.mean(blind.x**2)
   with pytest.raises(ValueError, match="was not reached within max_steps=20"):
     samplers.adaptive_sde(key, denoise, VE, shape=shape, tolerance=1e-3, max_steps=20)
 

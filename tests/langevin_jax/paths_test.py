@@ -461,3 +461,16 @@ def test_bad_input_is_a_value_error(make, message):
   with pytest.raises(ValueError, match=message) as error:
     make()
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("make", "name", "value"), [
+    (paths.linear_vp, "beta_max", 20.0), (paths.sub_vp, "beta_min", 0.1),
+    (paths.geometric_ve, "sigma_min", 0.01)])
+def test_numbers_of_named_paths_may_be_learned(x64, make, name, value):
+  """dℓ/dθ at fixed t, and of the ℓ that t(ℓ) inverts: that of a difference quotient."""
+  ell = lambda theta: make(**{name: theta}).half_log_snr(0.3)
+  back = lambda theta: (path := make(**{name: theta})).half_log_snr(path.time(jnp.asarray(0.4)))
+  h = 1e-5 * value
+  numeric = (ell(value + h) - ell(value - h)) / (2.0 * h)
+  np.testing.assert_allclose(jax.jit(jax.grad(ell))(value), numeric, rtol=1e-6)
+  np.testing.assert_allclose(jax.grad(back)(value), 0.0, atol=1e-9)

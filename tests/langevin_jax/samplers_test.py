@@ -196,29 +196,6 @@ def test_churn_counts_all_falls_of_a_grid():
         np.exp(-level.half_log_snr[:, 0]), 1.3 * np.array([8.0, 4.0, 4.0, 2.0, 1.0]))
 
 
-def test_heun_in_float32_is_float64_over_wide_steps():
-  """To 1e-4 where ρ falls a thousandfold in a step; where it falls by more the step is Euler's.
-
-  Of the result, or of the data where that is less: such steps may throw a state far off.
-  """
-  path, start = paths.ve(), np.linspace(-160.0, 160.0, 50)
-  made = [levels.place_levels(grid(path), path) for grid in (
-      samplers.karras(3), samplers.explicit((80.0, 0.01)),
-      samplers.explicit((80.0, 0.06, 0.00005)))]
-  plans = [samplers.heun().plan(nodes, path) for nodes in made]
-
-  def run(dtype):
-    x = run_plans(plans, np.stack([start * nodes.alpha[0] for nodes in made]).astype(dtype),
-                  lambda x, level: gaussian(x, level.half_log_snr), np.zeros((3, 50), dtype))
-    return np.asarray(x, np.float64)[:, -1] / [[nodes.alpha[-1]] for nodes in made]
-
-  single = run(np.float32)
-  with jax.enable_x64(True):
-    double = run(np.float64)
-  for one, two in zip(single, double, strict=True):
-    np.testing.assert_allclose(one, two, rtol=0, atol=1e-4 * max(1.0, np.abs(two).max()))
-
-
 def test_euler_maruyama_is_the_reverse_process_of_the_split(x64):
   """x′ = x + δ drift(x, t, s) + √δ diffusion(t) ξ of Table 4, inside the range."""
   chosen = {name: PATHS[name] for name in ("ve", "linear_vp", "rectified_flow", "sub_vp", "own")}
@@ -419,6 +396,8 @@ BAD = [
       for make in (samplers.ddim, samplers.euler_maruyama, lambda eta: samplers.unipc(2, eta),
                    lambda eta: samplers.singlestep(2, eta))
       for eta in (-0.5, np.inf, np.nan)),
+    (lambda: jax.jit(lambda rho: draw(grid=samplers.karras(4, rho_max=rho)))(40.0),
+     "rho_max of a grid must be numbers, not traced"),
     (lambda: samplers.heun(-1.0), "churn"),
     (lambda: samplers.heun(1.0, noise_scale=-1.0), "noise_scale"),
     (lambda: samplers.heun(2.0, churn_min=5.0, churn_max=1.0), "churn acts for rho in"),
