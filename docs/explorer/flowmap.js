@@ -48,7 +48,7 @@ export function flow(model, x, ell) {
 export function solve({path, model, x, ell, method, rhoMin, steps}) {
   const {states, levels: nodes, calls} = process.run({
     process: "reverse", path, eta: 0, steps, method, grid: "karras", mixture: model, noise: null,
-    rhoMax: Math.exp(-ell), rhoMin: Math.min(rhoMin, Math.exp(-ell)),
+    rhoMax: Math.exp(-ell), rhoMin: Math.min(rhoMin, Math.exp(-ell) / 2),
     initial: Float64Array.from(x.map((v) => v * levels.levelAt(paths.paths[path], ell).scale))});
   return {calls, states: states.map((at, i) => [...at].map((v) => v / nodes[i].scale))};
 }

@@ -151,7 +151,7 @@ def eulerian(
 
 
 def lagrangian(
-    pairs: Pairs | None = None, *, stop: Stop = "target", adaptive: float = 0.0,
+    pairs: Pairs | None = None, *, stop: Stop = "velocity", adaptive: float = 0.0,
     averaged: bool = False,
 ) -> Identity:
   """The end moves along the flow: ū = v(r′, s′) + (s − s′) ∂ū/∂s′, r′ = r − (s − s′) ū.
@@ -159,9 +159,12 @@ def lagrangian(
   One forward derivative in s′ and one call more. v at the end is the teacher's, or that of the
   network's own diagonal, which the diagonal pairs train: data enter there alone.
 
+  No data enter off the diagonal, so the gradient may pass the derivative: then the loss is a
+  least-squares residual. With `stop="target"` a step costs less, and may diverge.
+
   Lagrangian map distillation (Boffi et al. 2025) is `stop="none"` with a teacher, Lagrangian
-  self-distillation `stop="velocity"`, and terminal velocity matching (Zhou et al. 2025) the same
-  with an average of the parameters in v.
+  self-distillation the default, and terminal velocity matching (Zhou et al. 2025) the same with an
+  average of the parameters in v.
 
   Args:
     pairs: the density of (ℓ, ℓ′); `uniform()` if None. ℓ′ = ∞ is taken at ρ = 10⁻⁴, where the
