@@ -116,7 +116,32 @@ def unet(
   return linen(module, shape, example_condition(conditions))
 
 
-NETWORKS = {"mlp": mlp, "dit": dit, "unet": unet}
+def unet_edm2(
+    shape: tuple[int, ...], num_classes: int, conditions: Kinds, constrain: Constrain,
+    second_level: bool = False, *, channels: int = 192, multipliers: tuple[int, ...] = (1, 2, 3, 4),
+    blocks: int = 3, attention: tuple[int, ...] = (16, 8), head_channels: int = 64,
+    dtype: Dtype = "float32", remat: bool = False,
+) -> Network:
+  """EDM2's magnitude-preserving U-Net (Karras et al. 2024), for the optimizer unit_weight_adam.
+
+  Args:
+    channels, multipliers, blocks, attention, head_channels: as in `unet`; channels=128, 192, 256,
+      320, 384 and 448 are EDM2-XS, S, M, L, XL and XXL.
+    dtype, remat: as in `dit`.
+  """
+  _check(channels=channels, blocks=blocks, depth=blocks * len(multipliers))
+  if len(shape) < 2:
+    raise ValueError(f"it takes sequences (n, T, c), images (n, h, w, c) or volumes, the data have "
+                     f"examples of shape {shape}")
+  module = networks.UNetEDM2(
+      channels=channels, multipliers=multipliers, blocks=blocks, attention=attention,
+      head_channels=head_channels, num_classes=num_classes, classes=_classes(conditions),
+      dtype=dtype, remat=remat, constrain=constrain, second_level=second_level)
+  module.check((1, *shape))
+  return linen(module, shape, example_condition(conditions))
+
+
+NETWORKS = {"mlp": mlp, "dit": dit, "unet": unet, "unet_edm2": unet_edm2}
 
 
 def _classes(conditions: Kinds) -> dict[str, int]:

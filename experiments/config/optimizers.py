@@ -5,7 +5,10 @@
 
 import math
 
+import jax.numpy as jnp
 import optax
+
+from langevin_jax import networks
 
 
 def adamw(
@@ -19,6 +22,14 @@ def adamw(
   if isinstance(weight_decay, float) and not 0.0 <= weight_decay < math.inf:
     raise ValueError(f"weight_decay must be >= 0 and finite, got {weight_decay}")
   return optax.adamw(learning_rate, b1=b1, b2=b2, weight_decay=weight_decay)
+
+
+def unit_weight_adam(
+    learning_rate: optax.ScalarOrSchedule, *, b1: float = 0.9, b2: float = 0.99,
+) -> optax.GradientTransformation:
+  """Adam, after which the weights of unet_edm2 have magnitude 1 again (Karras et al. 2024)."""
+  return optax.chain(adamw(learning_rate, b1=b1, b2=b2),
+                     networks.forced_weight_normalization())
 
 
 def cosine(learning_rate: float, steps: int, *, warmup_steps: int = 200) -> optax.Schedule:
@@ -39,8 +50,20 @@ def constant(learning_rate: float, steps: int, *, warmup_steps: int = 200) -> op
   return _after_warmup(learning_rate, warmup, optax.constant_schedule(learning_rate))
 
 
-OPTIMIZERS = {"adamw": adamw}
-SCHEDULES = {"cosine": cosine, "linear": linear, "constant": constant}
+def inverse_sqrt(
+    learning_rate: float, steps: int, *, warmup_steps: int = 200, decay_steps: int = 35_000,
+) -> optax.Schedule:
+  """A linear rise over `warmup_steps`; rate/√(step/decay_steps) after `decay_steps` (EDM2)."""
+  warmup, _ = _phases(steps, warmup_steps)
+  if decay_steps < 1:
+    raise ValueError(f"decay_steps must be at least 1, got {decay_steps}")
+  return _after_warmup(learning_rate, warmup, lambda step: learning_rate / jnp.sqrt(
+      jnp.maximum((step + warmup) / decay_steps, 1.0)))
+
+
+OPTIMIZERS = {"adamw": adamw, "unit_weight_adam": unit_weight_adam}
+SCHEDULES = {"cosine": cosine, "linear": linear, "constant": constant,
+             "inverse_sqrt": inverse_sqrt}
 
 
 def _phases(steps: int, warmup_steps: int) -> tuple[int, int]:

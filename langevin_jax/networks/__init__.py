@@ -13,7 +13,7 @@ Diffusion networks are called as `apply({"params": p}, x, ell, condition)`:
 
 `VAE` is an encoder and a decoder without a noise level, for comparison.
 
-Reading order: `mlp`, `dit`, `unet`, `vae`, `_embeddings` (noise level and conditions),
+Reading order: `mlp`, `dit`, `unet`, `unet_edm2`, `vae`, `_embeddings` (noise level and conditions),
 `_attention`, `_products` (dense layers in bfloat16).
 """
 
@@ -21,6 +21,9 @@ from langevin_jax.networks._embeddings import Level, clock
 from langevin_jax.networks.dit import DiT
 from langevin_jax.networks.mlp import MLP
 from langevin_jax.networks.unet import UNet
+from langevin_jax.networks.unet_edm2 import UNetEDM2, forced_weight_normalization
 from langevin_jax.networks.vae import VAE
 
-__all__ = ["MLP", "VAE", "DiT", "Level", "UNet", "clock"]
+__all__ = [
+    "MLP", "VAE", "DiT", "Level", "UNet", "UNetEDM2", "clock", "forced_weight_normalization",
+]

@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from langevin_jax.networks._fused_attention import fused, plain, suits
 from langevin_jax.networks._products import Dense, compute_dtype
 
 # With more than twice as many tokens, attention processes this many queries at a time. A TPU keeps
@@ -68,6 +69,8 @@ def attention(
 ) -> jax.Array:
   """Attention softmax(q kᵀ/√d) v in every head, with the softmax in float32.
 
+  On CUDA in bfloat16 it is cuDNN's kernel.
+
   Args:
     qkv: (batch, tokens, 3·width), ordered by head, and within a head q, k, v. So a split of the
       last axis over devices is a split over heads.
@@ -84,12 +87,10 @@ def attention(
   q, k, v = qkv.transpose(3, 0, 2, 1, 4)
   q, k = (prepare(h, name).astype(v.dtype) for h, name in ((q, "q"), (k, "k")))
 
-  def attend(q):
-    logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
-    weights = nn.softmax(logits * q.shape[-1] ** -0.5).astype(v.dtype)
-    return jnp.einsum("bhqk,bhkd->bhqd", weights, v, preferred_element_type=jnp.float32)
-
-  if tokens <= 2 * QUERIES or tokens % QUERIES:
+  attend = lambda q: plain(q, k, v)
+  if suits(q.dtype, q.shape[-1]):
+    out = fused(q, k, v)
+  elif tokens <= 2 * QUERIES or tokens % QUERIES:
     out = attend(q)
   else:
     # Queries are independent of each other. The gradient recomputes the weights.

@@ -157,10 +157,11 @@ class DiT(nn.Module):
     h, _ = nn.scan(
         block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=_BROADCAST,
         length=self.depth, unroll=min(self.unroll, self.depth),
-    )(self.heads, self.mlp_ratio, self.dtype, self.constrain, self.norm, self.qk_norm, self.mlp,
-      grid if self.rotary else (), name="blocks")(h, (vector, tokens))
+    )(self.heads, self.mlp_ratio, self.dtype, self.constrain, norm=self.norm, mlp=self.mlp,
+      qk_norm=self.qk_norm, grid=grid if self.rotary else (), name="blocks")(h, (vector, tokens))
 
-    h = _modulated(h, self.norm, *_modulation(vector, 2, self.dtype, "modulation"), "norm")
+    shift, scale = _modulation(vector, 2, self.dtype, "modulation")
+    h = _modulated(h, self.norm, shift, scale, "norm")
     y = Dense(p ** len(sides) * x.shape[-1], self.dtype, zero=True, name="output")(h)
     return _joined(y, x.shape, p)
 

@@ -29,10 +29,10 @@ _BATCH = ("data", "fsdp")
 # The first pattern that matches the end of a parameter's name gives the mesh axes of its last axes.
 # Axes before these (the blocks of a scan), and axes that the mesh does not divide, are not split.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"(qkv|hidden|gate|first_\d+)/kernel", ("fsdp", "tensor")),  # to heads and hidden units
+    (r"(qkv|hidden|gate|first_\d+)/(kernel|weight)", ("fsdp", "tensor")),  # to heads, hidden units
     (r"(qkv|hidden|gate|first_\d+)/bias", ("tensor",)),
-    (r"(merge|back|second_\d+)/kernel", ("tensor", "fsdp")),  # from heads and hidden units
-    (r"kernel", ("fsdp", None)),
+    (r"(merge|back|second_\d+)/(kernel|weight)", ("tensor", "fsdp")),  # from heads and hidden units
+    (r"kernel|weight", ("fsdp", None)),
     (r"", ()),
 )
 

@@ -115,6 +115,9 @@ def test_the_table_says_where_an_array_lies():
       ("ema/0/blocks/hidden/bias", (3, 32), (None, "tensor")),
       ("params/blocks/modulation/kernel", (3, 8, 48), (None, "fsdp", None)),
       ("params/output/kernel", (6, 4), (None, None)),  # 4 does not divide 6
+      ("params/blocks/gate/kernel", (3, 8, 24), (None, "fsdp", "tensor")),
+      ("params/down_0_1/back/weight", (3, 3, 8, 8), (None, None, "tensor", "fsdp")),
+      ("params/down_0_1/skip/weight", (8, 6), ("fsdp", None)),
       ("params/second_1/kernel", (8, 8), ("tensor", "fsdp")),
       ("params/blocks/modulation/bias", (3, 48), (None, None)),
       ("params/position", (16, 8), (None, None)), ("opt_state/1/0/count", (), ()),

@@ -9,9 +9,10 @@ import optax
 import pytest
 
 from langevin_jax import likelihood, objectives, paths, predictions, samplers, training
-from langevin_jax.networks import MLP, DiT, UNet
+from langevin_jax.networks import MLP, DiT, UNet, UNetEDM2
 from langevin_jax.networks import _attention as attentions
 from langevin_jax.networks import _embeddings as embeddings
+from langevin_jax.networks import _fused_attention as fused_attention
 from langevin_jax.networks import _products as products
 from langevin_jax.networks._attention import attention
 
@@ -19,10 +20,12 @@ IMAGE, VECTOR, CLASSES = (3, 4, 6, 2), (3, 5), 3
 NETWORKS = {
     "mlp": (MLP(width=16, depth=2, num_classes=CLASSES), VECTOR),
     "dit": (DiT(patch_size=2, width=16, depth=2, heads=2, num_classes=CLASSES), IMAGE),
-    "jit": (DiT(patch_size=2, width=16, depth=2, heads=2, num_classes=CLASSES, norm="rms",
+    "jit": (DiT(patch_size=2, width=16, depth=1, heads=2, num_classes=CLASSES, norm="rms",
                 qk_norm=True, mlp="swiglu", positions="fixed", rotary=True, bottleneck=8), IMAGE),
     "unet": (UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(3,), groups=4,
                   head_channels=4, scale_shift=True, num_classes=CLASSES), IMAGE),
+    "unet_edm2": (UNetEDM2(channels=8, multipliers=(1, 2), blocks=1, attention=(3,),
+                           head_channels=8, num_classes=CLASSES), IMAGE),
 }
 
 
@@ -67,7 +70,8 @@ def test_starts_at_zero_with_a_gradient(name):
 
   value, gradient = start(jax.random.key(0))
   assert value == 1.0
-  assert float(jnp.abs(gradient["params"]["output"]["kernel"]).max()) > 0.0
+  assert max(float(jnp.abs(leaf).max())
+             for leaf in jax.tree.leaves(gradient["params"]["output"])) > 0.0
 
 
 @each
@@ -134,7 +138,7 @@ def test_without_classes_labels_are_ignored(name):
   params = _random(network, x.shape)
   y = _apply(network, params, x, 0.0, jnp.zeros(3, jnp.int32))
   np.testing.assert_array_equal(y, _apply(network, params, x, 0.0, LABELS))
-  assert "label" not in params["conditioning"]
+  assert not any("label" in str(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
 
 
 def test_levels_are_resolved_over_six_decades():
@@ -190,6 +194,49 @@ def test_queries_in_parts_attend_as_all_at_once(monkeypatch):
   whole = jax.jit(lambda qkv: both(qkv))(qkv)
   np.testing.assert_allclose(parts[0], whole[0], rtol=1e-4)
   np.testing.assert_allclose(parts[1], whole[1], atol=1e-5)
+
+
+def test_fused_attention_has_all_derivatives_and_its_gradient_is_the_kernels(monkeypatch):
+  """With `plain` as the kernel, which has a gradient and no tangent as cuDNN's does."""
+  kernel, asked, pulled = jax.custom_vjp(fused_attention.plain), [], []
+
+  def backward(saved, bar):
+    pulled.append(bar.shape)
+    return jax.vjp(fused_attention.plain, *saved)[1](bar)
+
+  kernel.defvjp(lambda *qkv: (fused_attention.plain(*qkv), qkv), backward)
+
+  def call(q, k, v, *, implementation):
+    asked.append(implementation)
+    return jnp.swapaxes(kernel(*(jnp.swapaxes(h, 1, 2) for h in (q, k, v))), 1, 2)
+
+  monkeypatch.setattr(jax.nn, "dot_product_attention", call)
+  qkv, move = np.random.default_rng(0).normal(size=(2, 2, 5, 3 * 2 * 8)).astype(np.float32)
+
+  def derivatives(dtype):
+    f = lambda x: jnp.sin(attention(x, 2, dtype))
+    tangent = lambda x, move: jax.jvp(f, (x,), (move,))[1]
+    return (f(qkv), jax.grad(lambda x: jnp.sum(f(x)))(qkv), tangent(qkv, move),
+            jax.vmap(lambda move: tangent(qkv, move))(jnp.stack([move, qkv])),
+            jax.grad(lambda x: jnp.sum(tangent(x, move)))(qkv))
+
+  expected = jax.jit(lambda: derivatives("float32"))()
+  assert not asked
+  monkeypatch.setattr(attentions, "suits", lambda dtype, depth: True)
+  got = jax.jit(lambda: derivatives("float32"))()
+  assert set(asked) == {"cudnn"} and set(pulled) == {(2, 2, 5, 8)}
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, expected)
+
+
+def test_fused_attention_is_chosen_on_cuda_in_bfloat16(monkeypatch):
+  class Cuda:
+    platform_version = "PJRT C API\ncuda 13000"
+
+  assert not fused_attention.suits(jnp.bfloat16, 64)  # on this machine
+  monkeypatch.setattr(fused_attention.backend, "get_backend", Cuda)
+  assert fused_attention.suits(jnp.bfloat16, 64)
+  assert not any(fused_attention.suits(*case) for case in (
+      (jnp.float32, 64), (jnp.bfloat16, 12), (jnp.bfloat16, 256)))
 
 
 def test_unrolled_and_rematerialised_are_the_same_function():
