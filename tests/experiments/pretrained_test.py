@@ -134,6 +134,7 @@ def test_the_run_is_a_model_in_the_units_of_pictures(run_of_classes, folder):
     model.denoise(x, alpha=0.6, sigma=100.0)
 
 
+@pytest.mark.slow
 def test_the_run_is_sampled_and_inpainted_like_any_other(run_of_classes, tmp_path):
   out = tmp_path / "x.npy"
   sample = "sample", f"--workdir={run_of_classes}", f"--out={out}", "--steps=2"
