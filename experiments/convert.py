@@ -12,7 +12,7 @@ downloaded, and no code in them is run.
 
 from absl import flags
 
-from experiments.config import cli
+from experiments.config import calls, cli
 from experiments.pretrained import imported
 from experiments.run import assembly
 
@@ -38,13 +38,23 @@ def main() -> int:
     raise ValueError(f"--workdir {workdir} holds a run already; choose another")
   assembly.keep_compiled()
   network, weights = imported.read(place, _LAYOUT.value)
-  config, run = imported.run(network, _DATA.value)
+  config, run = imported.run(network, data_call())
   source = imported.fill(run, network, weights)
   imported.write(workdir, config, assembly.alone(run), source)
   classes = f", {network.num_classes} classes" if network.num_classes else ""
   print(f"{workdir}: {imported.count(source):,} parameters of {place}, examples of shape "
         f"{network.shape}{classes}, predicting {network.prediction}")
   return 0
+
+
+def data_call() -> calls.Call | None:
+  """The call of --data and --data.argument=…; None without it."""
+  if not _DATA.value:
+    return None
+  call = calls.make(_DATA.value, "data", "--data")
+  for argument, value in cli.arguments("data").items():
+    call = calls.replace(call, argument.split("."), value, "data", "--data")
+  return call
 
 
 if __name__ == "__main__":

@@ -36,25 +36,27 @@ def read(place: pathlib.Path, layout_call: str) -> tuple[Imported, weights_lib.W
   return calls.build(chosen, "layout", "--layout", weights=weights), weights
 
 
-def run(imported: Imported, data_call: str) -> tuple[config_lib.Config, assembly.Run]:
+def run(
+    imported: Imported, data: config_lib.Call | None
+) -> tuple[config_lib.Config, assembly.Run]:
   """The config and the run of a network, before its weights.
 
   Args:
-    data_call: the data that it was trained on, or will be; "" for none.
+    data: that it was trained on, or will be; None for none.
 
   Raises:
     ValueError: data of another shape, other classes or other values than the network's.
   """
-  given = data_call or layout.call(
-      "absent", shape=imported.shape, num_classes=imported.num_classes, kind=_kind(imported))
-  mean, scale = _units(imported, data_call) if data_call else (imported.mean, imported.scale)
-  sharded = data_call.startswith("array_record(")
+  given = data or config_lib.Call("absent", (
+      ("shape", imported.shape), ("num_classes", imported.num_classes), ("kind", _kind(imported))))
+  mean, scale = _units(imported, data) if data else (imported.mean, imported.scale)
   config = config_lib.Config(
-      data=given if sharded else f"rescaled({given}, mean={mean!r}, scale={scale!r})",
+      data=given if given.name == "array_record" else config_lib.Call(
+          "rescaled", (("data", given), ("mean", mean), ("scale", scale))),
       network=imported.network,
       objective=config_lib.Objective(prediction=f"{imported.prediction}()"),
       training=config_lib.Training(label_dropout=0.1 if imported.null_label else 0.0))
-  if data_call:
+  if data:
     dataset = datasets.load(config.data)
     shape = dataset.train.shape[1:]
     if shape != imported.shape:
@@ -105,9 +107,9 @@ def _today(name: str, older: Mapping[str, str]) -> str:
   return name
 
 
-def _units(imported: Imported, data_call: str) -> tuple[float, float]:
+def _units(imported: Imported, data: config_lib.Call) -> tuple[float, float]:
   """(mean, scale) of data that may be pictures in [0, 1] or [−1, 1], too."""
-  source = datasets.read_source(calls.make(data_call, "data", "--data"), "--data")
+  source = datasets.read_source(data, "--data")
   value_range = getattr(source, "value_range", None)
   if _kind(imported) != "image" or value_range is None:
     return imported.mean, imported.scale

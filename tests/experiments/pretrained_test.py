@@ -50,7 +50,7 @@ def built(name, folder):
   """(the facts of a case, its run, its parameters, what the layout says of it)."""
   case = pretrained_cases.load(name)
   network, read = imported.read(saved(case, pathlib.Path(folder)), CASES[name][0])
-  _, run = imported.run(network, "")
+  _, run = imported.run(network, None)
   source = imported.fill(run, network, read)
   params = traverse_util.unflatten_dict(source.arrays, sep="/")
   return case, run, params, network
@@ -134,6 +134,7 @@ def test_the_run_is_a_model_in_the_units_of_pictures(run_of_classes, folder):
     model.denoise(x, alpha=0.6, sigma=100.0)
 
 
+@pytest.mark.slow
 def test_the_run_is_sampled_and_inpainted_like_any_other(run_of_classes, tmp_path):
   out = tmp_path / "x.npy"
   sample = "sample", f"--workdir={run_of_classes}", f"--out={out}", "--steps=2"
@@ -153,8 +154,9 @@ def test_with_data_the_run_is_trained_further(folder, tmp_path):
   place = saved(pretrained_cases.load("ddpm"), pathlib.Path(folder("ddpm")))
   np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(
       0, 256, (20, 8, 8, 3), dtype=np.uint8))
-  data, workdir = f"--data=arrays(path='{tmp_path / 'x.npy'}')", tmp_path / "run"
-  runner.succeed("convert", f"--weights={place}", data, f"--workdir={workdir}")
+  workdir = tmp_path / "run"
+  runner.succeed("convert", f"--weights={place}", f"--data=arrays(path='{tmp_path / 'x.npy'}')",
+                 "--data.holdout=0.5", f"--workdir={workdir}")
   begun = experiments.load(workdir)
   assert (begun.run.dataset.mean, begun.run.dataset.scale) == (127.5, 127.5)
   assert "holds a run already" in runner.refused(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.config import networks as calls
+from experiments.config import levels as calls
 from experiments.planning import model_flops
 from langevin_jax import networks
 from langevin_jax.networks import DiT
@@ -174,10 +174,12 @@ def test_a_clock_is_the_published_embedding_of_its_time():
 def test_the_runners_levels_are_those_of_dit_and_sit():
   """DDPM's step of a table of β, and the share t of the data in t x₀ + (1 − t) ε."""
   steps = np.array([0, 1, 400, 998, 999])
-  for scaled in (False, True):
-    betas = np.linspace(0.01, 0.02**0.5, 1000) ** 2 if scaled else np.linspace(1e-4, 0.02, 1000)
+  for schedule in ("linear", "scaled_linear"):
+    betas = (np.linspace(1e-4, 0.02, 1000) if schedule == "linear" else
+             np.linspace(0.01, 0.02**0.5, 1000) ** 2)
     kept = np.cumprod(1.0 - betas)[steps]
-    got = calls.timesteps(scaled=scaled).features(jnp.asarray(0.5 * np.log(kept / (1.0 - kept))))
+    got = calls.timesteps(schedule=schedule).features(
+        jnp.asarray(0.5 * np.log(kept / (1.0 - kept))))
     # A step is 200 times ℓ's, so float32 leaves it 4 digits behind the point.
     np.testing.assert_allclose(
         got, networks.clock(lambda t: t).features(jnp.asarray(steps, jnp.float32)), atol=1e-3)
