@@ -6,7 +6,7 @@
       --workdir=runs/sweeps/adaptive
 
 The learned density has the objective of its base, and changes the variance of the loss alone. The
-learned weight is another objective. Result: docs/sweeps/adaptive.md.
+learned weight is another objective. For digits: --config=experiments/configs/digits.py.
 """
 
 BASELINE = "log-normal ρ, flow matching"

@@ -1,7 +1,5 @@
 """Learned densities and weights: what they converge to, what stays unbiased, and their state."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +40,6 @@ def test_on_an_exact_model_both_converge_to_their_optimum():
   density, w_0 = objectives.learned(BASE, bins=16), objectives.flow_matching(BASE)
   weight = objectives.uncertainty(BASE, w_0, bins=16)
 
-  @functools.partial(jax.jit, static_argnums=0)
   def learn(loss):
     """(what is learned, reported losses), the points (16, 64) of the bins, their probabilities."""
     def step(learned, key):
@@ -60,9 +57,10 @@ def test_on_an_exact_model_both_converge_to_their_optimum():
   for loss, expected in (
       (make_loss(density, w_0), lambda ell: (1 + np.exp(-ell)) ** 2 * error(ell)),
       (make_loss(density, weight), np.ones_like)):
-    learned, reported, fine, found = learn(loss)
+    learned, reported, fine, found = jax.jit(lambda loss=loss: learn(loss))()
     fine, found = np.asarray(fine), np.asarray(found)
-    optimum = (np.asarray(BASE.density(fine)) * expected(fine)).mean(1)
+    # Within a bin π is constant: the root of the mean square.
+    optimum = np.sqrt(((np.asarray(BASE.density(fine)) * expected(fine)) ** 2).mean(1))
     optimum = 0.9 * optimum / optimum.sum() + 0.1 / 16  # the floor
     assert 0.5 * np.abs(found - optimum).sum() < 0.03, (found, optimum)
     assert 0.5 * np.abs(found - 1 / 16).sum() > 0.3
@@ -76,19 +74,16 @@ def test_on_an_exact_model_both_converge_to_their_optimum():
   middles = fine[:, 32]
   ends = np.r_[-np.inf, (middles[1:] + middles[:-1]) / 2, np.inf]
   place = np.searchsorted(ends, ells) - 1
-  # Within a bin u is constant: compare with the mean of w₀ e under the density there.
-  in_bin = [(w * (1 + np.exp(-f)) ** 2 * error(f)).sum() / w.sum()
-            for f, w in zip(fine, np.asarray(BASE.density(fine)), strict=True)]
+  in_bin = ((1 + np.exp(-fine)) ** 2 * error(fine)).mean(1)
   np.testing.assert_allclose(u, np.log(in_bin)[place], atol=0.12)
 
 
 def test_whatever_is_learned_the_gradient_is_that_of_the_base_objective(x64):
-  """By the midpoint rule in the quantile of π, for a histogram of random numbers."""
-  density, weight = objectives.learned(BASE), objectives.edm(BASE)
+  """By the midpoint rule in the quantile of π, which draws noisy levels too often."""
+  density, weight = objectives.learned(BASE), objectives.simple(BASE)
   loss, plain = make_loss(density, weight), make_loss(BASE, weight)
-  squares = np.random.default_rng(0).uniform(0.0, 4.0, 64)
-  learned = {"density": density.init._replace(
-      mass=jnp.ones(64), squares=jnp.asarray(np.where(squares > 1.0, squares, 0.0)))}
+  squares = np.random.default_rng(0).uniform(0.0, 4.0, 64) * (np.arange(64) < 30)
+  learned = {"density": density.init._replace(mass=jnp.ones(64), squares=jnp.asarray(squares))}
   n = 1_000_000
 
   def measure(loss, pi):
