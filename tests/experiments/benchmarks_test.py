@@ -1,6 +1,7 @@
 """Benchmarks: turns, rounds and ratios by a clock of the test's own; the same model in PyTorch."""
 
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from experiments.benchmarks import (
 )
 from experiments.configs import mixture2d
 from experiments.run import assembly
-from langevin_jax import networks
+from langevin_jax import networks, predictions
 from langevin_jax.training import shardings
 
 
@@ -242,6 +243,55 @@ def test_the_energy_score_is_that_of_its_definition(monkeypatch):
   found = conditions.score(flat, test, None)
   np.testing.assert_allclose(found["energy"], np.mean([norm(a) for a in flat[0] - y]))
   assert found["low"] < 1e-6 and found["rmse"] == pytest.approx(found["rmse of mean"])
+
+
+def test_real_digits_in_the_place_of_samples_have_perfect_scores(monkeypatch):
+  train, test = conditional_digits.digits()
+  number = {x.tobytes(): y for part in (train, test)
+            for x, y in zip(part.x, part.number, strict=True)}
+  logits = lambda judge, x: np.eye(10)[[number.get(image.tobytes(), 0) for image in x]]
+
+  class Model:
+    def sample(self, key, n, *, condition, grid, guidance=1):
+      x = test.x if "low" in condition else train.x[:n]
+      return np.tile(x, (n // len(x), 1, 1, 1))
+
+  for module, name, value in (
+      (conditions, "_trained", lambda name: Model()), (conditions, "_judge", lambda train: None),
+      (conditions, "lanpainted", lambda model, low: np.zeros((len(low), 8, 8, 1))),
+      (conditions.classifier, "logits", logits),
+      (conditions.classifier, "label_agreement",
+       lambda judge, x, labels: (logits(judge, x).argmax(1) == labels).mean())):
+    monkeypatch.setattr(module, name, value)
+  scores, rows = conditions.super_resolution()
+  assert scores["condition"] == {"energy": 0.0, "rmse": 0.0, "rmse of mean": 0.0, "low": 0.0,
+                                 "agreement": 1.0}
+  assert scores["nearest pixel"]["low"] == 0.0 < scores["nearest example"]["low"]
+  # The nearest training digit mostly is of the number, more often than a black image, a 0.
+  assert 0.9 < scores["nearest example"]["agreement"] < 1.0
+  assert scores["LanPaint-10"]["agreement"] == np.mean(test.number == 0)
+  assert {x.shape for x in rows.values()} == {(10, 8, 8, 1)}
+  found, rows = conditions.two_labels()
+  for name, row in found.items():
+    assert all(row.get(key, 1.0) == 1.0 for key in ("number", "ink")), name
+    assert row["distance"] == 0.0 or name == "real"
+  assert 0.0 < found["real"]["distance"] < 0.1 and len(found) == 6 and len(rows) == 3
+
+
+@pytest.mark.slow
+def test_images_by_inpainting_have_the_means_that_are_known(monkeypatch):
+  """By the exact denoiser of white data; grey levels are whole, so means are off by up to ½."""
+  at = lambda x, ell: predictions.unit_frame(ell).alpha * x
+  monkeypatch.setattr(conditions.drawing, "denoiser",
+                      lambda *_: predictions.Denoiser(at, conditions.paths.vp()))
+  monkeypatch.setattr(conditions.run_conditions, "given", lambda *_, **options: None)
+  dataset = types.SimpleNamespace(mean=np.float64(8.0), scale=np.float64(2.0))
+  monkeypatch.setattr(conditions.data, "restore", lambda dataset, x: 8.0 + 2.0 * x)
+  low = np.random.default_rng(0).uniform(7.0, 9.0, (2, 2, 2, 1))
+  x = conditions.lanpainted(types.SimpleNamespace(
+      run=types.SimpleNamespace(dataset=dataset), params=None), low)
+  assert x.shape == (2, 4, 4, 1) and np.all(x == np.round(x)) and x.std() > 1.0
+  assert np.abs(conditional_digits.pooled(x) - low).max() <= 0.5
 
 
 def test_tilted_quantiles_are_those_of_the_class_and_of_the_whole_at_weights_one_and_nought():
