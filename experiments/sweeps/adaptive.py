@@ -7,6 +7,7 @@
 
 The learned density has the objective of its base, and changes the variance of the loss alone. The
 learned weight is another objective. For digits: --config=experiments/configs/digits.py.
+Result: docs/sweeps/adaptive.md.
 """
 
 BASELINE = "log-normal ρ, flow matching"
