@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from experiments.run import records
 from experiments.sampling import (
   pictures as plots,  # sets the backend, which must come before pyplot
 )
@@ -84,5 +85,6 @@ def picture(
     axes.xaxis.set_major_formatter("{x:g}")
   axes.set(xlabel=xlabel, ylabel=ylabel)
   axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-  figure.savefig(file, dpi=90, bbox_inches="tight")
+  with records.written(file) as stream:
+    figure.savefig(stream, dpi=90, bbox_inches="tight", format="png")
   plt.close(figure)

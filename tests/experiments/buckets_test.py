@@ -335,11 +335,11 @@ def test_two_processes_that_are_killed_end_as_one_that_is_not(bucket, reference)
         killed.extend(process.kill() for process in processes)
 
     bucket.fault = fault
-    hosts_test.ends(processes, timeout=120)
+    hosts_test.ends(processes)
     bucket.fault = lambda method, path: None
   assert killed and [process.returncode for process in processes] == [-9, -9]
   with hosts_test.pair(*command) as processes:
-    answers = hosts_test.ends(processes, timeout=120)
+    answers = hosts_test.ends(processes)
   assert [code for code, _, _ in answers] == [0, 0], answers
   assert "resuming gs://runs/pair at step 20 of 60" in answers[0][1]
   lines = [json.loads(line) for line in bucket.read("pair/metrics.jsonl").splitlines()]
