@@ -129,8 +129,11 @@ def test_other_commands_answer_tokens_in_one_line(run, book, tmp_path):
   assert "objective.flow_map is for numbers" in train("--config.objective.flow_map=eulerian()")
   assert "0 < rate_min < rate_max" in train("--config.path=absorbing(clock=geometric(2.0, 1.0))")
   assert "unmask needs the mask token" in train("--config.path=uniform")
-  assert "these data are numbers" in train("--config.data=mixture2d(train_size=100,test_size=20)")
-  assert "augmented" in train(f"--config.data=augmented(text(path='{book.split('=')[1]}'))")
+  other = lambda data: runner.refused(
+      "train", *(flag for flag in TINY if "data" not in flag), f"--workdir={tmp_path / 'r'}",
+      f"--config.data={data}")
+  assert "these data are numbers" in other("mixture2d(train_size=100,test_size=20)")
+  assert "images" in other(f"augmented(text(path='{book.split('=')[1]}'))")
   assert "features of numbers" in runner.refused(
       "evaluate", f"--workdir={run}", "--extractor=pixels")
   assert "of the ODE" in runner.refused("evaluate", f"--workdir={run}", "--divergence=exact")
@@ -146,7 +149,7 @@ def test_an_evaluation_has_bits_beside_an_n_gram_and_compressors(run, tmp_path):
   names = ("nll_bound", "ngram", "gzip", "bz2", "xz", "samples_ngram")
   bits = {name: found[f"{name}_bits_per_token"] for name in names}
   # The text repeats itself, which all but the untrained network know.
-  assert bits["ngram"]["value"] < 1.0 < 3.0 < bits["nll_bound"]["value"] < 4.5
+  assert bits["ngram"]["value"] < 2.0 < 3.0 < bits["nll_bound"]["value"] < 4.5
   assert bits["nll_bound"]["error"] > 0.0 and bits["nll_bound"]["n"] == found[
       "ngram_bits_per_token"]["n"]
   assert bits["samples_ngram"]["floor"] == pytest.approx(bits["ngram"]["value"])
