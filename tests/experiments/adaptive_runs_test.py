@@ -11,7 +11,7 @@ from runner import SMALL, manifest
 
 from experiments import config
 from experiments.config import build
-from experiments.run import assembly, multihost, records, reporting
+from experiments.run import assembly, records, reporting, signals
 from langevin_jax import objectives
 
 STEPS = ("--config.training.steps=40", "--config.training.checkpoint_every=20",
@@ -39,7 +39,7 @@ def same(a, b):
 
 
 def stop_at(patch, dispatch):
-  patch.setattr(multihost, "stopping", lambda: lambda number: number == dispatch)
+  patch.setattr(signals, "stopping", lambda: lambda number: number == dispatch)
 
 
 def test_a_stopped_run_ends_with_the_same_bits(finished, tmp_path, monkeypatch):
