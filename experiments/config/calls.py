@@ -178,8 +178,8 @@ def build(call: Call, slot: str, field: str, **provided: Any) -> Any:
     raise ValueError(f"{field}={short(call, slot)}: {type(error).__name__}: {error}") from error
   result = _slots()[slot].result
   if ":" in call.name and not isinstance(value, result):
-    names = " or ".join(kind.__name__ for kind in (
-        result if isinstance(result, tuple) else (result,)))
+    kinds = result if isinstance(result, tuple) else (result,)
+    names = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds))
     raise ValueError(
         f"{field}={short(call, slot)}: it must return a {names}, got {one_line(value)}")
   return value

@@ -17,7 +17,7 @@ import safetensors.flax
 from flax import traverse_util
 
 from experiments.data import readers, standardize
-from experiments.run import files
+from experiments.run import records
 
 FACTS, PARAMETERS = "autoencoder.json", "autoencoder.safetensors"
 # The numbers of one batch of examples that are encoded or decoded together.
@@ -88,17 +88,17 @@ def _programs(network: str, shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 def write(codec: Codec, directory: pathlib.Path) -> None:
   """Writes the two files of an autoencoder."""
-  with files.written(directory / PARAMETERS) as stream:
+  with records.written(directory / PARAMETERS) as stream:
     stream.write(safetensors.flax.save(traverse_util.flatten_dict(codec.params, sep="/")))
   facts = codec._asdict() | {"mean": np.asarray(codec.mean).tolist(),
                              "scale": np.asarray(codec.scale).tolist()}
   del facts["params"]
-  files.write_text(directory / FACTS, json.dumps(facts, indent=1) + "\n")
+  records.write_text(directory / FACTS, json.dumps(facts, indent=1) + "\n")
 
 
 def read(directory: pathlib.Path) -> Codec:
   """The autoencoder that `write` wrote. Raises ValueError if a file is missing or damaged."""
-  facts = files.read_json(directory / FACTS, network=dict, shape=list, kind=str, integers=bool)
+  facts = records.read_json(directory / FACTS, network=dict, shape=list, kind=str, integers=bool)
   file = directory / PARAMETERS
   try:
     params = safetensors.flax.load(file.read_bytes())

@@ -34,7 +34,8 @@ class Watched(NamedTuple):
 
 def check(run: assembly.Run) -> None:
   """Raises ValueError where samples during training would have no picture."""
-  if run.config.training.sample_every and not pictures.can_draw(run.dataset):
+  shown = pictures.can_draw(run.dataset) or run.dataset.vocabulary
+  if run.config.training.sample_every and not shown:
     raise ValueError("config.training.sample_every: pictures are of images and of vectors with two "
                      f"features or more; the data are {run.dataset.kind}s of shape "
                      f"{run.dataset.train.shape[1:]}; set it to 0")
