@@ -21,7 +21,7 @@ from absl import flags
 
 import experiments
 from experiments import data
-from experiments.benchmarks import conditional_digits, exact_conditions, measure, quality
+from experiments.benchmarks import conditional_digits, exact_conditions, measure
 from experiments.config import cli
 from experiments.metrics import classifier
 from experiments.run import conditions as run_conditions
@@ -76,7 +76,7 @@ def _trained(name: str) -> model.Model:
   of the examples of `low_resolution` have none.
   """
   workdir = f"{flags.FLAGS.runs}/digits_{name}"
-  quality.call("train", "--config=digits", *_SETTINGS, f"--workdir={workdir}",
+  measure.call("train", "--config=digits", *_SETTINGS, f"--workdir={workdir}",
                f"--config.data={conditional_digits.__name__}:{name}",
                f"--config.training.label_dropout={0.5 if name == 'low_resolution' else 0.1}")
   return experiments.load(workdir)

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,11 @@ from experiments.run import records
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn", "torch")
 
 Task = Callable[[int], Any]
+
+
+def call(module: str, *arguments: str) -> None:
+  """Runs a command of the project; its output is printed."""
+  subprocess.run([sys.executable, "-m", f"experiments.{module}", *arguments], check=True)
 
 
 class Spread(NamedTuple):

@@ -8,8 +8,6 @@ session that finished a run, which is all of its training unless it was resumed.
 """
 
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 from absl import flags
@@ -59,17 +57,12 @@ def experiment(name: str) -> dict:
   for seed in range(_SEEDS.value):
     workdir = pathlib.Path(_RUNS.value) / f"{name}-{seed}"
     config = ROOT / "configs" / f"{name}.py"
-    call("train", f"--config={config}", f"--workdir={workdir}", f"--config.seed={seed}")
+    measure.call("train", f"--config={config}", f"--workdir={workdir}", f"--config.seed={seed}")
     result["seconds"].append(records.read_manifest(workdir)["seconds"])
     for path in PATHS:
-      call("evaluate", f"--workdir={workdir}", f"--path={path}")
+      measure.call("evaluate", f"--workdir={workdir}", f"--path={path}")
       result[path].append(records.read_json(workdir / "evaluation.json"))
   return result
-
-
-def call(module: str, *arguments: str) -> None:
-  """Runs a command of the project; its output is printed."""
-  subprocess.run([sys.executable, "-m", f"experiments.{module}", *arguments], check=True)
 
 
 if __name__ == "__main__":
