@@ -8,7 +8,7 @@ import math
 import jax.numpy as jnp
 import optax
 
-from langevin_jax import networks
+from langevin_jax import training
 
 
 def adamw(
@@ -29,7 +29,7 @@ def unit_weight_adam(
 ) -> optax.GradientTransformation:
   """Adam, after which the weights of unet_edm2 have magnitude 1 again (Karras et al. 2024)."""
   return optax.chain(adamw(learning_rate, b1=b1, b2=b2),
-                     networks.forced_weight_normalization())
+                     training.forced_weight_normalization())
 
 
 def cosine(learning_rate: float, steps: int, *, warmup_steps: int = 200) -> optax.Schedule:

@@ -24,10 +24,7 @@ from langevin_jax.networks.autoencoder import Autoencoder
 from langevin_jax.networks.dit import DiT
 from langevin_jax.networks.mlp import MLP
 from langevin_jax.networks.unet import UNet
-from langevin_jax.networks.unet_edm2 import UNetEDM2, forced_weight_normalization
+from langevin_jax.networks.unet_edm2 import UNetEDM2
 from langevin_jax.networks.vae import VAE
 
-__all__ = [
-    "MLP", "VAE", "Autoencoder", "DiT", "Level", "UNet", "UNetEDM2", "clock",
-    "forced_weight_normalization",
-]
+__all__ = ["MLP", "VAE", "Autoencoder", "DiT", "Level", "UNet", "UNetEDM2", "clock"]

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
 from flax.core import FrozenDict
 from jax import lax
@@ -19,7 +18,7 @@ from langevin_jax.networks._embeddings import by_kind, enlarged, with_mask
 from langevin_jax.networks._products import compute_dtype, matmul
 from langevin_jax.networks.unet import resample
 
-__all__ = ["Block", "UNetEDM2", "forced_weight_normalization", "unit_magnitude"]
+__all__ = ["Block", "UNetEDM2", "unit_magnitude"]
 
 # The name of the arrays that a rematerialised block keeps: outputs of its products.
 _KEPT = "product"
@@ -34,7 +33,7 @@ class UNetEDM2(nn.Module):
 
   Each product normalises its weights, so that its output has the magnitude 1 of its input; there
   are no biases and no group normalisation. The gradient is thereby orthogonal to the weights, which
-  can only grow: train with `forced_weight_normalization`. The output starts at zero.
+  can only grow: train with `training.forced_weight_normalization`. The output starts at zero.
 
   | | XS | S | M | L | XL | XXL |
   |---|---|---|---|---|---|---|
@@ -254,27 +253,6 @@ class Product(nn.Module):
       y = rows @ w if dtype == x.dtype else matmul(rows, w, dtype)
       y = y.reshape(*x.shape[:-1], self.features)
     return checkpoint_name(y.astype(dtype), _KEPT).astype(jnp.float32)
-
-
-def forced_weight_normalization() -> optax.GradientTransformation:
-  """After an optimizer's update, gives the weights of `UNetEDM2` magnitude 1 again (eq. 66).
-
-    update′ = unit(w + update) − w   for the parameters named "weight"; others are left alone
-
-  So the relative size of an update is that of the learning rate throughout training. It is the last
-  of a chain, such as `optax.chain(optax.adam(0.01), forced_weight_normalization())`.
-  """
-  def update(updates, state, params=None):
-    if params is None:
-      raise ValueError("forced_weight_normalization needs params: call update(updates, state, "
-                       "params)")
-
-    def force(path, u, w):
-      return unit_magnitude(w + u) - w if path[-1].key == "weight" else u
-
-    return jax.tree_util.tree_map_with_path(force, updates, params), state
-
-  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def unit_magnitude(h: jax.Array, axis: int | None = None) -> jax.Array:

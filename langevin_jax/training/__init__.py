@@ -1,6 +1,7 @@
 """Training: a pure step, averages of the parameters, and their layout on a mesh of devices.
 
-Reading order: `losses`, `flow_maps`, `tokens`, `autoencoders`, `steps`, `averages`, `shardings`.
+Reading order: `losses`, `flow_maps`, `tokens`, `autoencoders`, `steps`, `averages`, `weights`,
+`shardings`.
 """
 
 from langevin_jax.training import averages, shardings
@@ -22,6 +23,7 @@ from langevin_jax.training.steps import (
   train_steps,
 )
 from langevin_jax.training.tokens import token_loss
+from langevin_jax.training.weights import forced_weight_normalization
 
 __all__ = [
   "LEVEL_EDGES",
@@ -35,6 +37,7 @@ __all__ = [
   "averages",
   "diffusion_loss",
   "flow_map_loss",
+  "forced_weight_normalization",
   "init",
   "kl_from_unit",
   "shardings",
