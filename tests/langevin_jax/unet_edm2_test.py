@@ -8,8 +8,8 @@ import pytest
 
 from experiments.planning import model_flops
 from langevin_jax.networks import UNetEDM2
-from langevin_jax.training import forced_weight_normalization
 from langevin_jax.networks import unet_edm2 as edm2
+from langevin_jax.training import forced_weight_normalization
 
 TINY = UNetEDM2(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8)
 NONE = jnp.zeros(2, jnp.int32)
