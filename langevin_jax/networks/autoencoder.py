@@ -6,6 +6,7 @@
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +58,9 @@ class Autoencoder(nn.Module):
 
   def setup(self):
     self.check()
-    options = dict(channels=self.channels, multipliers=self.multipliers, blocks=self.blocks,
-                   groups=self.groups, rank=len(self.shape) - 1, dtype=self.dtype)
+    options: dict[str, Any] = dict(
+        channels=self.channels, multipliers=self.multipliers, blocks=self.blocks,
+        groups=self.groups, rank=len(self.shape) - 1, dtype=self.dtype)
     self.encoder = Encoder(features=2 * self.latent_channels, **options)
     self.decoder = Decoder(features=self.shape[-1], **options)
     # 1 × 1 convolutions.

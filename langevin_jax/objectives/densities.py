@@ -106,7 +106,9 @@ def logit_normal_s(
   return normal_half_log_snr(-mean, std, rho_min=rho_min, rho_max=rho_max)
 
 
-def noise_range(rho_min: float, rho_max: float) -> tuple[jax.Array, jax.Array]:
+def noise_range(
+    rho_min: float | jax.Array, rho_max: float | jax.Array
+) -> tuple[jax.Array, jax.Array]:
   """(ℓ at ρ_max, the width of the range of ℓ).
 
   Raises:

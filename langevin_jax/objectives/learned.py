@@ -43,7 +43,9 @@ class Histogram(NamedTuple):
   squares: jax.Array
 
 
-def histogram(bins: int = 64, *, rho_min: float = 0.002, rho_max: float = 80.0) -> Histogram:
+def histogram(
+    bins: int = 64, *, rho_min: float | jax.Array = 0.002, rho_max: float | jax.Array = 80.0
+) -> Histogram:
   """An empty histogram over ℓ ∈ [−log ρ_max, −log ρ_min].
 
   Raises:

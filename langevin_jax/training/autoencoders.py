@@ -42,6 +42,7 @@ def autoencoder_loss(
     raise ValueError(f"kl and perceptual must not be negative, got {kl} and {perceptual}")
   if perceptual and features is None:
     raise ValueError("perceptual needs features")
+  compared = features if perceptual and features is not None else lambda x: []
 
   def draw(key, batch):
     x, _ = batch
@@ -54,10 +55,8 @@ def autoencoder_loss(
     y = decode(params, posterior.mean + jnp.exp(posterior.log_std) * noise)
     axes = tuple(range(1, x.ndim))
     loss = jnp.mean(jnp.abs(x - y)) + kl / x[0].size * jnp.mean(kl_from_unit(posterior))
-    if perceptual:
-      loss += perceptual * sum(
-          jnp.mean(jnp.sum((a - b) ** 2, axis=-1)) for a, b in
-          zip(features(x), features(y), strict=True))
+    loss += perceptual * sum(jnp.mean(jnp.sum((a - b) ** 2, axis=-1)) for a, b in
+                             zip(compared(x), compared(y), strict=True))
     return loss, {"half_log_snr": jnp.zeros(len(x)), "eps_error": jnp.mean((x - y) ** 2, axis=axes)}
 
   return Loss(draw, value)

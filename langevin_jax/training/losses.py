@@ -59,18 +59,18 @@ def adaptive_loss(
       loss must be an integral against the density that it is given.
     density: π. weight: w.
   """
-  learns_density = isinstance(density, objectives.LearnedDensity)
-  learns_weight = isinstance(weight, objectives.LearnedWeight)
-  if not learns_density and not learns_weight:
+  learned_pi = density if isinstance(density, objectives.LearnedDensity) else None
+  learned_w = weight if isinstance(weight, objectives.LearnedWeight) else None
+  if learned_pi is None and learned_w is None:
     return make(density=density, weight=weight)
   pi_0, w_0 = objectives.base(density), objectives.base(weight)
 
   def at(learned):
     """(π, w, π₀/π)."""
-    w = weight.at(learned["weight"]) if learns_weight else weight
-    if not learns_density:
-      return density, w, jnp.ones_like
-    pi = density.at(learned["density"])
+    w = w_0 if learned_w is None else learned_w.at(learned["weight"])
+    if learned_pi is None:
+      return pi_0, w, jnp.ones_like
+    pi = learned_pi.at(learned["density"])
     return pi, w, lambda ell: pi_0.density(ell) / pi.density(ell)
 
   def make_at(learned):
@@ -82,15 +82,15 @@ def adaptive_loss(
     _, w, ratio = at(learned)
     of = lambda function: jax.vmap(function)(ells)
     after = {}
-    if learns_density:
-      after["density"] = density.observe(
+    if learned_pi is not None:
+      after["density"] = learned_pi.observe(
           learned["density"], ells, of(pi_0.density) * of(w) * errors)
-    if learns_weight:
-      after["weight"] = weight.observe(learned["weight"], ells, of(w_0) * errors)
+    if learned_w is not None:
+      after["weight"] = learned_w.observe(learned["weight"], ells, of(w_0) * errors)
     return after, jnp.mean(of(ratio) * of(w_0) * errors)
 
-  init = {name: choice.init for name, choice, learns in (
-      ("density", density, learns_density), ("weight", weight, learns_weight)) if learns}
+  init = {name: choice.init for name, choice in (
+      ("density", learned_pi), ("weight", learned_w)) if choice is not None}
   return AdaptiveLoss(init, make_at, observe)
 
 
