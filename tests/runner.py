@@ -31,6 +31,7 @@ import jax
 from absl import flags
 from absl.testing import flagsaver
 
+import experiments
 from experiments import config
 from experiments.config import cli
 from experiments.data import facts
@@ -275,7 +276,10 @@ def entry(module: str) -> Iterator[types.ModuleType]:
   name = f"experiments.{module}"
   source = pathlib.Path(importlib.util.find_spec(name).origin).read_text()
   aside = _remove_flags(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
-  sys.modules.pop(name, None)
+  for other in (module, *re.findall(r"adopt_module_key_flags\((\w+)\)", source)):
+    # An entry point whose flags another one adopts defines them again.
+    sys.modules.pop(f"experiments.{other}", None)
+    vars(experiments).pop(other, None)
   try:
     yield importlib.import_module(name)
   finally:

@@ -247,7 +247,8 @@ def _requirements(facts: Facts) -> dict[str, bool]:
       "num_classes of 0 or more": int(facts.num_classes) >= 0,
       "a name for every class": len(facts.classes) in (0, int(facts.num_classes))
       and all(isinstance(name, str) for name in facts.classes),
-      "twice its latent_channels in its shape": latent in (0, facts.shape[-1] / 2),
+      "twice its latent_channels in its shape": latent == 0
+      or 2 * latent in facts.shape[-1:],
       "a kind": facts.kind in kinds.KINDS,
       "examples and shards of train and test": len(facts.examples) == len(facts.shards) == 2
       and all(n >= s >= 1 for n, s in zip(facts.examples, facts.shards, strict=True)),

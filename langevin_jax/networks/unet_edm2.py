@@ -262,17 +262,17 @@ def unit_magnitude(h: jax.Array, axis: int | None = None) -> jax.Array:
 
 
 def silu(h: jax.Array) -> jax.Array:
-  """silu(h)/0.596, which has magnitude 1 for h ~ N(0, 1) (eq. 81)."""
+  """silu(h)/0.596, which has magnitude 1 for h ~ N(0, 1) (Karras et al. 2024, eq. 81)."""
   return nn.silu(h) / 0.596
 
 
 def balanced(a: jax.Array, b: jax.Array) -> jax.Array:
-  """((1 − t) a + t b)/√((1 − t)² + t²), t = 0.3 (eq. 88)."""
+  """((1 − t) a + t b)/√((1 − t)² + t²), t = 0.3 (Karras et al. 2024, eq. 88)."""
   return ((1.0 - _BALANCE) * a + _BALANCE * b) / math.hypot(1.0 - _BALANCE, _BALANCE)
 
 
 def joined(a: jax.Array, b: jax.Array) -> jax.Array:
-  """a and b side by side, each with half of the squared magnitude (eq. 103 with t = ½)."""
+  """a and b side by side, each with half of the squared magnitude: Karras et al. 2024, eq. 103."""
   n_a, n_b = a.shape[-1], b.shape[-1]
   return jnp.concatenate([a * math.sqrt(0.5 * (n_a + n_b) / n_a),
                           b * math.sqrt(0.5 * (n_a + n_b) / n_b)], axis=-1)

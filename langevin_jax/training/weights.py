@@ -9,11 +9,11 @@ __all__ = ["forced_weight_normalization"]
 
 
 def forced_weight_normalization() -> optax.GradientTransformation:
-  """After an optimizer's update, gives the weights of `UNetEDM2` magnitude 1 again (eq. 66).
+  """After an optimizer's update, gives the weights of `UNetEDM2` magnitude 1 again.
 
     update′ = unit(w + update) − w   for the parameters named "weight"; others are left alone
 
-  So the relative size of an update is that of the learning rate throughout training. It is the last
+  (Karras et al. 2024, eq. 66.) So the relative size of an update is that of the learning rate throughout training. It is the last
   of a chain, such as `optax.chain(optax.adam(0.01), forced_weight_normalization())`.
   """
   def update(updates, state, params=None):

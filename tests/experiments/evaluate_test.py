@@ -341,7 +341,9 @@ def test_every_shipped_config_builds(tmp_path):
     Image.fromarray(rng.integers(0, 255, (40, 30, 3), np.uint8)).save(
         tmp_path / "pictures" / f"{i}.png")
   given = {"arrays": {"data.path": str(tmp_path / "x.npy")},
-           "images": {"data.path": str(tmp_path / "pictures")}}
+           "images": {"data.path": str(tmp_path / "pictures")},
+           "autoencoder": {"data.path": str(tmp_path / "pictures")},
+           "latents": {"data.shape": (16, 16, 4)}}
   for file in sorted(pathlib.Path(runner.CONFIGS).glob("[a-z]*.py")):
     settings = config.override(config.load(str(file)), given.get(file.stem, {}))
     build.network(settings.network, (3,) if settings.network.name == "mlp" else (32, 32, 3), 0)

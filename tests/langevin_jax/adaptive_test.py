@@ -89,7 +89,7 @@ def test_whatever_is_learned_the_gradient_is_that_of_the_base_objective(x64):
   def measure(loss, pi):
     ells = pi.quantile((jnp.arange(n) + 0.5) / n)
     examples = (jnp.full((n, 1), 0.4), jnp.zeros(n, int),
-                objectives.Corruption(ells, jnp.full((n, 1), 0.7)))
+                objectives.Corruption(ells, jnp.full((n, 1), 0.7)), None)
     return jax.value_and_grad(loss.value, has_aux=True)(jnp.asarray(0.2), examples)
 
   (value, _), slope = measure(plain, BASE)

@@ -124,8 +124,9 @@ def test_ends_of_the_noise_range_are_finite_and_smooth(name):
 def test_level_and_label_are_told_apart(name):
   _, params, x, apply = _case(name)
   base = apply(params, x, 0.0, LABELS)
-  assert float(jnp.abs(apply(params, x, 0.5, LABELS) - base).max()) > 1e-3
-  moved = jnp.abs(apply(params, x, 0.0, jnp.array([1, 2, 0])) - base)
+  scale = jnp.abs(base).max()
+  assert float(jnp.abs(apply(params, x, 0.5, LABELS) - base).max() / scale) > 1e-3
+  moved = jnp.abs(apply(params, x, 0.0, jnp.array([1, 2, 0])) - base) / scale
   moved = moved.reshape(len(x), -1).max(axis=1)
   assert float(moved[0]) > 1e-3 and float(moved[2]) > 1e-3
   assert float(moved[1]) == 0.0
