@@ -13,8 +13,9 @@ def forced_weight_normalization() -> optax.GradientTransformation:
 
     update′ = unit(w + update) − w   for the parameters named "weight"; others are left alone
 
-  (Karras et al. 2024, eq. 66.) So the relative size of an update is that of the learning rate throughout training. It is the last
-  of a chain, such as `optax.chain(optax.adam(0.01), forced_weight_normalization())`.
+  (Karras et al. 2024, eq. 66.) So the relative size of an update is that of the learning rate
+  throughout training. It is the last of a chain, such as
+  `optax.chain(optax.adam(0.01), forced_weight_normalization())`.
   """
   def update(updates, state, params=None):
     if params is None:
