@@ -274,9 +274,13 @@ def entry(module: str) -> Iterator[types.ModuleType]:
   Entry points define flags of the same names, and a process can hold one of each.
   """
   name = f"experiments.{module}"
-  source = pathlib.Path(importlib.util.find_spec(name).origin).read_text()
+  read = lambda name: pathlib.Path(importlib.util.find_spec(name).origin).read_text()
+  source = read(name)
+  adopted = [other for other in re.findall(r"adopt_module_key_flags\((\w+)\)", source)
+             if importlib.util.find_spec(f"experiments.{other}")]
+  source += "".join(read(f"experiments.{other}") for other in adopted)
   aside = _remove_flags(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
-  for other in (module, *re.findall(r"adopt_module_key_flags\((\w+)\)", source)):
+  for other in (module, *adopted):
     # An entry point whose flags another one adopts defines them again.
     sys.modules.pop(f"experiments.{other}", None)
     vars(experiments).pop(other, None)

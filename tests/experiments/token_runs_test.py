@@ -133,7 +133,7 @@ def test_other_commands_answer_tokens_in_one_line(run, book, tmp_path):
       "train", *(flag for flag in TINY if "data" not in flag), f"--workdir={tmp_path / 'r'}",
       f"--config.data={data}")
   assert "these data are numbers" in other("mixture2d(train_size=100,test_size=20)")
-  assert "images" in other(f"augmented(text(path='{book.split('=')[1]}'))")
+  assert "images" in other(f"augmented(text(path='{book.split('=')[1]}', length=8))")
   assert "features of numbers" in runner.refused(
       "evaluate", f"--workdir={run}", "--extractor=pixels")
   assert "of the ODE" in runner.refused("evaluate", f"--workdir={run}", "--divergence=exact")
