@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 
+import grain  # before any test saves and restores absl's flags: grain defines some
 import numpy as np
 import pytest
 import runner
@@ -12,6 +13,7 @@ from experiments import config, data
 from experiments.data import batches, codecs, shards
 from experiments.pretrained import vgg
 
+assert grain.sources  # imported for the flags it defines
 NETWORK = "autoencoder(channels=4, multipliers=(1, 2), blocks=1, latent_channels=2, groups=2)"
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import types
 
+import jax
 import numpy as np
 import pytest
 import runner
@@ -77,7 +78,8 @@ def measured(report: Setting, name: str) -> dict:
     measured(report, need)
   with (report.out / f"{name}.lock").open("w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    return records.measure(part, report)
+    with jax.numpy_rank_promotion("allow"):  # as in the command
+      return records.measure(part, report)
 
 
 @pytest.mark.parametrize("name", [

@@ -350,7 +350,7 @@ def test_networks_train_sample_and_are_judged_under_x64(name, dtype, of_x, x64):
     (DiT(depth=0), (2, 8, 8, 1), "depth"),
     (DiT(dtype="float16"), (2, 8, 8, 1), "dtype"),
     (MLP(dtype="half"), (2, 3), "dtype"),
-    (DiT(), (8, 8, 1), "batch"),
+    (DiT(), (8, 8), "batch"),
     (MLP(), (8,), "batch"),
 ])
 def test_bad_input_is_one_line_that_names_the_field(network, shape, field):
