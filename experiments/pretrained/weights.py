@@ -5,6 +5,7 @@ pickle may name what makes up a dict of tensors, and nothing else.
 """
 
 import collections
+import io
 import json
 import pathlib
 import pickle
@@ -129,8 +130,8 @@ def _read_torch(file: pathlib.Path) -> Any:
         "data.pkl")), None)
     if root is None:
       raise ValueError("it is no archive of torch.save")
-    with archive.open(f"{root}data.pkl") as stream:
-      return _Tensors(stream, lambda key: archive.read(f"{root}data/{key}")).load()
+    stream = io.BytesIO(archive.read(f"{root}data.pkl"))
+    return _Tensors(stream, lambda key: archive.read(f"{root}data/{key}")).load()
 
 
 class _Tensors(pickle.Unpickler):
