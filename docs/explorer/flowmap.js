@@ -44,8 +44,12 @@ export function flow(model, x, ell) {
   return states;
 }
 
+/** What stands for noise alone, ρ = ∞, where a solver's grid begins. */
+const NOISE = 100;
+
 /** {states: [n + 1][2], calls}: n steps of a method from ell to data, with η = 0. */
-export function solve({path, model, x, ell, method, rhoMin, steps}) {
+export function solve({path, model, x, ell: given, method, rhoMin, steps}) {
+  const ell = Math.max(given, -Math.log(NOISE));
   const {states, levels: nodes, calls} = process.run({
     process: "reverse", path, eta: 0, steps, method, grid: "karras", mixture: model, noise: null,
     rhoMax: Math.exp(-ell), rhoMin: Math.min(rhoMin, Math.exp(-ell) / 2),

@@ -110,7 +110,7 @@ def test_bad_files_and_arms_are_named(tmp_path, text, message):
 @pytest.mark.parametrize(("text", "flag", "message"), [
     ("swep = lambda: {}", "", "--sweep: .*it has no function"),
     ("sweep = lambda: {'b': {'network': 'dit'}}", "",
-     "--sweep: arm 'b': .*dit.*: it takes imag"),
+     "--sweep: arm 'b': .*dit.*: it takes seq"),
     ("sweep = lambda: {'a': {}}", "--config.mesh.fsdp=2", "config.mesh.fsdp has no place in a swe"),
     ("sweep = lambda: {'a': {}}", "--config.training.snapshot_every=9",
      "config.training.snapshot_every asks for snapshots"),
@@ -308,8 +308,8 @@ def done(tmp_path_factory):
   (folder / "sweep_parts.py").write_text(MINE)
   save = group_training.checkpoints.save
 
-  def copied(manager, step, state):
-    save(manager, step, state)
+  def copied(manager, step, *rest):
+    save(manager, step, *rest)
     if step == 20 and not half.exists():
       group_training.checkpoints.finish(manager)
       shutil.copytree(folder / "w", half)
