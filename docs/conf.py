@@ -10,6 +10,8 @@ import os
 import pathlib
 import sys
 
+from jupyter_cache import get_cache
+
 import langevin_jax
 
 _DOCS = pathlib.Path(__file__).parent
@@ -53,6 +55,9 @@ myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_inline"
 myst_heading_anchors = 4
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(_BUILD / "notebooks" / _LIBRARY.hexdigest()[:12])
+# Made before the two processes of a build begin: each of them would make the tables of a new cache.
+os.makedirs(nb_execution_cache_path, exist_ok=True)
+get_cache(nb_execution_cache_path).db.dispose()
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
