@@ -109,9 +109,12 @@ def frame_moments(
   elif prediction == "eps":
     between, measure = rho + (rho_s - rho) * u, (rho_s - rho) * gauss
   else:
-    share = lambda ell: 1.0 / (1.0 + xp.exp(ell))
-    s = share(ell) + (share(ell_s) - share(ell)) * u
-    between, measure = s / (1.0 - s), (share(ell_s) - share(ell)) * gauss
+    # ρ/(1 + ρ) keeps its digits where ρ is small, 1/(1 + ρ) where it is large.
+    noise, signal, noise_s, signal_s = (
+        1.0 / (1.0 + xp.exp(level)) for level in (ell, -ell, ell_s, -ell_s))
+    change = xp.where(ell_s < 0.0, signal - signal_s, noise_s - noise)
+    between = (noise + change * u) / (signal - change * u)
+    measure = change * gauss
   start, end = value(variable, ell), value(variable, ell_s)
   # Both ends may round to one value, such as α at small ρ: the step then has one node, and M_0.
   span = xp.where(end == start, 1.0, end - start)

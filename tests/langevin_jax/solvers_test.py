@@ -204,6 +204,21 @@ def test_frames_are_moved_by_their_prediction_alone(x64, prediction, size, clock
         state(i) / k(i) + moments[0][i] / scale * y, state(i + 1) / k(i + 1), rtol=1e-9)
 
 
+@pytest.mark.parametrize("prediction", ["x0", "eps", "velocity"])
+def test_moments_keep_their_digits_at_any_ratio(x64, prediction):
+  """M_0 is the exact change of the clock, and M_1 a share of it, where ρ or 1/ρ is below 1e-16."""
+  ratios = np.array([1e25, 1e17, 1e9, 1e-9, 1e-17, 1e-25])
+  nodes = levels.place_levels(ratios, paths.ve(sigma_max=1e30))
+  here, after = (levels.pick(nodes, cut) for cut in (slice(0, 5), slice(1, 6)))
+  total, first = exponential.frame_moments(
+      prediction, "half_log_snr", here, after, np.ones(5), 2)
+  rho, rho_s = ratios[:-1], ratios[1:]
+  exact = {"x0": 1 - rho_s / rho, "eps": rho_s - rho,
+           "velocity": (rho_s - rho) / (1 + rho) / (1 + rho_s)}[prediction]
+  np.testing.assert_allclose(total, exact, rtol=1e-12)
+  assert ((first / total > 0) & (first / total < 1)).all()
+
+
 def test_noise_dampens_the_frame_of_x0(x64):
   """∫ κ e^{−κ(ℓ₁ − ℓ)} ϑ^j dℓ at κ = 1 + η²."""
   nodes = levels.place_levels(np.array([0.74, 0.3, 0.0]), VE)
