@@ -111,8 +111,8 @@ class Autoencoder(nn.Module):
       raise ValueError(f"groups must divide channels {self.channels}, got {self.groups}")
 
 
-class Encoder(nn.Module):
-  """x (batch, *sides, c) → (batch, *smaller sides, features). Attributes as of `Autoencoder`."""
+class _Half(nn.Module):
+  """One half of an autoencoder; `features` are its channels out, the rest as in `Autoencoder`."""
 
   features: int
   channels: int
@@ -121,6 +121,10 @@ class Encoder(nn.Module):
   groups: int
   rank: int
   dtype: str
+
+
+class Encoder(_Half):
+  """x (batch, *sides, c) → (batch, *smaller sides, features)."""
 
   @nn.compact
   def __call__(self, h: jax.Array) -> jax.Array:
@@ -137,16 +141,8 @@ class Encoder(nn.Module):
     return convolve(h, self.features, name="output")
 
 
-class Decoder(nn.Module):
-  """(batch, *smaller sides, c) → (batch, *sides, features). Attributes as of `Autoencoder`."""
-
-  features: int
-  channels: int
-  multipliers: tuple[int, ...]
-  blocks: int
-  groups: int
-  rank: int
-  dtype: str
+class Decoder(_Half):
+  """(batch, *smaller sides, c) → (batch, *sides, features)."""
 
   @nn.compact
   def __call__(self, h: jax.Array) -> jax.Array:
