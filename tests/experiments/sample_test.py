@@ -383,7 +383,7 @@ def test_conditions_come_from_files_or_examples_or_are_null(tmp_path, monkeypatc
   for arguments, says in (
       (("--condition=null", "--label=1"), "give one of them"),
       (("--condition=label=4",), "--label must be a class in 0 … 1"),
-      ((f"--condition={tmp_path / 'none.npz'}",), "--condition: ")):
+      ((f"--condition={tmp_path / 'none.npz'}",), "--condition must name an existing file")):
     assert says in runner.refused("sample", f"--workdir={workdir}", *arguments)
   runner.succeed("evaluate", f"--workdir={workdir}", "--num_samples=20", "--likelihood",
                  "--likelihood_samples=4", "--likelihood_steps=2")
