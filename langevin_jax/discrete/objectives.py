@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import objectives
+from langevin_jax import _programs, objectives
 from langevin_jax import paths as continuous
 from langevin_jax.discrete import paths, splitting
 from langevin_jax.discrete import samplers as samplers_lib
@@ -164,25 +164,30 @@ def elbo(
   top = float(np.exp(-continuous.on_host(path.clock.half_log_snr, np.asarray(path.clock.t_max))))
   rho_max = top if rho_max is None else min(rho_max, top)
   density = _uniform_alpha(rho_min, rho_max)
-  key_ell, key_x, key_end = jax.random.split(key, 3)
-  ells = objectives.stratified(key_ell, levels, density)
+  last = -float(np.log(rho_min))
 
   def log_d(x_t, ell):
     alpha, sigma = jax.nn.sigmoid(ell), jax.nn.sigmoid(-ell)
     return splitting.clean_law(x_t, denoise(x_t, path.clock.time(ell)), alpha, sigma, path)
 
-  def at(carry, inputs):
-    ell, key = inputs
-    alpha, sigma = jax.nn.sigmoid(ell), jax.nn.sigmoid(-ell)
-    x_t = paths.corrupt(key, x_0, alpha, path)
-    value = rate(x_t, x_0, log_d(x_t, ell), alpha, sigma, path) / density.density(ell)
-    return carry + value / levels, None
+  def nats(key, x_0):
+    key_ell, key_x, key_end = jax.random.split(key, 3)
+    ells = objectives.stratified(key_ell, levels, density)
 
-  integral, _ = jax.lax.scan(at, jnp.zeros(len(x_0)), (ells, jax.random.split(key_x, levels)))
-  last = jnp.asarray(-np.log(rho_min), ells.dtype)
-  x_t = paths.corrupt(key_end, x_0, jax.nn.sigmoid(last), path)
-  at_clean = jnp.take_along_axis(log_d(x_t, last), x_0[..., None], axis=-1)[..., 0]
-  return _prior(path, rho_max) * x_0.shape[-1] + integral - jnp.sum(at_clean, axis=-1)
+    def at(carry, inputs):
+      ell, key = inputs
+      alpha, sigma = jax.nn.sigmoid(ell), jax.nn.sigmoid(-ell)
+      x_t = paths.corrupt(key, x_0, alpha, path)
+      value = rate(x_t, x_0, log_d(x_t, ell), alpha, sigma, path) / density.density(ell)
+      return carry + value / levels, None
+
+    integral, _ = jax.lax.scan(at, jnp.zeros(len(x_0)), (ells, jax.random.split(key_x, levels)))
+    end = jnp.asarray(last, ells.dtype)
+    x_t = paths.corrupt(key_end, x_0, jax.nn.sigmoid(end), path)
+    at_clean = jnp.take_along_axis(log_d(x_t, end), x_0[..., None], axis=-1)[..., 0]
+    return _prior(path, rho_max) * x_0.shape[-1] + integral - jnp.sum(at_clean, axis=-1)
+
+  return _programs.call(nats, key, x_0)
 
 
 def _prior(path: Path, rho_max: float) -> float:
@@ -239,14 +244,19 @@ def importance_weighted(
     back = law(noisier, log_d, here, there, budget, path)
     return (noisier, total + at(back, x) - at(forward, noisier)), None
 
-  def chain(key):
-    steps = (jax.tree.map(lambda v: v[:-1], levels), jax.tree.map(lambda v: v[1:], levels), budget,
-             jax.random.split(key, len(budget)))
-    (x, total), _ = jax.lax.scan(climb, (x_0, jnp.zeros(len(x_0))), steps, reverse=True)
-    return total + at(paths.base_law(path, x, total.dtype), x)
+  def nats(key, x_0, levels, budget):
+    steps = (jax.tree.map(lambda v: v[:-1], levels), jax.tree.map(lambda v: v[1:], levels), budget)
 
-  totals = jax.lax.map(chain, jax.random.split(key, particles))
-  return -(jax.nn.logsumexp(totals, axis=0) - jnp.log(particles))
+    def chain(key):
+      (x, total), _ = jax.lax.scan(
+          climb, (x_0, jnp.zeros(len(x_0))), (*steps, jax.random.split(key, len(budget))),
+          reverse=True)
+      return total + at(paths.base_law(path, x, total.dtype), x)
+
+    totals = jax.lax.map(chain, jax.random.split(key, particles))
+    return -(jax.nn.logsumexp(totals, axis=0) - jnp.log(particles))
+
+  return _programs.call(nats, key, x_0, levels, budget)
 
 
 def bits_per_token(nats: jax.Array, length: int) -> jax.Array:

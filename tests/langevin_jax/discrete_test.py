@@ -78,18 +78,22 @@ def run_laws(table, path, method, n):
 @each_path
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 2.0])
 def test_langevin_is_forward_plus_reverse_and_in_detailed_balance(table, path, eta):
-  t = 0.4 * path.clock.t_max
-  alpha, sigma = path.clock.alpha(t), path.clock.sigma(t)
-  log_d = exact(table, path, alpha, sigma)
-  g, q, r = (generator(path, np.nan_to_num(np.asarray(rates(jnp.asarray(states(path)), log_d, t))))
-             for rates in splitting.split(path, eta))
-  p = np.asarray(table.marginal(alpha, path)).ravel()
+  @jax.jit
+  def at(t):
+    alpha, sigma = path.clock.alpha(t), path.clock.sigma(t)
+    log_d = exact(table, path, alpha, sigma)
+    marginal, slope = jax.jvp(
+        lambda t: table.marginal(path.clock.alpha(t), path).ravel(), (t,), (jnp.ones_like(t),))
+    return marginal, slope, [rates(jnp.asarray(states(path)), log_d, t)
+                             for rates in splitting.split(path, eta)]
+
+  p, slope, rates = jax.device_get(at(0.4 * path.clock.t_max))
+  g, q, r = (generator(path, np.nan_to_num(rate)) for rate in rates)
   flow = p[:, None] * g
   np.testing.assert_allclose(flow, flow.T, atol=1e-12)
   np.testing.assert_allclose(p @ g, 0.0, atol=1e-12)
   np.testing.assert_allclose(p @ r, -p @ q, atol=1e-12)
-  _, slope = jax.jvp(lambda t: table.marginal(path.clock.alpha(t), path), (t,), (1.0,))
-  np.testing.assert_allclose(p @ q, np.asarray(slope).ravel(), atol=1e-12)
+  np.testing.assert_allclose(p @ q, slope, atol=1e-12)
 
 
 METHODS = {"step(0)": samplers.step(), "step(.5)": samplers.step(0.5),
@@ -115,13 +119,18 @@ def test_one_position_has_the_exact_law_in_one_step(path):
   p0 = jnp.array([0.2, 0.5, 0.3])
   model, x = mixtures.Table(p0), jnp.arange(len(path.base))[:, None]
   a, b = jnp.asarray(0.2), jnp.asarray(0.7)
-  log_d = splitting.clean_law(x, model.denoise(x, a, path), a, 1.0 - a, path)
-  laws = [splitting.step(x, jnp.exp(log_d), a, 1.0 - a, b, 1.0 - b, budget, path)
-          for budget in (0.0, 0.3, jnp.inf)]
-  laws.append(splitting.posterior(x, log_d, a, 1.0 - a, b, 1.0 - b, path))
+
+  @jax.jit
+  def computed(a, b):
+    log_d = splitting.clean_law(x, model.denoise(x, a, path), a, 1.0 - a, path)
+    laws = [splitting.step(x, jnp.exp(log_d), a, 1.0 - a, b, 1.0 - b, budget, path)
+            for budget in (0.0, 0.3, jnp.inf)]
+    laws.append(splitting.posterior(x, log_d, a, 1.0 - a, b, 1.0 - b, path))
+    return model.marginal(a, path), model.marginal(b, path), laws
+
+  before, after, laws = jax.device_get(computed(a, b))
   for law in laws:
-    np.testing.assert_allclose(model.marginal(a, path) @ law[:, 0], model.marginal(b, path),
-                               atol=1e-12)
+    np.testing.assert_allclose(before @ law[:, 0], after, atol=1e-12)
     np.testing.assert_allclose(law.sum(-1), 1.0, atol=1e-12)
   if path.mask is not None:
     np.testing.assert_allclose(laws[0], laws[3], atol=1e-12)
@@ -199,9 +208,10 @@ def test_the_loss_estimates_the_bound_and_its_gradient_vanishes_at_the_exact_mod
       return exact + shift * jnp.arange(V)[None, None]
     return objectives.loss(jax.random.key(1), network, x_0, path)[0]
 
-  value, slope = jax.value_and_grad(loss)(0.0)
+  judge = jax.jit(jax.value_and_grad(loss))
+  value, slope = judge(0.0)
   np.testing.assert_allclose(value, table.entropy() / L, rtol=4e-2)
-  assert abs(slope) < 0.02 < abs(jax.grad(loss)(0.3))
+  assert abs(slope) < 0.02 < abs(judge(0.3)[1])
 
 
 def frequencies(x) -> np.ndarray:
@@ -255,16 +265,18 @@ def test_guidance_tilts_single_positions_and_one_is_the_conditional_model():
   at = lambda p: mixtures.denoiser(mixtures.Table(p), path)
   x, tilted = jnp.array([[V]]), q**2 / p
   for weight, law in ((1.0, q), (0.0, p), (2.0, tilted / tilted.sum())):
-    guided = samplers.classifier_free(at(q), at(p), weight)(x, 0.5)
+    guided = jax.jit(samplers.classifier_free(at(q), at(p), weight))(x, 0.5)
     np.testing.assert_allclose(jax.nn.softmax(guided)[0, 0], law, atol=1e-12)
 
 
 def test_products_agree_with_their_table(table):
   path, x = PATHS["uniform"], jnp.asarray(states(PATHS["uniform"]))
   products = table.as_products()
-  np.testing.assert_allclose(products.log_prob(x, 0.3, path), table.log_prob(x, 0.3, path),
-                             atol=1e-12)
-  np.testing.assert_allclose(jnp.exp(products.denoise(x, 0.3, path)).sum(-1), 1.0, atol=1e-12)
+  compute = jax.jit(lambda a: (products.log_prob(x, a, path), table.log_prob(x, a, path),
+                               jnp.exp(products.denoise(x, a, path)).sum(-1)))
+  of_products, of_table, total = compute(0.3)
+  np.testing.assert_allclose(of_products, of_table, atol=1e-12)
+  np.testing.assert_allclose(total, 1.0, atol=1e-12)
 
 
 def test_float32_is_finite_at_both_ends_and_a_sample_depends_on_its_own_key():
