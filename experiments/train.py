@@ -144,7 +144,9 @@ def train(
     checkpoints.finish(manager)
     if saved > first:
       reporter.flush()  # the workdir is still where the run began
-  if saved < config.steps:
+  if not saved:
+    multihost.say(f"stopped before step 1 of {config.steps}; the same command begins with it")
+  elif saved < config.steps:
     multihost.say(f"stopped at step {saved} of {config.steps} and saved it in {workdir}; "
                   "the same command goes on from there")
   else:

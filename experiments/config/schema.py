@@ -69,7 +69,8 @@ class Training(_Checked):
 
   Every `sample_every` steps samples of the first average go to samples/ in the workdir, every
   `evaluate_every` steps its held-out loss to metrics.jsonl (0: never), with `evaluate_metrics`:
-  keys of evaluation.json such as c2st or fid, of `evaluation.num_samples` or 1,000 samples.
+  keys of evaluation.json such as c2st or fid, and calls as of `evaluate --metric`, of
+  `evaluation.num_samples` or 1,000 samples.
   `logger` gets numbers and pictures besides; None is metrics.jsonl alone.
   """
 

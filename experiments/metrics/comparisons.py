@@ -76,6 +76,16 @@ def check(choice: Choice, dataset: data.Dataset) -> None:
   _metric_rows(choice._replace(metrics=user_metrics), _Sets(few, few[::-1], few), seed=0)
 
 
+def keys(dataset: data.Dataset) -> tuple[str, ...]:
+  """The keys of the rows of `images` or `vectors` under the default choice."""
+  if dataset.kind != "image":
+    return tuple(distances.KEYS.values()) + (("label_agreement",) if dataset.num_classes else ())
+  labelled = _can_classify(dataset)
+  names = distances.PRDC if labelled else tuple(f"{name}_pixels" for name in distances.PRDC)
+  return (*(("fid", "kid") if labelled else ("fd_pixels", "kd_pixels")), *names, "c2st",
+          *(("label_agreement",) if labelled else ()), "nearest_train", "nearest_train_part")
+
+
 def vectors(
     dataset: data.Dataset, x: np.ndarray, seed: int, choice: Choice = _DEFAULT
 ) -> list[Result]:
@@ -207,7 +217,7 @@ def _features(
 def _can_classify(dataset: data.Dataset) -> bool:
   """Whether the data are labelled images that are large enough for the classifier."""
   return dataset.kind == "image" and dataset.num_classes > 1 and (
-      min(dataset.train.shape[1:3]) >= classifier.LEAST_SIDE)
+      min(data.example_shape(dataset)[:2]) >= classifier.LEAST_SIDE)
 
 
 def _flat(x: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ _BLOCK = 1 << 22  # the number of entries of a matrix of pairs that are in memor
 # The keys of the distances of `two_sample` in an evaluation.
 KEYS = {"sliced W2": "sliced_w2", "MMD²": "mmd", "energy distance": "energy_distance",
         "C2ST accuracy": "c2st"}
+PRDC = ("precision", "recall", "density", "coverage")
 
 
 def two_sample(

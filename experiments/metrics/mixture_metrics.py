@@ -12,6 +12,7 @@ from experiments.sampling import drawing, samplers_from_config
 from langevin_jax import flow_maps, likelihood, mixtures, paths, predictions
 
 _LEVELS = np.linspace(-4.0, 4.0, 33)  # half log-SNR, for the score error
+KEYS = ("kl", "kl_samples", "score_error")  # of `rows`
 _MAP_LEVELS = (-4.0, -1.0, 0.0, 1.0, 2.5, np.inf)  # for the error of flow maps
 
 

@@ -13,6 +13,13 @@ from experiments.sampling import conditioning
 _DEFAULT = comparisons.Choice()
 
 
+def keys(dataset: data.Dataset, name: str) -> tuple[str, ...]:
+  """The keys of `rows` of the data `name`, without samples."""
+  if dataset.vocabulary:
+    return ("samples_ngram_bits_per_token",)
+  return comparisons.keys(dataset) + (mixture_metrics.KEYS if name == "mixture2d" else ())
+
+
 def rows(
     run: assembly.Run, params: Any, path: Any, dataset: data.Dataset, x: np.ndarray,
     condition: Any, choice: comparisons.Choice = _DEFAULT,

@@ -4,6 +4,10 @@ The convention is that of MFU (Chowdhery et al. 2022, appendix B): only products
 2 FLOPs per multiply-add, without recomputation. The forward pass is traced. A product C = A B
 counts once, once more if the gradient reaches A (dA = dC Bᵀ), and once more if it reaches B
 (dB = Aᵀ dC).
+
+The products of a compiled step differ: it has some twice to save memory, and those of the sums by
+noise level in metrics.jsonl. It lacks those over an axis of length one, which XLA computes as
+multiplications: of the one query of an `mlp` that attends to tokens.
 """
 
 import math

@@ -1,5 +1,7 @@
 """Dispatches: the steps of a training, sent to the devices a few at a time."""
 
+import functools
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,7 +11,7 @@ import numpy as np
 
 from experiments import config as config_lib
 from experiments import data
-from experiments.run import assembly, multihost
+from experiments.run import assembly, multihost, signals
 from langevin_jax import training
 from langevin_jax.training import shardings
 
@@ -47,11 +49,12 @@ def passes(every: int, start: int, end: int) -> bool:
 
 
 def run_steps(run: assembly.Run, state: training.TrainState) -> Iterator[Dispatch]:
-  """Trains to the last step, dispatch by dispatch.
+  """Trains to the last step, dispatch by dispatch, so that a signal is answered soon.
 
   A dispatch is sent before the metrics of the one before are read, so the devices do not wait for
-  the host. The first has one step, because it compiles; the second has one, because it is timed.
-  The others have as many as `_DISPATCH_SECONDS` allow.
+  the host. The first has one step, because it compiles, which a signal ends; the second has one,
+  because it is timed. The others have as many as `_DISPATCH_SECONDS` allow. Where a step takes
+  longer, none is sent ahead of the signal that may have come meanwhile.
   """
   config, first = run.config.training, int(state.step)
   most = assembly.steps_at_once(run)
@@ -61,19 +64,30 @@ def run_steps(run: assembly.Run, state: training.TrainState) -> Iterator[Dispatc
   batches = data.stream(run.dataset, seed=run.config.seed, start=first, stop=config.steps,
                         batch_size=config.batch_size, rows=held)
   seed = np.uint32(run.config.seed + 1)
-  start, allowed = first, 0
+  start, allowed, seconds = first, 0, math.inf  # seconds: of one step
   while start < config.steps:
     begun = time.perf_counter()
     # Dispatches end at multiples of `most`.
     count = min(max(allowed, 1), most - start % most, config.steps - start)
     batch = _place(run, [next(batches) for _ in range(count)], most, held)
-    state, measured = step(state, seed, batch, *([np.int32(count)] if several else []))
-    host_seconds = time.perf_counter() - begun
-    if several and not allowed:
+    send = functools.partial(
+        step, state, seed, batch, *([np.int32(count)] if several else []))
+    sent = send() if start > first else signals.unless_stopped(
+        lambda send=send: jax.block_until_ready(send()))
+    if sent is None:
+      return
+    state, measured = sent
+    host_seconds, slow = time.perf_counter() - begun, seconds > _DISPATCH_SECONDS
+    if slow:
       jax.block_until_ready(measured)
-      if start > first:
-        allowed = _steps_allowed(time.perf_counter() - begun, most)
+      spent = time.perf_counter() - begun
     yield Dispatch(start, start + count, state, measured, host_seconds)
+    if start > first:
+      # Who takes a dispatch waits for the one before.
+      seconds = (spent if slow else time.perf_counter() - begun) / count
+      # Processes agree on it once: each time would be a collective.
+      if not allowed or jax.process_count() == 1:
+        allowed = _steps_allowed(seconds, most)
     start += count
 
 

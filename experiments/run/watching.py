@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from experiments import data
-from experiments.config import build
-from experiments.metrics import samples
+from experiments.config import build, calls
+from experiments.metrics import comparisons, samples
 from experiments.run import assembly, dispatches, multihost, records
 from experiments.sampling import conditioning, drawing, pictures, texts
 from experiments.sweeping import measures
@@ -33,12 +33,29 @@ class Watched(NamedTuple):
 
 
 def check(run: assembly.Run) -> None:
-  """Raises ValueError where samples during training would have no picture."""
+  """Raises ValueError for samples without a picture, and for metrics that are not there."""
   shown = pictures.can_draw(run.dataset) or run.dataset.vocabulary
   if run.config.training.sample_every and not shown:
     raise ValueError("config.training.sample_every: pictures are of images and of vectors with two "
                      f"features or more; the data are {run.dataset.kind}s of shape "
                      f"{run.dataset.train.shape[1:]}; set it to 0")
+  if run.config.training.evaluate_metrics:
+    comparisons.check_sizes(run.dataset, run.config.data.name)
+    if (choice := _further(run)).metrics:
+      comparisons.check(choice, data.comparison_data(run.dataset))
+
+
+def _further(run: assembly.Run) -> comparisons.Choice:
+  """The metrics of `training.evaluate_metrics` that are calls; others must be keys of `samples`."""
+  field = "config.training.evaluate_metrics"
+  keys = samples.keys(run.dataset, run.config.data.name)
+  named = [name for name in run.config.training.evaluate_metrics if name not in keys]
+  for name in named:
+    if not {"(", ":"} & set(name):
+      raise ValueError(f"{field}: no metric {name!r} of these data; there are {', '.join(keys)}")
+    if run.dataset.vocabulary:
+      raise ValueError(f"{field}: {name} is of features of numbers, and these data are tokens")
+  return comparisons.Choice(metrics=tuple(calls.make(name, "metric", field) for name in named))
 
 
 class Watcher:
@@ -101,13 +118,9 @@ class Watcher:
             "held_out_level_error": found.mean(1).astype(float).round(6).tolist()}
 
   def _metrics(self, params: Any) -> dict[str, float]:
-    """The metrics of `evaluate` that `training.evaluate_metrics` names.
-
-    Raises:
-      ValueError: one that these data do not have.
-    """
-    run, wanted = self._run, self._config.evaluate_metrics
-    if not wanted:
+    """The metrics of `evaluate` that `training.evaluate_metrics` names."""
+    run, choice = self._run, _further(self._run)
+    if not self._config.evaluate_metrics:
       return {}
     seed, dataset = run.config.evaluation.seed, data.comparison_data(run.dataset)
     n = run.config.evaluation.num_samples or min(_JUDGED, len(dataset.train) + len(dataset.test))
@@ -116,12 +129,10 @@ class Watcher:
     params = params if run.mesh.size == 1 else multihost.fetch(params)
 
     def judge():
-      rows = samples.rows(assembly.alone(run), params, run.path, dataset, x, labels)
-      found = {row.key: row.value for row in rows}
-      if unknown := [key for key in wanted if key not in found]:
-        raise ValueError(f"config.training.evaluate_metrics: no metric {unknown[0]!r} of these "
-                         f"data; there are {', '.join(found)}")
-      return {key: found[key] for key in wanted}
+      rows = samples.rows(assembly.alone(run), params, run.path, dataset, x, labels, choice)
+      wanted = {*self._config.evaluate_metrics,
+                *(calls.short(call, "metric") for call in choice.metrics)}
+      return {row.key: row.value for row in rows if row.key in wanted}
 
     return multihost.by_first(judge) or {}
 

@@ -14,7 +14,7 @@ from runner import SMALL
 from experiments import config, data
 from experiments.config import build
 from experiments.data import sources
-from experiments.metrics import classifier, comparisons, likelihoods, mixture_metrics
+from experiments.metrics import classifier, comparisons, likelihoods, mixture_metrics, samples
 from experiments.run import assembly, meshes, records
 from experiments.sampling import drawing, pictures
 from langevin_jax import mixtures, paths, predictions
@@ -74,6 +74,8 @@ def test_evaluate_a_mixture(mixture_run, tmp_path):
   for key in ("sliced_w2", "mmd", "energy_distance", "c2st", "kl", "kl_samples", "score_error"):
     assert metrics[key]["label"] in out and np.isfinite(metrics[key]["value"])
   assert result["num_samples"] == 200 and result["num_held_out"] == 200
+  keys = samples.keys(assembly.prepare(records.read_config(mixture_run)).dataset, "mixture2d")
+  assert tuple(metrics)[:len(keys)] == keys
 
   # Held-out points say of the same flow what the quadrature does, within their own error.
   kl = metrics["kl_held_out"]
@@ -186,6 +188,8 @@ def test_evaluate_digits(digits_run, monkeypatch):
   for key in ("fid", "kid", "precision", "recall", "density", "coverage", "c2st",
               "label_agreement", "nearest_train", "nearest_train_part"):
     assert np.isfinite(metrics[key]["value"]) and metrics[key]["floor"] is not None
+  dataset = assembly.prepare(records.read_config(digits_run)).dataset
+  assert tuple(metrics) == samples.keys(dataset, "digits")
   agreement = metrics["label_agreement"]
   assert agreement["floor"] >= 0.96  # the classifier that judges can tell digits
   assert agreement["value"] < 0.5  # and an untrained model does not pass
@@ -239,6 +243,7 @@ def test_pixels_without_labels_are_named_and_bounded(tmp_path, monkeypatch):
   rows = {row.key: row for row in comparisons.images(dataset, dataset.test, None, 0)}
   assert {"fd_pixels", "kd_pixels", "precision_pixels", "coverage_pixels"} <= set(rows)
   assert not {"fid", "kid"} & set(rows) and rows["fd_pixels"].n == 10
+  assert tuple(rows) == samples.keys(dataset, "arrays")
   assert rows["c2st"].n == 12 and "floor of 12 each" in rows["c2st"].label
 
 

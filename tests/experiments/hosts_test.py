@@ -20,8 +20,10 @@ import runner
 from runner import SMALL, STEPS, manifest, unclocked
 
 from experiments import data
-from experiments.run import multihost, records, signals
+from experiments.run import assembly, multihost, records, signals, watching
 
+WATCH = ("--config.training.sample_every=60", "--config.training.evaluate_every=60",
+         "--config.training.evaluate_metrics=sliced_w2", "--config.evaluation.num_samples=60")
 LONG = ("--config.training.steps=20000", "--config.training.checkpoint_every=200",
         "--config.training.log_every=100")
 
@@ -64,7 +66,7 @@ def succeed(module, *arguments, **options):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("hosts") / "two"
-  answers = succeed("train", *SMALL, *STEPS, f"--workdir={workdir}", fresh=True)
+  answers = succeed("train", *SMALL, *STEPS, *WATCH, f"--workdir={workdir}", fresh=True)
   assert "trained to step 60" in answers[0][1] and "trained" not in answers[1][1]
   return workdir
 
@@ -136,6 +138,17 @@ def test_two_processes_train_as_one(small_run, two):
   for alone, together in zip(*lines, strict=True):
     np.testing.assert_allclose(together["loss"], alone["loss"], rtol=1e-5)
     assert together["level_count"] == alone["level_count"]
+
+
+def test_two_processes_are_watched_as_one(two):
+  """The held-out loss is that of one process with their parameters; process 0 judges and draws."""
+  last = records.read_metrics(two)[-1]
+  assert last["step"] == 60 and last["sliced_w2"] > 0
+  assert [file.name for file in (two / "samples").iterdir()] == ["00000060.png"]
+  run, state = assembly.trained(two)
+  found = watching.Watcher(run, two)._loss(state.ema[0])
+  for name in ("held_out_loss", "held_out_loss_error"):
+    np.testing.assert_allclose(last[name], found[name], rtol=1e-4)
 
 
 def check_split_run(small_run, workdir, axis):

@@ -14,7 +14,8 @@ import runner
 
 import experiments
 from experiments.config import adapters, build, calls
-from experiments.run import records
+from experiments.metrics import samples
+from experiments.run import assembly, records
 from langevin_jax import discrete, objectives, training
 
 # Steps take no time beside their compilation, which a perceptron has little of.
@@ -152,6 +153,8 @@ def test_an_evaluation_has_bits_beside_an_n_gram_and_compressors(run, tmp_path):
   assert bits["ngram"]["value"] < 2.0 < 3.0 < bits["nll_bound"]["value"] < 4.5
   assert bits["nll_bound"]["error"] > 0.0 and bits["nll_bound"]["n"] == found[
       "ngram_bits_per_token"]["n"]
+  assert "samples_ngram_bits_per_token" in samples.keys(
+      assembly.prepare(records.read_config(run)).dataset, "text")
   assert bits["samples_ngram"]["floor"] == pytest.approx(bits["ngram"]["value"])
   assert found["nll_bound_nats"]["value"] == pytest.approx(
       bits["nll_bound"]["value"] * 8 * np.log(2.0))

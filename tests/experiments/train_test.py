@@ -1,10 +1,12 @@
 """Training runs end to end: resumed, killed, signalled and gone wrong, they lose nothing."""
 
 import json
+import os
 import random
 import shutil
 import signal
 import subprocess
+import threading
 
 import jax
 import numpy as np
@@ -15,7 +17,7 @@ from tensorboardX.proto import event_pb2
 
 import langevin_jax
 from experiments import config, data
-from experiments.run import assembly, dispatches, records, reporting
+from experiments.run import assembly, dispatches, records, reporting, signals
 from langevin_jax import training
 
 
@@ -215,6 +217,43 @@ def test_slow_steps_make_short_dispatches_and_the_same_files(small_run, tmp_path
       found[number] = (records.sha256(state.params), unclocked(workdir), steps_saved(workdir))
       assert sum(sizes) == 43 and sizes[:2] == [1, 1] and max(sizes) == number
   assert found[2] == found[5] and found[5][2] == [20, 40, 43]
+
+
+@pytest.mark.parametrize(("last", "says"), [
+    (1, "stopped before step 1 of 60"), (4, "stopped at step 4 of 60 and saved it")])
+def test_a_signal_waits_for_no_compilation_and_for_one_slow_step(
+    last, says, small_run, tmp_path, monkeypatch):
+  """It comes in the middle of step `last`; the first does not end, as if it were compiled."""
+  end, sent, make = threading.Event(), [], assembly.train_step
+  before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+  def train_step(*args, **options):
+    step = make(*args, **options)
+
+    def call(*args):
+      sent.append(args)
+      if len(sent) == last:
+        os.kill(os.getpid(), signal.SIGTERM)
+        if last == 1:
+          end.wait(60)
+      return step(*args)
+
+    return call
+
+  command = "train", *SMALL, *STEPS, f"--workdir={tmp_path}"
+  try:
+    with monkeypatch.context() as patch:
+      patch.setattr(dispatches, "_DISPATCH_SECONDS", 0.0)
+      patch.setattr(assembly, "train_step", train_step)
+      assert says in runner.succeed(*command)
+    assert len(sent) == last and signals.abandoned() == (last == 1)
+  finally:
+    end.set()
+    runner.wait_until(lambda: not signals.abandoned())
+    for number, action in before.items():
+      signal.signal(number, action)
+  runner.succeed(*command)
+  assert manifest(tmp_path)["sha256"] == manifest(small_run)["sha256"]
 
 
 def test_a_run_that_has_learned_no_more_than_moments_says_so(capsys):

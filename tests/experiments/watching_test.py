@@ -22,7 +22,8 @@ from experiments.run import assembly, loggers, records, signals
 from experiments.sweeping import measures
 
 WATCH = ("--config.training.sample_every=20", "--config.training.evaluate_every=30",
-         "--config.training.evaluate_metrics=sliced_w2,mmd", "--config.evaluation.num_samples=60",
+         "--config.training.evaluate_metrics=sliced_w2,mmd,own_logger:gap()",
+         "--config.evaluation.num_samples=60",
          "--config.training.logger=both(tensorboard(), 'own_logger:remember')")
 REMEMBERED = {"scalars": [], "images": [], "closed": 0}
 
@@ -37,6 +38,11 @@ def remember(workdir, step) -> loggers.Logger:
   return loggers.Logger(
       lambda step, values: REMEMBERED["scalars"].append((step, dict(values))),
       lambda step, images: REMEMBERED["images"].append((step, dict(images))), close=closed)
+
+
+def gap(x, y) -> float:
+  """A user's own metric."""
+  return float(np.abs(x.mean(0) - y.mean(0)).sum())
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +77,7 @@ def test_the_held_out_loss_is_that_of_the_first_average(watched):
   np.testing.assert_allclose(
       lines[60]["held_out_level_error"], np.mean(found, axis=1), rtol=1e-3, atol=1e-5)
   assert len(lines[60]["held_out_half_log_snr"]) == len(lines[60]["held_out_level_error"])
-  assert lines[30].keys() >= {"sliced_w2", "mmd"} and "mmd" not in lines[40]
+  assert lines[30].keys() >= {"sliced_w2", "mmd", "own_logger:gap()"} and "mmd" not in lines[40]
 
 
 def test_samples_are_pictures_in_the_workdir_and_in_every_logger(watched):
@@ -128,7 +134,8 @@ def test_a_signal_does_not_wait_for_a_watch(tmp_path, monkeypatch):
   monkeypatch.setattr(samples, "rows", endless)
   before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
   try:
-    out = runner.succeed("train", *SMALL, *STEPS, *WATCH[1:4], f"--workdir={tmp_path}")
+    out = runner.succeed("train", *SMALL, *STEPS, *WATCH[1:2], *WATCH[3:4],
+                         "--config.training.evaluate_metrics=mmd", f"--workdir={tmp_path}")
     assert "stopped at step 30 of 60" in out
     assert signals.abandoned() and not end.is_set()
   finally:
@@ -164,6 +171,10 @@ def failing() -> loggers.Logger:
     (["--config.training.evaluate_metrics=c2st"], "would do nothing without"),
     (["--config.training.evaluate_metrics=fid", "--config.training.evaluate_every=60"],
      "no metric 'fid' of these data; there are sliced_w2, "),
+    (["--config.training.evaluate_metrics=kidd()", "--config.training.evaluate_every=60"],
+     "config.training.evaluate_metrics: no metric 'kidd'"),
+    (["--config.training.evaluate_metrics=json:dumps()", "--config.training.evaluate_every=60"],
+     "json:dumps"),
     (["--config.training.logger=tensorbord"], "did you mean tensorboard?"),
     (["--config.training.logger=json:dumps(obj=1)"], "it must return a"),
     (["--config.training.logger=both(None, watching_test:failing())"], "is in quotes"),
@@ -176,8 +187,8 @@ def failing() -> loggers.Logger:
 def test_what_cannot_be_watched_is_one_line(tmp_path, flags, wanted):
   code, _, err = runner.call("train", *SMALL, *STEPS, *flags, f"--workdir={tmp_path / 'run'}")
   assert code == 2 and wanted in err and err.count("\n") == 1, err
-  # What is wrong is found before the workdir is claimed, but for what only an evaluation says.
-  assert (tmp_path / "run" / "config.json").exists() == ("no host" in err or "no metric" in err)
+  # What is wrong is found before the workdir is claimed, but for what only a line says.
+  assert (tmp_path / "run" / "config.json").exists() == ("no host" in err)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
