@@ -136,7 +136,7 @@ def evaluate(
   if dataset.vocabulary:
     model_rows += multihost.by_first(lambda: ngrams.baselines(run.dataset)) or []
   if config.objective.flow_map is not None:
-    model_rows += few_calls.rows(run, params, config.sampling, path, dataset, labels, seed=seed)
+    model_rows += few_calls.meter(run, config.sampling, path, dataset, labels, seed=seed)(params)
   params = params if run.mesh.size == 1 else multihost.fetch(params)
   if first:
     print("judging", flush=True)

@@ -7,6 +7,8 @@ the range over seeds. `--model` chooses one of them.
 """
 
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -16,13 +18,15 @@ from experiments.benchmarks import measure
 from experiments.config import cli
 from experiments.metrics import few_calls
 from experiments.metrics.result import Result
-from experiments.run import assembly
+from experiments.run import assembly, records
 from experiments.sweeping import layouts
 
 _SWEEP = flags.DEFINE_string("sweep", "runs/sweeps/few_calls", "The workdir of a sweep.")
 _OUT = flags.DEFINE_string("out", "runs/bench/few_calls.json", "Where the numbers go.")
 _MODELS = flags.DEFINE_multi_string("model", [], "A model; may be repeated. All if not given.")
 _SAMPLES = flags.DEFINE_integer("num_samples", 10_000, "Samples of each model.")
+
+Meter = tuple[assembly.Run, Callable[[Any], list[Result]]]
 
 
 def main() -> int:
@@ -33,7 +37,8 @@ def main() -> int:
     raise ValueError(f"--model: no model {unknown.pop()!r}; there are {', '.join(models)}")
   out = cli.out(_OUT.value, measure.is_report)
   assembly.configure_jax(layout.base)
-  results = {model: [rows(layouts.run_directory(workdir, model, seed))
+  meters: dict[Any, Meter] = {}
+  results = {model: [rows(layouts.run_directory(workdir, model, seed), meters)
                      for seed in layout.sweep.seeds] for model in _MODELS.value or models}
   measure.write(out, {"machine": measure.machine(), "results": {
       model: [{row.key: row.to_plain() for row in seed} for seed in seeds]
@@ -47,14 +52,23 @@ def main() -> int:
   return 0
 
 
-def rows(workdir: pathlib.Path) -> list[Result]:
-  """The rows of one run."""
+def rows(workdir: pathlib.Path, meters: dict[Any, Meter]) -> list[Result]:
+  """The rows of one run. Runs with equal data, network and row share the programs in `meters`."""
   print(workdir, flush=True)
-  run, state = assembly.trained(workdir)
+  config = records.read_config(workdir)
+  key = config.data, config.network, config.objective.prediction
+  if key not in meters:
+    meters[key] = _meter(workdir)
+  run, measured = meters[key]
+  return measured(assembly.restored(run, workdir).ema[0])
+
+
+def _meter(workdir: pathlib.Path) -> Meter:
+  run, _ = assembly.trained(workdir)
   labels = assembly.data_labels(run, _SAMPLES.value, run.config.evaluation.seed)
-  return few_calls.rows(run, state.ema[0], run.config.sampling, run.path,
-                        data.comparison_data(run.dataset), labels, seed=run.config.evaluation.seed,
-                        numbers=(1, 2, 4), solver_numbers=(4, 10))
+  return run, few_calls.meter(
+      run, run.config.sampling, run.path, data.comparison_data(run.dataset), labels,
+      seed=run.config.evaluation.seed, numbers=(1, 2, 4), solver_numbers=(4, 10))
 
 
 if __name__ == "__main__":

@@ -102,6 +102,11 @@ def objective(config: config_lib.Config) -> tuple[
     if identity is not None and objectives.base(choice) is not choice:
       raise ValueError(f"config.objective.{field}: a flow map draws pairs of levels, for which "
                        f"{getattr(config.objective, field).name} is not made; choose another")
+  if identity is not None:
+    n, parts = config.training.batch_size, config.training.accumulation
+    if (pairs := identity.pairs.off_diagonal(n)) % parts:
+      raise ValueError(f"config.training.accumulation: {parts} must divide the {pairs} of {n} "
+                       "examples that are off the diagonal; change diagonal= of the pairs")
   return pi, w, identity
 
 

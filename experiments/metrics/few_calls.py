@@ -1,7 +1,7 @@
 """Flow maps at 1, 2, 4 and 8 network calls, beside the best ordinary solver at 1 to 10 calls."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,16 +20,16 @@ _ORDINARY = ("ddim()", "multistep(2)")
 _RHO_MAX = 80.0
 
 
-def rows(
-    run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: paths.Path,
-    dataset: data.Dataset, labels: Any, *, seed: int, numbers: Sequence[int] = (1, 2, 4, 8),
+def meter(
+    run: assembly.Run, sampling: config_lib.Sampling, path: paths.Path, dataset: data.Dataset,
+    labels: Any, *, seed: int, numbers: Sequence[int] = (1, 2, 4, 8),
     solver_numbers: Sequence[int] = (1, 2, 4, 8, 10),
-) -> list[Result]:
-  """Sliced W₂ to held-out data in standard units; the floor is that of training data.
+) -> Callable[[Any], list[Result]]:
+  """params → rows: sliced W₂ to held-out data in standard units, its floor that of training data.
 
   Of the 2-D mixture also the KL divergence to samples, whose floor is that of exact draws, and the
   error of D̄. Flow maps use levels that are uniform in the time of rectified flow. Ordinary solvers
-  use the better of these levels and `karras`.
+  use the better of these levels and `karras`. Programs are compiled once for all params.
 
   Args:
     dataset: the data that samples are compared with. labels: conditions of the samples.
@@ -42,31 +42,43 @@ def rows(
   held_out, train = pick(dataset.test), pick(dataset.train)
   distance = lambda x: distances.sliced_wasserstein2(held_out, x, seed=seed)
   floor = distance(train)
-  is_known = run.config.data.name == "mixture2d"
+  count = len(jax.tree.leaves(labels)[0])
 
-  def draw(sampler: str, grid: str) -> np.ndarray:
+  def drawer(sampler: str, grid: str) -> Callable[[Any], np.ndarray]:
     config = dataclasses.replace(sampling, sampler=sampler, grid=grid)
-    x = drawing.draw(run, params, config, path, labels, seed=seed)
-    return flat(standardize.standardise(x, dataset.mean, dataset.scale))
+    program = drawing.compiled(run, config, path, count)
+    return lambda params: flat(standardize.standardise(
+        drawing.draw(run, params, config, path, labels, seed=seed, program=program),
+        dataset.mean, dataset.scale))
 
-  results = []
-  for calls in numbers:
-    x = draw("flow_map()", _uniform(calls))
-    results.append(Result(f"map_sliced_w2_{calls}", f"sliced W2, flow map, calls: {calls}",
-                          distance(x), floor, n))
-    if is_known:
-      truth = mixture_metrics.mixture(dataset)
-      exact = np.asarray(truth.sample(jax.random.key(seed), len(x)))
+  map_draws = {calls: drawer("flow_map()", _uniform(calls)) for calls in numbers}
+  ordinary_draws = {
+      calls: [drawer(sampler, grid) for sampler in _ORDINARY[:calls]
+              for grid in (_uniform(calls), f"karras({calls}, rho_max={_RHO_MAX})")]
+      for calls in solver_numbers}
+  exact, errors = None, lambda params: []
+  if run.config.data.name == "mixture2d":
+    truth = mixture_metrics.mixture(dataset)
+    exact = np.asarray(truth.sample(jax.random.key(seed), count))
+    errors = mixture_metrics.map_errors(run, path)
+
+  def rows(params: Any) -> list[Result]:
+    results = []
+    for calls, draw in map_draws.items():
+      x = draw(params)
+      results.append(Result(f"map_sliced_w2_{calls}", f"sliced W2, flow map, calls: {calls}",
+                            distance(x), floor, n))
+      if exact is not None:
+        results.append(Result(
+            f"map_kl_samples_{calls}", f"KL(data‖samples), nats, flow map, calls: {calls}",
+            *mixture_metrics.kl_to_samples(truth, x, exact), count))
+    for calls, draws in ordinary_draws.items():
       results.append(Result(
-          f"map_kl_samples_{calls}", f"KL(data‖samples), nats, flow map, calls: {calls}",
-          *mixture_metrics.kl_to_samples(truth, x, exact), len(x)))
-  for calls in solver_numbers:
-    grids = (_uniform(calls), f"karras({calls}, rho_max={_RHO_MAX})")
-    ordinary = [distance(draw(sampler, grid)) for sampler in _ORDINARY[:calls] for grid in grids]
-    results.append(Result(
-        f"solver_sliced_w2_{calls}", f"sliced W2, best ordinary solver, calls: {calls}",
-        min(ordinary), floor, n))
-  return results + (mixture_metrics.map_errors(run, params, path) if is_known else [])
+          f"solver_sliced_w2_{calls}", f"sliced W2, best ordinary solver, calls: {calls}",
+          min(distance(draw(params)) for draw in draws), floor, n))
+    return results + errors(params)
+
+  return rows
 
 
 def _uniform(calls: int) -> str:

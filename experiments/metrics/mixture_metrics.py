@@ -1,5 +1,8 @@
 """Exact metrics of a model of a known Gaussian mixture: KL divergence and score error."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,23 +138,29 @@ def score_error(
 
 
 def map_errors(
-    run: assembly.Run, params, path: paths.Path, *, n: int = 256
-) -> list[Result]:
-  """√(E‖D̄ − D̄*‖²/2) of a flow map by (ℓ, ℓ′), at exact draws of the level ℓ."""
-  truth = mixture(run.dataset)
-  learned = drawing.denoiser(run, params, path, jnp.zeros((n,), jnp.int32)).average
+    run: assembly.Run, path: paths.Path, *, n: int = 256
+) -> Callable[[Any], list[Result]]:
+  """params → √(E‖D̄ − D̄*‖²/2) of a flow map by (ℓ, ℓ′), at exact draws of the level ℓ."""
+  truth, labels = mixture(run.dataset), jnp.zeros((n,), jnp.int32)
   exact = flow_maps.exact(truth, steps=3, sweeps=6)
+  key_x, key_eps = jax.random.split(jax.random.key(run.config.evaluation.seed))
 
-  def error(pair):
-    key_x, key_eps = jax.random.split(jax.random.key(run.config.evaluation.seed))
-    frame = predictions.unit_frame(pair[0])
-    x = (frame.alpha * truth.sample(key_x, n)
-         + frame.sigma * jax.random.normal(key_eps, (n, 2)))
-    return jnp.sqrt(jnp.mean((learned(x, *pair) - exact(x, *pair)) ** 2))
+  def state(ell):
+    frame = predictions.unit_frame(ell)
+    return (frame.alpha * truth.sample(key_x, n)
+            + frame.sigma * jax.random.normal(key_eps, (n, 2)))
 
   pairs = [(a, b) for i, a in enumerate(_MAP_LEVELS[:-1]) for b in _MAP_LEVELS[i:]]
-  errors = jax.jit(lambda pairs: jax.lax.map(error, pairs))(
-      tuple(jnp.asarray(levels, jnp.float32) for levels in zip(*pairs, strict=True)))
-  return [Result(f"map_error_{a:g}_{b:g}", f"RMS error of D̄, ℓ = {a:g} → {b:g}", float(value),
-                 0.0, n)
-          for (a, b), value in zip(pairs, errors, strict=True)]
+  levels = tuple(jnp.asarray(level, jnp.float32) for level in zip(*pairs, strict=True))
+  x, true = jax.jit(lambda levels: jax.lax.map(
+      lambda pair: (x := state(pair[0]), exact(x, *pair)), levels))(levels)
+
+  @jax.jit
+  def errors(params):
+    learned = drawing.denoiser(run, params, path, labels).average
+    error = lambda x, true, *pair: jnp.sqrt(jnp.mean((learned(x, *pair) - true) ** 2))
+    return jax.lax.map(lambda case: error(*case), (x, true, *levels))
+
+  return lambda params: [
+      Result(f"map_error_{a:g}_{b:g}", f"RMS error of D̄, ℓ = {a:g} → {b:g}", float(value), 0.0, n)
+      for (a, b), value in zip(pairs, errors(params), strict=True)]

@@ -77,6 +77,7 @@ def batches(
     run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: build.Path,
     labels: np.ndarray, *,
     seed: int, start: int = 0, known: Known | None = None, begin: Begin | None = None,
+    program: Callable | None = None,
 ) -> Iterator[np.ndarray]:
   """Yields batches of samples (k, *shape) float32 in the user's units, from sample `start` on.
 
@@ -97,15 +98,14 @@ def batches(
     start: index of the first sample, a multiple of `batch_size`.
     known: known values, for inpainting.
     begin: initial states other than noise.
+    program: `compiled` for the same arguments, where it is called with several `params`.
 
   Raises:
     FloatingPointError: a sample is not finite.
   """
   n = len(jax.tree.leaves(labels)[0])
   size = batch_size(run.mesh, sampling, n)
-  shape = (size, *run.dataset.train.shape[1:])
-  draw = jax.jit(_make_sampler(run, sampling, path, shape, known) if begin is None else
-                 _make_sampler_from(run, sampling, path, shape, begin.kind))
+  draw = program or compiled(run, sampling, path, n, known=known, begin=begin)
   last = _last_alpha(sampling, path)
   sent: list[tuple[int, jax.Array]] = []
   for first in range(start, n, size):
@@ -118,6 +118,16 @@ def batches(
     yield _in_user_units(run, first, x, n, known, sampling, begin, last)
 
 
+def compiled(
+    run: assembly.Run, sampling: config_lib.Sampling, path: build.Path, n: int, *,
+    known: Known | None = None, begin: Begin | None = None,
+) -> Callable:
+  """The compiled program of one batch of `batches`, of n samples in all."""
+  shape = (batch_size(run.mesh, sampling, n), *run.dataset.train.shape[1:])
+  return jax.jit(_make_sampler(run, sampling, path, shape, known) if begin is None else
+                 _make_sampler_from(run, sampling, path, shape, begin.kind))
+
+
 def batch_size(mesh: jax.sharding.Mesh, sampling: config_lib.Sampling, n: int) -> int:
   """Samples per batch: at most n, rounded up to the same number on every device."""
   size = min(sampling.batch_size, n)
@@ -128,10 +138,11 @@ def draw(
     run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: build.Path,
     labels: np.ndarray, *,
     seed: int, known: Known | None = None, progress: Progress = lambda done: None,
+    program: Callable | None = None,
 ) -> np.ndarray:
   """All samples of `batches` in one array (n, *shape); `progress` gets the number drawn so far."""
   parts, done = [], 0
-  for x in batches(run, params, sampling, path, labels, seed=seed, known=known):
+  for x in batches(run, params, sampling, path, labels, seed=seed, known=known, program=program):
     parts.append(x)
     done += len(x)
     progress(done)

@@ -9,6 +9,9 @@ are related if all other fields of training are equal and
                           Adam, clipping and weight decay are odd functions of it
   π w proportional        the expected losses are proportional; the noise levels differ
 
+Flow maps are also in a canonical form: the identity with its pairs, `stop="none"` where v has no
+gradient to stop, and one name for all identities on the diagonal alone, which is the ordinary loss.
+
 A learned density counts by its base, of which it has the expected loss. A learned weight has no
 relation but with the same call. The functions are compared on a grid of ℓ in float64.
 """
@@ -76,7 +79,7 @@ class Finding(NamedTuple):
 
 def other_training_fields(config: config_lib.Config) -> Fields:
   """The (name, value) of all fields of training except objective and path."""
-  return tuple((name, value) for name, value in config_lib.flatten(config)
+  return tuple((name, value) for name, value in config_lib.flatten(_canonical(config))
                if not name.startswith((*_NOT_TRAINING, *_OBJECTIVE)))
 
 
@@ -84,6 +87,24 @@ def training_fields(config: config_lib.Config) -> Fields:
   """The (name, value) of all fields of training. Arms with equal ones differ only in sampling."""
   return tuple((name, value) for name, value in config_lib.flatten(config)
                if not name.startswith(_NOT_TRAINING))
+
+
+def _canonical(config: config_lib.Config) -> config_lib.Config:
+  """The config with the canonical call of its flow map."""
+  call = config.objective.flow_map
+  if call is None or call.name not in ("semigroup", "eulerian", "lagrangian"):
+    return config
+  given = dict(call.arguments)
+  identity = build.flow_map(config.objective)
+  if identity.pairs.diagonal == 1.0 and not identity.is_guided:
+    call = f"semigroup(uniform(diagonal=1.0), adaptive={identity.adaptive})"
+  else:
+    given["pairs"] = given["pairs"] or "uniform()"
+    if given["stop"] == "velocity" and (
+        call.name == "semigroup" or given.get("velocity") == "data"):
+      given["stop"] = "none"
+    call = config_lib.Call(call.name, tuple(given.items()))
+  return config_lib.override(config, {"objective.flow_map": call})
 
 
 def form(config: config_lib.Config) -> Form:

@@ -13,13 +13,13 @@ of ℓ, ℓ′), `identities` (the three targets), `losses`. Sampling is `sample
 """
 
 from langevin_jax.flow_maps.identities import Identity, eulerian, lagrangian, semigroup
-from langevin_jax.flow_maps.losses import Corruption, corrupted_loss, corruption, loss, velocity
+from langevin_jax.flow_maps.losses import Corruption, corrupted_loss, corruption, velocity
 from langevin_jax.flow_maps.maps import Average, denoiser, move, move_and_log_det
 from langevin_jax.flow_maps.of_mixtures import exact
 from langevin_jax.flow_maps.pairs import Pairs, dyadic, ordered, uniform
 
 __all__ = [
     "Average", "Corruption", "Identity", "Pairs", "corrupted_loss", "corruption", "denoiser",
-    "dyadic", "eulerian", "exact", "lagrangian", "loss", "move", "move_and_log_det", "ordered",
+    "dyadic", "eulerian", "exact", "lagrangian", "move", "move_and_log_det", "ordered",
     "semigroup", "uniform", "velocity",
 ]

@@ -42,7 +42,7 @@ class Identity(NamedTuple):
     pairs: the density of (ℓ, ℓ′).
     adaptive: p ≥ 0; each error e = ‖Δū‖² (mean over dimensions) is weighed by (e + 10⁻³)^{−p}, a
       constant in the gradient.
-    averaged: whether the target is of an average of the parameters (`flow_maps.loss`: `frozen`).
+    averaged: whether the target is of an average of the parameters (`corrupted_loss`: `frozen`).
     omega, kappa: guidance of v inside the target, see `eulerian`. A name is that of a condition.
   """
 

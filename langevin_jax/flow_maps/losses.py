@@ -14,7 +14,7 @@ from langevin_jax import objectives, predictions
 from langevin_jax.flow_maps.identities import Identity, Mean, Models
 from langevin_jax.flow_maps.maps import Average
 
-__all__ = ["Corruption", "corrupted_loss", "corruption", "loss", "velocity"]
+__all__ = ["Corruption", "corrupted_loss", "corruption", "velocity"]
 
 # The noisiest level that is drawn, ρ = 10⁴: there derivatives of ℓ and weights are still finite.
 _NOISIEST = -9.21
@@ -22,7 +22,10 @@ Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Corruption(NamedTuple):
-  """The random numbers of a batch: levels ℓ ≤ ℓ′, (n,) each, and noise ε, (n, *shape)."""
+  """The random numbers of a batch: levels ℓ, (n,), and ℓ′ ≥ ℓ, (m,), noise ε, (n, *shape).
+
+  ℓ′ is of the last m examples. The others are on the diagonal.
+  """
 
   half_log_snr: jax.Array
   half_log_snr_s: jax.Array
@@ -32,28 +35,31 @@ class Corruption(NamedTuple):
 def corruption(
     key: jax.Array, x_0: jax.Array, density: objectives.Density, identity: Identity
 ) -> Corruption:
-  """Draws pairs of levels and standard normal noise; arguments are those of `loss`."""
-  key_pairs, key_eps = jax.random.split(key)
-  ell, ell_s = (level.astype(x_0.dtype) for level in identity.pairs(key_pairs, len(x_0), density))
+  """Draws the diagonal from π(ℓ), the pairs of `identity.pairs`, and standard normal noise."""
+  key_ell, key_pairs, key_eps = jax.random.split(key, 3)
+  n = len(x_0)
+  pairs = identity.pairs.off_diagonal(n)
+  same = objectives.stratified(key_ell, n - pairs, density) if pairs < n else jnp.zeros(0)
+  ell, ell_s = identity.pairs.draw(key_pairs, pairs, density)
   ell = jnp.maximum(ell, _NOISIEST)
-  return Corruption(ell, jnp.maximum(ell, ell_s),
+  return Corruption(jnp.concatenate([jnp.maximum(same, _NOISIEST), ell]).astype(x_0.dtype),
+                    jnp.maximum(ell, ell_s).astype(x_0.dtype),
                     jax.random.normal(key_eps, x_0.shape, x_0.dtype))
 
 
-def loss(
-    key: jax.Array, network: Average, x_0: jax.Array, *, identity: Identity,
-    density: objectives.Density, weight: objectives.Weight, prediction: str | predictions.Row,
-    frozen: Average | None = None, free: Average | None = None, teacher: Velocity | None = None,
-    omega: jax.Array | None = None,
+def corrupted_loss(
+    network: Average, x_0: jax.Array, drawn: Corruption, *, identity: Identity,
+    weight: objectives.Weight, prediction: str | predictions.Row, frozen: Average | None = None,
+    free: Average | None = None, teacher: Velocity | None = None, omega: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """`objectives.loss` of a flow map: w(ℓ) ‖ε̄ − ε̄_target‖², ε̄ and its target by the identity.
+  """`objectives.corrupted_loss` of a flow map: w(ℓ) ‖ε̄ − ε̄_target‖², its target by the identity.
 
   Args:
-    key: consumed, for levels and noise.
     network: (x (n, *shape), ell (n,), ell_s (n,)) → row values (n, *shape).
     x_0: clean data at unit scale, (n, *shape).
+    drawn: with m = n, or with m = 0 for the diagonal, whose loss is the ordinary one.
+      `training.flow_map_loss` adds both parts of a batch.
     identity: `semigroup()`, `eulerian()` or `lagrangian()`.
-    density: π(ℓ), of which `identity.pairs` makes the pairs.
     weight: w(ℓ), at the first level. `objectives.flow_matching` is 1 on ‖ū − ū_target‖².
     prediction: the row of (D̄, ε̄) that the network predicts, or its name.
     frozen: the network of the target, `network` if None. An average of the parameters is a
@@ -68,23 +74,16 @@ def loss(
     dimensions, unweighted), each (n,).
 
   Raises:
-    ValueError: as `objectives.loss`, or an `identity` with guidance and no `free` or `omega`.
+    ValueError: as `objectives.loss`, an `identity` with guidance and no `free` or `omega`, or
+      another m.
   """
-  return corrupted_loss(
-      network, x_0, corruption(key, x_0, density, identity), identity=identity, weight=weight,
-      prediction=prediction, frozen=frozen, free=free, teacher=teacher, omega=omega)
-
-
-def corrupted_loss(
-    network: Average, x_0: jax.Array, drawn: Corruption, *, identity: Identity,
-    weight: objectives.Weight, prediction: str | predictions.Row, frozen: Average | None = None,
-    free: Average | None = None, teacher: Velocity | None = None, omega: jax.Array | None = None,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """`loss` with given levels and noise, so that a batch can be processed in parts."""
   if not isinstance(identity, Identity):
     raise ValueError(f"identity must be a call such as flow_maps.eulerian(), got {identity!r}")
   row = predictions.named(prediction)
   ell, ell_s, eps = drawn
+  if len(ell_s) not in (0, len(ell)):
+    raise ValueError(f"drawn must have pairs for all examples or none, got {len(ell_s)} for "
+                     f"{len(ell)}")
   s = _like(jax.nn.sigmoid(-ell), eps)
   r = (1.0 - s) * x_0 + s * eps
   online = _mean(network, row)
@@ -95,8 +94,11 @@ def corrupted_loss(
                   diagonal if teacher is None else lambda r, ell: teacher(r * _scale(ell, r), ell))
   v = jax.lax.stop_gradient(_guided(
       v, identity, omega, diagonal, free, row, r, ell))
-  mean, target = identity.target(models, r, ell, ell_s, v)
-  target = jnp.where(_like(ell == ell_s, r), v, target)
+  if len(ell_s):
+    mean, target = identity.target(models, r, ell, ell_s, v)
+    target = jnp.where(_like(ell == ell_s, r), v, target)
+  else:
+    mean, target = online(r, ell, ell), v
   error = jnp.mean((mean - target) ** 2, axis=tuple(range(1, r.ndim)))
   eps_error = error * jax.nn.sigmoid(ell) ** 2  # 1/(1 + ρ)²
   w = jax.vmap(weight)(ell)

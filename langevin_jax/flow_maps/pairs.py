@@ -1,6 +1,7 @@
 """Densities of pairs (ℓ, ℓ′), made of the density π(ℓ) of an ordinary loss."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,28 @@ from langevin_jax.objectives import Density, stratified
 
 __all__ = ["Pairs", "dyadic", "ordered", "uniform"]
 
-Pairs = Callable[[jax.Array, int, Density], tuple[jax.Array, jax.Array]]
-"""(key, n, density) → (ell, ell_s), (n,) each, ell ≤ ell_s."""
+
+class Pairs(NamedTuple):
+  """A density of pairs, mixed with the diagonal ℓ′ = ℓ ~ π.
+
+  The share of the diagonal in a batch is not random. So the examples on it, whose loss is the
+  ordinary one, cost what they cost there.
+
+  Attributes:
+    draw: (key, n, density) → (ell, ell_s), (n,) each, ell ≤ ell_s: the pairs off the diagonal.
+    diagonal: the share of a batch that is on the diagonal.
+  """
+
+  draw: Callable[[jax.Array, int, Density], tuple[jax.Array, jax.Array]]
+  diagonal: float
+
+  def off_diagonal(self, n: int) -> int:
+    """The number of pairs in a batch of n."""
+    return n - round(self.diagonal * n)
 
 
 def uniform(*, diagonal: float = 0.5, to_data: float = 0.0) -> Pairs:
-  """Two uniform times of rectified flow in order, and a share on the diagonal, of π.
+  """Two uniform times of rectified flow in order, beside the diagonal.
 
     s = max(u₁, u₂),   s′ = min(u₁, u₂),   u₁, u₂ uniform on [0, 1]
 
@@ -23,8 +40,8 @@ def uniform(*, diagonal: float = 0.5, to_data: float = 0.0) -> Pairs:
   (docs/flow_maps.md, "Which pairs").
 
   Args:
-    diagonal: the share of pairs with ℓ′ = ℓ ~ π.
-    to_data: the share of the other pairs with ℓ′ = ∞. Not for `lagrangian`, which moves ℓ′.
+    diagonal: the share of the diagonal.
+    to_data: the share of pairs with ℓ′ = ∞. Not for `lagrangian`, which moves ℓ′.
 
   Raises:
     ValueError: a share outside [0, 1].
@@ -32,28 +49,25 @@ def uniform(*, diagonal: float = 0.5, to_data: float = 0.0) -> Pairs:
   _check_shares(diagonal=diagonal, to_data=to_data)
 
   def draw(key, n, density):
-    key_ell, key_times, key_kind = jax.random.split(key, 3)
-    first = stratified(key_ell, n, density)
-    times = jax.random.uniform(key_times, (2, n), first.dtype)
+    del density
+    key_times, key_kind = jax.random.split(key)
+    times = jax.random.uniform(key_times, (2, n), jnp.result_type(float))
     ell, ell_s = (_level(s) for s in (times.max(0), times.min(0)))
-    u = jax.random.uniform(key_kind, (n,))
-    same, clean = u < diagonal, u >= 1.0 - (1.0 - diagonal) * to_data
-    return (jnp.where(same, first, ell),
-            jnp.where(same, first, jnp.where(clean, jnp.inf, ell_s)))
+    return ell, jnp.where(jax.random.uniform(key_kind, (n,)) < to_data, jnp.inf, ell_s)
 
-  return draw
+  return Pairs(draw, diagonal)
 
 
 def ordered(*, diagonal: float = 0.5, to_data: float = 0.25) -> Pairs:
-  """Two draws of π in order, a share of them on the diagonal, and a share that ends at clean data.
+  """Two draws of π in order, a share of which ends at clean data, beside the diagonal.
 
     ℓ = min(ℓ₁, ℓ₂),   ℓ′ = max(ℓ₁, ℓ₂),   ℓ₁, ℓ₂ ~ π
 
   `to_data=1` with `diagonal=0` is a consistency model; `to_data=0` with `diagonal=0.75` MeanFlow.
 
   Args:
-    diagonal: the share of pairs with ℓ′ = ℓ.
-    to_data: the share of the other pairs with ℓ ~ π and ℓ′ = ∞.
+    diagonal: the share of the diagonal.
+    to_data: the share of pairs with ℓ ~ π and ℓ′ = ∞.
 
   Raises:
     ValueError: a share outside [0, 1].
@@ -63,12 +77,11 @@ def ordered(*, diagonal: float = 0.5, to_data: float = 0.25) -> Pairs:
   def draw(key, n, density):
     key_ell, key_other, key_kind = jax.random.split(key, 3)
     first, second = stratified(key_ell, n, density), stratified(key_other, n, density)
-    u = jax.random.uniform(key_kind, (n,))
-    same, clean = u < diagonal, u >= 1.0 - (1.0 - diagonal) * to_data
-    ell = jnp.where(same | clean, first, jnp.minimum(first, second))
-    return ell, jnp.where(same, first, jnp.where(clean, jnp.inf, jnp.maximum(first, second)))
+    clean = jax.random.uniform(key_kind, (n,)) < to_data
+    return (jnp.where(clean, first, jnp.minimum(first, second)),
+            jnp.where(clean, jnp.inf, jnp.maximum(first, second)))
 
-  return draw
+  return Pairs(draw, diagonal)
 
 
 def dyadic(*, diagonal: float = 0.75, levels: int = 7) -> Pairs:
@@ -76,7 +89,7 @@ def dyadic(*, diagonal: float = 0.75, levels: int = 7) -> Pairs:
 
     s = j 2^{−k},   s′ = (j − 1) 2^{−k},   k uniform in 0 … levels − 1, j in 1 … 2^k
 
-  They reach both ends, ℓ = −∞ and ℓ′ = ∞. Of π only the diagonal is drawn.
+  They reach both ends, ℓ = −∞ and ℓ′ = ∞.
 
   Raises:
     ValueError: a share outside [0, 1], or levels < 1.
@@ -86,15 +99,14 @@ def dyadic(*, diagonal: float = 0.75, levels: int = 7) -> Pairs:
     raise ValueError(f"levels must be at least 1, got {levels}")
 
   def draw(key, n, density):
-    key_ell, key_k, key_j, key_kind = jax.random.split(key, 4)
-    first = stratified(key_ell, n, density)
-    count = 2.0 ** jax.random.randint(key_k, (n,), 0, levels).astype(first.dtype)
-    j = jnp.ceil(jax.random.uniform(key_j, (n,), first.dtype, minval=1e-6) * count)
-    same = jax.random.uniform(key_kind, (n,)) < diagonal
-    place = lambda i: jnp.where(same, first, _level(i / count))
-    return place(j), place(j - 1.0)
+    del density
+    key_k, key_j = jax.random.split(key)
+    dtype = jnp.result_type(float)
+    count = 2.0 ** jax.random.randint(key_k, (n,), 0, levels).astype(dtype)
+    j = jnp.ceil(jax.random.uniform(key_j, (n,), dtype, minval=1e-6) * count)
+    return _level(j / count), _level((j - 1.0) / count)
 
-  return draw
+  return Pairs(draw, diagonal)
 
 
 def _level(s: jax.Array) -> jax.Array:

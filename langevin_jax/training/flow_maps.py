@@ -1,5 +1,6 @@
 """The loss of a flow map in two functions, as a training step takes it."""
 
+import operator
 from collections.abc import Callable, Mapping
 
 import jax
@@ -17,11 +18,13 @@ def flow_map_loss(
     num_classes: int = 0, label_dropout: float = 0.1,
     teacher: Callable[..., jax.Array] | None = None,
 ) -> Loss:
-  """`flow_maps.loss` for batches (x₀ at unit scale, (n, *shape); condition).
+  """`flow_maps.corrupted_loss` for batches (x₀ at unit scale, (n, *shape); condition).
+
+  The share of the batch that is on the diagonal has the ordinary loss, at its cost.
 
   Args:
     apply: the network, (params, x, ell, condition, ell_s) → row values.
-    identity, density, weight, prediction: as in `flow_maps.loss`.
+    identity, weight, prediction: as in `flow_maps.corrupted_loss`. density: π(ℓ).
     num_classes, label_dropout: as in `diffusion_loss`.
     teacher: (x, ell, condition) → ε̂ − D of a trained model, None to learn from data.
 
@@ -58,8 +61,7 @@ def flow_map_loss(
       raise ValueError(f"omega={name!r} is no condition of the data")
     return jnp.where(condition[name + conditions.MASK], condition[name], 1.0)
 
-  def value(params, examples, average=None):
-    x_0, condition, drawn = examples
+  def mean_loss(params, average, x_0, condition, drawn):
     of = lambda params, given: lambda x, ell, ell_s: apply(params, x, ell, given, ell_s)
     target = params if average is None else average
     return flow_maps.corrupted_loss(
@@ -67,5 +69,21 @@ def flow_map_loss(
         frozen=None if average is None else of(average, condition),
         free=of(target, without(condition)) if identity.is_guided else None,
         teacher=None if taught is None else taught(condition), omega=weights(condition))
+
+  def value(params, examples, average=None):
+    x_0, condition, (ell, ell_s, eps) = examples
+    n, same = len(ell), len(ell) - len(ell_s)
+
+    def share(part, ell_s):
+      clean, given, level, noise = jax.tree.map(
+          operator.itemgetter(part), (x_0, condition, ell, eps))
+      mean, levels = mean_loss(
+          params, average, clean, given, flow_maps.Corruption(level, ell_s, noise))
+      return len(clean) / n * mean, levels
+
+    parts = [share(slice(same), ell_s[:0])] if same else []
+    parts += [share(slice(same, n), ell_s)] if same < n else []
+    means, levels = zip(*parts, strict=True)
+    return sum(means), jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *levels)
 
   return Loss(draw, value, identity.averaged)

@@ -47,9 +47,9 @@ def test_samplers_of_both_kinds_draw(flow_run, tmp_path, sampler):
 
 def test_an_evaluation_has_few_calls(flow_run):
   run, state = assembly.trained(flow_run)
-  rows = few_calls.rows(run, state.ema[0], run.config.sampling, run.path, run.dataset,
-                        np.zeros(60, np.int32), seed=0, numbers=(1,), solver_numbers=(1,))
-  found = {row.key: row for row in rows}
+  rows = few_calls.meter(run, run.config.sampling, run.path, run.dataset, np.zeros(60, np.int32),
+                         seed=0, numbers=(1,), solver_numbers=(1,))
+  found = {row.key: row for row in rows(state.ema[0])}
   judged = ("map_sliced_w2_1", "map_kl_samples_1", "solver_sliced_w2_1")
   assert all(found[key].value > found[key].floor > 0.0 for key in judged)
   # Of a network that has learned little, D̄ is wrong by nearly the data's deviation, which is 1.
@@ -65,8 +65,7 @@ def test_the_shipped_config_learns_every_identity(tmp_path, identity):
                  "--config.training.ema_half_life_steps=30",
                  f"--config.objective.flow_map={identity}", f"--workdir={tmp_path}")
   run, state = assembly.trained(tmp_path)
-  errors = {row.key: row.value for row in mixture_metrics.map_errors(
-      run, state.ema[0], run.path)}
+  errors = {row.key: row.value for row in mixture_metrics.map_errors(run, run.path)(state.ema[0])}
   print(errors)
   assert errors["map_error_-4_inf"] < 0.35 and errors["map_error_0_0"] < 0.2
 
@@ -87,4 +86,5 @@ def test_what_cannot_be_is_refused(small_run, tmp_path):
   assert "need data with labels" in train(*FLOW, "--config.objective.flow_map=eulerian(omega=2)")
   assert "must name a condition" in train(
       *FLOW, "--config.objective.flow_map=eulerian(omega='w')")
+  assert "must divide the 19 of 32" in train(*FLOW, "--config.training.accumulation=4")
   assert "second_level" in train(*FLOW, "--config.network=flow_map_runs_test:plain()")

@@ -201,6 +201,24 @@ def test_what_is_one_experiment_is_seen_in_its_functions(changes, kind, factor):
   assert [(f.kind, f.factor) for f in found] == ([] if kind is None else [(kind, factor)])
 
 
+def test_flow_maps_have_a_canonical_form():
+  """`stop` is canonical where v has no gradient; on the diagonal alone all identities are one."""
+  base = mixture2d.get_config()
+  configs = {call: config.override(base, {"objective.flow_map": call}) for call in (
+      "semigroup()", "semigroup(uniform())", "semigroup(stop='velocity')", "semigroup(stop='none')",
+      "eulerian(stop='velocity')", "eulerian(stop='none')", "lagrangian(stop='velocity')",
+      "lagrangian(stop='none')", "eulerian(velocity='diagonal', stop='velocity')",
+      "lagrangian(uniform(diagonal=1.0))", "eulerian(ordered(diagonal=1.0))",
+      "eulerian(ordered(diagonal=1.0), adaptive=1)")}
+  configs["edm"] = config.override(configs["semigroup()"], {"objective.prediction": "edm"})
+  assert [(f.arm, f.like, f.kind) for f in equivalence.find(configs)] == [
+      ("semigroup(uniform())", "semigroup()", "identical"),
+      ("semigroup(stop='none')", "semigroup(stop='velocity')", "identical"),
+      ("eulerian(stop='none')", "eulerian(stop='velocity')", "identical"),
+      ("eulerian(ordered(diagonal=1.0))", "lagrangian(uniform(diagonal=1.0))", "identical"),
+      ("edm", "semigroup()", "mirrored")]
+
+
 def test_equivalent_arms_have_proportional_expected_gradients():
   """By the midpoint rule in ℓ at random parameters, examples and noise."""
   base = config.override(mixture2d.get_config(), {

@@ -388,51 +388,68 @@ def test_adaptive_weight(x64):
 
 def test_densities_of_pairs(x64):
   density, n, key = objectives.logit_normal_s(), 4000, jax.random.key(3)
-  ell, ell_s = flow_maps.ordered(diagonal=0.3, to_data=0.5)(key, n, density)
+  ell, ell_s = flow_maps.ordered(to_data=0.5).draw(key, n, density)
   assert (ell_s >= ell).all()
-  np.testing.assert_allclose([(ell == ell_s).mean(), (ell_s == INF).mean()], [0.3, 0.35], atol=0.03)
-  ell, ell_s = flow_maps.uniform(diagonal=0.2, to_data=0.25)(key, n, density)
+  np.testing.assert_allclose((ell_s == INF).mean(), 0.5, atol=0.03)
+  ell, ell_s = flow_maps.uniform(to_data=0.25).draw(key, n, density)
   assert (ell_s >= ell).all()
-  np.testing.assert_allclose([(ell == ell_s).mean(), (ell_s == INF).mean()], [0.2, 0.2], atol=0.03)
+  np.testing.assert_allclose((ell_s == INF).mean(), 0.25, atol=0.03)
   s = jax.nn.sigmoid(-ell[ell_s > ell])
   np.testing.assert_allclose([s.mean(), (s**2).mean()], [2 / 3, 1 / 2], atol=0.02)
-  ell, ell_s = flow_maps.dyadic(diagonal=0.0, levels=3)(key, n, density)
+  ell, ell_s = flow_maps.dyadic(levels=3).draw(key, n, density)
   gap = jax.nn.sigmoid(-ell) - jax.nn.sigmoid(-ell_s)
   assert {round(float(v), 9) for v in gap} == {1.0, 0.5, 0.25}
   assert (ell == -INF).any() and (ell_s == INF).any()
 
 
-def test_cost_of_a_gradient():
-  """FLOPs of the lowered gradients ÷ that of the ordinary loss: at most 2.2 where a stop holds.
+def test_the_diagonal_has_its_share_of_a_batch(x64):
+  """The loss is a mean over both parts, each example with its own label, also in parts."""
+  x_0, labels, key = jnp.arange(8.0)[:, None], jnp.arange(8), jax.random.key(0)
+  network = lambda scale, x, ell, label, ell_s: x + scale * lift(label * (1.0 + ell - ell_s))
+  loss = functools.partial(
+      training.flow_map_loss, network, density=objectives.logit_normal_s(), weight=jnp.ones_like,
+      prediction="velocity", num_classes=8, label_dropout=0.0)
+  for share, pairs in ((0.0, 8), (0.5, 4), (0.75, 2), (1.0, 0)):
+    one = loss(identity=flow_maps.semigroup(flow_maps.uniform(diagonal=share)))
+    examples = one.draw(key, (x_0, labels))
+    ell, ell_s, _ = examples[2]
+    assert len(ell) == 8 and len(ell_s) == pairs and (ell_s >= ell[8 - pairs:]).all()
+    value, levels = one.value(0.3, examples)
+    np.testing.assert_allclose(value, jnp.mean(levels["eps_error"]), rtol=1e-12)
+    np.testing.assert_array_equal(levels["half_log_snr"], ell)
+    halves = [one.value(0.3, jax.tree.map(operator.itemgetter(slice(i, None, 2)), examples))[0]
+              for i in range(2)]
+    np.testing.assert_allclose(value, jnp.mean(jnp.array(halves)), rtol=1e-12)
 
-  The Lagrangian gradient passes the tangent too: forward, tangent, v at the end and two backward
-  passes are 7 products where the ordinary gradient has 3.
+
+def test_cost_of_a_gradient():
+  """FLOPs of lowered gradients ÷ that of the ordinary loss, of a pair and of a batch by default.
+
+  A Lagrangian pair passes the tangent too: forward, tangent, v at the end and two backward passes
+  are 7 products where the ordinary gradient has 3. Half of a batch is on the diagonal.
   """
   labels, x_0 = jnp.zeros(256, int), jnp.zeros((256, 2))
-  level = jnp.linspace(-2.0, 2.0, 256)
 
   def flops(identity):
     network = networks.MLP(width=64, depth=2, second_level=identity is not None)
-    params = jax.eval_shape(network.init, jax.random.key(0), x_0, level, labels)
-
-    def loss(params):
-      call = lambda *inputs: network.apply(params, *inputs[:2], labels, *inputs[2:])
-      given = {"weight": flow_matching(), "prediction": "velocity"}
-      if identity is None:
-        return objectives.corrupted_loss(call, x_0, objectives.Corruption(level, x_0), **given)[0]
-      return flow_maps.corrupted_loss(
-          call, x_0, flow_maps.Corruption(level, level + 1.0, x_0), identity=identity, **given)[0]
-
-    return jax.jit(jax.grad(loss)).lower(params).cost_analysis()["flops"]
+    params = jax.eval_shape(network.init, jax.random.key(0), x_0, jnp.zeros(256), labels)
+    given = {"density": objectives.logit_normal_s(), "weight": flow_matching(),
+             "prediction": "velocity"}
+    loss = (training.diffusion_loss(network.apply, **given) if identity is None else
+            training.flow_map_loss(network.apply, identity=identity, **given))
+    examples = jax.eval_shape(loss.draw, jax.random.key(0), (x_0, labels))
+    gradient = jax.grad(lambda *arguments: loss.value(*arguments)[0])
+    return jax.jit(gradient).lower(params, examples).cost_analysis()["flops"]
 
   plain = flops(None)
-  cost = {name: flops(identity) / plain for name, identity in {
-      "semigroup": flow_maps.semigroup(), "eulerian": flow_maps.eulerian(),
-      "stopped": flow_maps.lagrangian(stop="target"), "lagrangian": flow_maps.lagrangian(),
-  }.items()}
+  cost = {f"{name}, {share}": flops(identity(flow_maps.uniform(diagonal=share))) / plain
+          for name, identity in {
+              "semigroup": flow_maps.semigroup, "eulerian": flow_maps.eulerian,
+              "stopped": functools.partial(flow_maps.lagrangian, stop="target"),
+              "lagrangian": flow_maps.lagrangian}.items() for share in (0.0, 0.5)}
   print(cost)
-  assert max(cost["semigroup"], cost["eulerian"], cost["stopped"]) < 2.2
-  assert cost["lagrangian"] < 2.5
+  assert max(cost[f"{name}, 0.5"] for name in ("semigroup", "eulerian", "lagrangian")) < 2.2
+  assert cost["lagrangian, 0.0"] < 2.5
 
 
 @pytest.mark.parametrize("identity, dtype", [
