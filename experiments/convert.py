@@ -41,9 +41,10 @@ def main() -> int:
   config, run = imported.run(network, data_call())
   source = imported.fill(run, network, weights)
   imported.write(workdir, config, assembly.alone(run), source)
+  use = f"predicting {network.prediction}" if network.prediction else "an autoencoder"
   classes = f", {network.num_classes} classes" if network.num_classes else ""
   print(f"{workdir}: {imported.count(source):,} parameters of {place}, examples of shape "
-        f"{network.shape}{classes}, predicting {network.prediction}")
+        f"{network.shape}{classes}, {use}")
   return 0
 
 

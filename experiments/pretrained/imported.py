@@ -54,7 +54,9 @@ def run(
       data=given if given.name == "array_record" else config_lib.Call(
           "rescaled", (("data", given), ("mean", mean), ("scale", scale))),
       network=imported.network,
-      objective=config_lib.Objective(prediction=f"{imported.prediction}()"),
+      objective=config_lib.Objective(**(
+          {"prediction": f"{imported.prediction}()"} if imported.prediction else
+          {"autoencoder": "reconstruction()"})),
       training=config_lib.Training(label_dropout=0.1 if imported.null_label else 0.0))
   if data:
     dataset = datasets.load(config.data)
