@@ -123,7 +123,7 @@ def _run(params: Any, part: Any, place: str, h: jax.Array) -> jax.Array:
 
 def _resizing(side: int) -> np.ndarray:
   """(299, side): linear interpolation at i·side/299, as TensorFlow 1 did, constant at the end."""
-  at = np.arange(SIDE) * np.float32(side / SIDE)
+  at = np.arange(SIDE, dtype=np.float32) * np.float32(side / SIDE)
   low = np.floor(at).astype(int)
   matrix = np.zeros((SIDE, side), np.float32)
   matrix[np.arange(SIDE), low] += 1.0 - (at - low)

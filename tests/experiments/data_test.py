@@ -1,6 +1,7 @@
 """experiments.data and its sources: pure batches, standard units, loaders, refusals by name."""
 
 import gzip
+import json
 import os
 import pathlib
 import struct
@@ -288,6 +289,30 @@ def test_fashion_mnist_refusals(idx_directory):
           and "the largest label, 55, is that of 1 examples, the first at index 35" in stray)
   write_idx(images, np.zeros((6, 14, 28)))
   assert "one size" in refusal("data.path", "fashion_mnist", path=path)
+
+
+def test_emoji(tmp_path):
+  """Skin tones are on one side of the split, and files that are not there are left out."""
+  place = tmp_path / "img" / "vendor" / "64"
+  place.mkdir(parents=True)
+  table = []
+  for i in range(20):
+    names = [f"{i}.png", *(f"{i}-{tone}.png" for tone in range(3) if i % 2)]
+    table.append({"category": "Flags" if i < 12 else "Animals", "image": names[0],
+                  "skin_variations": {str(k): {"image": name} for k, name in enumerate(names[1:])}})
+    for name in names:
+      Image.new("RGBA", (64, 64), (i, 2 * i, 3 * i, 255)).save(place / name)
+  (place / "3-1.png").unlink()
+  (tmp_path / "emoji.json").write_text(json.dumps(table), encoding="utf-8")
+  dataset = data.load("emoji", path=str(tmp_path), holdout=0.25)
+  assert dataset.classes == ("Animals", "Flags") and dataset.train.shape[1:] == (64, 64, 3)
+  assert len(dataset.train) + len(dataset.test) == 49
+  shades = [set(data.restore(dataset, x)[:, 0, 0, 0].round().astype(int))
+            for x in (dataset.train, dataset.test)]
+  assert not shades[0] & shades[1] and len(shades[1]) == 5
+  assert data.load("emoji", path=str(tmp_path), size=16).train.shape[1:] == (16, 16, 3)
+  (tmp_path / "emoji.json").write_text("[1]", encoding="utf-8")
+  assert "emoji-datasource-google" in refusal("data.path", "emoji", path=str(tmp_path))
 
 
 def test_cifar10(tmp_path):

@@ -39,19 +39,17 @@ def close(value, expected, tolerance):
   assert np.linalg.norm(value - expected) < tolerance * np.linalg.norm(expected)
 
 
-@pytest.fixture(scope="module")
-def inception_weights():
+@pytest.mark.slow
+def test_inception_is_that_of_torch_fidelity():
   case = pretrained_cases.load("inception")
-  return case, pretrained_cases.as_inception(drawn(case))
-
-
-def test_inception_is_that_of_torch_fidelity(inception_weights):
-  case, tensors = inception_weights
-  params, head = inception.read(tensors)
+  params, head = inception.read(pretrained_cases.as_inception(drawn(case)))
   value = compiled(inception.features, params, np.float32(pretrained_cases.pictures() / 255.0))
   close(value, case["value"], 1e-4)
   close(value @ head, case["logits"], 1e-4)
-  # Larger pictures than the network's are resized without antialiasing.
+
+
+def test_larger_pictures_than_inception_sees_are_resized_without_antialiasing():
+  case = pretrained_cases.load("inception")
   larger = pretrained_cases.pictures(320, 310).astype(np.float32)
   rows, columns = inception._resizing(320)[::23], inception._resizing(310)[::23]
   resized = np.einsum("ih,nhwc,jw->ncij", rows, larger, columns)
@@ -155,8 +153,9 @@ def test_an_extractor_without_its_weights_says_where_they_come_from(call, words,
   assert "\n" not in str(error.value)
 
 
-def test_weights_of_another_shape_or_network_are_refused(inception_weights):
-  _, tensors = inception_weights
+def test_weights_of_another_shape_or_network_are_refused():
+  tensors = {name: np.broadcast_to(np.float32(1.0), shape)
+             for name, shape in pretrained_cases.load("inception")["shapes"].items()}
   with pytest.raises(ValueError, match="weights of another network, with extra"):
     inception.read(tensors | {"extra": np.zeros(1)})
   with pytest.raises(ValueError, match="2048 features and 1000 classes; FID's have 2048 and 1008"):
