@@ -137,6 +137,8 @@ def evaluate(
   if config.objective.autoencoder is not None:
     if settings is not None:
       raise ValueError("--likelihood is of diffusion models; this run is an autoencoder")
+    if _NEIGHBOURS.value:
+      raise ValueError("--neighbours is of samples; this run is an autoencoder")
     multihost.by_first(lambda: report(out, reconstructions.rows(
         assembly.alone(run), multihost.fetch(params), path, dataset, choice), facts))
     return

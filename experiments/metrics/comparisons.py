@@ -82,6 +82,9 @@ def check(choice: Choice, dataset: data.Dataset) -> None:
   Raises:
     ValueError: a function fails, or does not return features (n, d) or a number.
   """
+  if dataset.codec is not None:  # a few latents are decoded
+    dataset = data.in_comparison_units(dataset._replace(
+        train=dataset.train[:LEAST], test=dataset.test[:LEAST]))
   call, few = choice.extractor, dataset.test[:LEAST]
   if call is not None and call.name == "classifier" and not _can_classify(dataset):
     raise ValueError("--extractor=classifier needs images with labels, of at least "
