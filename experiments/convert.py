@@ -14,7 +14,7 @@ from absl import flags
 
 from experiments.config import calls, cli
 from experiments.pretrained import imported
-from experiments.run import assembly
+from experiments.run import assembly, model
 
 _WEIGHTS = flags.DEFINE_string(
     "weights", "", "A .safetensors, .npz or .pt file of a state dict, or the directory of a model "
@@ -27,6 +27,10 @@ _DATA = flags.DEFINE_string(
     "data", "", "The data that the network knows, a call as in a config, such as "
     "images(path='my/folder', size=32); none if not given.")
 
+_AUTOENCODER = flags.DEFINE_string(
+    "autoencoder", "", "The workdir of the autoencoder of a network of latents, which decodes its "
+    "samples; samples are latents if not given.")
+
 
 def main() -> int:
   cli.refuse_config()
@@ -38,12 +42,14 @@ def main() -> int:
     raise ValueError(f"--workdir {workdir} holds a run already; choose another")
   assembly.keep_compiled()
   network, weights = imported.read(place, _LAYOUT.value)
-  config, run = imported.run(network, data_call())
+  codec = model.load(cli.workdir(_AUTOENCODER.value)).codec() if _AUTOENCODER.value else None
+  config, run = imported.run(network, data_call(), codec)
   source = imported.fill(run, network, weights)
   imported.write(workdir, config, assembly.alone(run), source)
+  use = f"predicting {network.prediction}" if network.prediction else "an autoencoder"
   classes = f", {network.num_classes} classes" if network.num_classes else ""
   print(f"{workdir}: {imported.count(source):,} parameters of {place}, examples of shape "
-        f"{network.shape}{classes}, predicting {network.prediction}")
+        f"{network.shape}{classes}, {use}")
   return 0
 
 

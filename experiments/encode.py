@@ -11,12 +11,10 @@ a run decode. The mean and scale of latents are measured. Without --data and --p
 those of the autoencoder's run.
 """
 
-import numpy as np
 from absl import flags
 
 from experiments import array_records
-from experiments.config import calls, cli
-from experiments.data import codecs
+from experiments.config import cli
 from experiments.run import assembly, model, records
 
 flags.adopt_module_key_flags(array_records)
@@ -29,19 +27,7 @@ def main() -> int:
   assembly.configure_jax(config)
   given = flags.FLAGS["data"].value or flags.FLAGS["path"].value or cli.arguments("data")
   return array_records.write(array_records.data_call if given else lambda: config.data,
-                             autoencoder(model.load(workdir)))
-
-
-def autoencoder(loaded: model.Model) -> codecs.Codec:
-  """The codec of a run. Raises ValueError if it is no autoencoder."""
-  config, dataset = loaded.run.config, loaded.run.dataset
-  if config.objective.autoencoder is None:
-    raise ValueError("--workdir: this run is no autoencoder; one is trained with "
-                     "config.objective.autoencoder, such as reconstruction()")
-  return codecs.Codec(
-      calls.to_plain(config.network), loaded.shape, np.asarray(dataset.mean),
-      np.asarray(dataset.scale), dataset.kind, dataset.value_range, dataset.integers,
-      loaded.params)
+                             model.load(workdir).codec())
 
 
 if __name__ == "__main__":

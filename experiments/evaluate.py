@@ -12,6 +12,7 @@ autoencoder, reconstructions are compared in place of samples.
 import json
 import pathlib
 
+import numpy as np
 from absl import flags
 
 import langevin_jax
@@ -29,7 +30,7 @@ from experiments.metrics import (
 )
 from experiments.metrics.result import Result
 from experiments.run import assembly, averages, memory, multihost, progress, records
-from experiments.sampling import drawing, optimized_grids, samplers_from_config
+from experiments.sampling import drawing, optimized_grids, pictures, samplers_from_config
 
 flags.adopt_module_key_flags(sampling_flags)
 flags.adopt_module_key_flags(multihost)
@@ -47,8 +48,17 @@ _DIVERGENCE = flags.DEFINE_string(
 _LIKELIHOOD_STEPS = flags.DEFINE_integer(
     "likelihood_steps", None, "RK4 steps of the probability-flow ODE; 64 if not given.")
 _EXTRACTOR = flags.DEFINE_string(
-    "extractor", "", "Features for the comparison: classifier (images with labels), pixels, or "
-    "your package.module:function(…), which returns a function examples → (n, d).")
+    "extractor", "", "Features for the comparison: classifier (images with labels), pixels, "
+    "inception(weights=…), dinov2(weights=…), vgg16, or your package.module:function(…), which "
+    "returns a function examples → (n, d).")
+_REFERENCE = flags.DEFINE_string(
+    "reference", "", "A .npz of mu and sigma, the mean and covariance of the features of "
+    "--extractor, for the Fréchet distance; the run's own real images if not given.")
+_WRITE_REFERENCE = flags.DEFINE_string(
+    "write_reference", "", "Also writes such a .npz, of all training images of the run.")
+_NEIGHBOURS = flags.DEFINE_integer(
+    "neighbours", 0, "Also writes neighbours.png: so many samples, each beside its nearest "
+    "training and held-out image in features; no file if 0.")
 _METRICS = flags.DEFINE_multi_string(
     "metric", [], "A further metric, such as kid(subsets=100), or your package.module:function(…) "
     "of two sets x and y of features → a number. May be repeated.")
@@ -68,7 +78,8 @@ def main() -> int:
         samplers_from_config.check_whole(config.sampling)
       average = sampling_flags.ema(trained, workdir)
       settings = likelihood_settings(config.sampling, tokens=tokens)
-      choice = comparisons.choice_of_flags(_EXTRACTOR.value, _METRICS.value)
+      choice = comparisons.choice_of_flags(_EXTRACTOR.value, _METRICS.value, _REFERENCE.value)
+      build.at_least("neighbours", _NEIGHBOURS.value, 0)
       if tokens and (choice.extractor or choice.metrics):
         raise ValueError(f"--{'extractor' if choice.extractor else 'metric'} is of features of "
                          "numbers, and these data are tokens")
@@ -109,7 +120,7 @@ def evaluate(
       "num_samples", _NUM_SAMPLES.value or config.evaluation.num_samples
       or max(20, len(dataset.train) * (not dataset.vocabulary) + len(dataset.test)), 20)
   comparisons.check_sizes(dataset, run.config.data.name)
-  multihost.agreed(lambda: comparisons.check(choice, dataset))
+  multihost.agreed(lambda: check_comparison(choice, dataset))
   seed = config.evaluation.seed
   labels = assembly.data_labels(run, n, seed)
   facts = {
@@ -119,9 +130,15 @@ def evaluate(
       "commit": records.commit(), "version": langevin_jax.__version__}
   if choice.extractor is not None:
     facts["extractor"] = calls.to_plain(choice.extractor)
+  if choice.reference is not None:
+    facts["reference"] = choice.reference.description()
+  if _WRITE_REFERENCE.value:
+    multihost.by_first(lambda: write_reference(run.dataset, dataset, choice))
   if config.objective.autoencoder is not None:
     if settings is not None:
       raise ValueError("--likelihood is of diffusion models; this run is an autoencoder")
+    if _NEIGHBOURS.value:
+      raise ValueError("--neighbours is of samples; this run is an autoencoder")
     multihost.by_first(lambda: report(out, reconstructions.rows(
         assembly.alone(run), multihost.fetch(params), path, dataset, choice), facts))
     return
@@ -140,8 +157,44 @@ def evaluate(
   params = params if run.mesh.size == 1 else multihost.fetch(params)
   if first:
     print("judging", flush=True)
+  if _NEIGHBOURS.value:
+    model_rows += multihost.by_first(lambda: neighbours(
+        out.with_name("neighbours.png"), dataset, x, seed, choice)) or []
   multihost.by_first(lambda: report(out, samples.rows(
       assembly.alone(run), params, path, dataset, x, labels, choice) + model_rows, facts))
+
+
+def check_comparison(choice: comparisons.Choice, dataset: data.Dataset) -> None:
+  """Raises ValueError for a choice, or files to write, that do not suit the data."""
+  comparisons.check(choice, dataset)
+  for name in ("neighbours", "write_reference"):
+    if flags.FLAGS[name].value and dataset.kind != "image":
+      raise ValueError(f"--{name} is for images; the data are of kind {dataset.kind!r}")
+  if _WRITE_REFERENCE.value:
+    comparisons.check_reference(choice)
+    place = cli.place("--write_reference", _WRITE_REFERENCE.value)
+    if place.suffix != ".npz" or place.exists() or not place.parent.is_dir():
+      raise ValueError(f"--write_reference must be a new file .npz in a directory, got {place}")
+
+
+def write_reference(own: data.Dataset, dataset: data.Dataset, choice: comparisons.Choice) -> None:
+  """Writes the statistics of the features of the training images of `own`, and says so."""
+  place = cli.place("--write_reference", _WRITE_REFERENCE.value)
+  n = comparisons.write_reference(place, own, data.in_comparison_units(dataset), choice)
+  print(f"{place}: {choice.extractor.name if choice.extractor else ''} of {n:,} images", flush=True)
+
+
+def neighbours(
+    place: pathlib.Path, dataset: data.Dataset, x: np.ndarray, seed: int,
+    choice: comparisons.Choice
+) -> list[Result]:
+  """Draws samples x, in the user's units, beside their nearest real images; one row of results."""
+  dataset = data.in_comparison_units(dataset)
+  images, row = comparisons.memorised(
+      dataset, data.in_standard_units(dataset, x), seed, choice, _NEIGHBOURS.value)
+  shown = {name: data.restore(dataset, each) for name, each in images.items()}
+  pictures.strips(place, dataset, shown, np.zeros(shown["sample"].shape[:3], bool))
+  return [row]
 
 
 def check_memory(run: assembly.Run, config: config_lib.Config) -> None:

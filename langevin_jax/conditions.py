@@ -12,6 +12,9 @@ In a dict, an array `name` has a mask `name_mask` of booleans. Its axes lead tho
 of a sequence there are, (batch, height, width) which pixels of an image. A mask that is left out is
 True. What is not given is zero in the array, so a network sees the same for every value under it.
 Other booleans are integers, 0 and 1.
+
+The array `augmentation` says how an example of training was changed, zero for not at all. It is
+always given: a network that did not know would show such changes in its samples.
 """
 
 from collections.abc import Mapping
@@ -21,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["MASK", "Kind", "complete", "drop", "example", "is_mask", "null"]
+__all__ = ["AUGMENTATION", "MASK", "Kind", "complete", "drop", "example", "is_mask", "null"]
 
-MASK = "_mask"
+MASK, AUGMENTATION = "_mask", "augmentation"
 
 
 class Kind(NamedTuple):
@@ -77,8 +80,9 @@ def complete(condition: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 def null(condition: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
   """The condition of the same shapes in which nothing is given."""
   whole = complete(condition)
-  return complete({name: jnp.zeros_like(value) if is_mask(name, whole) else value
-                   for name, value in whole.items()})
+  return complete({
+      name: jnp.zeros_like(value) if is_mask(name, whole) and name != AUGMENTATION + MASK else value
+      for name, value in whole.items()})
 
 
 def drop(key: jax.Array, condition: Any, rate: float, *, null_label: int = 0) -> Any:
@@ -98,8 +102,8 @@ def drop(key: jax.Array, condition: Any, rate: float, *, null_label: int = 0) ->
     dropped = jax.random.bernoulli(key, rate, condition.shape)
     return jnp.where(dropped, null_label, condition)
   whole = complete(condition)
-  names = [name for name in whole if not is_mask(name, whole)]
-  batch = len(whole[names[0]])
+  names = [name for name in whole if not is_mask(name, whole) and name != AUGMENTATION]
+  batch = len(next(iter(whole.values())))
   together, *each = jax.random.bernoulli(key, rate, (1 + len(names), batch))
   for name, alone in zip(names, each, strict=True):
     mask = whole[name + MASK]

@@ -106,8 +106,8 @@ def adm(classes: int, **config) -> dict:
   from azula.plugins.adm._src.unet import UNetModel
   model, found = _drawn(UNetModel(
       image_size=SIDE, in_channels=3, model_channels=32, out_channels=6, num_res_blocks=1,
-      attention_resolutions=(2,), channel_mult=(1, 2), num_head_channels=16,
-      num_classes=classes or None, **config))
+      channel_mult=(1, 2), num_classes=classes or None,
+      **{"attention_resolutions": (2,), "num_head_channels": 16} | config))
   x, labels = inputs(3, classes)
   given = {"y": torch.tensor(labels)} if classes else {}
   schedule = {"beta_schedule": "squaredcos_cap_v2"}
@@ -127,6 +127,70 @@ def diffusers_dit() -> dict:
   value = model(torch.tensor(x), torch.tensor(INDICES), torch.tensor(labels)).sample
   return found | {"config": dict(model.config), "scheduler": LINEAR, "ell": table(LINEAR),
                   "value": value}
+
+
+def autoencoder_kl(**config) -> dict:
+  """diffusers' AutoencoderKL: moments of latents of x, and the pictures of the first of them."""
+  import torch
+  from diffusers import AutoencoderKL
+  model, found = _drawn(AutoencoderKL(
+      sample_size=SIDE, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
+      latent_channels=3, down_block_types=("DownEncoderBlock2D",) * 2,
+      up_block_types=("UpDecoderBlock2D",) * 2, **config))
+  latents = model.encode(torch.tensor(inputs(3, 0)[0])).latent_dist
+  return found | {"config": dict(model.config), "mean": latents.mean, "std": latents.std,
+                  "value": model.decode(latents.mean).sample}
+
+
+def inception() -> dict:
+  """torch-fidelity's Inception: features and logits of PICTURES, and pixels of larger ones."""
+  import torch
+  from torch_fidelity import feature_extractor_inceptionv3 as reference
+  from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+  module = reference.FeatureExtractorInceptionV3
+  reference.load_state_dict_from_url = lambda *_, **__: {}
+  loading, module.load_state_dict = module.load_state_dict, lambda *_: None
+  model = module("inception", ["2048", "logits_unbiased"])
+  module.load_state_dict = loading
+  model, found = _drawn(model, as_inception)
+  features, logits = model(torch.tensor(np.moveaxis(pictures(), -1, 1)))
+  larger = torch.tensor(np.moveaxis(pictures(320, 310), -1, 1)).float()
+  resized = interpolate_bilinear_2d_like_tensorflow1x(larger, size=(299, 299), align_corners=False)
+  return found | {"value": features, "logits": logits, "resized": resized[:, :, ::23, ::23]}
+
+
+def dinov2() -> dict:
+  """timm's DINOv2 with 2 × 2 tokens, and positions as the original code interpolates them."""
+  import timm
+  import torch
+  model, found = _drawn(timm.models.VisionTransformer(
+      img_size=28, patch_size=14, embed_dim=128, depth=2, num_heads=2, init_values=1.0,
+      num_classes=0, global_pool="token"))
+  x = (torch.tensor(np.moveaxis(pictures(28, 28) / 255.0, -1, 1)) - torch.tensor(
+      [0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+  places = torch.tensor(inputs(5, 0)[0][:1])
+  interpolated = torch.nn.functional.interpolate(
+      places, scale_factor=(3.1 / SIDE, 3.1 / SIDE), mode="bicubic")
+  shrunk = torch.nn.functional.interpolate(
+      torch.tensor(np.moveaxis(pictures(), -1, 1)).float(), size=(28, 28), mode="bicubic",
+      antialias=True)
+  return found | {"value": model(x.float()), "positions": interpolated, "shrunk": shrunk}
+
+
+def pictures(height: int = 32, width: int = 40) -> np.ndarray:
+  """(2, height, width, 3) uint8, smooth with noise."""
+  rng = np.random.default_rng(2)
+  waves = np.sin(np.linspace(0.0, 9.0, height))[:, None, None] + np.cos(
+      np.linspace(0.0, 7.0, width))[:, None]
+  noise = rng.normal(size=(2, height, width, 3))
+  return np.clip(128.0 + 40.0 * waves + 30.0 * noise, 0, 255).astype(np.uint8)
+
+
+def as_inception(drawn: dict) -> dict:
+  """Weights whose activations keep their scale: variances are positive, gains √2."""
+  positive = lambda name, a: np.exp(a) if name.endswith("running_var") else (
+      np.sqrt(2.0) * a if name.endswith("bn.weight") else a)
+  return {name: np.asarray(positive(name, a), np.float32) for name, a in drawn.items()}
 
 
 def original_dit(kind: str) -> dict:
@@ -209,19 +273,26 @@ CASES = {
         4, use_scale_shift_norm=True, resblock_updown=True)),
     "improved": ("adm(side=8, schedule='cosine', head_channels=16, new_attention=True)",
                  lambda: adm(0, use_new_attention_order=True)),
+    "heads": ("adm(side=8, schedule='cosine', heads=2)",
+              lambda: adm(0, attention_resolutions=(1, 2), num_head_channels=-1, num_heads=2)),
     "diffusers_dit": ("diffusers_dit(latent_scale=0.5)", diffusers_dit),
     "dit": ("dit", lambda: original_dit("DiT")),
     "sit": ("sit", lambda: original_dit("SiT")),
 }
+# Autoencoders and extractors, which have no noise levels.
+OTHERS = {
+    "autoencoder_kl": autoencoder_kl,
+    "autoencoder_plain": lambda: autoencoder_kl(use_quant_conv=False, use_post_quant_conv=False),
+    "inception": inception, "dinov2": dinov2}
 
 
-def _drawn(model) -> tuple:
+def _drawn(model, change=lambda drawn: drawn) -> tuple:
   """(a model with `random_weights`, facts of them)."""
   import torch
   state = model.state_dict()
   shapes = {name: tuple(value.shape) for name, value in state.items()}
   kept = {name: value.numpy() for name, value in state.items() if "resample_filter" in name}
-  drawn = random_weights(shapes, kept)
+  drawn = change(random_weights(shapes, kept))
   model.load_state_dict({name: torch.tensor(value) for name, value in drawn.items()})
   return model.eval(), {"shapes": shapes} | {f"kept/{name}": a for name, a in kept.items()}
 
@@ -230,7 +301,7 @@ def reference(name: str) -> dict:
   """The facts of a case, with NumPy arrays."""
   import torch
   with torch.no_grad():
-    found = CASES[name][1]()
+    found = (OTHERS | {name: make for name, (_, make) in CASES.items()})[name]()
   return {key: value.numpy() if isinstance(value, torch.Tensor) else value
           for key, value in found.items()}
 
@@ -242,6 +313,8 @@ def torch_file() -> None:
   state = {"model.a": a.T, "model.b": torch.nn.Parameter(a[1:].bfloat16()),
            "model.c": a[0, 1], "model.d": torch.tensor([3])}
   torch.save({"ema": state, "step": 3}, FOLDER / "tensors.pt")
+  torch.save({"ema": state, "step": 3}, FOLDER / "tensors_old.pt",
+             _use_new_zipfile_serialization=False)
 
 
 def main() -> None:
@@ -251,7 +324,7 @@ def main() -> None:
   parser.add_argument("names", nargs="*")
   given = parser.parse_args()
   torch_file()
-  for name in given.names or CASES:
+  for name in given.names or (*CASES, *OTHERS):
     clone = getattr(given, {"ddpmpp": "edm", "ncsnpp": "edm", "edm_adm": "edm", "dit": "dit",
                             "sit": "sit"}.get(name, "names"))
     if clone and isinstance(clone, str):

@@ -76,7 +76,7 @@ def unet(
     head_channels: int | None = None, groups: int = 32, scale_shift: bool = False,
     resampling: Resampling = "convolution", taps: tuple[float, ...] = (1.0, 1.0),
     project_skip: bool = False, input_pyramid: bool = False, skip_scale: float = 1.0,
-    epsilon: float = 1e-6, centred: bool = False, dropout: float = 0.0,
+    epsilon: float = 1e-6, centred: bool = False, dropout: float = 0.0, heads: int = 1,
     level: networks.Level | None = None,
     dtype: Dtype = "float32", remat: bool = False,
 ) -> Network:
@@ -90,7 +90,8 @@ def unet(
       one before.
     blocks: residual blocks of a level on the way down, and one more on the way up.
     attention: the longest sides of the levels with attention. attend_last: on the way up, only
-      after the last block of a level. head_channels: of an attention head; None is one head.
+      after the last block of a level. head_channels: of an attention head; None is as many heads
+      as `heads` at every level.
     scale_shift: whether the conditioning scales and shifts, or is added.
     resampling: by convolutions, a filter without parameters, or residual blocks. taps: of the
       filter. project_skip: a product in the skips of these blocks.
@@ -109,7 +110,7 @@ def unet(
       channels=channels, multipliers=multipliers, blocks=blocks, attention=attention,
       attend_last=attend_last, head_channels=head_channels, groups=groups, scale_shift=scale_shift,
       resampling=resampling, taps=taps, project_skip=project_skip, input_pyramid=input_pyramid,
-      skip_scale=skip_scale, epsilon=epsilon, centred=centred, dropout=dropout,
+      skip_scale=skip_scale, epsilon=epsilon, centred=centred, dropout=dropout, heads=heads,
       level=level or networks.Level(), num_classes=num_classes, classes=_classes(conditions),
       dtype=dtype, remat=remat, constrain=constrain, second_level=second_level)
   module.check((1, *shape))

@@ -20,7 +20,17 @@ from experiments.config import autoencoders, levels, networks, optimizers
 from experiments.config.calls import Slot
 from experiments.data import dataset, sources, text
 from experiments.metrics import classifier, distances
-from experiments.pretrained import adm, diffusers, edm, layout, transformers, vgg
+from experiments.pretrained import (
+  adm,
+  diffusers,
+  dinov2,
+  edm,
+  inception,
+  layout,
+  transformers,
+  vgg,
+)
+from experiments.pretrained import autoencoders as kl_layouts
 from experiments.run import loggers
 from langevin_jax import (
   discrete,
@@ -136,10 +146,11 @@ SLOTS: Mapping[str, Slot] = {
                      number="classifier_free", optional=True, result=Callable),
     "inpainter": Slot(_returning(inpainting.Inpainter, inpainting), result=Callable),
     "extractor": Slot(lambda: {"classifier": classifier.extractor, "pixels": classifier.pixels,
-                               "vgg16": vgg.vgg16},
+                               "vgg16": vgg.vgg16, "inception": inception.inception,
+                               "dinov2": dinov2.dinov2},
                       provided=("model", "dataset"), result=Callable),
     "metric": Slot(_returning(float, distances), provided=("x", "y", "seed"), result=numbers.Real),
-    "layout": Slot(_returning(layout.Imported, adm, diffusers, edm, transformers),
+    "layout": Slot(_returning(layout.Imported, adm, kl_layouts, diffusers, edm, transformers),
                    provided=("weights",), result=layout.Imported),
     "logger": Slot(_returning(loggers.Logger, loggers), provided=("workdir", "step"),
                    optional=True, result=loggers.Logger),

@@ -5,7 +5,8 @@
 
 The network, data, batch and mesh are those of `latent_dit_xl2`. The network sees the noise level as
 the published one does, learns the velocity of rectified flow at uniform times, and takes a fixed
-table of positions. The paper's FID of 50,000 samples is 2.06 with guidance 1.5, and 8.3 without.
+table of positions. After 7 million steps of 256 the paper's FID of 50,000
+samples is 2.06 with guidance 1.5, and 8.3 without.
 """
 
 import dataclasses

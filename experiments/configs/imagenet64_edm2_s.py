@@ -6,7 +6,7 @@
 Shards of 64×64 colour pictures with labels come from `python -m experiments.array_records`.
 524,288 steps of 2,048 are the paper's 1,024 Mi images. Levels are those of the paper for data of
 standard deviation 1 in the place of ½, and averages of any length are made from the snapshots. The
-paper's FID of 50,000 samples is 1.58, with the best of these.
+paper's FID of 50,000 samples is 1.58, with an average of relative standard deviation 0.075.
 """
 
 from experiments.config import Config, Evaluation, Mesh, Objective, Sampling, Training

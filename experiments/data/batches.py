@@ -51,7 +51,8 @@ def batch(
     x = dataset.train[index]
     conditions = {name: value[index] for name, value in dataset.conditions.items()}
   if dataset.augmentation is not None:
-    x = dataset.augmentation.apply(x, places, int(seed))
+    x, told = dataset.augmentation.apply(x, places, int(seed))
+    conditions = {**conditions, **told}
   if not conditions:
     return x, labels
   return x, conditions | ({"label": labels} if dataset.num_classes else {})

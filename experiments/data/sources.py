@@ -4,6 +4,7 @@ A source is in the user's units. `dataset` reads it into memory; `array_records`
 shards. Bad input raises a one-line ValueError that names the field.
 """
 
+import json
 import os
 import pathlib
 from typing import Literal
@@ -186,6 +187,37 @@ def images(
                            kind="image", value_range=(0.0, 255.0))
   return source._replace(classes=tuple(classes) if y is not None else (), names=tuple(
       str(file.relative_to(root)) for file in files))
+
+
+def emoji(*, path: str, size: int = 0, holdout: float = 0.1) -> Source:
+  """Colour emoji of an npm package emoji-datasource-…, unpacked: (64, 64, 3), values 0…255.
+
+  Its emoji.json has their categories, which are the classes. Emoji of several skin tones are held
+  out together, or not.
+
+  Args:
+    size: pixels a side; 0 keeps the 64 × 64 of the files.
+  """
+  root = readers.existing(path, "data.path", directory=True)
+  folders = sorted(root.glob("img/*/64"))
+  try:
+    table = json.loads((root / "emoji.json").read_text(encoding="utf-8"))
+    groups = [(emoji["category"], [emoji["image"], *(
+        tone["image"] for tone in emoji.get("skin_variations", {}).values())]) for emoji in table]
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise ValueError(f"data.path: {path!r} must be an unpacked package emoji-datasource-google, or "
+                     f"another of its kind, with emoji.json: {error}") from error
+  classes = sorted({category for category, _ in groups})
+  found = [(i, folders[0] / name) for i, (_, names) in enumerate(groups) for name in names
+           if folders and (folders[0] / name).is_file()]
+  if not found:
+    raise ValueError(f"data.path: {path!r} holds no pictures of emoji.json in img/…/64")
+  of, files_ = (list(column) for column in zip(*found, strict=True))
+  labels = np.array([classes.index(category) for category, _ in groups])
+  split = splits.hold_out(np.arange(len(labels)), labels, holdout, kind="image", value_range=None)
+  source = Source(image_files.Pictures(files_, size, 3, ()), labels[of], split.held_out[of],
+                  len(classes), "image", (0.0, 255.0), tuple(classes))
+  return source._replace(names=tuple(file.name for file in files_))
 
 
 def rescaled(data: Source, *, mean: float, scale: float) -> Source:

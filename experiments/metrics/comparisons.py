@@ -5,47 +5,64 @@ the pixels, if there are no labels. Other extractors and metrics are calls, also
 user.
 """
 
+import pathlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments import data
 from experiments.config import calls
 from experiments.config.calls import Call
-from experiments.metrics import classifier, distances
+from experiments.metrics import classifier, distances, references
 from experiments.metrics.result import Result
 
 # The largest number of examples in a set. More take minutes and change no printed digit.
 _LIMIT = 10_000
 # The largest number of values in a set of raw pixels, and of images in a Fréchet distance.
-_PIXELS, _MOST_FRECHET = 2**25, 2000
+_PIXELS, _MOST_FRECHET = 2**25, 2048
+# Metrics that take a reference of moments in place of real features.
+_OF_MOMENTS = ("frechet", "frechet_extrapolated")
 # The smallest number of examples in a set: for three folds of two classes, and five neighbours.
 LEAST = 6
+# The smallest number of images for an inception score, of ten parts.
+_LEAST_SCORED = 20
 
 
 class Choice(NamedTuple):
-  """The user's choice: an extractor of features instead of the default, and further metrics."""
+  """The user's choice: an extractor instead of the default, further metrics, and statistics of the
+  extractor's features in place of the run's own real data.
+  """
 
   extractor: Call | None = None
   metrics: tuple[Call, ...] = ()
+  reference: references.Reference | None = None
 
 
 _DEFAULT = Choice()
 
 
 class _Sets(NamedTuple):
-  """Features (n, d) of real data, of samples, and of other real data, for the floor."""
+  """Features (n, d) of real data, of samples, and of other real data, for the floor.
 
-  real: np.ndarray
+  Of a reference, `real` is its moments.
+  """
+
+  real: Any
   fake: np.ndarray
   other: np.ndarray
 
 
-def choice_of_flags(extractor: str, metrics: Sequence[str]) -> Choice:
-  """The calls of the flags --extractor and --metric. Raises ValueError if one is invalid."""
-  return Choice(calls.make(extractor, "extractor", "--extractor") if extractor else None,
-                tuple(calls.make(each, "metric", "--metric") for each in metrics))
+def choice_of_flags(extractor: str, metrics: Sequence[str], reference: str = "") -> Choice:
+  """The calls of the flags --extractor and --metric, and the file of --reference.
+
+  Raises:
+    ValueError: one of them is invalid, or a reference without an extractor.
+  """
+  choice = Choice(calls.make(extractor, "extractor", "--extractor") if extractor else None,
+                  tuple(calls.make(each, "metric", "--metric") for each in metrics))
+  return choice if not reference else choice._replace(reference=references.read(
+      pathlib.Path(reference).expanduser(), check_reference(choice).name))
 
 
 def check_sizes(dataset: data.Dataset, name: str) -> None:
@@ -65,6 +82,9 @@ def check(choice: Choice, dataset: data.Dataset) -> None:
   Raises:
     ValueError: a function fails, or does not return features (n, d) or a number.
   """
+  if dataset.codec is not None:  # a few latents are decoded
+    dataset = data.in_comparison_units(dataset._replace(
+        train=dataset.train[:LEAST], test=dataset.test[:LEAST]))
   call, few = choice.extractor, dataset.test[:LEAST]
   if call is not None and call.name == "classifier" and not _can_classify(dataset):
     raise ValueError("--extractor=classifier needs images with labels, of at least "
@@ -72,6 +92,12 @@ def check(choice: Choice, dataset: data.Dataset) -> None:
   if call is not None and call.name != "classifier":
     few = _features(call, dataset, None)(few)
   few = few.reshape(len(few), -1)
+  if choice.reference is not None:
+    if dataset.kind != "image":
+      raise ValueError(f"--reference is for images; the data are of kind {dataset.kind!r}")
+    if (d := len(choice.reference.moments.mean)) != few.shape[1]:
+      raise ValueError(f"--reference={choice.reference.name} is of {d} features, --extractor="
+                       f"{call.name} has {few.shape[1]}")
   user_metrics = tuple(metric for metric in choice.metrics if ":" in metric.name)
   _metric_rows(choice._replace(metrics=user_metrics), _Sets(few, few[::-1], few), seed=0)
 
@@ -118,13 +144,19 @@ def images(
   real = real[order]
   n = min(len(real) // 2, len(x))
   half, other = real[:n], real[len(real) // 2:][:n]
-  model = classifier.train(
-      dataset.train, dataset.train_labels, num_classes=dataset.num_classes,
-      seed=seed) if _can_classify(dataset) else None
-  call = choice.extractor or Call("pixels" if model is None else "classifier")
-  features = _features(call, dataset, model)
-  sets = _Sets(*(features(a[:limit] if call.name == "pixels" else a) for a in (half, x[:n], other)))
-  rows = [*_feature_rows(sets, call.name, seed), *_metric_rows(choice, sets, seed)]
+  call, model, features = _extractor(dataset, seed, choice)
+  limited = lambda a: features(a[:limit] if call.name == "pixels" else a)
+  fake = limited(x[:n] if choice.reference is None else x)
+  sets = _Sets(limited(half), fake[:n], limited(other))
+  rows, of_moments = _feature_rows(sets, call.name, seed), sets
+  if choice.reference is not None:
+    of_moments = _Sets(choice.reference.moments, fake, limited(dataset.test))
+    rows[0] = _reference_row(of_moments, rows[0], choice.reference)
+  rows += _metric_rows(choice, sets, seed, of_moments)
+  if getattr(features, "classify", None) is not None and n >= _LEAST_SCORED:
+    (value, error), (floor, _) = (distances.inception_score(features.classify(values), seed=seed)
+                                  for values in (sets.fake, sets.real))
+    rows.append(Result("inception_score", f"inception score, {call.name}", value, floor, n, error))
   compared = min(len(x), len(real), limit)
   rows.append(Result("c2st", f"C2ST accuracy, pixels; floor of {min(n, limit)} each",
                      distances.c2st(_flat(real[:compared]), _flat(x[:compared]), seed=seed),
@@ -143,6 +175,54 @@ def images(
              near["samples to train"], near["held-out to train"]),
       Result("nearest_train_part", "the same to an equal number of training images; floor to "
              "held-out", near["samples to part of train"], near["samples to held-out"])]
+
+
+def memorised(
+    dataset: data.Dataset, x: np.ndarray, seed: int, choice: Choice, count: int
+) -> tuple[dict[str, np.ndarray], Result]:
+  """The first `count` samples beside their nearest training and held-out images, in features.
+
+  A nearest image in a larger set is nearer. So random parts of both sets of one size are searched.
+
+  Returns:
+    Images by what they are, in standard units, and the share of all samples whose nearest image is
+    a training image, whose floor ½ is that of samples without memory.
+  """
+  rng = np.random.default_rng(seed)
+  n = min(len(dataset.train), len(dataset.test), _LIMIT)
+  train, held_out = (a[rng.permutation(len(a))[:n]] for a in (dataset.train, dataset.test))
+  _, _, features = _extractor(dataset, seed, choice)
+  samples = features(x)
+  near = [distances.nearest(samples, features(a)) for a in (train, held_out)]
+  (to_train, at_train), (to_held_out, at_held_out) = near
+  share = float(np.mean(to_train < to_held_out) + 0.5 * np.mean(to_train == to_held_out))
+  return ({"sample": x[:count], "nearest in training": train[at_train[:count]],
+           "nearest held out": held_out[at_held_out[:count]]},
+          Result("nearest_is_in_train", f"nearest of {n:,} training and {n:,} held-out images is "
+                 "in training", share, 0.5, len(x)))
+
+
+def write_reference(
+    file: pathlib.Path, own: data.Dataset, dataset: data.Dataset, choice: Choice
+) -> int:
+  """Writes the statistics of all training examples of `own`; returns their number.
+
+  Args:
+    own: the data set of a run. dataset: in memory, in the units of comparisons.
+  """
+  call = check_reference(choice)
+  features = _features(call, dataset, None)
+  return references.write(
+      file, own, lambda x: features(data.in_standard_units(dataset, data.restore(own, x))),
+      call.name)
+
+
+def check_reference(choice: Choice) -> Call:
+  """The extractor of a reference. Raises ValueError if its features depend on the run."""
+  if choice.extractor is None or choice.extractor.name == "classifier":
+    raise ValueError("a reference is of features that do not depend on the run: give their "
+                     "--extractor, such as inception(weights=…)")
+  return choice.extractor
 
 
 def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -> list[Result]:
@@ -165,12 +245,11 @@ def _feature_rows(sets: _Sets, extractor: str, seed: int) -> list[Result]:
   n = len(sets.real) if min(sets.real.shape) <= _MOST_FRECHET else _MOST_FRECHET
   frechet = lambda fake: distances.frechet(sets.real[:n], fake[:n])
   kid = lambda fake: distances.kid(sets.real, fake, seed=seed)
-  names, labels, end, suffix = ("fid", "kid"), ("FID", "KID"), "", ""
+  names, end, suffix = ("fid", "kid"), "", f", {extractor}"
+  labels = [f"{label}{suffix}" for label in ("FID", "KID")]
   if extractor == "pixels":
-    names, labels = ("fd_pixels", "kd_pixels"), ("Fréchet distance", "kernel distance")
-    labels, end, suffix = [f"{label} of pixels" for label in labels], "_pixels", ", pixels"
-  elif extractor != "classifier":
-    labels, suffix = [f"{label}, {extractor}" for label in labels], f", {extractor}"
+    names, end = ("fd_pixels", "kd_pixels"), "_pixels"
+    labels = ["Fréchet distance of pixels", "kernel distance of pixels"]
   return [
       Result(names[0], labels[0], frechet(sets.fake), frechet(sets.other), n),
       Result(names[1], labels[1], kid(sets.fake), kid(sets.other), len(sets.real)),
@@ -178,15 +257,36 @@ def _feature_rows(sets: _Sets, extractor: str, seed: int) -> list[Result]:
         for name in value)]
 
 
-def _metric_rows(choice: Choice, sets: _Sets, seed: int) -> list[Result]:
+def _reference_row(sets: _Sets, row: Result, reference: references.Reference) -> Result:
+  """The row of the Fréchet distance to a reference; the floor is that of held-out data."""
+  label = f"{row.label}, to {reference.description()}; floor of {len(sets.other):,} held-out"
+  return Result(row.key, label, distances.frechet(sets.real, sets.fake),
+                distances.frechet(sets.real, sets.other), len(sets.fake))
+
+
+def _metric_rows(
+    choice: Choice, features: _Sets, seed: int, of_moments: _Sets | None = None
+) -> list[Result]:
   """The metrics of the user's choice; their keys are the texts of their calls."""
   rows = []
   for call in choice.metrics:
     name = calls.short(call, "metric")
+    sets = of_moments if of_moments is not None and call.name in _OF_MOMENTS else features
     value, floor = (float(calls.build(call, "metric", "--metric", x=sets.real, y=y, seed=seed))
                     for y in (sets.fake, sets.other))
-    rows.append(Result(name, name, value, floor, len(sets.real)))
+    rows.append(Result(name, name, value, floor, len(sets.fake)))
   return rows
+
+
+def _extractor(
+    dataset: data.Dataset, seed: int, choice: Choice
+) -> tuple[Call, classifier.Classifier | None, Any]:
+  """(the call of the extractor, the classifier of labelled images, the extractor)."""
+  model = classifier.train(
+      dataset.train, dataset.train_labels, num_classes=dataset.num_classes,
+      seed=seed) if _can_classify(dataset) else None
+  call = choice.extractor or Call("pixels" if model is None else "classifier")
+  return call, model, _features(call, dataset, model)
 
 
 def _features(

@@ -7,6 +7,7 @@ real set of the same size in place of y.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -154,28 +155,79 @@ def c2st(x: np.ndarray, y: np.ndarray, *, seed: int, folds: int = 3) -> float:
     return float(model_selection.cross_val_score(model, both, labels, cv=split).mean())
 
 
-def frechet(x: np.ndarray, y: np.ndarray) -> float:
+class Moments(NamedTuple):
+  """The mean (d,) and covariance (d, d) of a set of vectors, in place of the set."""
+
+  mean: np.ndarray
+  covariance: np.ndarray
+
+
+def frechet(x: np.ndarray | Moments, y: np.ndarray | Moments) -> float:
   """Squared Fréchet distance of Gaussian fits to the two sets; FID if the vectors are features.
 
     |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁^½ Σ₂ Σ₁^½)^½)   (Heusel et al. 2017)
 
-  The last trace is the nuclear norm of Σ₁^½ Σ₂^½. This needs no root of a nearly singular product,
-  so n ≤ d is allowed. With Σ = AᵀA, A the centred vectors over √(n − 1), it is also the nuclear
-  norm of A₁ A₂ᵀ (n₁, n₂), which is used if a set has fewer than d vectors. The bias is +O(d/n):
-  compare only at equal n.
+  The last trace is the nuclear norm of F₁ F₂ᵀ with any FᵀF = Σ: of n ≥ d vectors or of moments
+  F = Σ^½, of fewer vectors these, centred and over √(n − 1). This needs no root of a nearly
+  singular product. The bias is +O(d/n): compare only at equal n.
 
   Raises:
-    ValueError: as above, or fewer than 2 vectors.
+    ValueError: as above, fewer than 2 vectors, or moments of another d.
   """
-  x, y = _pair(x, y, at_least=2)
-  if min(len(x), len(y)) < x.shape[1]:
-    a, b = ((v - v.mean(0)) / np.sqrt(len(v) - 1) for v in (x, y))
-    product = a @ b.T
-  else:
-    product = _covariance_root(x) @ _covariance_root(y)
-  cross = np.linalg.norm(product, ord="nuc")
-  spread = x.var(0, ddof=1).sum() + y.var(0, ddof=1).sum()
-  return float(max(0.0, np.sum((x.mean(0) - y.mean(0)) ** 2) + spread - 2.0 * cross))
+  if not isinstance(x, Moments) and not isinstance(y, Moments):
+    x, y = _pair(x, y, at_least=2)
+  (mean_x, x_root, spread_x), (mean_y, y_root, spread_y) = map(_gaussian, (x, y))
+  if len(mean_x) != len(mean_y):
+    raise ValueError(f"y must have as many columns as x, {len(mean_x)}, got {len(mean_y)}")
+  cross = np.linalg.norm(x_root @ y_root.T, ord="nuc")
+  return float(max(0.0, np.sum((mean_x - mean_y) ** 2) + spread_x + spread_y - 2.0 * cross))
+
+
+def frechet_extrapolated(
+    x: np.ndarray | Moments, y: np.ndarray | Moments, *, seed: int, parts: int = 4
+) -> float:
+  """The Fréchet distance extrapolated to n → ∞ by a line in 1/n (Chong & Forsyth 2020).
+
+  For k = 1 … `parts`, the sets are split into k random parts and the distances of the parts are
+  averaged. The line through these means over k/n, at 0, has a bias of O(1/n²). The parts should
+  have some d vectors. Of moments there are no parts, and no bias is removed. It may be negative.
+
+  Raises:
+    ValueError: as `frechet`, parts < 2, or fewer than 2 vectors in a part.
+  """
+  if parts < 2:
+    raise ValueError(f"parts must be at least 2, got {parts}")
+  sets = [each for each in (x, y) if not isinstance(each, Moments)]
+  if not sets or min(map(len, sets)) < 2 * parts:
+    raise ValueError(f"x and y must have at least {2 * parts} vectors for parts={parts}")
+  rng = np.random.default_rng(seed)
+  n, means = min(map(len, sets)), []
+  split = lambda a, k: [a] * k if isinstance(a, Moments) else np.array_split(_subset(rng, a, n), k)
+  for k in range(1, parts + 1):
+    means.append(np.mean([frechet(a, b) for a, b in zip(split(x, k), split(y, k), strict=True)]))
+  return float(np.polyfit(np.arange(1, parts + 1), means, 1)[1])
+
+
+def inception_score(logits: np.ndarray, *, seed: int, splits: int = 10) -> tuple[float, float]:
+  """exp E_x KL(p(·|x) ‖ p) of a classifier's logits, p the mean of p(·|x) (Salimans et al. 2016).
+
+  Returns:
+    The mean over `splits` random parts, and its standard error.
+
+  Raises:
+    ValueError: logits that are not (n, classes) and finite, or n < 2 splits.
+  """
+  logits = np.asarray(logits, np.float64)
+  if logits.ndim != 2 or len(logits) < 2 * splits or splits < 2 or not np.isfinite(logits).all():
+    raise ValueError(f"logits must be finite (n, classes) with n ≥ {2 * splits} for "
+                     f"splits={splits} ≥ 2, got shape {logits.shape}")
+  logits = logits - logits.max(1, keepdims=True)
+  log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+  scores = []
+  for part in np.array_split(_subset(np.random.default_rng(seed), log_p, len(log_p)), splits):
+    p = np.exp(part)
+    scores.append(np.exp(np.mean(np.sum(p * (part - np.log(p.mean(0))), axis=1))))
+  return float(np.mean(scores)), float(np.std(scores, ddof=1) / np.sqrt(splits))
 
 
 def kid(
@@ -222,7 +274,7 @@ def prdc(real: np.ndarray, fake: np.ndarray, *, neighbours: int = 5) -> dict[str
   if neighbours < 1:
     raise ValueError(f"neighbours must be at least 1, got {neighbours}")
   real, fake = _pair(real, fake, names=("real", "fake"), at_least=neighbours + 1)
-  radius_real, radius_fake = (_nearest(a, a, neighbours + 1)[:, -1] for a in (real, fake))
+  radius_real, radius_fake = (_nearest(a, a, neighbours + 1)[0][:, -1] for a in (real, fake))
   balls, recalled = np.zeros(len(fake), np.int64), np.zeros(len(real), bool)
   covered = np.zeros(len(real), bool)
   for i, squared in _blocks(real, fake):
@@ -263,7 +315,7 @@ def nearest_distances(
   _, held_out = _pair(train, held_out, names=("train", "held_out"))
   rng = np.random.default_rng(seed)
   n = min(len(train), len(held_out))
-  near = lambda a, b: _nearest(a, b, 1)[:, 0]
+  near = lambda a, b: nearest(a, b)[0]
   to_train, to_held_out = near(samples, train), near(samples, held_out)
   reference = float(np.median(near(held_out, train)))
   return {
@@ -275,6 +327,13 @@ def nearest_distances(
       "nearest is in train": float(np.mean(to_train < to_held_out)),
       "train share": len(train) / (len(train) + len(held_out)),
   }
+
+
+def nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The distance (n_a,) from each vector of a to the nearest in b, and the row (n_a,) of that."""
+  a, b = _pair(a, b, names=("a", "b"))
+  distance, index = _nearest(a, b, 1)
+  return distance[:, 0], index[:, 0]
 
 
 def _discrepancy(x: np.ndarray, y: np.ndarray, kernel: Callable[[np.ndarray], np.ndarray]) -> float:
@@ -303,16 +362,21 @@ def _off_diagonal(block: np.ndarray, first_row: int) -> np.ndarray:
   return np.arange(block.shape[1]) != first_row + np.arange(len(block))[:, None]
 
 
-def _nearest(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
-  """The distances (n_a, count) from each a to its nearest neighbours in b, ascending."""
+def _nearest(a: np.ndarray, b: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """The distances (n_a, count) from each a to its nearest neighbours in b, ascending; their rows.
+  """
   from sklearn import neighbors  # takes 0.5 s, which not every distance needs
-  return neighbors.NearestNeighbors(n_neighbors=count).fit(b).kneighbors(a)[0]
+  return neighbors.NearestNeighbors(n_neighbors=count).fit(b).kneighbors(a)
 
 
-def _covariance_root(x: np.ndarray) -> np.ndarray:
-  """The symmetric square root (d, d) of the covariance of x."""
-  values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x, rowvar=False)))
-  return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+def _gaussian(x: np.ndarray | Moments) -> tuple[np.ndarray, np.ndarray, float]:
+  """(mean, a matrix F with FᵀF = Σ, tr Σ) of a set or its moments."""
+  if isinstance(x, Moments) or len(x) >= x.shape[1]:
+    mean, covariance = x if isinstance(x, Moments) else (
+        x.mean(0), np.atleast_2d(np.cov(x, rowvar=False)))
+    values, vectors = np.linalg.eigh(covariance)
+    return mean, (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T, np.trace(covariance)
+  return x.mean(0), (x - x.mean(0)) / np.sqrt(len(x) - 1), x.var(0, ddof=1).sum()
 
 
 def _subset(rng: np.random.Generator, x: np.ndarray, n: int) -> np.ndarray:

@@ -31,19 +31,24 @@ ATTENTIONS = (("down_{level}_{i}", "input_blocks.{down}.1"), ("middle_0", "middl
 
 def adm(
     weights: Weights, *, side: int, schedule: Schedule = "linear", steps: int = 1000,
-    head_channels: int = 64, new_attention: bool = False, null_label: bool = False,
+    head_channels: int = 0, heads: int = 0, new_attention: bool = False, null_label: bool = False,
 ) -> Imported:
   """ADM, and the networks of improved diffusion: the state dict of guided-diffusion's UNetModel.
 
   Args:
     side: of pictures.
     schedule, steps: of β: "linear", from 0.1/steps to 20/steps, or "cosine".
-    head_channels: of a head of attention.
+    head_channels: of a head of attention: 64 for ADM at 64², 256² and 512².
+    heads: their number, if it is the same at every level: 4 for ADM at 128² and improved diffusion.
     new_attention: whether q, k and v are apart, and heads within them
       (use_new_attention_order=True).
     null_label: whether the last class of the embedding means that there is no label.
   """
   layout.check(weights, "adm")
+  if bool(head_channels) == bool(heads) or min(head_channels, heads) < 0:
+    raise ValueError("--layout=adm: weights do not say how attention is split into heads: give "
+                     "either head_channels (64 for ADM at 64², 256² and 512²) or heads (4 for ADM "
+                     "at 128² and improved diffusion)")
   shape = {name: value.shape for name, value in weights.tensors.items()}
   ups = [name for name in shape if re.fullmatch(
       r"output_blocks\.\d+\.[12]\.(in_layers\.2|conv)\.weight", name)]
@@ -58,12 +63,13 @@ def adm(
   in_channels = shape["input_blocks.0.0.weight"][1]
   layout.outputs(weights, "out.2.weight", in_channels)
   modulation = shape[f"{place(0)}.0.emb_layers.1.weight"][0]
+  depth = head_channels or None
   attend = (("norm_attention", "norm"), ("merge", "proj_out"),
-            ("qkv", "qkv", tables.qkv("3hd" if new_attention else "h3d", head_channels)))
+            ("qkv", "qkv", tables.qkv("3hd" if new_attention else "h3d", depth, heads)))
   return Imported(
       network=layout.call(
           "unet", channels=channels, multipliers=tuple(w // channels for w in widths),
-          blocks=blocks, attention=attention, head_channels=head_channels, epsilon=1e-5,
+          blocks=blocks, attention=attention, head_channels=depth, heads=heads or 1, epsilon=1e-5,
           scale_shift=modulation == 2 * widths[0], centred=True,
           resampling="block" if any("in_layers" in name for name in ups) else "convolution",
           level=layout.call("timesteps", schedule=schedule or "linear", steps=steps,

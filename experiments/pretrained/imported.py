@@ -9,8 +9,8 @@ import numpy as np
 
 from experiments import config as config_lib
 from experiments.config import calls
+from experiments.data import codecs, facts
 from experiments.data import dataset as datasets
-from experiments.data import facts
 from experiments.pretrained import layout, tables
 from experiments.pretrained import weights as weights_lib
 from experiments.pretrained.layout import Imported
@@ -37,16 +37,22 @@ def read(place: pathlib.Path, layout_call: str) -> tuple[Imported, weights_lib.W
 
 
 def run(
-    imported: Imported, data: config_lib.Call | None
+    imported: Imported, data: config_lib.Call | None, codec: codecs.Codec | None = None
 ) -> tuple[config_lib.Config, assembly.Run]:
   """The config and the run of a network, before its weights.
 
   Args:
     data: that it was trained on, or will be; None for none.
+    codec: the autoencoder of a network of latents without data, which decodes its samples.
 
   Raises:
-    ValueError: data of another shape, other classes or other values than the network's.
+    ValueError: data of another shape, other classes or other values than the network's, or an
+      autoencoder of other latents.
   """
+  if codec is not None and (data is not None or codec.latent_shape != imported.shape):
+    raise ValueError(f"--autoencoder has latents of shape {codec.latent_shape}, the network takes "
+                     f"{imported.shape}" if data is None else
+                     "--autoencoder is of a network without --data; shards of latents hold theirs")
   given = data or config_lib.Call("absent", (
       ("shape", imported.shape), ("num_classes", imported.num_classes), ("kind", _kind(imported))))
   mean, scale = _units(imported, data) if data else (imported.mean, imported.scale)
@@ -54,7 +60,9 @@ def run(
       data=given if given.name == "array_record" else config_lib.Call(
           "rescaled", (("data", given), ("mean", mean), ("scale", scale))),
       network=imported.network,
-      objective=config_lib.Objective(prediction=f"{imported.prediction}()"),
+      objective=config_lib.Objective(**(
+          {"prediction": f"{imported.prediction}()"} if imported.prediction else
+          {"autoencoder": "reconstruction()"})),
       training=config_lib.Training(label_dropout=0.1 if imported.null_label else 0.0))
   if data:
     dataset = datasets.load(config.data)
@@ -71,6 +79,9 @@ def run(
                        f"{imported.num_classes}")
   else:
     dataset = _absent(imported)
+    if codec is not None:
+      dataset = dataset._replace(codec=codec, kind=codec.kind, value_range=codec.value_range,
+                                 integers=codec.integers)
   return config, assembly.prepare(config, dataset)
 
 

@@ -15,6 +15,7 @@ MARKS = {
     "edm": r"enc\.\d+x\d+_conv\.weight",
     "adm": r"input_blocks\.1\.0\.in_layers\.0\.weight",
     "diffusers_dit": r"transformer_blocks\.0\.attn1\.to_q\.weight",
+    "autoencoder_kl": r"encoder\.down_blocks\.0\.resnets\.0\.conv1\.weight",
     "dit or sit": r"blocks\.0\.adaLN_modulation\.1\.weight",
 }
 
@@ -23,7 +24,8 @@ class Imported(NamedTuple):
   """A network as this project has it.
 
   Attributes:
-    network: the call of config.network. prediction: of config.objective.prediction.
+    network: the call of config.network. prediction: of config.objective.prediction; "" of an
+      autoencoder.
     table, numbers, ignored: of `tables.fill`. older: parts of names in older files → in the table.
     shape: of one example.
     num_classes: of labels, without the one for no label.

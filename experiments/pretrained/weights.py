@@ -1,7 +1,8 @@
 """Weights from files, by the names of their tensors; no code of a file is ever run.
 
-A .pt is a zip archive: a pickle of names, types and shapes, and one file of numbers a tensor. Its
-pickle may name what makes up a dict of tensors, and nothing else.
+A .pt is a zip archive: a pickle of names, types and shapes, and one file of numbers a tensor.
+Before PyTorch 1.6 it was these one after the other. Its pickle may name what makes up a dict of
+tensors, and nothing else.
 """
 
 import collections
@@ -31,6 +32,8 @@ _DTYPES = {
     "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32,
     "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8,
     "BoolStorage": np.bool_}
+# What files of torch.save before version 1.6 begin with.
+_OLD_MARK, _OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
 class Weights(NamedTuple):
@@ -124,20 +127,43 @@ def _unwrapped(found: Any) -> dict[str, np.ndarray]:
 def _read_torch(file: pathlib.Path) -> Any:
   """What a .pt holds, with NumPy arrays in the place of tensors."""
   if not zipfile.is_zipfile(file):
-    raise ValueError("it is no zip archive, as torch.save writes since version 1.6; save it again")
+    return _read_old_torch(file)
   with zipfile.ZipFile(file) as archive:
     root = next((name[:-len("data.pkl")] for name in archive.namelist() if name.endswith(
         "data.pkl")), None)
     if root is None:
       raise ValueError("it is no archive of torch.save")
     stream = io.BytesIO(archive.read(f"{root}data.pkl"))
-    return _Tensors(stream, lambda key: archive.read(f"{root}data/{key}")).load()
+    return _Tensors(stream, lambda key, *_: archive.read(f"{root}data/{key}")).load()
+
+
+def _read_old_torch(file: pathlib.Path) -> Any:
+  """What torch.save wrote before version 1.6: pickles, then the numbers of one storage each.
+
+  The numbers follow the tensors, so that these are read twice: first with zeros.
+  """
+  stream, sizes, numbers = io.BytesIO(file.read_bytes()), {}, {}
+
+  def zeros(key, size):
+    sizes[key] = size
+    return bytes(size)
+
+  # A mark of the format, its version, and facts of the machine.
+  if [_Tensors(stream, zeros).load() for _ in range(3)][:2] != [_OLD_MARK, _OLD_VERSION]:
+    raise ValueError("it is no file of torch.save")
+  start = stream.tell()
+  _Tensors(stream, zeros).load()
+  for key in _Tensors(stream, zeros).load():
+    stream.seek(8, io.SEEK_CUR)  # the number of elements
+    numbers[key] = stream.read(sizes[key])
+  stream.seek(start)
+  return _Tensors(stream, lambda key, size: numbers[key]).load()
 
 
 class _Tensors(pickle.Unpickler):
   """An unpickler of dicts of tensors, which refuses all other names."""
 
-  def __init__(self, stream: Any, storage: Callable[[str], bytes]):
+  def __init__(self, stream: Any, storage: Callable[[str, int], bytes]):
     super().__init__(stream)
     self._storage = storage
 
@@ -153,8 +179,8 @@ class _Tensors(pickle.Unpickler):
     raise ValueError(f"its pickle would run {module}.{name}; save its state_dict() alone")
 
   def persistent_load(self, pid: Any) -> np.ndarray:
-    _, dtype, key, _, count = pid
-    return np.frombuffer(self._storage(key), dtype, count)
+    _, dtype, key, _, count = pid[:5]
+    return np.frombuffer(self._storage(key, count * dtype.itemsize), dtype, count)
 
 
 def _strided(storage, offset, shape, strides, *_) -> np.ndarray:

@@ -57,6 +57,8 @@ def given(
       shape, dtype or range, or that is not finite; says what it must be.
   """
   of, arrays, found = kinds(dataset), dict(arrays or {}), {}
+  if conditions.AUGMENTATION in of:  # samples are not changed
+    arrays.setdefault(conditions.AUGMENTATION, np.zeros(of[conditions.AUGMENTATION].shape))
   for name in arrays:
     if name not in of and name.removesuffix(conditions.MASK) not in of:
       raise ValueError(f"condition: the model has no {name!r}; it has {', '.join(of)}, and "

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import config as config_lib
-from experiments.config import build
-from experiments.data import facts, text
+from experiments.config import build, calls
+from experiments.data import codecs, facts, text
 from experiments.run import assembly, averages, conditions, files, records
 from experiments.sampling import drawing, samplers_from_config
 from langevin_jax import discrete, paths, predictions
@@ -53,6 +53,16 @@ class Model:
   def text(self, x: Any) -> list[str]:
     """Tokens (n, length) as text; a mask token is shown as ░."""
     return [text.decode(tokens, self.vocabulary) for tokens in np.asarray(x)]
+
+  def codec(self) -> codecs.Codec:
+    """The autoencoder that a run has trained. Raises ValueError if it is of another kind."""
+    config, dataset = self.run.config, self.run.dataset
+    if config.objective.autoencoder is None:
+      raise ValueError("--workdir: this run is no autoencoder; one is trained with "
+                       "config.objective.autoencoder, such as reconstruction()")
+    return codecs.Codec(
+        calls.to_plain(config.network), self.shape, np.asarray(dataset.mean),
+        np.asarray(dataset.scale), dataset.kind, dataset.value_range, dataset.integers, self.params)
 
   def denoise(
       self, x: jax.Array, *, alpha: jax.Array | float, sigma: Any = None,

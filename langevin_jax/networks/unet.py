@@ -52,7 +52,7 @@ class UNet(nn.Module):
     blocks: residual blocks of a level on the way down; there is one more on the way up.
     attention: the levels with attention, each by its longest side. The middle has attention too.
     attend_last: whether a level attends only after its last block on the way up.
-    head_channels: channels of an attention head, which divide those of a level. None: one head.
+    head_channels: channels of an attention head, which divide those of a level. None: `heads`.
     groups: of group normalisation.
     scale_shift: whether the conditioning scales and shifts after the second normalisation, or is
       added before it.
@@ -68,6 +68,7 @@ class UNet(nn.Module):
       padding of 1 on both sides, or on the odd ones, as in DDPM.
     dropout: probability with which a block's last product loses an input; applied where `apply`
       gets rngs={"dropout": key}.
+    heads: their number at every level with attention, where head_channels is None.
     level: how the noise level is seen, and the scale of x.
     num_classes, classes, dtype, constrain, second_level: as in `DiT`.
     remat: whether the gradient stores only the outputs of a block's products and recomputes
@@ -90,6 +91,7 @@ class UNet(nn.Module):
   epsilon: float = 1e-6
   centred: bool = False
   dropout: float = 0.0
+  heads: int = 1
   level: Level = Level()
   num_classes: int = 0
   classes: Mapping[str, int] = FrozenDict()
@@ -138,8 +140,8 @@ class UNet(nn.Module):
     make = functools.partial(
         kind, groups=self.groups, scale_shift=self.scale_shift, taps=self.taps,
         project_skip=self.project_skip, skip_scale=self.skip_scale,
-        head_channels=self.head_channels, epsilon=self.epsilon, dropout=self.dropout,
-        dtype=self.dtype)
+        head_channels=self.head_channels, heads=self.heads, epsilon=self.epsilon,
+        dropout=self.dropout, dtype=self.dtype)
     block = lambda h, features, **how: self.constrain(make(features, **how)(h, vector, tokens))
     convolve = functools.partial(convolution, rank=len(sides), dtype=self.dtype)
     attends = lambda level: max(sides) >> level in self.attention
@@ -190,7 +192,7 @@ class UNet(nn.Module):
     sides, levels = shape[1:-1], len(self.multipliers)
     if not 0.0 <= self.dropout < 1.0:
       raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
-    for name in ("channels", "blocks", "groups", "head_channels"):
+    for name in ("channels", "blocks", "groups", "head_channels", "heads"):
       if (value := getattr(self, name)) is not None and value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     if not levels or min(self.multipliers) < 1:
@@ -206,9 +208,10 @@ class UNet(nn.Module):
                        f"{', '.join(map(str, there))}; got {wrong[0]}")
     for side, multiplier in zip(there, self.multipliers, strict=True):
       width = multiplier * self.channels
-      if (side in self.attention or side == there[-1]) and width % (self.head_channels or width):
-        raise ValueError(f"head_channels must divide the {width} channels of the level of side "
-                         f"{side}, which has attention; got {self.head_channels}")
+      name = "head_channels" if self.head_channels else "heads"
+      if (side in self.attention or side == there[-1]) and width % getattr(self, name):
+        raise ValueError(f"{name} must divide the {width} channels of the level of side "
+                         f"{side}, which has attention; got {getattr(self, name)}")
     if self.resampling not in RESAMPLINGS:
       raise ValueError(f"resampling must be one of {', '.join(RESAMPLINGS)}, got "
                        f"{self.resampling!r}")
@@ -225,8 +228,8 @@ class Block(nn.Module):
     features: channels of the result.
     way: "down", "up" or None, how both paths are resampled.
     attend: whether there is attention after the residual.
-    groups, scale_shift, taps, project_skip, skip_scale, head_channels, epsilon, dropout, dtype: as
-      in `UNet`.
+    groups, scale_shift, taps, project_skip, skip_scale, head_channels, heads, epsilon, dropout,
+      dtype: as in `UNet`.
   """
 
   features: int
@@ -236,6 +239,7 @@ class Block(nn.Module):
   project_skip: bool
   skip_scale: float
   head_channels: int | None
+  heads: int
   epsilon: float
   dropout: float
   dtype: str
@@ -273,7 +277,7 @@ class Block(nn.Module):
   def _attended(self, h, tokens):
     """h after attention to itself and to the tokens."""
     batch, width = h.shape[0], h.shape[-1]
-    heads = width // (self.head_channels or width)
+    heads = width // self.head_channels if self.head_channels else self.heads
     r = GroupNorm(self.groups, self.epsilon, name="norm_attention")(h)
     r = rows(r, 3 * width, self.dtype, name="qkv").reshape(batch, -1, 3 * width)
     r = checkpoint_name(attention(r, heads, self.dtype), KEPT)

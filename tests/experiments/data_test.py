@@ -1,18 +1,21 @@
 """experiments.data and its sources: pure batches, standard units, loaders, refusals by name."""
 
 import gzip
+import json
 import os
 import pathlib
 import struct
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments import data
 from experiments.config import calls
-from experiments.data import readers, sources, standardize, toy_data
-from experiments.run import memory
+from experiments.data import augmentation, readers, sources, standardize, toy_data
+from experiments.run import conditions, memory
+from langevin_jax import conditions as conditions_lib
 
 
 @pytest.fixture
@@ -99,6 +102,45 @@ def test_augmentation_is_a_function_of_seed_and_place():
                      ("augmented(digits(), shift=-1)", "shift must be from 0 to 7")):
     with pytest.raises(ValueError, match=says):
       data.load(calls.make(text, "data", "config.data"))
+
+
+def test_geometric_changes_are_what_the_network_is_told():
+  """Whole pixels are moved exactly, a smooth image as its formula, and samples are not changed."""
+  plain = data.load("digits")
+  ours = data.load(calls.make("augmented(digits(), geometry=0.3)", "data", "x"))
+  batch = lambda dataset, **fields: data.batch(dataset, seed=3, step=1, batch_size=400, **fields)
+  x, given = batch(ours)
+  np.testing.assert_array_equal(x[5:9], batch(ours, rows=slice(5, 9))[0])
+  told, before = given["augmentation"], batch(plain)[0]
+  np.testing.assert_array_equal(given["label"], batch(plain)[1])
+  assert np.all(np.abs((told != 0).mean(0) - [.5, .15, .3, .3, .3, .3, .15, .3, .3]) < 0.08)
+  mirrored, turned = told[:, 0] == 1, told[:, 1] == 1
+  still = ~told[:, 2:].any(1)
+  expected = np.where(mirrored[:, None, None, None], before[:, :, ::-1], before)
+  expected = np.where(turned[:, None, None, None], expected[:, ::-1], expected)
+  np.testing.assert_allclose(x[still], expected[still], atol=1e-6)
+  assert not np.allclose(x[~still], expected[~still], atol=0.1)
+  # A wave of all places, scaled, turned and moved as it is told.
+  down, across = np.mgrid[:33, :33] - 16.0
+  wave = lambda across, down: np.sin(0.11 * across) + np.cos(0.07 * down)
+  image = np.repeat(wave(across, down)[None, ..., None], 200, axis=0).astype(np.float32)
+  changed, found = augmentation.Augmentation(False, 0, 0.5).apply(image, np.arange(200), 0)
+  for y, (_, flip, scale, cos, sin, u, v, right, below) in zip(
+      changed[..., 0], found["augmentation"].astype(np.float64), strict=True):
+    point = np.stack([across - right * 33 / 8, down - below * 33 / 8], axis=-1)
+    rotation = lambda r: np.array([[np.cos(r), -np.sin(r)], [np.sin(r), np.cos(r)]])
+    axis, narrow = 0.5 * np.arctan2(v, u), 2.0 ** (-0.2 * np.hypot(u, v))
+    point = point @ rotation(axis) * [narrow, 1.0 / narrow] @ rotation(-axis)
+    point = point @ rotation(np.arctan2(sin, cos + 1.0)) * 2.0 ** (-0.2 * scale)
+    source = point * [1.0, 1.0 - 2.0 * flip]
+    inside = np.abs(source).max(-1) < 13.0
+    assert np.abs(y - wave(source[..., 0], source[..., 1]))[inside].max() < 1e-4
+  assert not conditions.given(ours, {"label": 3}, 2, dropout=0.0)["augmentation"].any()
+  kept = conditions_lib.drop(jax.random.key(0), given, 1.0)
+  np.testing.assert_array_equal(kept["augmentation"], told)
+  assert not kept["label_mask"].any() and conditions_lib.null(given)["augmentation_mask"].all()
+  with pytest.raises(ValueError, match="geometry must lie in"):
+    data.load(calls.make("augmented(digits(), geometry=2.0)", "data", "config.data"))
 
 
 @pytest.mark.parametrize(("shape", "scaling"), [
@@ -247,6 +289,30 @@ def test_fashion_mnist_refusals(idx_directory):
           and "the largest label, 55, is that of 1 examples, the first at index 35" in stray)
   write_idx(images, np.zeros((6, 14, 28)))
   assert "one size" in refusal("data.path", "fashion_mnist", path=path)
+
+
+def test_emoji(tmp_path):
+  """Skin tones are on one side of the split, and files that are not there are left out."""
+  place = tmp_path / "img" / "vendor" / "64"
+  place.mkdir(parents=True)
+  table = []
+  for i in range(20):
+    names = [f"{i}.png", *(f"{i}-{tone}.png" for tone in range(3) if i % 2)]
+    table.append({"category": "Flags" if i < 12 else "Animals", "image": names[0],
+                  "skin_variations": {str(k): {"image": name} for k, name in enumerate(names[1:])}})
+    for name in names:
+      Image.new("RGBA", (64, 64), (i, 2 * i, 3 * i, 255)).save(place / name)
+  (place / "3-1.png").unlink()
+  (tmp_path / "emoji.json").write_text(json.dumps(table), encoding="utf-8")
+  dataset = data.load("emoji", path=str(tmp_path), holdout=0.25)
+  assert dataset.classes == ("Animals", "Flags") and dataset.train.shape[1:] == (64, 64, 3)
+  assert len(dataset.train) + len(dataset.test) == 49
+  shades = [set(data.restore(dataset, x)[:, 0, 0, 0].round().astype(int))
+            for x in (dataset.train, dataset.test)]
+  assert not shades[0] & shades[1] and len(shades[1]) == 5
+  assert data.load("emoji", path=str(tmp_path), size=16).train.shape[1:] == (16, 16, 3)
+  (tmp_path / "emoji.json").write_text("[1]", encoding="utf-8")
+  assert "emoji-datasource-google" in refusal("data.path", "emoji", path=str(tmp_path))
 
 
 def test_cifar10(tmp_path):

@@ -17,6 +17,7 @@ import safetensors.numpy
 from flax import traverse_util
 
 import experiments
+from experiments import config
 from experiments.pretrained import imported, weights
 from experiments.sampling import drawing
 from langevin_jax import paths, samplers
@@ -222,7 +223,7 @@ def test_a_pickle_of_code_is_refused_and_nothing_runs(tmp_path, monkeypatch):
   code = pickle.dumps({"a": _Code()})
   with zipfile.ZipFile("new.pt", "w") as archive:
     archive.writestr("weights/data.pkl", code)
-  for name, words in (("new.pt", "its pickle would run pathlib"), ("old.pt", "it is no zip"),
+  for name, words in (("new.pt", "its pickle would run pathlib"), ("old.pt", "would run pathlib"),
                       ("edm.pkl", "a pickle runs the code")):
     if name != "new.pt":
       pathlib.Path(name).write_bytes(code)
@@ -232,9 +233,10 @@ def test_a_pickle_of_code_is_refused_and_nothing_runs(tmp_path, monkeypatch):
   assert not (tmp_path / "it-ran").exists()
 
 
-def test_a_file_of_torch_is_read_without_torch():
+@pytest.mark.parametrize("name", ["tensors.pt", "tensors_old.pt"])
+def test_a_file_of_torch_is_read_without_torch(name):
   """Transposed, offset, bfloat16, integer: what `pretrained_cases.torch_file` has saved."""
-  found = weights.read(pretrained_cases.FOLDER / "tensors.pt").tensors
+  found = weights.read(pretrained_cases.FOLDER / name).tensors
   a = np.arange(6.0).reshape(2, 3)
   assert set(found) == {"a", "b", "c", "d"}
   for name, value in (("a", a.T), ("b", a[1:]), ("c", a[0, 1]), ("d", [3])):
@@ -247,3 +249,37 @@ def test_noise_levels_beyond_a_table_and_infinite_ones_are_finite(folder):
   value = jax.jit(run.apply)(params, x, np.array([-np.inf, 20.0, np.inf], np.float32),
                              np.zeros(3, np.int32))
   assert np.isfinite(value).all()
+
+
+@pytest.mark.parametrize(("layout", "words"), [
+    ("adm(side=8)", "weights do not say how attention is split into heads: give either"),
+    ("adm(side=8, heads=2, head_channels=8)", "give either head_channels"),
+    ("adm(side=8, heads=3)", "heads must divide the 64 channels"),
+])
+def test_heads_are_never_guessed(layout, words, folder, tmp_path):
+  place = saved(pretrained_cases.load("adm"), pathlib.Path(folder("adm")))
+  said = runner.refused("convert", f"--weights={place}", f"--layout={layout}",
+                        f"--workdir={tmp_path / 'run'}")
+  assert words in said
+
+
+def test_a_network_of_latents_takes_its_autoencoder_along(folder, tmp_path):
+  np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(
+      0, 256, (20, 16, 16, 3), dtype=np.uint8))
+  runner.untrained(tmp_path / "ae", config.Config(
+      data=f"arrays(path='{tmp_path / 'x.npy'}')", network="autoencoder(channels=4, "
+      "multipliers=(1, 2), blocks=1, groups=2)",
+      objective=config.Objective(autoencoder="reconstruction()")))
+  case = pretrained_cases.load("diffusers_dit")
+  place = saved(case, pathlib.Path(folder("diffusers_dit")))
+  convert = ("convert", f"--weights={place}", f"--autoencoder={tmp_path / 'ae'}")
+  runner.succeed(*convert, f"--workdir={tmp_path / 'run'}")
+  out = tmp_path / "x_out.npy"
+  runner.succeed("sample", f"--workdir={tmp_path / 'run'}", "--num_samples=2", "--steps=1",
+                 f"--out={out}")
+  x = np.load(out)
+  assert x.shape == (2, 16, 16, 3) and 0.0 <= x.min() <= x.max() <= 255.0
+  place = saved(pretrained_cases.load("adm"), pathlib.Path(folder("adm")))
+  assert "--autoencoder has latents of shape (8, 8, 4), the network takes (8, 8, 3)" in (
+      runner.refused("convert", f"--weights={place}", "--layout=adm(side=8, head_channels=16)",
+                     f"--autoencoder={tmp_path / 'ae'}", f"--workdir={tmp_path / 'other'}"))
