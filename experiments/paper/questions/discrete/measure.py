@@ -91,7 +91,7 @@ def _composition(space: Space) -> float:
 
 
 def _single(space: Space) -> dict[str, Any]:
-  """KL from p after single steps from it, by level and budget (1 + η²)d, each (ELLS, ETAS, BUDGETS).
+  """KL from p after single steps from it, each (ELLS, ETAS, BUDGETS), of budgets (1 + η²)d.
 
   cycle: a forward, then a reverse step, D anew. langevin: STEP(0, (1 + η²)d). forward: of the
   forward step, from p at ℓ − d. reverse: of the reverse step from p at ℓ − d.
@@ -118,7 +118,7 @@ def _single(space: Space) -> dict[str, Any]:
 
 
 def _triangle(noise: str, seed: int) -> dict[str, Any]:
-  """The joint law of two positions at ℓ = 0, after a forward, then a reverse, or a Langevin step."""
+  """The joint law of two positions: at ℓ, after a forward, then a reverse, or a Langevin step."""
   ell, d, eta = 0.0, 1.0, 1.0
   space = laws.space(noise, probabilities(seed, V, 2))
   here, there = laws.level(ell), laws.level(ell - d)

@@ -75,11 +75,9 @@ def _memory(space: Space, n: int) -> dict[str, Any]:
     alpha = np.linspace(0.5, 1.0, n + 1)
     chain = np.eye(len(start))
     for a, b in itertools.pairwise(alpha):
-      here, there = (samplers.Level(1.0 - v, np.log(v / (1.0 - v)) if v < 1.0 else np.inf, v, 1.0 - v)
-                     for v in (a, b))
       # To the data only D is left, whatever the budget.
-      budget = eta**2 * (there.half_log_snr - here.half_log_snr) if b < 1.0 else 0.0
-      chain = chain @ step(*(jax.tree.map(jnp.asarray, level) for level in (here, there)), budget)
+      budget = eta**2 * np.log(b * (1.0 - a) / (a * (1.0 - b))) if b < 1.0 else 0.0
+      chain = chain @ step(_at(a), _at(b), budget)
     return _information(start[:, None] * np.asarray(chain))
 
   found = np.array([[shared(eta, k) for k in (n, 2 * n)] for eta in ETAS])
@@ -140,6 +138,11 @@ def _bound(space: Space, model: Space, power: float = 1.0) -> float:
   return float(sum(w * mean_rate(ell) for w, ell in zip(weights, ells, strict=True)))
 
 
+def _at(alpha: float) -> samplers.Level:
+  """The level of a survival probability, without ℓ."""
+  return samplers.Level(None, None, jnp.asarray(alpha), jnp.asarray(1.0 - alpha))
+
+
 def _chain(space: Space, counts: tuple[int, ...]) -> dict[str, Any]:
   """The chain of n steps as a VAE of n layers: its distance from an exact prior–posterior pair.
 
@@ -159,8 +162,7 @@ def _chain(space: Space, counts: tuple[int, ...]) -> dict[str, Any]:
     ratio = both / jnp.where(both > 0.0, p_t[None] * back.T, 1.0)
     return jnp.sum(jnp.where(both > 0.0, both * jnp.log(jnp.where(both > 0.0, ratio, 1.0)), 0.0))
 
-  at = lambda a: samplers.Level(1.0 - a, None, jnp.asarray(a), jnp.asarray(1.0 - a))
-  total = [sum(float(cost(at(a), at(b))) for a, b in itertools.pairwise(
+  total = [sum(float(cost(_at(a), _at(b))) for a, b in itertools.pairwise(
       np.linspace(0.0, 1.0, n + 1))) for n in counts]
   return {"counts": counts, "pair": np.array(total)}
 
@@ -209,7 +211,7 @@ def _readings(space: Space) -> dict[str, float]:
   true = np.stack([np.stack([np.moveaxis(law, i, -1)[tuple(np.delete(state, i))]
                              for i in range(len(state))]) for state in space.x]) / p[:, None, None]
   q = np.asarray(paths.kernel(space.path, here.alpha, here.sigma))  # (V, S)
-  # R(y) = Σ_a D(a) q(y | a)/q(x_i | a) is linear in D; where x_i comes from one a alone, D is known.
+  # R(y) = Σ_a D(a) q(y | a)/q(x_i | a) is linear in the D(a) from which x_i can come.
   worst = 0.0
   for n, i in np.ndindex(*space.x.shape):
     from_a = q[:, space.x[n, i]]
@@ -240,9 +242,10 @@ def _losses(space: Space) -> float:
     # R is α/(1 − α) at the clean token and 0 elsewhere; R̂ is α D/(1 − α).
     model, true = alpha / sigma * np.exp(log_d), alpha / sigma * np.eye(log_d.shape[-1])[x_0]
     model = np.broadcast_to(model, log_d.shape)
-    bregman = np.where(true > 0.0, true * np.log(np.maximum(true, 1e-300) / model), 0.0) - true + model
-    entropy = sigma * np.where(space.x == space.path.mask, bregman.sum(-1), 0.0).sum(-1)
+    gain = np.where(true > 0.0, true * np.log(np.maximum(true, 1e-300) / model), 0.0)
+    masked = space.x == space.path.mask
+    entropy = sigma * np.where(masked, (gain - true + model).sum(-1), 0.0).sum(-1)
     # Only states that noise can reach from x₀.
-    able = np.all((space.x == x_0) | (space.x == space.path.mask), axis=1)
+    able = np.all((space.x == x_0) | masked, axis=1)
     worst = max(worst, float(np.abs(np.asarray(rate) - entropy)[able].max()))
   return worst
