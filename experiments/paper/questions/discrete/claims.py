@@ -97,6 +97,8 @@ def _questions(data):
   yield value("reversal", [abs(found["reverse"][sde] / found["forward"] - 1.0) for found in jumps])
   yield value("fewest", jumps[1]["reverse"][0] / jumps[1]["reverse"][sde])
   yield value("once", np.abs(jumps[0]["reverse"][:sde + 1] - jumps[0]["kept"]).max())
+  yield value("flow", jumps[1]["flow"] / jumps[1]["reverse"][0], below=jumps[1]["reverse"][sde]
+              / jumps[1]["reverse"][0])
   for noise, found in zip(data["noises"], asked["memory"], strict=True):
     yield value("memory", found["limit"][sde], near=found["forward"], noise=noise)
   yield value("no_map", [found["limit"][0] for found in asked["memory"]])
@@ -110,7 +112,7 @@ def _questions(data):
   vae, quality = asked["vae"], data["quality"]
   yield value("vae", vae["kl"][-1] / quality["end"][0, 0, -1], latents=vae["latents"][-1],
               numbers=vae["numbers"][-1], free=vae["free"], calls=quality["counts"][-1])
-  for name in ("ratios", "denoised", "flow"):
-    yield value(name, [found[name] for found in asked["readings"]])
+  for name, of in (("ratios", "ratios"), ("denoised", "denoised"), ("velocity", "flow")):
+    yield value(name, [found[of] for found in asked["readings"]])
   yield value("posterior", asked["readings"][0]["posterior"])
   yield value("losses", asked["losses"])

@@ -95,6 +95,6 @@ def _jumps(data):
           Line(data["etas"], asked["memory"][k]["limit"], f"{noise} noise", style="o-", colour=k),
           Level(asked["memory"][k]["forward"], f"forward process, {noise}", style=":",
                 colour=charts.SERIES[k]))],
-      "stochasticity η", "I(start; end)/H(data)", "what an end tells of the start, ρ = 1",
+      "stochasticity η", "I(start; end)/H(end)", "what an end tells of the start, ρ = 1",
       settings={"ylim": (0.0, 1.0)})]
   return charts.draw([*rates, *memory], size=(12.5, 3.8))

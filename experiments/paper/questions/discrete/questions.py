@@ -5,23 +5,26 @@ a VAE: distances from an exact pair. 4. Maximum likelihood, and the equivalence 
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import linalg
 
 from experiments.paper.questions.discrete import laws
 from experiments.paper.questions.discrete.laws import Space
-from langevin_jax.discrete import objectives, paths, samplers, splitting
+from langevin_jax.discrete import mixtures, objectives, paths, samplers, splitting
 
 ETAS = (0.0, 0.5, 1.0, 2.0)
 ENDS = 20.0, 0.05  # between which jumps are counted, in ρ
+MEMORY_END = 0.05
 POWER = 0.8  # of D of the model that belongs to no law
 
 
 def measure(spaces: dict[str, Space], fast: bool) -> dict[str, Any]:
-  n = 32 if fast else 64
+  n = 8 if fast else 32
   each = lambda function, *args: [function(space, *args) for space in spaces.values()]
   return {"etas": ETAS, "power": POWER, "jumps": each(_jumps), "memory": each(_memory, n),
           "likelihood": each(_likelihood), "chain": each(_chain, (4, 8, 16, 32) if fast else (
@@ -38,8 +41,8 @@ def _nodes(low: float, high: float, panels: int = 24) -> tuple[np.ndarray, np.nd
 
 
 def _jumps(space: Space) -> dict[str, Any]:
-  """Expected jumps of a position between the ends of runs: of R_η, (ETAS,), and of the forward
-  process; and per unit of ℓ, (levels, ETAS)."""
+  """Expected jumps of a position between the ENDS: of the forward process, of R_η, (ETAS,), and of
+  STEP at η = 0, which is discrete flow matching; and of R_η per unit of ℓ, (levels, ETAS)."""
   ells, weights = _nodes(*-np.log(ENDS))
 
   @jax.jit
@@ -48,46 +51,50 @@ def _jumps(space: Space) -> dict[str, Any]:
     x, log_d = jnp.asarray(space.x), space.log_denoised(level)
     there, back = splitting.unit_rates(x, log_d, level.alpha, level.sigma, space.path)
     p = space.marginal(level)
+    stay = jnp.take_along_axis(jnp.pad(jnp.exp(log_d), ((0, 0), (0, 0), (0, 1))), x[..., None], -1)
     # −log α falls by 1 − α per unit of ℓ.
     mean = lambda rates: level.sigma * p @ jnp.nan_to_num(rates).sum((1, 2)) / x.shape[1]
-    return jnp.stack([mean(there), *(
+    return jnp.stack([mean(there), mean(level.alpha * (1.0 - stay) / level.sigma), *(
         mean(splitting.reverse_rates(there, back, eta)) for eta in ETAS)])
 
   found = np.stack([rate(ell) for ell in ells])
-  total = weights @ found
-  return {"forward": total[0], "reverse": total[1:], "ells": ells, "rate": found[:, 1:],
-          "kept": float(np.diff(1.0 / (1.0 + np.array(ENDS)))[0])}
+  forward, flow, *reverse = weights @ found
+  return {"forward": forward, "flow": flow, "reverse": np.array(reverse), "ells": ells,
+          "rate": found[:, 2:], "kept": float(np.diff(1.0 / (1.0 + np.array(ENDS)))[0])}
 
 
 def _memory(space: Space, n: int) -> dict[str, Any]:
-  """Mutual information of the two ends of reverse processes, as a share of the data's entropy.
+  """Mutual information of the two ends, between ρ = 1 and MEMORY_END, over the entropy of the end.
 
-  By `n` and 2n steps of STEP, even in α from ρ = 1, and extrapolated to infinitely many. forward:
-  that of the forward process, exactly.
+  Of R_η, by n and 2n steps with the rates of their middle, extrapolated, (ETAS,); forward: that of
+  the forward process, exactly.
   """
-  step = jax.jit(lambda here, there, budget: space.step(
-      space.log_denoised(here), here, there, budget))
-  first = laws.level(0.0)
-  start = np.asarray(space.marginal(first))
-  clean = len(space.table.states)
+  end = -np.log(MEMORY_END)
 
-  def shared(eta, n):
-    alpha = np.linspace(0.5, 1.0, n + 1)
-    chain = np.eye(len(start))
-    for a, b in itertools.pairwise(alpha):
-      # To the data only D is left, whatever the budget.
-      budget = eta**2 * np.log(b * (1.0 - a) / (a * (1.0 - b))) if b < 1.0 else 0.0
-      chain = chain @ step(_at(a), _at(b), budget)
-    return _information(start[:, None] * np.asarray(chain))
+  @jax.jit
+  def rates(ell):
+    level = laws.level(ell)
+    x, log_d = jnp.asarray(space.x), space.log_denoised(level)
+    there, back = splitting.unit_rates(x, log_d, level.alpha, level.sigma, space.path)
+    return jnp.stack([level.sigma * splitting.reverse_rates(there, back, eta) for eta in ETAS])
 
-  found = np.array([[shared(eta, k) for k in (n, 2 * n)] for eta in ETAS])
-  kernel = paths.kernel(space.path, first.alpha, first.sigma)
-  forward = np.asarray(laws.joint(kernel[space.table.states]))
-  p = np.asarray(space.table.probabilities).ravel()
-  entropy = space.table.entropy()
-  return {"steps": n, "share": found[:, 1] / entropy,
-          "limit": (2.0 * found[:, 1] - found[:, 0]) / entropy,
-          "forward": _information(p[:, None] * forward) / entropy, "states": clean}
+  def shared(n):
+    step, chains = end / n, np.stack([np.eye(len(space.x))] * len(ETAS))
+    for i in range(n):
+      matrices = [space.generator(each) for each in rates((i + 0.5) * step)]
+      chains = chains @ linalg.expm(step * np.stack(matrices))
+    return np.array([_information(start[:, None] * chain) for chain in chains])
+
+  first, last = laws.level(0.0), laws.level(end)
+  start, clean = (np.asarray(space.marginal(level)) for level in (first, last))
+  coarse, fine = shared(n), shared(2 * n)
+  keep = first.alpha / last.alpha
+  x = jnp.asarray(space.x)
+  kernel = laws.joint(keep * paths.one_hot(x, space.path) + (1.0 - keep) * paths.base_law(
+      space.path, x, float))
+  entropy = -laws.kl(clean, np.ones_like(clean))
+  return {"share": fine / entropy, "limit": (4.0 * fine - coarse) / (3.0 * entropy),
+          "forward": _information(clean[:, None] * np.asarray(kernel)) / entropy}
 
 
 def _information(joint: np.ndarray) -> float:
@@ -97,33 +104,28 @@ def _information(joint: np.ndarray) -> float:
 def _likelihood(space: Space) -> dict[str, Any]:
   """The bound E[−log P(x₀)], summed and integrated, of three models.
 
-  exact: of the exact D, less the entropy. other: of D of another law, less the cross-entropy of
-  that law. none: of D^POWER, which belongs to no law; under masked noise also the cross-entropy of
-  the law that unmasking one position at a time draws from, which the bound bounds.
+  exact: of the exact D; entropy: of the data. other: of D of another law; cross: the cross-entropy
+  of that law. none: of D^POWER, which belongs to no law; under masked noise drawn is the
+  cross-entropy of the law that unmasking one position at a time draws from.
   """
   p = np.asarray(space.table.probabilities).ravel()
-  rng = np.random.default_rng(2)
-  other = rng.dirichlet(np.ones(len(p)))
-  law = laws.space("masked" if space.path.mask is not None else "uniform",
-                   other.reshape(space.table.probabilities.shape))
+  other = np.random.default_rng(2).dirichlet(np.ones(len(p)))
   cross = lambda q: float(-p @ np.log(q))
-  found = {"entropy": space.table.entropy(),
-           "exact": _bound(space, space), "other": _bound(space, law), "cross": cross(other),
-           "none": _bound(space, space, POWER)}
+  bound = _bound(space)
+  found = {"entropy": space.table.entropy(), "exact": bound(p, 1.0), "other": bound(other, 1.0),
+           "cross": cross(other), "none": bound(p, POWER)}
   if space.path.mask is not None:
-    drawn = laws.unmasked(space, space.x.shape[1], POWER)
-    found |= {"drawn": cross(drawn), "drawn_kl": float(laws.kl(p, drawn))}
+    found["drawn"] = cross(laws.unmasked(space, space.x.shape[1], POWER))
   return found
 
 
-def _bound(space: Space, model: Space, power: float = 1.0) -> float:
-  """E[−log P(x₀)] ≤ ∫ E[rate] dℓ for x₀ of `space` and D of `model`, over all x₀ and x_t."""
-  ells, weights = _nodes(-32.0, 32.0, 36)
+def _bound(space: Space) -> Callable[[np.ndarray, float], float]:
+  """(law, power) → E[−log P(x₀)] ≤ ∫ E[rate] dℓ for D^power of another law, over all x₀ and x_t."""
+  ells, weights = map(jnp.asarray, _nodes(-32.0, 32.0, 36))
   x, clean = jnp.asarray(space.x), jnp.asarray(space.table.states)
   p = space.table.probabilities.ravel()
 
-  @jax.jit
-  def mean_rate(ell):
+  def mean_rate(ell, model, power):
     level = laws.level(ell)
     log_d = model.log_denoised(level, power)
     q = laws.joint(paths.kernel(space.path, level.alpha, level.sigma)[clean])  # (V^L, S^L)
@@ -135,7 +137,12 @@ def _bound(space: Space, model: Space, power: float = 1.0) -> float:
 
     return p @ jax.vmap(given)(clean, q)
 
-  return float(sum(w * mean_rate(ell) for w, ell in zip(weights, ells, strict=True)))
+  @jax.jit
+  def integral(law, power):
+    model = Space(mixtures.Table(law.reshape(space.table.probabilities.shape)), space.path)
+    return weights @ jax.lax.map(lambda ell: mean_rate(ell, model, power), ells)
+
+  return lambda law, power: float(integral(law, power))
 
 
 def _at(alpha: float) -> samplers.Level:
@@ -196,56 +203,59 @@ def _vae(space: Space, steps: int = 2000) -> dict[str, Any]:
 def _readings(space: Space) -> dict[str, float]:
   """Residuals of one model read in several ways, at ℓ = 0.3.
 
-  ratios: D from the ratios R(y) = p(x with x_i = y)/p(x), which score-entropy models predict, and
-  R against those of the exact law. flow: STEP(h, 0) against x′ ~ δ_x + (α′ − α) u, u the velocity
-  (D − δ_x)/(1 − α) of discrete flow matching. posterior: STEP(h, 0) against the posterior step of
-  D3PM; under masked noise they are one.
+  ratios: R(y) = p(x with x_i = y)/p(x), which score-entropy models predict, from D against those of
+  the law, where noise leads to x_i. denoised: D from the ratios. flow: STEP(h, 0) against
+  δ_x + (α′ − α) u, u the velocity (D − δ_x)/(1 − α) of discrete flow matching. posterior: STEP(h,
+  0) against the exact reversal of one position.
   """
   here, there = laws.level(0.3), laws.level(0.9)
   x, size = jnp.asarray(space.x), len(space.path.base)
-  log_d = space.log_denoised(here)
-  d = np.exp(np.asarray(log_d))
-  ratios = np.exp(np.asarray(splitting.log_ratios(x, log_d, here.alpha, here.sigma, space.path)))
-  p = np.asarray(space.marginal(here))
+
+  @jax.jit
+  def read():
+    log_d = space.log_denoised(here)
+    numbers = (here.alpha, here.sigma, there.alpha, there.sigma)
+    one_hot = paths.one_hot(x, space.path)
+    clean = jnp.pad(jnp.exp(log_d), ((0, 0), (0, 0), (0, size - log_d.shape[-1])))
+    flow = one_hot + (there.alpha - here.alpha) * (clean - one_hot) / here.sigma
+    return (jnp.exp(log_d), jnp.exp(splitting.log_ratios(
+        x, log_d, here.alpha, here.sigma, space.path)), space.marginal(here), flow,
+        splitting.step(x, jnp.exp(log_d), *numbers, 0.0, space.path),
+        splitting.posterior(x, log_d, *numbers, space.path))
+
+  d, ratios, p, flow, step, posterior = map(np.asarray, read())
   law = p.reshape((size,) * x.shape[1])
-  true = np.stack([np.stack([np.moveaxis(law, i, -1)[tuple(np.delete(state, i))]
-                             for i in range(len(state))]) for state in space.x]) / p[:, None, None]
   q = np.asarray(paths.kernel(space.path, here.alpha, here.sigma))  # (V, S)
-  # R(y) = Σ_a D(a) q(y | a)/q(x_i | a) is linear in the D(a) from which x_i can come.
-  worst = 0.0
+  found = {"ratios": 0.0, "denoised": 0.0}
   for n, i in np.ndindex(*space.x.shape):
-    from_a = q[:, space.x[n, i]]
-    able = from_a > 0.0
-    found = np.zeros(len(from_a))
-    found[able] = np.linalg.lstsq((q[able] / from_a[able, None]).T, ratios[n, i], rcond=None)[0]
-    worst = max(worst, np.abs(found - d[n, i]).max())
-  one_hot = np.eye(size)[space.x]
-  clean = np.pad(d, ((0, 0), (0, 0), (0, size - d.shape[-1])))
-  flow = one_hot + float(there.alpha - here.alpha) * (clean - one_hot) / float(here.sigma)
-  numbers = (here.alpha, here.sigma, there.alpha, there.sigma)
-  step = splitting.step(x, jnp.asarray(d), *numbers, 0.0, space.path)
-  posterior = splitting.posterior(x, log_d, *numbers, space.path)
-  return {"ratios": float(np.abs(ratios / true - 1.0).max()), "denoised": float(worst),
-          "flow": float(np.abs(step - flow).max()),
-          "posterior": float(jnp.abs(step - posterior).max())}
+    if not space.path.base[space.x[n, i]]:
+      continue  # a position that is not masked: no jump of the forward process ends there
+    others = np.delete(space.x[n], i)
+    true = np.moveaxis(law, i, -1)[tuple(others)] / p[n]
+    found["ratios"] = max(found["ratios"], np.abs(ratios[n, i] / true - 1.0).max())
+    # R(y) = Σ_a D(a) q(y | a)/q(x_i | a) is linear in D.
+    solved = np.linalg.lstsq((q / q[:, space.x[n, i], None]).T, true, rcond=None)[0]
+    found["denoised"] = max(found["denoised"], np.abs(solved - d[n, i]).max())
+  return found | {"flow": np.abs(step - flow).max(), "posterior": np.abs(step - posterior).max()}
 
 
 def _losses(space: Space) -> float:
   """Masked cross-entropy against the score entropy of the same D: largest difference of rates."""
-  level = laws.level(0.3)
-  log_d = np.asarray(space.log_denoised(level, POWER))
-  alpha, sigma = float(level.alpha), float(level.sigma)
-  worst = 0.0
-  for x_0 in space.table.states:
-    rate = objectives.rate(jnp.asarray(space.x), jnp.asarray(np.broadcast_to(x_0, space.x.shape)),
-                           jnp.asarray(log_d), level.alpha, level.sigma, space.path)
+  level, x = laws.level(0.3), jnp.asarray(space.x)
+  masked = x == space.path.mask
+
+  @jax.jit
+  def difference(x_0):
+    log_d = space.log_denoised(level, POWER)
+    rate = objectives.rate(x, jnp.broadcast_to(x_0, x.shape), log_d, level.alpha, level.sigma,
+                           space.path)
     # R is α/(1 − α) at the clean token and 0 elsewhere; R̂ is α D/(1 − α).
-    model, true = alpha / sigma * np.exp(log_d), alpha / sigma * np.eye(log_d.shape[-1])[x_0]
-    model = np.broadcast_to(model, log_d.shape)
-    gain = np.where(true > 0.0, true * np.log(np.maximum(true, 1e-300) / model), 0.0)
-    masked = space.x == space.path.mask
-    entropy = sigma * np.where(masked, (gain - true + model).sum(-1), 0.0).sum(-1)
+    scale = level.alpha / level.sigma
+    true = jax.nn.one_hot(x_0, log_d.shape[-1], dtype=log_d.dtype)[None]
+    bregman = scale * (-true * jnp.where(true > 0.0, log_d, 0.0) - true + jnp.exp(log_d))
+    entropy = level.sigma * jnp.sum(jnp.where(masked, bregman.sum(-1), 0.0), axis=-1)
     # Only states that noise can reach from x₀.
-    able = np.all((space.x == x_0) | masked, axis=1)
-    worst = max(worst, float(np.abs(np.asarray(rate) - entropy)[able].max()))
-  return worst
+    able = jnp.all((x == x_0[None]) | masked, axis=1)
+    return jnp.max(jnp.where(able, jnp.abs(rate - entropy), 0.0))
+
+  return max(float(difference(jnp.asarray(x_0))) for x_0 in space.table.states)
