@@ -8,6 +8,7 @@ elsewhere knows an index, a logarithm or a time, and may see states at another s
 | `timesteps` | the place of ℓ among the levels of a table of β | x |
 | `log_sigma` | log(σ_d ρ)/4, ρ = e^{−ℓ} | x |
 | `flow_time` | α/(α + σ) = sigmoid(ℓ) | x/(α + σ) |
+| `unseen` | none | x |
 """
 
 import math
@@ -78,3 +79,8 @@ def flow_time() -> Level:
   """The level as SiT sees it: the time t of the state t x₀ + (1 − t) ε, at that scale."""
   scale = lambda ell: jnp.hypot(jax.nn.sigmoid(ell), jax.nn.sigmoid(-ell))
   return networks.clock(jax.nn.sigmoid, scale)
+
+
+def unseen() -> Level:
+  """The level is not seen: of masked tokens it is known from their number (Ou et al. 2025)."""
+  return Level(lambda ell: jnp.ones((*ell.shape, 1), ell.dtype))

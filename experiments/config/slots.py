@@ -18,7 +18,7 @@ import optax
 
 from experiments.config import autoencoders, levels, networks, optimizers
 from experiments.config.calls import Slot
-from experiments.data import dataset, sources, text
+from experiments.data import dataset, sources, tables, text
 from experiments.metrics import classifier, distances
 from experiments.pretrained import (
   adm,
@@ -101,7 +101,7 @@ def _of_data(**hints: Any) -> Mapping[str, inspect.Parameter]:
 _paths = _returning(
     paths.Path, paths, without=("check_path", "from_coefficients", "from_sde"))
 SLOTS: Mapping[str, Slot] = {
-    "data": Slot(lambda: _returning(sources.Source, sources)() | {
+    "data": Slot(lambda: _returning(sources.Source, sources, tables)() | {
         "text": text.text, "array_record": dataset.array_record}, shared=_of_data(
         shape=tuple[int, ...], num_classes=int, scaling=str)),
     "path": Slot(lambda: _paths() | _returning(

@@ -77,5 +77,6 @@ PARTS = {part.name: part for part in (
     Part("stochasticity", "questions.stochasticity", needs=("plane_run",), programs=_PLANE),
     Part("vae", "questions.vae", needs=("plane_run", "digits_run"), programs=_PLANE + _DIGITS),
     Part("flow_matching", "questions.flow_matching"),
+    Part("discrete", "questions.discrete", x64=True),
     Part("appendix", "appendix", x64=True),
 )}

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from experiments import config as config_lib
-from experiments.data import standardize
+from experiments.data import standardize, tables
 from experiments.run import assembly, records
 from experiments.sampling import conditioning, drawing, pictures, samplers_from_config, texts
 from langevin_jax import samplers
@@ -108,6 +108,11 @@ def _texts(
   x = records.load(out)
   texts.write(written[0], dataset, x[:_SAMPLES_SHOWN])
   texts.show(dataset, x)
+  if tables.columns_of(dataset.vocabulary):
+    written.append(out.with_suffix(".csv"))
+    content, wrong = tables.as_csv(records.load(out), dataset.vocabulary)
+    records.write_text(written[-1], content)
+    record["cells_without_a_value_of_their_column"] = wrong
   if trajectory:
     written += [out.with_suffix(".trajectory.npy"), out.with_suffix(".trajectory.txt")]
     n = min(drawn.n, texts.TRAJECTORIES)

@@ -20,7 +20,7 @@ from langevin_jax.networks._attention import (
     sequence,
 )
 from langevin_jax.networks._embeddings import Conditioning, Level, by_kind, enlarged, with_mask
-from langevin_jax.networks._products import Dense, compute_dtype
+from langevin_jax.networks._products import Dense, compute_dtype, matmul
 
 __all__ = ["Block", "DiT", "position_waves"]
 
@@ -79,6 +79,8 @@ class DiT(nn.Module):
       each axis; or "none".
     rotary: whether queries and keys are rotated by the places of their tokens along each axis.
     bottleneck: channels of a linear layer between a patch and its token, or None.
+    tied: whether the output layer is the transpose of the input layer, as of language models whose
+      x is one-hot vectors (Press & Wolf 2017). Then the output does not start at zero.
     level: how the noise level is seen, and the scale of x.
   """
 
@@ -100,6 +102,7 @@ class DiT(nn.Module):
   positions: str = "learned"
   rotary: bool = False
   bottleneck: int | None = None
+  tied: bool = False
   level: Level = Level()
 
   @nn.compact
@@ -136,7 +139,8 @@ class DiT(nn.Module):
     rows = _patches(given, p)
     if self.bottleneck is not None:
       rows = Dense(self.bottleneck, self.dtype, name="bottleneck")(rows)
-    h = Dense(self.width, self.dtype, name="patches")(rows)
+    patches = Dense(self.width, self.dtype, name="patches")
+    h = patches(rows)
     for name, image in parts.images.items():
       given = enlarged(with_mask(*image), sides, name)
       # The product of channels side by side is the sum of products.
@@ -162,7 +166,12 @@ class DiT(nn.Module):
 
     shift, scale = _modulation(vector, 2, self.dtype, "modulation")
     h = _modulated(h, self.norm, shift, scale, "norm")
-    y = Dense(p ** len(sides) * x.shape[-1], self.dtype, zero=True, name="output")(h)
+    if self.tied:
+      kernel = patches.variables["params"]["kernel"].T
+      y = matmul(h, kernel, compute_dtype(self.dtype)) + self.param(
+          "output_bias", nn.initializers.zeros, kernel.shape[1:])[None, :]
+    else:
+      y = Dense(p ** len(sides) * x.shape[-1], self.dtype, zero=True, name="output")(h)
     return _joined(y, x.shape, p)
 
   def check(self, shape: tuple[int, ...]) -> None:
@@ -180,6 +189,9 @@ class DiT(nn.Module):
     for name in ("depth", "bottleneck"):
       if (value := getattr(self, name)) is not None and value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
+    if self.tied and self.bottleneck is not None:
+      raise ValueError("tied ties the output to the patches, which a bottleneck does not see: take "
+                       "bottleneck=None")
     for name, values in (("norm", NORMS), ("mlp", MLPS), ("positions", POSITIONS)):
       if (value := getattr(self, name)) not in values:
         raise ValueError(f"{name} must be one of {', '.join(values)}, got {value!r}")

@@ -206,11 +206,28 @@ def test_the_scale_of_a_level_multiplies_the_state():
   np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_tied_output_is_the_transpose_of_the_input_and_an_unseen_level_has_no_effect():
+  shape = (2, 6, 5)
+  free = DiT(patch_size=1, width=8, depth=1, heads=2, level=calls.unseen())
+  params, x = _random(free, shape), np.random.default_rng(1).normal(size=shape)
+  params["output"]["kernel"] = params["patches"]["kernel"].T
+  tied = {name: leaf for name, leaf in params.items() if name != "output"} | {
+      "output_bias": params["output"]["bias"]}
+  assert jax.tree.structure(tied) == jax.tree.structure(_shapes(free.clone(tied=True), shape))
+  apply = lambda network, params, ell: network.apply({"params": params}, x, ell, jnp.zeros(2, int))
+  expected, got, other = jax.jit(lambda: (
+      apply(free, params, jnp.float32(0.3)), apply(free.clone(tied=True), tied, jnp.float32(0.3)),
+      apply(free, params, jnp.float32(-jnp.inf))))()
+  np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(other, expected)
+
+
 @pytest.mark.parametrize(("settings", "shape", "words"), [
     ({"patch_size": 3}, (2, 9, 8, 1), "patch_size must divide all sides, 9×8; got 3"),
     ({}, (2, 8), "x must be .batch, .sides, channels., got shape .2, 8."),
     ({"rotary": True, "heads": 64}, (2, 8, 8, 1), "rotary needs 4 channels a head for 2 axes"),
     ({"bottleneck": 0}, (2, 8, 8, 1), "bottleneck must be at least 1, got 0"),
+    ({"bottleneck": 4, "tied": True}, (2, 8, 8, 1), "tied ties the output to the patches"),
     ({"norm": "batch"}, (2, 8, 8, 1), "norm must be one of layer, rms, got 'batch'"),
     ({"mlp": "relu"}, (2, 8, 8, 1), "mlp must be one of gelu, swiglu"),
     ({"positions": "sine"}, (2, 8, 8, 1), "positions must be one of learned, fixed, none"),

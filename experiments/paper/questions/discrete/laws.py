@@ -1,0 +1,149 @@
+"""Laws on a finite state space: a law is a vector over all S^L states, a step a matrix."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from langevin_jax.discrete import mixtures, paths, samplers, splitting
+
+NOISES = {"masked": paths.absorbing, "uniform": paths.uniform}
+
+
+class Space(NamedTuple):
+  """A law of the data as a table, and the noise that acts on it."""
+
+  table: mixtures.Table
+  path: paths.Path
+
+  @property
+  def x(self) -> np.ndarray:
+    """All states, masked ones among them, (S^L, L)."""
+    length = self.table.probabilities.ndim
+    return np.indices((len(self.path.base),) * length).reshape(length, -1).T
+
+  def marginal(self, level: samplers.Level) -> jax.Array:
+    """p_t of all states."""
+    return self.table.marginal(level.alpha, self.path).ravel()
+
+  def log_denoised(self, level: samplers.Level, power: float = 1.0) -> jax.Array:
+    """log D of all states, (S^L, L, V); D^power, normalised, is a model that errs."""
+    logits = power * self.table.denoise(jnp.asarray(self.x), level.alpha, self.path)
+    return splitting.clean_law(jnp.asarray(self.x), logits, level.alpha, level.sigma, self.path)
+
+  def step(self, log_denoised, here: samplers.Level, there: samplers.Level, budget) -> jax.Array:
+    """STEP(ℓ′ − ℓ, Λ) of all positions as a matrix (S^L, S^L)."""
+    return joint(splitting.step(
+        jnp.asarray(self.x), jnp.exp(log_denoised), here.alpha, here.sigma, there.alpha,
+        there.sigma, budget, self.path))
+
+  def generator(self, rates) -> np.ndarray:
+    """The matrix of jumps between states, from rates (S^L, L, S) of each position."""
+    x, size = self.x, len(self.path.base)
+    rates = np.nan_to_num(np.asarray(rates))
+    matrix = np.zeros((len(x), len(x)))
+    place = size ** np.arange(x.shape[1])[::-1]
+    for i, stride in enumerate(place):
+      for y in range(size):
+        np.add.at(matrix, (np.arange(len(x)), np.arange(len(x)) + (y - x[:, i]) * stride),
+                  np.where(y == x[:, i], 0.0, rates[:, i, y]))
+    return matrix - np.diag(matrix.sum(1))
+
+
+def space(noise: str, probabilities: Any) -> Space:
+  table = mixtures.Table(jnp.asarray(probabilities))
+  return Space(table, NOISES[noise](table.probabilities.shape[0]))
+
+
+def level(ell: Any) -> samplers.Level:
+  """α = sigmoid(ℓ), of the linear clock."""
+  ell = jnp.asarray(ell)
+  return samplers.Level(jax.nn.sigmoid(-ell), ell, jax.nn.sigmoid(ell), jax.nn.sigmoid(-ell))
+
+
+def joint(law: jax.Array) -> jax.Array:
+  """Laws of single positions (N, L, S) as laws of states (N, S^L)."""
+  law = jnp.nan_to_num(law)  # of states that have probability 0
+  return functools.reduce(
+      lambda left, right: (left[:, :, None] * right[:, None, :]).reshape(len(law), -1),
+      jnp.moveaxis(law, 1, 0))
+
+
+def kl(p: Any, q: Any) -> Any:
+  """Σ p log(p/q) along the last axis, in nats; not below the rounding of the sum."""
+  p, q = np.asarray(p), np.maximum(np.asarray(q), 1e-300)
+  return np.sum(np.where(p > 0.0, p * np.log(np.maximum(p, 1e-300) / q), 0.0), axis=-1)
+
+
+class Runner:
+  """The laws of several samplers, all of which take D of one model at one state."""
+
+  def __init__(
+      self, space: Space, methods: dict[str, samplers.Method], *,
+      power: Callable[[jax.Array], Any] = lambda ell: 1.0, correction: float = 0.0,
+  ):
+    """power: of ℓ, as in `Space.log_denoised`. correction: Λ of a Langevin step after each step."""
+    self.space, self.methods = space, methods
+
+    @jax.jit
+    def advance(laws, here, there, budgets):
+      x, log_d = jnp.asarray(space.x), space.log_denoised(here, power(here.half_log_snr))
+      laws = jnp.stack([law @ joint(method.law(x, log_d, here, there, budget, space.path))
+                        for law, method, budget in zip(
+                            laws, methods.values(), budgets, strict=True)])
+      if correction:
+        log_d = space.log_denoised(there, power(there.half_log_snr))
+        moved = laws @ space.step(log_d, there, there, correction)
+        laws = jnp.where(there.sigma > 0.0, moved, laws)
+      return laws
+
+    self._advance, self._marginal = advance, jax.jit(space.marginal)
+
+  def run(self, n: int, ends: tuple[float, float] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """KL(p_t‖law) at each level, (methods, n + 1), and ℓ (n + 1,), of n steps even in α.
+
+    ends: (ρ_max, ρ_min), with a start from p_T. By default from noise alone to the data.
+    """
+    low, high = (0.0, 1.0) if ends is None else 1.0 / (1.0 + np.array(ends))
+    with np.errstate(divide="ignore"):
+      rho = 1.0 / np.linspace(low, high, n + 1) - 1.0
+    plans = [samplers.plan(self.space.path, method, lambda path: rho)
+             for method in self.methods.values()]
+    levels, budgets = plans[0][1], np.stack([budget for _, _, budget in plans])
+    at = lambda i: jax.tree.map(lambda v: jnp.asarray(v[i]), levels)
+    laws = jnp.tile(self._marginal(at(0)), (len(plans), 1))
+    found = [kl(self._marginal(at(0)), laws)]
+    for i in range(n):
+      laws = self._advance(laws, at(i), at(i + 1), jnp.asarray(budgets[:, i]))
+      found.append(kl(self._marginal(at(i + 1)), laws))
+    return np.stack(found, 1), levels.half_log_snr
+
+
+def unmasked(space: Space, calls: int, power: float = 1.0) -> np.ndarray:
+  """The law of the data when positions are unmasked in random order, in `calls` groups.
+
+  A group's positions are drawn from D at once, as `samplers.unmask` does; the sizes of the groups
+  are as even as they can be. Only states that a run can reach are followed.
+  """
+  length, mask = space.x.shape[1], space.path.mask
+  sizes = np.diff(np.round(np.linspace(0, length, calls + 1)).astype(int))
+  # Under masked noise D does not depend on the level.
+  d = np.exp(np.asarray(space.log_denoised(level(0.0), power)))
+  law = np.all(space.x == mask, axis=1).astype(float)
+  for size in sizes:
+    left = (space.x == mask).sum(1)
+    after = np.zeros_like(law)
+    for group in itertools.combinations(range(length), size):
+      chosen = np.isin(np.arange(length), group)
+      able = np.all((space.x == mask) | ~chosen, axis=1)
+      drawn = np.where(chosen[:, None], np.pad(d, ((0, 0), (0, 0), (0, 1))),
+                       np.eye(mask + 1)[space.x])
+      share = np.where(able, law / np.array([max(math.comb(n, size), 1) for n in left]), 0.0)
+      after += share @ np.asarray(joint(drawn))
+    law = after
+  return law.reshape((mask + 1,) * length)[(slice(mask),) * length].ravel()
