@@ -16,8 +16,8 @@ noises = pytest.mark.parametrize("noise", laws.NOISES)
 def test_one_position_is_sampled_exactly_and_its_pair_is_exact(noise):
   """Nothing else moves: every step is the reversal itself, whatever its size and stochasticity."""
   space = laws.space(noise, [0.2, 0.5, 0.3])
-  runs = laws.Runner(space, {"": samplers.step(0.0), "2": samplers.step(2.0)}, correction=0.5)
-  assert np.abs(runs.run(3)[0]).max() < 1e-12
+  runs = laws.Runner(space, {"": samplers.step(0.0), "2": samplers.step(2.0)})
+  assert np.abs(runs.run(3, correction=0.5)[0]).max() < 1e-12
   assert questions._chain(space, (3,))["pair"][0] < 1e-12
 
 
