@@ -16,8 +16,8 @@ noises = pytest.mark.parametrize("noise", laws.NOISES)
 def test_one_position_is_sampled_exactly_and_its_pair_is_exact(noise):
   """Nothing else moves: every step is the reversal itself, whatever its size and stochasticity."""
   space = laws.space(noise, [0.2, 0.5, 0.3])
-  runs = laws.Runner(space, {"": samplers.step(0.0), "2": samplers.step(2.0)}, correction=0.5)
-  assert np.abs(runs.run(3)[0]).max() < 1e-12
+  runs = laws.Runner(space, {"": samplers.step(0.0), "2": samplers.step(2.0)})
+  assert np.abs(runs.run(3, correction=0.5)[0]).max() < 1e-12
   assert questions._chain(space, (3,))["pair"][0] < 1e-12
 
 
@@ -30,7 +30,7 @@ def test_the_law_of_a_run_is_that_of_the_samples():
       jax.random.key(0), mixtures.denoiser(space.table, space.path), space.path, shape=(20_000, 2),
       method=samplers.step(0.0), grid=grids.uniform_time(2))
   law = np.bincount(np.ravel_multi_index(np.asarray(x).T, (3, 3)), minlength=9) / len(x)
-  assert kl > 0.02 and abs(laws.kl(data.ravel(), law) - kl) < 0.01
+  assert kl > 0.005 and abs(laws.kl(data.ravel(), law) - kl) < 0.003
   # In two groups of one position it is exact, and in one group the positions are independent.
   np.testing.assert_allclose(laws.unmasked(space, 2), data.ravel(), atol=1e-12)
   np.testing.assert_allclose(

@@ -22,8 +22,8 @@ def context(data: Data) -> Data:
   quality, asked = data["quality"], data["questions"]
   return {
       "worst": {scheme: _worst(data["duality"], scheme)[-1].max() for scheme in _SCHEMES},
-      "orders": {scheme: np.log2(_worst(data["duality"], scheme)[:-1]
-                                 / _worst(data["duality"], scheme)[1:]) for scheme in _SCHEMES},
+      "orders": {scheme: -np.diff(np.log2(np.moveaxis(_worst(data["duality"], scheme), 0, -1)))
+                 for scheme in _SCHEMES},
       "few": _few(quality), "repair": _repair(data["duality"]),
       "jumps": np.array([found["reverse"] for found in asked["jumps"]]),
       "memory": np.array([found["limit"] for found in asked["memory"]]),
@@ -44,7 +44,7 @@ def _worst(found, scheme):
 
 def _few(quality):
   """KL at η = 2 over that at η = 0 at the fewest calls, (noises,)."""
-  return quality["end"][:, 2, 0] / quality["end"][:, 0, 0]
+  return quality["end"][:, 3, 0] / quality["end"][:, 0, 0]
 
 
 def _repair(duality):
@@ -59,9 +59,9 @@ def _triangle(data):
   yield value("unchanged", [found[name].max() for found in split for name in ("law", "reverse")])
   yield value("composition", data["composition"])
   yield value("forward", [found["forward"].max() for found in single])
-  for name, words in (("reverse", "A reverse step from p_{ℓ−d} restores"),
-                      ("cycle", "A forward and then a reverse step restore"),
-                      ("langevin", "A Langevin step leaves unchanged")):
+  for name, words in (("reverse", "A reverse step from p_{ℓ−d} gives"),
+                      ("cycle", "A forward and then a reverse step give"),
+                      ("langevin", "A Langevin step leaves")):
     kl = np.array([found[name] for found in single])
     order = np.log2(kl[..., -2] / kl[..., -1]).ravel()
     yield value("single", estimates.farthest(order, 4.0)[1], step=words, count=order.size)

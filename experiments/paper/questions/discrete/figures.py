@@ -33,7 +33,6 @@ def _triangle(data):
   figure = charts.draw(panels, size=(11.5, 5.6), columns=4)
   for axes in figure.axes:
     axes.invert_yaxis()
-  figure.colorbar(figure.axes[0].collections[0], ax=figure.axes, label="probability", pad=0.02)
   return figure
 
 

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -74,6 +73,9 @@ def joint(law: jax.Array) -> jax.Array:
       jnp.moveaxis(law, 1, 0))
 
 
+_joint = jax.jit(joint)
+
+
 def kl(p: Any, q: Any) -> Any:
   """Σ p log(p/q) along the last axis, in nats; not below the rounding of the sum."""
   p, q = np.asarray(p), np.maximum(np.asarray(q), 1e-300)
@@ -81,46 +83,48 @@ def kl(p: Any, q: Any) -> Any:
 
 
 class Runner:
-  """The laws of several samplers, all of which take D of one model at one state."""
+  """The laws of several samplers, which take D of one model at each state: one program for all."""
 
-  def __init__(
-      self, space: Space, methods: dict[str, samplers.Method], *,
-      power: Callable[[jax.Array], Any] = lambda ell: 1.0, correction: float = 0.0,
-  ):
-    """power: of ℓ, as in `Space.log_denoised`. correction: Λ of a Langevin step after each step."""
+  def __init__(self, space: Space, methods: dict[str, samplers.Method]):
     self.space, self.methods = space, methods
 
     @jax.jit
-    def advance(laws, here, there, budgets):
-      x, log_d = jnp.asarray(space.x), space.log_denoised(here, power(here.half_log_snr))
-      laws = jnp.stack([law @ joint(method.law(x, log_d, here, there, budget, space.path))
+    def advance(laws, here, there, budgets, power, correction):
+      log_d = lambda level: space.log_denoised(
+          level, jnp.where(level.half_log_snr < 0.0, power, 1.0))
+      x, log_d_here = jnp.asarray(space.x), log_d(here)
+      laws = jnp.stack([law @ joint(method.law(x, log_d_here, here, there, budget, space.path))
                         for law, method, budget in zip(
                             laws, methods.values(), budgets, strict=True)])
-      if correction:
-        log_d = space.log_denoised(there, power(there.half_log_snr))
-        moved = laws @ space.step(log_d, there, there, correction)
-        laws = jnp.where(there.sigma > 0.0, moved, laws)
-      return laws
+      stay = laws @ space.step(log_d(there), there, there, correction)
+      # At the clean end there is nothing to correct.
+      return jnp.where((correction > 0.0) & (there.sigma > 0.0), stay, laws)
 
     self._advance, self._marginal = advance, jax.jit(space.marginal)
 
-  def run(self, n: int, ends: tuple[float, float] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """KL(p_t‖law) at each level, (methods, n + 1), and ℓ (n + 1,), of n steps even in α.
+  def run(
+      self, n: int, ends: tuple[float, float] | None = None, *, power: float = 1.0,
+      correction: float = 0.0,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """KL(p_t‖law) at each level, (methods, n + 1), and ℓ (n + 1,), of n steps.
 
-    ends: (ρ_max, ρ_min), with a start from p_T. By default from noise alone to the data.
+    Args:
+      ends: (ρ_max, ρ_min), between which steps are even in ℓ, with a start from p_T. By default
+        from noise alone to the data, and steps are even in α.
+      power: of D where ℓ < 0, as in `Space.log_denoised`.
+      correction: Λ of a Langevin step after each step.
     """
-    low, high = (0.0, 1.0) if ends is None else 1.0 / (1.0 + np.array(ends))
     with np.errstate(divide="ignore"):
-      rho = 1.0 / np.linspace(low, high, n + 1) - 1.0
+      rho = 1.0 / np.linspace(0.0, 1.0, n + 1) - 1.0 if ends is None else np.geomspace(*ends, n + 1)
     plans = [samplers.plan(self.space.path, method, lambda path: rho)
              for method in self.methods.values()]
     levels, budgets = plans[0][1], np.stack([budget for _, _, budget in plans])
-    at = lambda i: jax.tree.map(lambda v: jnp.asarray(v[i]), levels)
-    laws = jnp.tile(self._marginal(at(0)), (len(plans), 1))
-    found = [kl(self._marginal(at(0)), laws)]
-    for i in range(n):
-      laws = self._advance(laws, at(i), at(i + 1), jnp.asarray(budgets[:, i]))
-      found.append(kl(self._marginal(at(i + 1)), laws))
+    each = [samplers.Level(*map(jnp.asarray, level)) for level in zip(*levels, strict=True)]
+    laws = jnp.tile(self._marginal(each[0]), (len(plans), 1))
+    found = [kl(self._marginal(each[0]), laws)]
+    for (here, there), budget in zip(itertools.pairwise(each), budgets.T, strict=True):
+      laws = self._advance(laws, here, there, jnp.asarray(budget), power, correction)
+      found.append(kl(self._marginal(there), laws))
     return np.stack(found, 1), levels.half_log_snr
 
 
@@ -133,7 +137,7 @@ def unmasked(space: Space, calls: int, power: float = 1.0) -> np.ndarray:
   length, mask = space.x.shape[1], space.path.mask
   sizes = np.diff(np.round(np.linspace(0, length, calls + 1)).astype(int))
   # Under masked noise D does not depend on the level.
-  d = np.exp(np.asarray(space.log_denoised(level(0.0), power)))
+  d = np.exp(jax.jit(lambda: space.log_denoised(level(0.0), power))())
   law = np.all(space.x == mask, axis=1).astype(float)
   for size in sizes:
     left = (space.x == mask).sum(1)
@@ -144,6 +148,6 @@ def unmasked(space: Space, calls: int, power: float = 1.0) -> np.ndarray:
       drawn = np.where(chosen[:, None], np.pad(d, ((0, 0), (0, 0), (0, 1))),
                        np.eye(mask + 1)[space.x])
       share = np.where(able, law / np.array([max(math.comb(n, size), 1) for n in left]), 0.0)
-      after += share @ np.asarray(joint(drawn))
+      after += share @ np.asarray(_joint(drawn))
     law = after
   return law.reshape((mask + 1,) * length)[(slice(mask),) * length].ravel()

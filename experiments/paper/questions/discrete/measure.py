@@ -18,7 +18,7 @@ from experiments.paper.setting import Setting
 from langevin_jax.discrete import samplers, splitting
 
 V, L = 3, 3
-ENDS = 10.0, 0.2  # of the runs of duality, in ρ = (1 − α)/α
+ENDS = 5.0, 0.2  # of the runs of duality, in ρ = (1 − α)/α
 ETAS = (0.0, 0.5, 1.0, 2.0)
 ELLS = (-2.0, 0.0, 2.0)  # levels at which single steps are measured
 BUDGETS = 0.64 / 2.0 ** np.arange(6)  # (1 + η²)d of single steps
@@ -30,13 +30,15 @@ def measure(setting: Setting) -> dict[str, Any]:
   data = probabilities(setting.seed)
   counts = (4, 8, 16, 32) if setting.fast else (4, 8, 16, 32, 64, 128)
   spaces = {noise: laws.space(noise, data) for noise in NOISES}
+  runners = [laws.Runner(space, METHODS) for space in spaces.values()]
   return {"noises": list(NOISES), "vocabulary": V, "length": L, "etas": ETAS,
           "entropy": spaces["masked"].table.entropy(),
           "split": [_split(space) for space in spaces.values()],
           "composition": [_composition(space) for space in spaces.values()],
           "single": [_single(space) for space in spaces.values()],
           "triangle": [_triangle(noise, setting.seed) for noise in NOISES],
-          "duality": _duality(spaces, counts[1:]), "quality": _quality(spaces, counts),
+          "duality": _duality(runners, (16, 32, 64) if setting.fast else (16, 32, 64, 128)),
+          "quality": _quality(runners, counts),
           "questions": questions.measure(spaces, setting.fast)}
 
 
@@ -122,56 +124,56 @@ def _triangle(noise: str, seed: int) -> dict[str, Any]:
   ell, d, eta = 0.0, 1.0, 1.0
   space = laws.space(noise, probabilities(seed, V, 2))
   here, there = laws.level(ell), laws.level(ell - d)
-  p, log_d = space.marginal(here), space.log_denoised(here)
-  forward = p @ space.step(log_d, here, there, d)
-  back = forward @ space.step(space.log_denoised(there), there, here, eta**2 * d)
-  stay = p @ space.step(log_d, here, here, (1.0 + eta**2) * d)
+
+  @jax.jit
+  def after():
+    p, log_d = space.marginal(here), space.log_denoised(here)
+    forward = p @ space.step(log_d, here, there, d)
+    back = space.step(space.log_denoised(there), there, here, eta**2 * d)
+    stay = space.step(log_d, here, here, (1.0 + eta**2) * d)
+    return {"p": p, "forward": forward, "reverse": forward @ back, "langevin": p @ stay}
+
   image = lambda law: np.asarray(law).reshape((len(space.path.base),) * 2)
-  return {"p": image(p), "forward": image(forward), "reverse": image(back), "langevin": image(stay),
-          "ell": ell, "d": d, "eta": eta}
+  return {"ell": ell, "d": d, "eta": eta} | jax.tree.map(image, after())
 
 
-def _duality(spaces: dict[str, Space], counts: tuple[int, ...]) -> dict[str, Any]:
+METHODS = {f"STEP, η = {eta:g}": samplers.step(eta) for eta in ETAS} | {
+    f"rates, η = {eta:g}": samplers.tau_leaping(eta) for eta in ETAS} | {
+    "η = 2 in the middle": samplers.step(
+        lambda ell: jnp.where(jnp.abs(ell) < WINDOW, 2.0, 0.0)),
+    "reversal of a position": samplers.ancestral()}
+DUALITY = 2 * len(ETAS)  # of METHODS, the first ones
+QUALITY = [name for name in METHODS if not name.startswith("rates")]
+
+
+def _duality(runners: list[laws.Runner], counts: tuple[int, ...]) -> dict[str, Any]:
   """KL(p_t‖law) of reverse runs from p_T at ENDS[0] to ENDS[1], at all levels.
 
   Returns:
     methods, ell: of the levels of each count. level: for each count (noises, methods, n + 1).
     broken: of STEP with a D that errs where ℓ < 0, at the most steps, (noises, ETAS, n + 1).
   """
-  steps = {f"STEP, η = {eta:g}": samplers.step(eta) for eta in ETAS}
-  methods = steps | {f"rates, η = {eta:g}": samplers.tau_leaping(eta) for eta in ETAS}
-  level, broken = [], []
-  for space in spaces.values():
-    runs = laws.Runner(space, methods)
-    found = [runs.run(n, ENDS) for n in counts]
-    level.append([kl for kl, _ in found])
-    errs = laws.Runner(space, steps, power=lambda ell: jnp.where(ell < 0.0, BROKEN, 1.0))
-    broken.append(errs.run(counts[-1], ENDS)[0])
-  return {"methods": list(methods), "counts": counts, "ends": ENDS, "power": BROKEN,
-          "ell": [ell for _, ell in found], "broken": np.array(broken),
-          "level": [[by_count[k] for by_count in level] for k in range(len(counts))]}
+  found = [[runs.run(n, ENDS) for runs in runners] for n in counts]
+  broken = [runs.run(counts[-1], ENDS, power=BROKEN)[0][:len(ETAS)] for runs in runners]
+  return {"methods": list(METHODS)[:DUALITY], "counts": counts, "ends": ENDS, "power": BROKEN,
+          "ell": [each[0][1] for each in found], "broken": np.array(broken),
+          "level": [[kl[:DUALITY] for kl, _ in each] for each in found]}
 
 
-def _quality(spaces: dict[str, Space], counts: tuple[int, ...]) -> dict[str, Any]:
+def _quality(runners: list[laws.Runner], counts: tuple[int, ...]) -> dict[str, Any]:
   """KL(data‖samples) by the number of calls, from noise alone.
 
   Returns:
-    methods, end (noises, methods, counts). corrected: (calls, KL) with a Langevin step after each
-    step, (noises, counts, 2). unmask: (calls, KL) of unmasking in groups of positions.
+    methods, end (noises, methods, counts). corrected: (calls, KL) of STEP at η = 0 with a Langevin
+    step after each step, (noises, counts, 2). unmask: (calls, KL) of unmasking in groups of
+    positions.
   """
-  methods = {f"STEP, η = {eta:g}": samplers.step(eta) for eta in (0.0, 1.0, 2.0)} | {
-      f"STEP, η = 2 where |ℓ| < {WINDOW:g}": samplers.step(
-          lambda ell: jnp.where(jnp.abs(ell) < WINDOW, 2.0, 0.0)),
-      "reversal of one position": samplers.ancestral()}
-  end, corrected = [], []
-  for space in spaces.values():
-    runs = laws.Runner(space, methods)
-    end.append(np.stack([runs.run(n)[0][:, -1] for n in counts], -1))
-    fixed = laws.Runner(space, {"": samplers.step(0.0)}, correction=1.0)
-    # At the clean end there is nothing to correct.
-    corrected.append([(2 * n - 1, fixed.run(n)[0][0, -1]) for n in counts])
-  masked = spaces["masked"]
-  return {"methods": list(methods), "counts": counts, "end": np.array(end),
+  rows = [list(METHODS).index(name) for name in QUALITY]
+  end = [np.stack([runs.run(n)[0][rows, -1] for n in counts], -1) for runs in runners]
+  corrected = [[(2 * n - 1, runs.run(n, correction=1.0)[0][0, -1]) for n in counts]
+               for runs in runners]
+  masked = runners[0].space
+  return {"methods": QUALITY, "counts": counts, "window": WINDOW, "end": np.array(end),
           "corrected": np.array(corrected), "unmask": [
               (n, laws.kl(masked.table.probabilities.ravel(), laws.unmasked(masked, n)))
               for n in range(1, L + 1)]}
