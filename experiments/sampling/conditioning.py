@@ -111,5 +111,6 @@ def _class_number(run: assembly.Run, value: str) -> int:
         ", ".join(names[:10]) + (", …, " if len(names) > 10 else ", "))
     allowed = f"a class in 0 … {classes - 1}, {few}or none" if classes else (
         f"left out: {run.config.data.name} has no labels")
-    raise ValueError(f"--label must be {allowed}; got {value!r}")
+    flag = "--condition: label" if _CONDITION.value else "--label"
+    raise ValueError(f"{flag} must be {allowed}; got {value!r}")
   return number

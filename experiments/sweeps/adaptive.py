@@ -1,12 +1,13 @@
 """A learned density of noise levels × a learned weight on them, against log-normal ρ: 2 × 2 arms.
 
   python -m experiments.sweep --config=experiments/configs/mixture2d.py \\
-      --config.training.steps=1500 --config.training.batch_size=128 \\
+      --config.network="mlp(width=64, depth=3)" --config.training.steps=4000 \\
+      --config.training.batch_size=256 --config.training.checkpoint_every=1000 \\
       --config.sampling.grid.n=20 --sweep=experiments/sweeps/adaptive.py \\
       --workdir=runs/sweeps/adaptive
 
 The learned density has the objective of its base, and changes the variance of the loss alone. The
-learned weight is another objective. For digits: --config=experiments/configs/digits.py.
+learned weight is another objective. The report has the command for digits.
 Result: docs/sweeps/adaptive.md.
 """
 

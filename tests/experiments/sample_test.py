@@ -382,7 +382,7 @@ def test_conditions_come_from_files_or_examples_or_are_null(tmp_path, monkeypatc
   assert np.unique(made["size"]).size == 3 and labels.tolist() == [0, 1, 0]
   for arguments, says in (
       (("--condition=null", "--label=1"), "give one of them"),
-      (("--condition=label=4",), "--label must be a class in 0 … 1"),
+      (("--condition=label=4",), "--condition: label must be a class in 0 … 1"),
       ((f"--condition={tmp_path / 'none.npz'}",), "--condition must name an existing file")):
     assert says in runner.refused("sample", f"--workdir={workdir}", *arguments)
   runner.succeed("evaluate", f"--workdir={workdir}", "--num_samples=20", "--likelihood",
