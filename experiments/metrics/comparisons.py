@@ -138,11 +138,10 @@ def images(
   limited = lambda a: features(a[:limit] if call.name == "pixels" else a)
   fake = limited(x[:n] if choice.reference is None else x)
   sets = _Sets(limited(half), fake[:n], limited(other))
-  rows, of_moments = _feature_rows(sets, call.name, seed), sets
-  if choice.reference is not None:
-    of_moments = _Sets(choice.reference.moments, fake, limited(dataset.test))
-    rows[0] = _reference_row(of_moments, rows[0], choice.reference)
-  rows += _metric_rows(choice, sets, seed, of_moments)
+  of_moments = sets if choice.reference is None else _Sets(
+      choice.reference.moments, fake, limited(dataset.test))
+  rows = [*_feature_rows(sets, call.name, seed, choice.reference, of_moments),
+          *_metric_rows(choice, sets, seed, of_moments)]
   if getattr(features, "classify", None) is not None and n >= _LEAST_SCORED:
     (value, error), (floor, _) = (distances.inception_score(features.classify(values), seed=seed)
                                   for values in (sets.fake, sets.real))
@@ -225,15 +224,21 @@ def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -
                  float(model.score(_flat(dataset.test), dataset.test_labels)), len(x))]
 
 
-def _feature_rows(sets: _Sets, extractor: str, seed: int) -> list[Result]:
+def _feature_rows(
+    sets: _Sets, extractor: str, seed: int, reference: references.Reference | None,
+    of_moments: _Sets,
+) -> list[Result]:
   """FID, KID, precision, recall, density and coverage of features.
 
   For raw pixels they have other names. `fd_pixels` is the Fréchet distance of Gaussian fits to the
-  pixels, which is not FID.
+  pixels, which is not FID. With a reference that is to its moments, of all samples.
   """
   value, floor = distances.prdc(sets.real, sets.fake), distances.prdc(sets.real, sets.other)
   n = len(sets.real) if min(sets.real.shape) <= _MOST_FRECHET else _MOST_FRECHET
-  frechet = lambda fake: distances.frechet(sets.real[:n], fake[:n])
+  against, n = (sets.real[:n], n) if reference is None else (of_moments.real, len(of_moments.fake))
+  to = "" if reference is None else (
+      f", to {reference.description()}; floor of {min(n, len(of_moments.other)):,} held-out")
+  frechet = lambda fake: distances.frechet(against, fake[:n])
   kid = lambda fake: distances.kid(sets.real, fake, seed=seed)
   names, end, suffix = ("fid", "kid"), "", f", {extractor}"
   labels = [f"{label}{suffix}" for label in ("FID", "KID")]
@@ -241,17 +246,10 @@ def _feature_rows(sets: _Sets, extractor: str, seed: int) -> list[Result]:
     names, end = ("fd_pixels", "kd_pixels"), "_pixels"
     labels = ["Fréchet distance of pixels", "kernel distance of pixels"]
   return [
-      Result(names[0], labels[0], frechet(sets.fake), frechet(sets.other), n),
+      Result(names[0], labels[0] + to, frechet(of_moments.fake), frechet(of_moments.other), n),
       Result(names[1], labels[1], kid(sets.fake), kid(sets.other), len(sets.real)),
       *(Result(name + end, name + suffix, value[name], floor[name], len(sets.real))
         for name in value)]
-
-
-def _reference_row(sets: _Sets, row: Result, reference: references.Reference) -> Result:
-  """The row of the Fréchet distance to a reference; the floor is that of held-out data."""
-  label = f"{row.label}, to {reference.description()}; floor of {len(sets.other):,} held-out"
-  return Result(row.key, label, distances.frechet(sets.real, sets.fake),
-                distances.frechet(sets.real, sets.other), len(sets.fake))
 
 
 def _metric_rows(
