@@ -97,7 +97,7 @@ def check(choice: Choice, dataset: data.Dataset) -> None:
       raise ValueError(f"--reference is for images; the data are of kind {dataset.kind!r}")
     if (d := len(choice.reference.moments.mean)) != few.shape[1]:
       raise ValueError(f"--reference={choice.reference.name} is of {d} features, --extractor="
-                       f"{call.name} has {few.shape[1]}")
+                       f"{check_reference(choice).name} has {few.shape[1]}")
   user_metrics = tuple(metric for metric in choice.metrics if ":" in metric.name)
   _metric_rows(choice._replace(metrics=user_metrics), _Sets(few, few[::-1], few), seed=0)
 
