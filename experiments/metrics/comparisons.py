@@ -97,7 +97,7 @@ def check(choice: Choice, dataset: data.Dataset) -> None:
       raise ValueError(f"--reference is for images; the data are of kind {dataset.kind!r}")
     if (d := len(choice.reference.moments.mean)) != few.shape[1]:
       raise ValueError(f"--reference={choice.reference.name} is of {d} features, --extractor="
-                       f"{call.name} has {few.shape[1]}")
+                       f"{check_reference(choice).name} has {few.shape[1]}")
   user_metrics = tuple(metric for metric in choice.metrics if ":" in metric.name)
   _metric_rows(choice._replace(metrics=user_metrics), _Sets(few, few[::-1], few), seed=0)
 
@@ -148,11 +148,10 @@ def images(
   limited = lambda a: features(a[:limit] if call.name == "pixels" else a)
   fake = limited(x[:n] if choice.reference is None else x)
   sets = _Sets(limited(half), fake[:n], limited(other))
-  rows, of_moments = _feature_rows(sets, call.name, seed), sets
-  if choice.reference is not None:
-    of_moments = _Sets(choice.reference.moments, fake, limited(dataset.test))
-    rows[0] = _reference_row(of_moments, rows[0], choice.reference)
-  rows += _metric_rows(choice, sets, seed, of_moments)
+  of_moments = sets if choice.reference is None else _Sets(
+      choice.reference.moments, fake, limited(dataset.test))
+  rows = [*_feature_rows(sets, call.name, seed, choice.reference, of_moments),
+          *_metric_rows(choice, sets, seed, of_moments)]
   if getattr(features, "classify", None) is not None and n >= _LEAST_SCORED:
     (value, error), (floor, _) = (distances.inception_score(features.classify(values), seed=seed)
                                   for values in (sets.fake, sets.real))
@@ -235,15 +234,21 @@ def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -
                  float(model.score(_flat(dataset.test), dataset.test_labels)), len(x))]
 
 
-def _feature_rows(sets: _Sets, extractor: str, seed: int) -> list[Result]:
+def _feature_rows(
+    sets: _Sets, extractor: str, seed: int, reference: references.Reference | None,
+    of_moments: _Sets,
+) -> list[Result]:
   """FID, KID, precision, recall, density and coverage of features.
 
   For raw pixels they have other names. `fd_pixels` is the Fréchet distance of Gaussian fits to the
-  pixels, which is not FID.
+  pixels, which is not FID. With a reference that is to its moments, of all samples.
   """
   value, floor = distances.prdc(sets.real, sets.fake), distances.prdc(sets.real, sets.other)
   n = len(sets.real) if min(sets.real.shape) <= _MOST_FRECHET else _MOST_FRECHET
-  frechet = lambda fake: distances.frechet(sets.real[:n], fake[:n])
+  against, n = (sets.real[:n], n) if reference is None else (of_moments.real, len(of_moments.fake))
+  to = "" if reference is None else (
+      f", to {reference.description()}; floor of {min(n, len(of_moments.other)):,} held-out")
+  frechet = lambda fake: distances.frechet(against, fake[:n])
   kid = lambda fake: distances.kid(sets.real, fake, seed=seed)
   names, end, suffix = ("fid", "kid"), "", f", {extractor}"
   labels = [f"{label}{suffix}" for label in ("FID", "KID")]
@@ -251,17 +256,10 @@ def _feature_rows(sets: _Sets, extractor: str, seed: int) -> list[Result]:
     names, end = ("fd_pixels", "kd_pixels"), "_pixels"
     labels = ["Fréchet distance of pixels", "kernel distance of pixels"]
   return [
-      Result(names[0], labels[0], frechet(sets.fake), frechet(sets.other), n),
+      Result(names[0], labels[0] + to, frechet(of_moments.fake), frechet(of_moments.other), n),
       Result(names[1], labels[1], kid(sets.fake), kid(sets.other), len(sets.real)),
       *(Result(name + end, name + suffix, value[name], floor[name], len(sets.real))
         for name in value)]
-
-
-def _reference_row(sets: _Sets, row: Result, reference: references.Reference) -> Result:
-  """The row of the Fréchet distance to a reference; the floor is that of held-out data."""
-  label = f"{row.label}, to {reference.description()}; floor of {len(sets.other):,} held-out"
-  return Result(row.key, label, distances.frechet(sets.real, sets.fake),
-                distances.frechet(sets.real, sets.other), len(sets.fake))
 
 
 def _metric_rows(

@@ -15,7 +15,8 @@ PATCH, HEAD = 14, 64
 # Images are seen as so many tokens a side, of 224 pixels. Published positions are of 37.
 TOKENS = 16
 # Mean and deviation of ImageNet's channels, of values in [0, 1].
-_MEAN, _SCALE = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_SCALE = np.array([0.229, 0.224, 0.225], np.float32)
 _SOURCE = ("weights='dinov2_vitl14_pretrain.pth' names the file that DINOv2 publishes, which "
            "FD-DINOv2 of papers has; those of ViT-S and ViT-B will do")
 _BLOCK = (

