@@ -3,7 +3,7 @@
   python -m experiments.benchmarks.few_calls --sweep=runs/sweeps/few_calls
 
 Evaluates every model and seed of a finished sweep by `metrics.few_calls`, and prints mean ± half
-the range over seeds. `--model` chooses one of them.
+the range over seeds. `--model` chooses one of them. Seeds that failed in the sweep are left out.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ from experiments.benchmarks import measure
 from experiments.config import cli
 from experiments.metrics import few_calls
 from experiments.metrics.result import Result
-from experiments.run import assembly, records
+from experiments.run import assembly, files, records
 from experiments.sweeping import layouts
 
 _SWEEP = flags.DEFINE_string("sweep", "runs/sweeps/few_calls", "The workdir of a sweep.")
@@ -38,14 +38,17 @@ def main() -> int:
   out = cli.out(_OUT.value, measure.is_report)
   assembly.configure_jax(layout.base)
   meters: dict[Any, Meter] = {}
-  results = {model: [rows(layouts.run_directory(workdir, model, seed), meters)
-                     for seed in layout.sweep.seeds] for model in _MODELS.value or models}
+  results = {}
+  for model in _MODELS.value or models:
+    places = {seed: layouts.run_directory(workdir, model, seed) for seed in layout.sweep.seeds}
+    results[model] = {seed: rows(place, meters) for seed, place in places.items()
+                      if not files.read_json(place / "result.json")["error"]}
   measure.write(out, {"machine": measure.machine(), "results": {
-      model: [{row.key: row.to_plain() for row in seed} for seed in seeds]
+      model: {seed: {row.key: row.to_plain() for row in found} for seed, found in seeds.items()}
       for model, seeds in results.items()}})
   for model, seeds in results.items():
-    print(f"\n{model}: {len(seeds)} seeds")
-    for same in zip(*seeds, strict=True):
+    print(f"\n{model}: seeds {', '.join(map(str, seeds))}")
+    for same in zip(*seeds.values(), strict=True):
       values = np.array([row.value for row in same])
       print(f"  {same[0].label:45} {values.mean():.4f} ± {np.ptp(values) / 2:.4f}, floor "
             f"{np.mean([row.floor for row in same]):.4f}")

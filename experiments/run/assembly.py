@@ -186,6 +186,8 @@ def teacher(
   run = assemble(dataclasses.replace(taught, mesh=config.mesh), shape, num_classes, mesh,
                  dict(kinds))
   params = restored(run, workdir).ema[0]
+  if mesh.size == 1:
+    params = jax.tree.map(np.asarray, params)  # a sweep uses them on several devices
   row = build.prediction(taught.objective)
   return lambda x, ell, condition: flow_maps.velocity(
       lambda x, ell: run.apply(params, x, ell, condition), prediction=row)(x, ell)

@@ -89,6 +89,7 @@ def train(workdir: pathlib.Path, layout: layouts.Layout, index: int, *, at_once:
     memory.check_state(group.leader.config, members=len(group.members))
   with records.locked(folder):
     facts.claim(folder, group.leader.dataset)
+    assembly.load_teacher(group.leader)  # a checkpoint cannot be read while a program is traced
     trainings = program.make([(group.runs[model], seed) for model, seed in group.members],
                              jax.local_devices()[:len(group.members)], at_once=at_once)
     meter = _Meter(group, trainings, layout.base)

@@ -2,7 +2,7 @@
 
   python -m experiments.train --config=mixture2d --workdir=runs/mixture2d
   python -m experiments.sweep --config=experiments/configs/mixture2d.py \\
-      --config.network="mlp(width=64, depth=3)" --config.training.steps=4000 \\
+      --config.network="mlp(width=64, depth=3)" --config.training.steps=2000 \\
       --config.training.batch_size=256 \\
       --sweep=experiments/sweeps/few_calls.py --workdir=runs/sweeps/few_calls
   python -m experiments.benchmarks.few_calls --sweep=runs/sweeps/few_calls

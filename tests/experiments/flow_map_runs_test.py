@@ -76,6 +76,16 @@ def test_a_teacher_takes_the_place_of_the_data(flow_run, small_run, tmp_path):
   assert manifest(taught)["sha256"] != manifest(flow_run)["sha256"]
 
 
+@pytest.mark.slow
+def test_a_sweep_has_teachers(small_run, tmp_path):
+  arm = {"objective.flow_map": "eulerian()", "objective.teacher": str(small_run)}
+  (tmp_path / "arms.py").write_text(
+      f"SEEDS = (0, 1)\ndef sweep(): return {{'taught': {arm!r}}}\n", encoding="utf-8")
+  runner.succeed("sweep", *SMALL, "--config.training.steps=10", f"--sweep={tmp_path / 'arms.py'}",
+                 f"--workdir={tmp_path / 'sweep'}")
+  assert (tmp_path / "sweep" / "arms" / "taught" / "seed_1" / "result.json").exists()
+
+
 def test_what_cannot_be_is_refused(small_run, tmp_path):
   train = lambda *flags: runner.refused("train", *flags, f"--workdir={tmp_path / 'none'}")
   teacher = f"--config.objective.teacher={small_run}"
