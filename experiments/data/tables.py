@@ -89,7 +89,7 @@ def columns_of(symbols: Sequence[str]) -> list[str]:
   return list(dict.fromkeys(symbol.split("=")[0] for symbol in symbols))
 
 
-def as_csv(x: np.ndarray, symbols: Sequence[str]) -> tuple[str, int]:
+def as_csv(x: np.ndarray, symbols: tuple[str, ...]) -> tuple[str, int]:
   """Tokens (n, columns) as a CSV file, and the number of cells with a value of another column.
 
   A model may draw one where it has not learned that a column has its own values; such a cell is
@@ -97,7 +97,7 @@ def as_csv(x: np.ndarray, symbols: Sequence[str]) -> tuple[str, int]:
   """
   columns, wrong, rows = columns_of(symbols), 0, []
   for tokens in x:
-    cells = [symbols[token].replace(_SPACE, " ").split("=", 1) for token in tokens]
+    cells = [symbols[int(token)].replace(_SPACE, " ").split("=", 1) for token in tokens]
     own = [name == column.replace(_SPACE, " ")
            for (name, _), column in zip(cells, columns, strict=True)]
     wrong += own.count(False)

@@ -69,8 +69,9 @@ def _quality(data):
   for k, noise in enumerate(data["noises"]):
     marks = [Line(found["counts"], kl, name, colour=m)
              for m, (name, kl) in enumerate(zip(found["methods"], found["end"][k], strict=True))]
-    marks.append(Line(*np.transpose(found["corrected"][k]), "STEP, η = 0, and Langevin steps",
-                      style="s--", colour=charts.GREY))
+    calls, corrected = np.transpose(found["corrected"][k])
+    marks.append(Line(calls, corrected, "STEP, η = 0, and Langevin steps", style="s--",
+                      colour=charts.GREY))
     if not k:
       groups = found["unmask"]
       marks += [Line(groups[:-1, 0], groups[:-1, 1], "positions in groups", style="D:",

@@ -30,7 +30,7 @@ class Space(NamedTuple):
     """p_t of all states."""
     return self.table.marginal(level.alpha, self.path).ravel()
 
-  def log_denoised(self, level: samplers.Level, power: float = 1.0) -> jax.Array:
+  def log_denoised(self, level: samplers.Level, power: Any = 1.0) -> jax.Array:
     """log D of all states, (S^L, L, V); D^power, normalised, is a model that errs."""
     logits = power * self.table.denoise(jnp.asarray(self.x), level.alpha, self.path)
     return splitting.clean_law(jnp.asarray(self.x), logits, level.alpha, level.sigma, self.path)
@@ -93,9 +93,9 @@ class Runner:
       log_d = lambda level: space.log_denoised(
           level, jnp.where(level.half_log_snr < 0.0, power, 1.0))
       x, log_d_here = jnp.asarray(space.x), log_d(here)
-      laws = jnp.stack([law @ joint(method.law(x, log_d_here, here, there, budget, space.path))
-                        for law, method, budget in zip(
-                            laws, methods.values(), budgets, strict=True)])
+      moves = [method.law for method in methods.values() if method.law is not None]
+      laws = jnp.stack([law @ joint(move(x, log_d_here, here, there, budget, space.path))
+                        for law, move, budget in zip(laws, moves, budgets, strict=True)])
       stay = laws @ space.step(log_d(there), there, there, correction)
       # At the clean end there is nothing to correct.
       return jnp.where((correction > 0.0) & (there.sigma > 0.0), stay, laws)
@@ -132,9 +132,9 @@ def unmasked(space: Space, calls: int, power: float = 1.0) -> np.ndarray:
   """The law of the data when positions are unmasked in random order, in `calls` groups.
 
   A group's positions are drawn from D at once, as `samplers.unmask` does; the sizes of the groups
-  are as even as they can be. Only states that a run can reach are followed.
+  are as even as they can be. space: of masked noise.
   """
-  length, mask = space.x.shape[1], space.path.mask
+  length, mask = space.x.shape[1], space.path.vocabulary
   sizes = np.diff(np.round(np.linspace(0, length, calls + 1)).astype(int))
   # Under masked noise D does not depend on the level.
   d = np.exp(jax.jit(lambda: space.log_denoised(level(0.0), power))())

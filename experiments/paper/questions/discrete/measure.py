@@ -37,7 +37,7 @@ def measure(setting: Setting) -> dict[str, Any]:
           "composition": [_composition(space) for space in spaces.values()],
           "single": [_single(space) for space in spaces.values()],
           "triangle": [_triangle(noise, setting.seed) for noise in NOISES],
-          "duality": _duality(runners, (16, 32, 64) if setting.fast else (16, 32, 64, 128)),
+          "duality": _duality(runners, (32, 64, 128)),
           "quality": _quality(runners, counts),
           "questions": questions.measure(spaces, setting.fast)}
 
