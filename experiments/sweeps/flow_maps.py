@@ -9,7 +9,6 @@
 Samples take two calls. All rows have one loss, so that they differ by conditioning alone; `edm` is
 `v` up to its sign. The config draws levels that are uniform in ℓ: ordered pairs of them are those
 that do not contract. On the diagonal alone each identity is the ordinary loss.
-Result: docs/sweeps/flow_maps.md.
 """
 
 BASELINE = "semigroup, uniform, velocity"
