@@ -26,7 +26,8 @@ import numpy as np
 
 __all__ = ["AUGMENTATION", "MASK", "Kind", "complete", "drop", "example", "is_mask", "null"]
 
-MASK, AUGMENTATION = "_mask", "augmentation"
+MASK = "_mask"  # what follows the name of an array in that of its mask
+AUGMENTATION = "augmentation"  # how an example was changed; 0 for samples
 
 
 class Kind(NamedTuple):
