@@ -369,9 +369,11 @@ def _convert_tuple(value: Any, parts: tuple[Any, ...], field: str) -> tuple:
     ValueError: as `convert`, for an element.
   """
   if isinstance(value, str):
-    value = _parse_literal(value) if value.strip() else ()
-    if isinstance(value, str) and parts[0] is str:
-      value = tuple(map(str.strip, value.split(",")))
+    text, value = value, _parse_literal(value) if value.strip() else ()
+    if parts[0] is str and (isinstance(value, (str, _Parsed)) or (
+        isinstance(value, tuple) and any(isinstance(each, _Parsed) for each in value))):
+      # Words, and calls as text; commas within parentheses separate arguments.
+      value = tuple(map(str.strip, re.split(r",(?![^(]*\))", text)))
   if isinstance(value, (int, float)) and not isinstance(value, bool):
     value = (value,)
   if not isinstance(value, tuple):
