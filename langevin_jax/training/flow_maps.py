@@ -84,7 +84,7 @@ def flow_map_loss(
     parts = [share(slice(same), ell_s[:0])] if same else []
     parts += [share(slice(same, n), ell_s)] if same < n else []
     means, levels = zip(*parts, strict=True)
-    return sum(means, start=jnp.zeros(())), jax.tree.map(
-        lambda *leaves: jnp.concatenate(leaves), *levels)
+    return (jnp.sum(jnp.stack(means)),
+            jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *levels))
 
   return Loss(draw, value, identity.averaged)
