@@ -26,7 +26,7 @@ pytest.importorskip("sympy")
 SLOW = ("digits_run", "vae", "flow_matching")
 NAMES = tuple(name for name in contents.PARTS if name not in SLOW)
 # The longest first: the two workers then end together.
-LONGEST = ("plane_run", "stochasticity", "duality", "certificate", "discrete", "appendix", "clouds",
+LONGEST = ("discrete", "plane_run", "stochasticity", "duality", "certificate", "appendix", "clouds",
            "identity", "steps", "cycle", "tables", "trajectories")
 # By part, words of the paper's statements that do not hold: what is true in a limit is said of a
 # finite step, time or noise level, or a formula is misprinted (theory.md#errata).

@@ -14,6 +14,7 @@ from flax import nnx
 
 from langevin_jax import (
     _programs,
+    discrete,
     guidance,
     inpainting,
     likelihood,
@@ -149,6 +150,10 @@ def numbers_alone():
   denoise = lambda i: mixtures.denoiser(mixture(i), VP)
   x = jnp.array([[0.1, 0.2], [0.3, 0.4]])
   network = lambda x, ell, labels: 0.1 * x * labels[:, None]
+  masked, clean = discrete.paths.absorbing(3), jnp.array([[0, 2], [1, 1]])
+  tokens = lambda i: discrete.mixtures.denoiser(
+      discrete.mixtures.Table(jnp.arange(1.0 + i, 10.0 + i).reshape(3, 3) / (45.0 + 9.0 * i)),
+      masked)
   guided = lambda i: guidance.classifier_free(
       network, VP, jnp.arange(3) + i, null=9, weight=1.5 + 0.1 * i)
   return {
@@ -166,6 +171,10 @@ def numbers_alone():
       "log_prob to a tolerance": lambda i: likelihood.log_prob(
           KEY, denoise(i), VP, x + i, tolerance=0.1 / (i + 1), batch_axes=1),
       "bound": lambda i: likelihood.bound(KEY, denoise(i), VP, x + i, draws=2, batch_axes=1),
+      "discrete bound": lambda i: discrete.objectives.elbo(
+          KEY, tokens(i), masked, (clean + i) % 3, levels=4),
+      "discrete importance weights": lambda i: discrete.objectives.importance_weighted(
+          KEY, tokens(i), masked, (clean + i) % 3, grid=samplers.uniform_time(4), particles=2),
       "adaptive": lambda i: samplers.adaptive(
           KEY, denoise(i), VP, shape=(3, 2), tolerance=0.1 / (i + 1), rho_max=5.0 + i)}
 
