@@ -3,7 +3,8 @@
   python tests/pretrained_cases.py --edm=DIRECTORY --dit=DIRECTORY --sit=DIRECTORY [NAME …]
 
 writes tests/experiments/pretrained/NAME.npz: names and shapes of the weights, and outputs at ten
-noise levels. It needs `pip install -e ".[parity]"`, and for some clones of the projects that
+noise levels. It needs `pip install -e ".[parity]"`; for Inception and DINOv2 also
+`pip install --no-deps torch-fidelity timm torchvision`; and for some clones of the projects that
 are no packages: NVlabs/edm, facebookresearch/DiT, willisma/SiT. Weights are drawn by
 `random_weights`, here and in the tests, so that a fixture holds none.
 """

@@ -39,12 +39,21 @@ _JUDGED = 2**14
 # Eigenvalues of the covariance below this are rounding; the largest is about 1.
 _VARIES = 1e-5
 _SIDE, _PATCH = 8, 2
-# Image configs, by the channels of their images, and what is small here.
-IMAGES = {"digits": 1, "images": 3, "fashion_mnist": 1, "cifar10": 3, "latent_dit_xl2": 4,
-          "imagenet64_dit_xl2": 3}
+# What is small here: a transformer, whose patches are of 2 × 2 pixels, and a U-Net.
 SMALL = {"network.width": "64", "network.depth": "2", "network.heads": "2", "network.unroll": "1",
          "training.batch_size": "64", "training.learning_rate": "1e-3",
          "training.schedule": "constant(warmup_steps=200)"}
+_SMALL_UNET = {
+    "network.channels": "16", "network.multipliers": "(1, 2)", "network.blocks": "1",
+    "network.attention": "(4,)", "network.head_channels": "16", "training.batch_size": "64",
+    "training.schedule": "constant(warmup_steps=200)"}
+# Image configs: the channels of their images, and what changes.
+IMAGES: dict[str, tuple[int, dict[str, str]]] = {
+    "digits": (1, SMALL), "annealed_langevin": (1, SMALL), "images": (3, SMALL),
+    "fashion_mnist": (1, SMALL), "cifar10": (3, SMALL), "latent_dit_xl2": (4, SMALL),
+    "imagenet64_dit_xl2": (3, SMALL), "imagenet256_sit_xl2": (4, SMALL),
+    "imagenet256_jit_b16": (3, SMALL | {"network.patch_size": "2", "network.bottleneck": "8"}),
+    "imagenet64_edm2_s": (3, _SMALL_UNET)}
 
 Law = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -104,8 +113,8 @@ def main() -> int:
   results: dict[str, Any] = {}
   for name in chosen.configs:
     config = config_lib.load(str(CONFIGS / f"{name}.py"))
-    if channels := IMAGES.get(name, 0):
-      config = config_lib.override(config, SMALL)
+    channels, small = IMAGES.get(name, (0, {}))
+    config = config_lib.override(config, small)
     for law in laws:
       losses, averaged, linear = learned(config, examples(law, channels), seeds=chosen.seeds,
                                          steps=chosen.steps)
@@ -163,16 +172,17 @@ def _programs(config: config_lib.Config, shape: tuple[int, ...], steps: int):
   batch_size = config.training.batch_size
 
   @jax.jit
-  def train(seed, x):
-    def step(state, index):
-      batch = x[index], jnp.zeros(batch_size, jnp.int32)
-      return training.train_step(state, jax.random.key(seed + 1), batch, loss=loss,
-                                 optimizer=optimizer, averages=averages)[0], None
+  def step(state, seed, x, index):
+    batch = x[index], jnp.zeros(batch_size, jnp.int32)
+    return training.train_step(state, jax.random.key(seed + 1), batch, loss=loss,
+                               optimizer=optimizer, averages=averages)[0]
 
+  def train(seed, x):
     state = training.init(init(jax.random.key(seed)), optimizer, averages=len(averages))
-    order = jax.random.randint(jax.random.key(seed + 2), (steps, batch_size), 0, len(x))
-    last = jax.lax.scan(step, state, order)[0]
-    return last.params, last.ema[0]
+    # One call a step: on CPU the gradient of a convolution is slow inside a loop of XLA's.
+    for index in jax.random.randint(jax.random.key(seed + 2), (steps, batch_size), 0, len(x)):
+      state = step(state, seed, x, index)
+    return state.params, state.ema[0]
 
   @jax.jit
   def judge(params, x):
