@@ -82,7 +82,7 @@ class Watcher:
   def _loss(self, params: Any) -> dict[str, Any]:
     """∫ E‖ε − ε̂‖² dℓ of held-out data, its standard error, and E‖ε − ε̂‖²/d by level of ℓ.
 
-    Of tokens it is the bound of −log P in nats a token, by level of α.
+    Of tokens it is the bound of −log P in nats a token, and its rate by level.
     """
     run = self._run
     if self._held_out is None:

@@ -13,8 +13,8 @@
   agreement       is between samples and training images. Its floor uses the same number of held-out
                   images, because FID falls with the number of images, and because the classifier
                   was not fitted to them.
-n-gram bits       a token, of samples of tokens under the n-gram of the training text, in the place of
-                  distances. Its floor uses held-out text.
+n-gram bits       of a token of samples, under the n-gram of the training text, in the place of
+                  distances. The floor is that of held-out text.
 """
 
 from collections.abc import Callable
@@ -43,6 +43,7 @@ _LEVELS = 32
 # On the 2-D mixture one draw at every level has a standard deviation of 0.6 nats. The standard
 # deviation over the seeds of an arm is 0.01 to 0.1 nats.
 _NUMBERS, _FEWEST, _MOST = 2**21, 256, 4096
+_NOISIEST = 1e5  # ρ of the noisiest level; beyond it is next to nothing of the integral
 _SAMPLES = 1000
 
 
@@ -50,8 +51,8 @@ class HeldOut(NamedTuple):
   """Fixed draws (levels, n, …) of the held-out loss.
 
   example: index of the example. x_0, labels: of the example. ells, eps: ℓ and ε, or noisy tokens.
-  exact: ‖ε − ε̂‖²/d of the exact model, which is subtracted, or 0. width: the step between levels:
-    in ℓ, times d; of tokens in α.
+  exact: ‖ε − ε̂‖²/d of the exact model, which is subtracted, or 0. width: the step between levels
+    in ℓ, times d of numbers.
   """
 
   example: np.ndarray
@@ -66,18 +67,17 @@ class HeldOut(NamedTuple):
 def held_out(run: assembly.Run) -> HeldOut:
   """The draws of the held-out loss, over the noise levels of the run's objective.
 
-  Levels are those of the midpoint rule in ℓ, of tokens in α. They use the held-out examples in
-  turn. The order of examples is random, because data may be sorted by class.
+  Levels are those of the midpoint rule in ℓ. They use the held-out examples in turn. The order of
+  examples is random, because data may be sorted by class.
   """
   dataset, config = run.dataset, run.config
   tokens = isinstance(run.path, discrete.paths.Path)
   n = _FEWEST if tokens else int(
       np.clip(_NUMBERS // (_LEVELS * dataset.test[0].size), _FEWEST, _MOST))
-  ends = np.array(arms.level_ends(config)[::-1])
-  low, high = 1.0 / (1.0 + ends) if tokens else -np.log(ends)
+  rho_min, rho_max = arms.level_ends(config)
+  low, high = -np.log(min(rho_max, _NOISIEST)), -np.log(rho_min)
   width = (high - low) / _LEVELS
-  levels = low + width * (np.arange(_LEVELS) + 0.5)
-  levels = (np.log(levels / (1.0 - levels)) if tokens else levels).astype(np.float32)
+  levels = (low + width * (np.arange(_LEVELS) + 0.5)).astype(np.float32)
   rng = np.random.default_rng(config.evaluation.seed)
   order = rng.permutation(len(dataset.test))
   example = order[np.arange(_LEVELS * n) % len(order)].reshape(_LEVELS, n)
@@ -103,7 +103,7 @@ def errors(
 ) -> Callable[..., jax.Array]:
   """A function (row, seed, params, x₀, labels, ℓ, ε) → ‖ε − ε̂‖²/d of each draw, (levels, n).
 
-  On a `path` of tokens it is the error of `discrete.objectives.loss`.
+  On a `path` of tokens it is `discrete.objectives.rate` for each token.
   """
   def error(row, seed, params, *draws):
     del seed  # all seeds use the same draws
@@ -114,9 +114,9 @@ def errors(
         labels = conditions_lib.complete(labels)
       network = lambda x, ell: apply(params, x, ell, labels)
       if isinstance(path, discrete.paths.Path):
-        return discrete.objectives.corrupted_loss(
-            network, x_0, discrete.objectives.Corruption(ells, eps), path,
-            weight=jnp.ones_like)[1]["error"]
+        found = discrete.objectives.corrupted_loss(
+            network, x_0, discrete.objectives.Corruption(ells, eps), path, weight=jnp.ones_like)
+        return found[1]["error"] * jax.nn.sigmoid(ells) * jax.nn.sigmoid(-ells)
       _, metrics = objectives.corrupted_loss(
           network, x_0, objectives.Corruption(ells, eps), weight=jnp.ones_like, prediction=row)
       return metrics["eps_error"]
