@@ -328,9 +328,10 @@ def _tokens(source: splits.Source, scaling: str) -> Dataset:
   x = np.asarray(source.x[np.arange(len(source.x))])
   low, high = int(x.min()), int(x.max())
   vocabulary = source.vocabulary or _numbers(high + 1)
-  if low < 0 or high >= max(len(vocabulary), 2):
-    raise ValueError(f"config.data: tokens must lie in 0 … {len(vocabulary) - 1}, the places of "
-                     f"the vocabulary; got {low} … {high}")
+  most = max(len(vocabulary), 2) - 1
+  if low < 0 or high > most:
+    raise ValueError(f"config.data: tokens must lie in 0 … {most}, the places of the vocabulary; "
+                     f"got {low} … {high}")
   parts, digests = (np.flatnonzero(~source.held_out), np.flatnonzero(source.held_out)), {}
   labels = [source.labels[part].astype(np.int32) if source.num_classes else np.zeros(0, np.int32)
             for part in parts]
