@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def _plan(
-    config: config_lib.Config, examples: tuple[tuple[int, ...], int, dict[str, Any]],
+    config: config_lib.Config, examples: tuple[tuple[int, ...], int, dict[str, Any], int],
     topology: topologies.Topology,
 ) -> dict[str, Any]:
   """The plan of one topology, in the form of the JSON file.
@@ -70,15 +70,17 @@ def _plan(
   Args:
     examples: `data.shape_of` the data.
   """
-  shape, num_classes, kinds = examples
+  shape, num_classes, kinds, vocabulary = examples
   mesh = meshes.make(config.mesh, topologies.devices(topology))
   job = compiling.Job(config, *examples, topology, mesh)
   batch, capacity = config.training.batch_size, topology.chip.hbm_bytes
-  model_flops_of_step = model_flops.of_step(config, shape, num_classes, mesh, kinds)
+  model_flops_of_step = model_flops.of_step(
+      config, shape, num_classes, mesh, kinds, vocabulary)
   images = _IMAGES.value or config.training.steps * batch
   speed = lambda step: _speed(job, step, model_flops_of_step * step.batch_size / batch, images)
-  state = jax.eval_shape(assembly.assemble(config, shape, num_classes, mesh, kinds).init,
-                         jax.random.key(0))
+  state = jax.eval_shape(
+      assembly.assemble(config, shape, num_classes, mesh, kinds, vocabulary).init,
+      jax.random.key(0))
   step = _compile(job, batch)
   plan = {
       "topology": topology.name,

@@ -109,7 +109,8 @@ def _layout(base, sweep: arms.Sweep, configs) -> layouts.Layout:
     dataset = datasets[config.data]
     _with_arm_name(name, lambda config=config, dataset=dataset: build.network(
         config.network, dataset.train.shape[1:], dataset.num_classes,
-        conditions=conditions.kinds(dataset)))
+        conditions=conditions.kinds(dataset),
+        tokens=build.tokens(config.path, len(dataset.vocabulary))))
   return layouts.make(base, sweep, configs, equivalence.find(configs))
 
 

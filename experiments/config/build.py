@@ -46,6 +46,20 @@ def is_discrete(path: Path) -> bool:
   return isinstance(path, discrete.paths.Path)
 
 
+def tokens(call: Call, vocabulary: int) -> discrete.paths.Path | None:
+  """The process of `config.path` if the data are tokens, of a `vocabulary`; else None.
+
+  Raises:
+    ValueError: a process of numbers for tokens, or the reverse.
+  """
+  found = path(call, vocabulary)
+  if bool(vocabulary) != is_discrete(found):
+    raise ValueError(f"config.path={call.name} is for "
+                     + ("numbers; tokens have absorbing() or uniform()" if vocabulary else
+                        "tokens, and these data are numbers; rectified_flow() is for them"))
+  return found if isinstance(found, discrete.paths.Path) else None
+
+
 def prediction(config: config_lib.Objective) -> predictions.Row:
   """The row of Table 5 that the network predicts."""
   return calls.build(config.prediction, "prediction", "config.objective.prediction")

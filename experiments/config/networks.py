@@ -38,7 +38,8 @@ def dit(
     norm: Literal["layer", "rms"] = "layer", qk_norm: bool = False,
     mlp: Literal["gelu", "swiglu"] = "gelu",
     positions: Literal["learned", "fixed", "none"] = "learned", rotary: bool = False,
-    bottleneck: int | None = None, tied: bool = False, level: networks.Level | None = None,
+    bottleneck: int | None = None, stem: int = 1, tied: bool = False,
+    level: networks.Level | None = None,
 ) -> Network:
   """A diffusion transformer (Peebles & Xie 2023) for sequences, images or volumes (n, …, c).
 
@@ -54,6 +55,7 @@ def dit(
     positions: what is added to the tokens. "learned" begins as "fixed", sines and cosines.
     rotary: rotate queries and keys by the places of their tokens.
     bottleneck: channels of a linear layer before the tokens, for large patches.
+    stem: patches along each side of the window that a token is made of, an odd number.
     tied: the output layer is the transpose of the first one: for tokens.
     level: how the noise level is seen: none, or a call such as flow_time() or unseen().
   """
@@ -65,7 +67,7 @@ def dit(
       patch_size=patch_size, width=width, depth=depth, heads=heads, num_classes=num_classes,
       classes=_classes(conditions), dtype=dtype, unroll=unroll, remat=remat, constrain=constrain,
       second_level=second_level, norm=norm, qk_norm=qk_norm, mlp=mlp, positions=positions,
-      rotary=rotary, bottleneck=bottleneck, tied=tied, level=level or networks.Level())
+      rotary=rotary, bottleneck=bottleneck, stem=stem, tied=tied, level=level or networks.Level())
   module.check((1, *shape))
   return linen(module, shape, example_condition(conditions))
 

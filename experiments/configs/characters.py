@@ -15,8 +15,10 @@ def get_config() -> Config:
   return Config(
       data="text(length=64)",
       path="absorbing()",
-      network="dit(width=96, depth=3, heads=3, patch_size=1, positions='none', rotary=True, "
-              "dtype='bfloat16')",
+      # A token begins with its three neighbours on each side. Where attention has to find them
+      # first, training stays for thousands of steps at what a character says of the next.
+      network="dit(width=96, depth=3, heads=3, patch_size=1, stem=7, positions='none', "
+              "rotary=True, dtype='bfloat16')",
       # α uniform, and the likelihood: the loss is the bound, in nats a character.
       objective=Objective(prediction="x0()", weight="likelihood()",
                           density="uniform_time(rho_min=1e-4, rho_max=inf)"),

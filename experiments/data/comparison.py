@@ -25,12 +25,12 @@ def count_in_memory(x: Examples) -> int:
 
 
 def comparison_data(dataset: Dataset, *, most: int = 20_000) -> Dataset:
-  """The data set itself if it is in memory, else a fixed part of it in memory.
+  """The data set itself if it is in memory, as tokens are, else a fixed part of it in memory.
 
   The part has `most` training examples, at most 1 GB, and the held-out examples of `in_memory`.
   """
   x = dataset.train
-  if isinstance(x, np.ndarray):
+  if isinstance(x, np.ndarray) or dataset.vocabulary:
     return dataset
   count = min(most, len(x), max(2, 4 * _MEMORY_BYTES // x.bytes_per_example))
   index = np.sort(np.random.default_rng(0).choice(len(x), count, replace=False))

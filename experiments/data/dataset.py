@@ -202,8 +202,10 @@ def files(call: config_lib.Call) -> tuple[str, ...]:
 
 def shape_of(
     call: config_lib.Call
-) -> tuple[tuple[int, ...], int, dict[str, conditions_lib.Kind]]:
-  """(shape of one example, number of classes, kinds of the named conditions).
+) -> tuple[tuple[int, ...], int, dict[str, conditions_lib.Kind], int]:
+  """(shape of one example, number of classes, kinds of the named conditions, vocabulary).
+
+  The vocabulary is the number of tokens, 0 of other data.
 
   Data are loaded for it. For shards on another machine it is the arguments shape and num_classes,
   which have no named conditions.
@@ -214,18 +216,16 @@ def shape_of(
   if call.name in ("augmented", "rescaled"):
     return shape_of(call["data"])
   if call.name == "absent":
-    return call["shape"], call["num_classes"]
+    return call["shape"], call["num_classes"], {}, 0
   elsewhere = call.name == "array_record" and not os.path.isdir(os.path.expanduser(call["path"]))
   if elsewhere and call["shape"]:
-    return call["shape"], call["num_classes"], {}
+    return call["shape"], call["num_classes"], {}, 0
   if elsewhere:
     raise ValueError("config.data.shape (and config.data.num_classes) must say what one example "
                      f"is, where config.data.path={call['path']!r} is no directory on this machine")
   dataset = load(call)
-  if dataset.vocabulary:
-    raise ValueError(f"config.data={call.name}: a plan is of data that are numbers, and these are "
-                     "tokens")
-  return dataset.train.shape[1:], dataset.num_classes, conditions.kinds(dataset)
+  return (dataset.train.shape[1:], dataset.num_classes, conditions.kinds(dataset),
+          len(dataset.vocabulary))
 
 
 def moments(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -328,9 +328,10 @@ def _tokens(source: splits.Source, scaling: str) -> Dataset:
   x = np.asarray(source.x[np.arange(len(source.x))])
   low, high = int(x.min()), int(x.max())
   vocabulary = source.vocabulary or _numbers(high + 1)
-  if low < 0 or high >= max(len(vocabulary), 2):
-    raise ValueError(f"config.data: tokens must lie in 0 … {len(vocabulary) - 1}, the places of "
-                     f"the vocabulary; got {low} … {high}")
+  most = max(len(vocabulary), 2) - 1
+  if low < 0 or high > most:
+    raise ValueError(f"config.data: tokens must lie in 0 … {most}, the places of the vocabulary; "
+                     f"got {low} … {high}")
   parts, digests = (np.flatnonzero(~source.held_out), np.flatnonzero(source.held_out)), {}
   labels = [source.labels[part].astype(np.int32) if source.num_classes else np.zeros(0, np.int32)
             for part in parts]

@@ -39,13 +39,14 @@ class Step(NamedTuple):
 class Job(NamedTuple):
   """The input of a compilation: a config, the shape of examples, and a mesh of the topology.
 
-  kinds: of named conditions.
+  kinds: of named conditions. vocabulary: the number of tokens, 0 of other data.
   """
 
   config: config_lib.Config
   shape: tuple[int, ...]
   num_classes: int
   kinds: Mapping[str, conditions.Kind]
+  vocabulary: int
   topology: topologies.Topology
   mesh: jax.sharding.Mesh
 
@@ -68,9 +69,10 @@ def compile_step(job: Job, batch_size: int) -> Step:
   """
   config = dataclasses.replace(job.config, training=dataclasses.replace(
       job.config.training, batch_size=batch_size))
-  run = assembly.assemble(config, job.shape, job.num_classes, job.mesh, job.kinds)
+  run = assembly.assemble(
+      config, job.shape, job.num_classes, job.mesh, job.kinds, job.vocabulary)
   state = assembly.abstract_state(run)
-  batch = assembly.abstract_batch(job.shape, job.kinds, batch_size)
+  batch = assembly.abstract_batch(job.shape, job.kinds, batch_size, job.vocabulary)
   lowered = assembly.train_step(run).lower(state, jax.ShapeDtypeStruct((), jnp.uint32), batch)
   try:
     compiled = lowered.compile()

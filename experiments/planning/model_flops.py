@@ -25,18 +25,18 @@ from langevin_jax import conditions, training
 
 def of_step(
     config: config_lib.Config, shape: tuple[int, ...], num_classes: int, mesh: jax.sharding.Mesh,
-    kinds: Mapping[str, conditions.Kind] = MappingProxyType({}),
+    kinds: Mapping[str, conditions.Kind] = MappingProxyType({}), vocabulary: int = 0,
 ) -> int:
   """The model FLOPs of one training step, of all chips together.
 
   Args:
-    kinds: of named conditions.
+    kinds: of named conditions. vocabulary: the number of tokens, 0 of other data.
   """
-  run = assembly.assemble(config, shape, num_classes, mesh, kinds)
+  run = assembly.assemble(config, shape, num_classes, mesh, kinds, vocabulary)
   loss = run.loss
   if isinstance(loss, training.AdaptiveLoss):
     loss = loss.at(loss.init)
-  batch = assembly.abstract_batch(shape, kinds, config.training.batch_size)
+  batch = assembly.abstract_batch(shape, kinds, config.training.batch_size, vocabulary)
   examples = jax.eval_shape(loss.draw, jax.random.key(0), batch)
   params = jax.eval_shape(run.init, jax.random.key(0)).params
   traced = jax.make_jaxpr(loss.value)(params, examples)

@@ -21,7 +21,7 @@ from experiments.data import facts
 from experiments.run import checkpoints, conditions, files, memory, meshes, records
 from experiments.sampling import samplers_from_config
 from langevin_jax import conditions as conditions_lib
-from langevin_jax import discrete, flow_maps, training
+from langevin_jax import flow_maps, training
 from langevin_jax.training import shardings
 
 
@@ -116,12 +116,7 @@ def assemble(
   Args:
     kinds: of named conditions. vocabulary: the number of tokens, 0 of other data.
   """
-  path = build.path(config.path, vocabulary)
-  tokens = path if isinstance(path, discrete.paths.Path) else None
-  if bool(vocabulary) != (tokens is not None):
-    raise ValueError(f"config.path={config.path.name} is for "
-                     + ("numbers; tokens have absorbing() or uniform()" if vocabulary else
-                        "tokens, and these data are numbers; rectified_flow() is for them"))
+  path, tokens = build.path(config.path, vocabulary), build.tokens(config.path, vocabulary)
   build.check_objective(config.objective, path)
   density, weight, identity = build.objective(config)
   optimizer, averages = build.optimizer(config.training), build.averages(config.training)
@@ -219,15 +214,16 @@ def abstract_state(run: Run) -> training.TrainState:
 
 
 def abstract_batch(
-    shape: tuple[int, ...], kinds: Mapping[str, conditions_lib.Kind], n: int
+    shape: tuple[int, ...], kinds: Mapping[str, conditions_lib.Kind], n: int, vocabulary: int = 0
 ) -> tuple[jax.ShapeDtypeStruct, Any]:
   """Shapes and dtypes of a batch (x₀, condition) of n examples of `shape`.
 
   Args:
     kinds: of named conditions. Without any the condition is labels.
+    vocabulary: the number of tokens, 0 of other data.
   """
   return jax.eval_shape(lambda: (
-      jnp.zeros((n, *shape), jnp.float32),
+      jnp.zeros((n, *shape), jnp.int32 if vocabulary else jnp.float32),
       conditions_lib.example(kinds, n) if kinds else jnp.zeros(n, jnp.int32)))
 
 

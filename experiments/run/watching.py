@@ -16,13 +16,12 @@ from experiments.metrics import comparisons, samples
 from experiments.run import assembly, dispatches, multihost, records
 from experiments.sampling import conditioning, drawing, pictures, texts
 from experiments.sweeping import measures
-from langevin_jax import discrete, training
+from langevin_jax import training
 from langevin_jax.training import shardings
 
 # Samples in a picture: images, and points. Samples that metrics are of, if no number is given.
 _IMAGES, _POINTS, _JUDGED = 64, 1000, 1000
-# Of tokens: samples, held-out crops whose bound is computed, and its noise levels.
-_TEXTS, _CROPS, _LEVELS = 8, 256, 16
+_TEXTS = 8  # samples of tokens
 
 
 class Watched(NamedTuple):
@@ -75,37 +74,20 @@ class Watcher:
     begun = time.monotonic()
     values, images = {}, {}
     if dispatches.passes(self._config.evaluate_every, start, end):
-      loss = self._bound if self._run.dataset.vocabulary else self._loss
-      values = loss(state.ema[0]) | self._metrics(state.ema[0])
+      values = self._loss(state.ema[0]) | self._metrics(state.ema[0])
     if dispatches.passes(self._config.sample_every, start, end):
       images = self._samples(state.ema[0], end)
     return Watched(values | {"watch_seconds": round(time.monotonic() - begun, 3)}, images)
 
-  def _bound(self, params: Any) -> dict[str, Any]:
-    """The bound of −log P of held-out tokens, in nats a token, and its standard error."""
-    run = self._run
-    if self._held_out is None:
-      seed = run.config.evaluation.seed
-      index = np.random.default_rng(seed).permutation(len(run.dataset.test))[:_CROPS]
-      x = run.dataset.test[index]
-      labels = (run.dataset.test_labels[index] if run.dataset.num_classes
-                else np.zeros(len(x), np.int32))
-      place = shardings.replicated(run.mesh)
-      arrays = multihost.spread(place, (x, labels))
-      program = jax.jit(lambda params, x, labels: discrete.objectives.elbo(
-          jax.random.key(seed), drawing.denoiser(run, params, run.path, labels), run.path, x,
-          levels=_LEVELS) / x.shape[1], out_shardings=place)
-      self._held_out = x, lambda params: program(params, *arrays)
-    nats = multihost.fetch(self._held_out[1](params)).astype(np.float64)
-    return {"held_out_loss": float(nats.mean()),
-            "held_out_loss_error": float(nats.std(ddof=1) / len(nats)**0.5)}
-
   def _loss(self, params: Any) -> dict[str, Any]:
-    """∫ E‖ε − ε̂‖² dℓ of held-out data, its standard error, and E‖ε − ε̂‖²/d by level of ℓ."""
+    """∫ E‖ε − ε̂‖² dℓ of held-out data, its standard error, and E‖ε − ε̂‖²/d by level of ℓ.
+
+    Of tokens it is the bound of −log P in nats a token, and its rate by level.
+    """
     run = self._run
     if self._held_out is None:
       draws = measures.held_out(run._replace(dataset=_in_memory(run.dataset)))
-      row, errors = build.prediction(run.config.objective), measures.errors(run.apply)
+      row, errors = build.prediction(run.config.objective), measures.errors(run.apply, run.path)
       place = shardings.replicated(run.mesh)
       arrays = multihost.spread(place, (draws.x_0, draws.labels, draws.ells, draws.eps))
       program = jax.jit(lambda params, *draws: errors(row, 0, params, *draws), out_shardings=place)

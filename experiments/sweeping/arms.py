@@ -104,9 +104,7 @@ def configs(base: config_lib.Config, sweep: Sweep) -> dict[str, config_lib.Confi
 def check(config: config_lib.Config) -> None:
   """Raises ValueError for all errors in a config that can be found without its data."""
   path = build.path(config.path)
-  if build.is_discrete(path):
-    raise ValueError(f"config.path={config.path.name}: a sweep is of data that are numbers; train "
-                     "runs of tokens one by one")
+  build.check_objective(config.objective, path)
   build.objective(config)
   build.prediction(config.objective)
   build.optimizer(config.training)
@@ -156,9 +154,9 @@ def sampling_fields(
   return config.sampling, config.path if path_matters(config) else None
 
 
-def sampling_path(config: config_lib.Config) -> paths.Path:
+def sampling_path(config: config_lib.Config, vocabulary: int = 0) -> build.Path:
   """The sampling path of an arm; rectified flow if samples do not depend on it."""
-  return build.path(config.path) if path_matters(config) else paths.rectified_flow()
+  return build.path(config.path, vocabulary) if path_matters(config) else paths.rectified_flow()
 
 
 def _reason_fixed(field: str) -> str:

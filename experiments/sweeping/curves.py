@@ -22,12 +22,13 @@ Curves = Mapping[str, list[tuple[float, results.Interval]]]
 
 def draw(workdir: pathlib.Path, layout: layouts.Layout, table: Mapping[str, Any]) -> list[str]:
   """Draws the pictures for which there are values. Returns their names in `workdir`."""
-  floor = table["floors"].get(measures.DISTANCE)
+  floors = table["floors"]
+  distance = measures.NGRAM if measures.NGRAM in floors else measures.DISTANCE
   pictures = {
       "loss_by_steps.png": (_by_steps(table, measures.LOSS), "training steps", measures.LOSS, None),
-      "distance_by_steps.png": (_by_steps(table, measures.DISTANCE), "training steps",
-                                measures.DISTANCE, None),
-      "distance_by_calls.png": (_by_calls(layout, table), measures.CALLS, measures.DISTANCE, floor)}
+      "distance_by_steps.png": (_by_steps(table, distance), "training steps", distance, None),
+      "distance_by_calls.png": (_by_calls(layout, table, distance), measures.CALLS, distance,
+                                floors.get(distance))}
   pictures = {name: arguments for name, arguments in pictures.items() if arguments[0]}
   for name, arguments in pictures.items():
     picture(workdir / name, *arguments)
@@ -47,12 +48,12 @@ def _by_steps(table: Mapping[str, Any], metric: str) -> Curves:
   return curves
 
 
-def _by_calls(layout: layouts.Layout, table: Mapping[str, Any]) -> Curves:
+def _by_calls(layout: layouts.Layout, table: Mapping[str, Any], metric: str) -> Curves:
   """A curve for each sampler, over its numbers of steps, if arms share a model."""
   shared = {model for arm, model in layout.model_of.items() if arm != model}
   curves: dict[str, list] = {}
   for row in table["arms"]:
-    value = row["metrics"].get(measures.DISTANCE)
+    value = row["metrics"].get(metric)
     if row["model"] in shared and value is not None:
       others = [f"{field.removeprefix('sampling.')}={v}" for field, v in row["overrides"].items()
                 if field != "sampling.grid.n" and not field.startswith("sampling.sampler")]

@@ -38,6 +38,7 @@ _NOT_TRAINING = (
 _OBJECTIVE = ("objective.density", "objective.prediction", "objective.weight", "path")
 _POINTS = 2001
 _TOLERANCE = 1e-9  # relative, in float64
+_MOST = 30.0  # |ℓ| on the grids; the levels of tokens reach to −∞
 # Relations, the strongest first.
 _KINDS = ("identical", "mirrored", "expectation", "mirrored expectation")
 
@@ -78,9 +79,13 @@ class Finding(NamedTuple):
 
 
 def other_training_fields(config: config_lib.Config) -> Fields:
-  """The (name, value) of all fields of training except objective and path."""
-  return tuple((name, value) for name, value in config_lib.flatten(_canonical(config))
-               if not name.startswith((*_NOT_TRAINING, *_OBJECTIVE)))
+  """The (name, value) of all fields of training except objective and path.
+
+  The noise of tokens is one of them: networks of two noises have other tokens.
+  """
+  noise = (("path", config.path.name),) if build.is_discrete(build.path(config.path)) else ()
+  return noise + tuple((name, value) for name, value in config_lib.flatten(_canonical(config))
+                       if not name.startswith((*_NOT_TRAINING, *_OBJECTIVE)))
 
 
 def training_fields(config: config_lib.Config) -> Fields:
@@ -117,7 +122,8 @@ def form(config: config_lib.Config) -> Form:
         strict=True))
     prediction = build.prediction(config.objective)
     row = lambda ell: jnp.stack(prediction(predictions.unit_frame(ell)))
-    quantile = jax.vmap(density.quantile)(jnp.linspace(0.0, 1.0, _POINTS))
+    quantile = jnp.clip(
+        jax.vmap(density.quantile)(jnp.linspace(0.0, 1.0, _POINTS)), -_MOST, _MOST)
     ells = jnp.linspace(quantile[0], quantile[-1], _POINTS)
     values = (jnp.stack([quantile[0], quantile[-1]]), jax.vmap(density.density)(ells),
               jax.vmap(weight)(ells), jax.vmap(row)(ells), quantile)

@@ -70,7 +70,7 @@ def assemble(layout: layouts.Layout, index: int) -> Group:
     config = layout.configs[arm]
     runs[arm] = assembly.assemble(
         config, dataset.train.shape[1:], dataset.num_classes, mesh,
-        conditions.kinds(dataset))._replace(dataset=dataset)
+        conditions.kinds(dataset), len(dataset.vocabulary))._replace(dataset=dataset)
     assembly.check_labels(runs[arm], config.sampling)
   return Group([(model, seed) for model in models for seed in layout.sweep.seeds], runs)
 
@@ -110,7 +110,7 @@ class _Meter:
         config, objective=objective, evaluation=base.evaluation))
     run = self._leader._replace(dataset=data.comparison_data(group.leader.dataset))
     self._draws = measures.held_out(run)
-    self._errors = trainings.each(measures.errors(group.leader.apply))
+    self._errors = trainings.each(measures.errors(group.leader.apply, group.leader.path))
     self.labels = measures.labels(run)
     self._count = len(jax.tree.leaves(self.labels)[0])
     self.judge = measures.Judge(run, self._count)

@@ -130,6 +130,7 @@ def _markdown(workdir, layout, table, command, file) -> str:
       seeds=", ".join(map(str, table["seeds"])), rows=rows(table),
       versions={name: importlib.metadata.version(name) for name in _VERSIONS},
       level_ends=arms.level_ends(layout.base), names=measures, steps=results.STEPS,
+      tokens=measures.NGRAM in table["floors"],
       uncertain=_uncertain(table),
       shared={metric: _number(value) for metric, value in _shared(table).items()},
       failed=[f"{row['arm']}, seed {seed}: {error}" for row in table["arms"]

@@ -79,6 +79,9 @@ class DiT(nn.Module):
       each axis; or "none".
     rotary: whether queries and keys are rotated by the places of their tokens along each axis.
     bottleneck: channels of a linear layer between a patch and its token, or None.
+    stem: side of the window of patches, odd, that a token is made of. 1 is its own patch; a wider
+      one is a convolution, whose neighbours attention need not find first (Xiao et al. 2021, "Early
+      Convolutions Help Transformers See Better").
     tied: whether the output layer is the transpose of the input layer, as of language models whose
       x is one-hot vectors (Press & Wolf 2017). Then the output does not start at zero.
     level: how the noise level is seen, and the scale of x.
@@ -102,6 +105,7 @@ class DiT(nn.Module):
   positions: str = "learned"
   rotary: bool = False
   bottleneck: int | None = None
+  stem: int = 1
   tied: bool = False
   level: Level = Level()
 
@@ -139,8 +143,8 @@ class DiT(nn.Module):
     rows = _patches(given, p)
     if self.bottleneck is not None:
       rows = Dense(self.bottleneck, self.dtype, name="bottleneck")(rows)
-    patches = Dense(self.width, self.dtype, name="patches")
-    h = patches(rows)
+    patches = Dense(self.width * self.stem ** len(sides), self.dtype, name="patches")
+    h = _convolved(patches(rows), (batch, *grid), self.stem)
     for name, image in parts.images.items():
       given = enlarged(with_mask(*image), sides, name)
       # The product of channels side by side is the sum of products.
@@ -189,9 +193,11 @@ class DiT(nn.Module):
     for name in ("depth", "bottleneck"):
       if (value := getattr(self, name)) is not None and value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
-    if self.tied and self.bottleneck is not None:
-      raise ValueError("tied ties the output to the patches, which a bottleneck does not see: take "
-                       "bottleneck=None")
+    if self.stem < 1 or self.stem % 2 == 0:
+      raise ValueError(f"stem must be an odd number of patches, got {self.stem}")
+    if self.tied and (self.bottleneck is not None or self.stem > 1):
+      raise ValueError("tied ties the output to the patches, each a token: take bottleneck=None "
+                       "and stem=1")
     for name, values in (("norm", NORMS), ("mlp", MLPS), ("positions", POSITIONS)):
       if (value := getattr(self, name)) not in values:
         raise ValueError(f"{name} must be one of {', '.join(values)}, got {value!r}")
@@ -270,6 +276,27 @@ def _joined(y: jax.Array, shape: tuple[int, ...], p: int) -> jax.Array:
   grid = [side // p for side in shape[1:-1]]
   axes = (0, *(axis for i in range(1, rank + 1) for axis in (i, rank + i)), 2 * rank + 1)
   return y.reshape(shape[0], *grid, *[p] * rank, shape[-1]).transpose(axes).reshape(shape)
+
+
+def _convolved(h: jax.Array, grid: tuple[int, ...], side: int) -> jax.Array:
+  """The sum over a window of `side` patches along each axis, zero beyond the edges.
+
+  Args:
+    h: (batch·tokens, side^rank·width), what each patch adds to the tokens of its window.
+    grid: the batch, and the tokens along each axis.
+
+  Returns:
+    (batch·tokens, width).
+  """
+  if side == 1:
+    return h
+  rank, half = len(grid) - 1, side // 2
+  parts = h.reshape(*grid, side**rank, -1)
+  padded = jnp.pad(parts, [(0, 0), *[(half, half)] * rank, (0, 0), (0, 0)])
+  total = sum(
+      padded[(slice(None), *(slice(i, i + n) for i, n in zip(offset, grid[1:], strict=True)), k)]
+      for k, offset in enumerate(np.ndindex(*[side] * rank)))
+  return jnp.reshape(total, (-1, h.shape[-1] // side**rank))
 
 
 def position_waves(grid: tuple[int, ...], width: int) -> jax.Array:

@@ -247,9 +247,9 @@ def test_shapes_of_data_that_are_here_and_of_data_that_are_not(both):
   path = str(both[2])
   shape_of = lambda **fields: data.shape_of(
       config.Config(data={"call": "array_record", **fields}).data)
-  assert shape_of(path=path) == ((4, 4, 3), 4, {})
+  assert shape_of(path=path) == ((4, 4, 3), 4, {}, 0)
   for path_ in ("", "/nowhere"):
-    assert shape_of(path=path_, shape=(64, 64, 3), num_classes=1000) == ((64, 64, 3), 1000, {})
+    assert shape_of(path=path_, shape=(64, 64, 3), num_classes=1000) == ((64, 64, 3), 1000, {}, 0)
     with pytest.raises(ValueError, match=r"^config\.data\.shape"):
       shape_of(path=path_)
   with pytest.raises(ValueError, match=r"^config\.data\.shape"):
@@ -257,7 +257,7 @@ def test_shapes_of_data_that_are_here_and_of_data_that_are_not(both):
   with pytest.raises(ValueError, match=r"^config\.data\.num_classes"):
     shape_of(path=path, num_classes=1000)
   toys = config.Config(data="toy2d('rings', train_size=10, test_size=10)").data
-  assert data.shape_of(toys) == ((2,), data.load(toys).num_classes, {})
+  assert data.shape_of(toys) == ((2,), data.load(toys).num_classes, {}, 0)
 
 
 # Bad input: one line each, by the field's name.

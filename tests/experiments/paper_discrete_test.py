@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.paper.questions.discrete import laws, measure, questions
+from experiments.paper.questions.discrete import laws, measure, questions, trained
 from langevin_jax import samplers as grids
 from langevin_jax.discrete import mixtures, samplers
 
@@ -52,3 +52,14 @@ def test_a_vae_with_as_many_latents_as_states_is_exact():
   assert found["kl"][0] == pytest.approx(
       np.sum(law * np.log(law / np.outer(law.sum(1), law.sum(0)))))
   assert found["kl"][1] < 1e-6 and found["free"] == 3
+
+
+@noises
+def test_a_trained_model_of_one_position_is_off_by_less_than_its_bound(noise):
+  """One position is reversed exactly at finite steps, so that A.3 holds without a limit."""
+  space = laws.space(noise, [0.2, 0.5, 0.3])
+  model = trained.train(space, 0, 100)
+  kl = laws.Runner(model, {"": samplers.ancestral()}).run(4, trained.ENDS)[0][0, -1]
+  p, ends = np.asarray(space.table.probabilities), tuple(-np.log(trained.ENDS))
+  excess = questions.bound(model, ends)(p, 1.0) - questions.bound(space, ends)(p, 1.0)
+  assert 1e-6 < kl < excess < 0.2

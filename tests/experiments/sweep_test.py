@@ -490,7 +490,7 @@ def test_the_error_of_the_held_out_loss_is_that_of_its_examples():
     example = rng.permutation(150)[np.arange(4 * 100) % 150].reshape(4, 100)
     values = 2.0 + own[example] + rng.normal(size=(4, 100)) + np.arange(4)[:, None]
     found.append(measures.integral(measures.HeldOut(
-        example, np.zeros((4, 100, 3)), None, None, None, np.zeros((4, 100)), 0.5), values))
+        example, np.zeros((4, 100, 3)), None, None, None, np.zeros((4, 100)), 0.5 * 3), values))
   values, errors = np.array(found).T
   assert abs(values.mean() - 0.5 * 3 * (4 * 2.0 + 6.0)) < 4.0 * values.std() / np.sqrt(400)
   # The standard deviation of 400 values is known to 1/√800 = 3.5 %, and four of these.

@@ -63,6 +63,36 @@ def test_a_model_of_a_table_draws_rows_as_csv(file, tmp_path):
                   for row in rows]) > 0.9
 
 
+def test_numbers_are_put_into_bins_and_drawn_from_them(tmp_path):
+  rng = np.random.default_rng(0)
+  age, size = rng.integers(18, 90, 500), rng.lognormal(size=500) - 0.5
+  path = tmp_path / "t.csv"
+  path.write_text("age,size,label,few\n" + "".join(
+      f"{a},{s if i % 50 else ''},{'ab'[i % 2]},{i % 3}\n"
+      for i, (a, s) in enumerate(zip(age, size, strict=True))))
+  dataset = data.load("categories", path=str(path), bins=4)
+  assert tables.columns_of(dataset.vocabulary) == ["age", "size", "label", "few"]
+  assert set(dataset.vocabulary[-5:]) == {"label=a", "label=b", "few=0", "few=1", "few=2"}
+  assert len(dataset.vocabulary) == 4 + 5 + 5 and "size=" in dataset.vocabulary
+  x = np.concatenate([dataset.train, dataset.test])
+  assert np.bincount(x[:, 0]).min() > 100 < np.bincount(x[:, 1])[5:].min()
+  drawn, wrong = tables.as_csv(x, dataset.vocabulary)
+  rows = list(csv.DictReader(io.StringIO(drawn)))
+  ages, sizes = [int(row["age"]) for row in rows], [row["size"] for row in rows]
+  assert wrong == 0 and set(ages) <= set(range(18, 90)) and sizes.count("") == 10
+  for column, found, true in ((0, np.array(ages), age), (
+      1, np.array([float(s or "nan") for s in sizes]), size[np.arange(500) % 50 > 0])):
+    for token in np.unique(x[:, column]):
+      low, _, high = dataset.vocabulary[token].split("=")[1].partition("…")
+      if low:
+        inside = found[x[:, column] == token]
+        assert float(low) <= inside.min() and inside.max() <= float(high)
+        # Rounded edges may have another number on their other side.
+        assert abs(np.sum((float(low) <= true) & (true < float(high))) - len(inside)) <= 1
+  assert tables.as_csv(x, dataset.vocabulary)[0] == drawn
+  assert tables._drawn("a…b", rng) == "a…b" and tables._drawn("9…3", rng) == "9…3"
+
+
 @pytest.mark.parametrize(("content", "arguments", "message"), [
     ("", {}, "two or more rows; it has 0 lines"),
     ("a,b\n1,2\n", {}, "two or more rows; it has 2 lines"),
@@ -75,6 +105,7 @@ def test_a_model_of_a_table_draws_rows_as_csv(file, tmp_path):
     ("a,b\né,2\n1,3\n", {"encoding": "ascii"}, "must be text in ascii"),
     ("a,b\n1,2\n1,3\n", {"delimiter": ";;"}, "delimiter"),
     ("a,b\n1,2\n1,3\n2,3\n", {"holdout": 2.0}, "data.holdout must be a fraction"),
+    ("a\n" + "".join(f"{i}\n" for i in range(1001)), {"bins": 1}, "data.bins must be 0, for none"),
     (None, {}, "must name an existing file"),
 ])
 def test_a_bad_table_is_refused_in_one_line(content, arguments, message, tmp_path):

@@ -13,9 +13,12 @@ import pytest
 import runner
 
 import experiments
+from experiments import config, data
 from experiments.config import adapters, build, calls
 from experiments.metrics import samples
-from experiments.run import assembly, records
+from experiments.planning import model_flops
+from experiments.run import assembly, meshes, records
+from experiments.sweeping import arms, equivalence, layouts, measures
 from langevin_jax import discrete, objectives, training
 
 # Steps take no time beside their compilation, which a perceptron has little of.
@@ -138,10 +141,83 @@ def test_other_commands_answer_tokens_in_one_line(run, book, tmp_path):
   assert "features of numbers" in runner.refused(
       "evaluate", f"--workdir={run}", "--extractor=pixels")
   assert "of the ODE" in runner.refused("evaluate", f"--workdir={run}", "--divergence=exact")
-  assert "data that are numbers" in runner.refused(
-      "plan", *TINY, book, "--topology=v5e:2x2", f"--out={tmp_path / 'p.json'}")
   assert "no source of examples" in runner.refused(
       "array_records", "--data=text()", f"--out={tmp_path / 's'}")
+
+
+@pytest.mark.parametrize("noise", ["absorbing()", "uniform()"])
+def test_the_held_out_loss_of_a_sweep_is_the_bound(run, noise):
+  """That of a network of any parameters, without what is beyond the ends of the levels."""
+  settings = config.override(records.read_config(run), {
+      "path": noise, "sampling.sampler": "step(0.0)"})
+  prepared = assembly.prepare(settings)
+  params = assembly.start(prepared).params
+  params = jax.tree.map(lambda leaf: leaf + 0.1 * np.random.default_rng(0).normal(
+      size=leaf.shape), params)
+  draws = measures.held_out(prepared)
+  row = build.prediction(settings.objective)
+  found = jax.jit(lambda: measures.errors(prepared.apply, prepared.path)(
+      row, 0, params, draws.x_0, draws.labels, draws.ells, draws.eps))()
+  loss, error = measures.integral(draws, found)
+  x = np.concatenate([prepared.dataset.test] * 20)
+  denoise = lambda x, t: prepared.apply(
+      params, x, prepared.path.clock.half_log_snr(t), jnp.zeros(len(x), int))
+  nats = discrete.objectives.elbo(jax.random.key(0), denoise, prepared.path, x) / x.shape[1]
+  assert 0.0 < error < 0.1 * loss
+  assert abs(loss - float(nats.mean())) < 0.05 * loss
+
+
+def test_arms_of_another_noise_have_a_program_of_their_own(book, tmp_path):
+  base = config.override(config.load("characters"), {
+      "data.path": book.split("=")[1], "data.length": "8"})
+  file = tmp_path / "arms.py"
+  file.write_text("def sweep(): return {'a': {}, 'again': {'objective.weight': 'likelihood'}, "
+                  "'clock': {'path': 'absorbing(clock=cosine())'}, 'drawn': {'sampling.sampler': "
+                  "'ancestral'}, 'even': {'path': 'uniform()', 'sampling.sampler': 'step(0.0)'}}")
+  sweep = arms.load(str(file))
+  found = arms.configs(base, sweep)
+  layout = layouts.make(base, sweep, found, equivalence.find(found))
+  assert layout.groups == [["a", "clock"], ["even"]]
+  assert layout.model_of == {
+      "a": "a", "again": "a", "clock": "clock", "drawn": "a", "even": "even"}
+  with pytest.raises(ValueError, match=r"arm 'b': .*set x0"):
+    arms.configs(base, arms.Sweep({"b": {"objective.prediction": "eps()"}}, "b", (0,)))
+
+
+@pytest.mark.slow
+def test_a_sweep_of_tokens_trains_and_judges_its_arms(book, tmp_path):
+  (tmp_path / "arms.py").write_text(
+      "SEEDS = (0,)\ndef sweep(): return {'a': {}, 'fast': {'training.learning_rate': 1e-2}, "
+      "'sure': {'sampling.sampler': \"unmask('confidence')\"}}")
+  workdir = tmp_path / "w"
+  runner.succeed("sweep", *TINY, book, "--config.training.steps=60", f"--workdir={workdir}",
+                 f"--sweep={tmp_path / 'arms.py'}")
+  table = json.loads((workdir / "table.json").read_text())
+  values = {row["arm"]: {name: found["mean"] for name, found in row["metrics"].items()}
+            for row in table["arms"]}
+  assert set(values["a"]) == {measures.LOSS, measures.NGRAM}
+  assert values["fast"][measures.LOSS] < values["a"][measures.LOSS] < np.log(11.0)
+  assert values["sure"][measures.LOSS] == values["a"][measures.LOSS]
+  assert table["floors"][measures.NGRAM] < values["fast"][measures.NGRAM]
+  text = (workdir / "report.md").read_text()
+  assert "the bound of −log P over ρ from 0.0001 to inf, in nats a token" in text
+  model = experiments.load(workdir / "arms" / "fast" / "seed_0")
+  assert model.text(model.sample(jax.random.key(0), 1))[0]
+
+
+def test_a_plan_takes_tokens(run):
+  settings = records.read_config(run)
+  shape, classes, kinds, vocabulary = data.shape_of(settings.data)
+  assert (shape, classes, kinds, vocabulary) == ((8,), 0, {}, 11)
+  mesh = meshes.make(config.Mesh(), jax.devices()[:1])
+  flops = model_flops.of_step(settings, shape, classes, mesh, kinds, vocabulary)
+  # At least twice the products of the first and last layer, 2 FLOPs each.
+  assert flops > 16 * 2 * 2 * (8 * 12) * 16 * 2
+  job = assembly.assemble(settings, shape, classes, mesh, kinds, vocabulary)
+  batch = assembly.abstract_batch(shape, kinds, 16, vocabulary)
+  assert batch[0].dtype == jnp.int32
+  assembly.train_step(job).lower(
+      assembly.abstract_state(job), jax.ShapeDtypeStruct((), jnp.uint32), batch)
 
 
 def test_an_evaluation_has_bits_beside_an_n_gram_and_compressors(run, tmp_path):

@@ -222,12 +222,27 @@ def test_a_tied_output_is_the_transpose_of_the_input_and_an_unseen_level_has_no_
   np.testing.assert_array_equal(other, expected)
 
 
+def test_a_stem_is_a_convolution_of_patches():
+  rng, grid, side, width = np.random.default_rng(0), (4, 5), 3, 2
+  x, kernel = rng.normal(size=(2, *grid, 6)), rng.normal(size=(side, side, 6, width))
+  got = dit_lib._convolved(
+      jnp.asarray(x.reshape(-1, 6) @ kernel.transpose(2, 0, 1, 3).reshape(6, -1)), (2, *grid), side)
+  expected = jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+  np.testing.assert_allclose(got, expected.reshape(-1, width), rtol=1e-4, atol=1e-4)
+  shape = (2, 6, 5)
+  params = _shapes(DiT(patch_size=1, width=8, depth=1, heads=2, stem=5), shape)
+  assert params["patches"]["kernel"].shape == (5, 5 * 8)
+
+
 @pytest.mark.parametrize(("settings", "shape", "words"), [
     ({"patch_size": 3}, (2, 9, 8, 1), "patch_size must divide all sides, 9×8; got 3"),
     ({}, (2, 8), "x must be .batch, .sides, channels., got shape .2, 8."),
     ({"rotary": True, "heads": 64}, (2, 8, 8, 1), "rotary needs 4 channels a head for 2 axes"),
     ({"bottleneck": 0}, (2, 8, 8, 1), "bottleneck must be at least 1, got 0"),
     ({"bottleneck": 4, "tied": True}, (2, 8, 8, 1), "tied ties the output to the patches"),
+    ({"stem": 3, "tied": True}, (2, 8, 8, 1), "tied ties the output to the patches"),
+    ({"stem": 2}, (2, 8, 8, 1), "stem must be an odd number of patches, got 2"),
     ({"norm": "batch"}, (2, 8, 8, 1), "norm must be one of layer, rms, got 'batch'"),
     ({"mlp": "relu"}, (2, 8, 8, 1), "mlp must be one of gelu, swiglu"),
     ({"positions": "sine"}, (2, 8, 8, 1), "positions must be one of learned, fixed, none"),

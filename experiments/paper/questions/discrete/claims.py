@@ -14,6 +14,7 @@ def claims(data: Data) -> Values:
   yield from _triangle(data)
   yield from _duality(data["duality"], data["noises"])
   yield from _quality(data["quality"])
+  yield from _trained(data["trained"])
   yield from _questions(data)
 
 
@@ -24,6 +25,7 @@ def context(data: Data) -> Data:
       "worst": {scheme: _worst(data["duality"], scheme)[-1].max() for scheme in _SCHEMES},
       "orders": {scheme: -np.diff(np.log2(np.moveaxis(_worst(data["duality"], scheme), 0, -1)))
                  for scheme in _SCHEMES},
+      "certified": [_extrapolated(found) for found in data["trained"]],
       "few": _few(quality), "repair": _repair(data["duality"]),
       "jumps": np.array([found["reverse"] for found in asked["jumps"]]),
       "memory": np.array([found["limit"] for found in asked["memory"]]),
@@ -89,6 +91,20 @@ def _quality(found):
   calls, kl = found["unmask"][-1]
   yield value("unmask", abs(kl), calls=int(calls))
   yield value("few", _few(found).min(), calls=found["counts"][0])
+
+
+def _extrapolated(found):
+  """KL at the last level of a trained model's runs, in the limit of small steps, (ETAS,)."""
+  coarse, fine = (level[:, -1] for level in found["level"][-2:])
+  return (4.0 * fine - coarse) / 3.0
+
+
+def _trained(every):
+  sde = list(every[0]["etas"]).index(1.0)
+  yield value("certificate", min((_extrapolated(found) / found["exact"][:, -1]).min()
+                                 for found in every),
+              network=every[0]["network"], steps=every[0]["steps"], calls=every[0]["counts"][-1])
+  yield value("certified", [_extrapolated(found)[sde] / found["excess"] for found in every])
 
 
 def _questions(data):

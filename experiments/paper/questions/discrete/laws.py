@@ -15,10 +15,11 @@ NOISES = {"masked": paths.absorbing, "uniform": paths.uniform}
 
 
 class Space(NamedTuple):
-  """A law of the data as a table, and the noise that acts on it."""
+  """A law of the data as a table, the noise that acts on it, and a model, by default the table."""
 
   table: mixtures.Table
   path: paths.Path
+  model: Any = None
 
   @property
   def x(self) -> np.ndarray:
@@ -32,7 +33,8 @@ class Space(NamedTuple):
 
   def log_denoised(self, level: samplers.Level, power: Any = 1.0) -> jax.Array:
     """log D of all states, (S^L, L, V); D^power, normalised, is a model that errs."""
-    logits = power * self.table.denoise(jnp.asarray(self.x), level.alpha, self.path)
+    logits = power * (self.model or self.table).denoise(
+        jnp.asarray(self.x), level.alpha, self.path)
     return splitting.clean_law(jnp.asarray(self.x), logits, level.alpha, level.sigma, self.path)
 
   def step(self, log_denoised, here: samplers.Level, there: samplers.Level, budget) -> jax.Array:

@@ -3,7 +3,7 @@
 A position forgets its value at random times, and its time reversal guesses it: forward and reverse
 processes are chains of jumps. All laws here are vectors over S^L states and all steps matrices, so
 that nothing is sampled: the split and its finite step (`triangle`), duality, quality by calls,
-and the paper's four questions (`questions`).
+the certificate of a trained model (`trained`), and the paper's four questions (`questions`).
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.paper.questions.discrete import laws, questions
+from experiments.paper.questions.discrete import laws, questions, trained
 from experiments.paper.questions.discrete.laws import NOISES, Space
 from experiments.paper.setting import Setting
 from langevin_jax.discrete import samplers, splitting
@@ -39,6 +39,8 @@ def measure(setting: Setting) -> dict[str, Any]:
           "triangle": [_triangle(noise, setting.seed) for noise in NOISES],
           "duality": _duality(runners, (32, 64, 128)),
           "quality": _quality(runners, counts),
+          "trained": [trained.measure(space, setting.seed, setting.fast)
+                      for space in spaces.values()],
           "questions": questions.measure(spaces, setting.fast)}
 
 

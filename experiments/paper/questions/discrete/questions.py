@@ -111,17 +111,22 @@ def _likelihood(space: Space) -> dict[str, Any]:
   p = np.asarray(space.table.probabilities).ravel()
   other = np.random.default_rng(2).dirichlet(np.ones(len(p)))
   cross = lambda q: float(-p @ np.log(q))
-  bound = _bound(space)
-  found = {"entropy": space.table.entropy(), "exact": bound(p, 1.0), "other": bound(other, 1.0),
-           "cross": cross(other), "none": bound(p, POWER)}
+  law_bound = bound(space)
+  found = {"entropy": space.table.entropy(), "exact": law_bound(p, 1.0), "cross": cross(other),
+           "other": law_bound(other, 1.0), "none": law_bound(p, POWER)}
   if space.path.mask is not None:
     found["drawn"] = cross(laws.unmasked(space, space.x.shape[1], POWER))
   return found
 
 
-def _bound(space: Space) -> Callable[[np.ndarray, float], float]:
-  """(law, power) → E[−log P(x₀)] ≤ ∫ E[rate] dℓ for D^power of another law, over all x₀ and x_t."""
-  ells, weights = map(jnp.asarray, _nodes(-32.0, 32.0, 36))
+def bound(
+    space: Space, ends: tuple[float, float] = (-32.0, 32.0)
+) -> Callable[[np.ndarray, float], float]:
+  """(law, power) → E[−log P(x₀)] ≤ ∫ E[rate] dℓ for D^power of another law, over all x₀ and x_t.
+
+  Where the space has a model, D is the model's. ends: of the integral, in ℓ.
+  """
+  ells, weights = map(jnp.asarray, _nodes(*ends, 36))
   x, clean = jnp.asarray(space.x), jnp.asarray(space.table.states)
   p = space.table.probabilities.ravel()
 
@@ -139,7 +144,8 @@ def _bound(space: Space) -> Callable[[np.ndarray, float], float]:
 
   @jax.jit
   def integral(law, power):
-    model = Space(mixtures.Table(law.reshape(space.table.probabilities.shape)), space.path)
+    model = Space(mixtures.Table(law.reshape(space.table.probabilities.shape)), space.path,
+                  space.model)
     return weights @ jax.lax.map(lambda ell: mean_rate(ell, model, power), ells)
 
   return lambda law, power: float(integral(law, power))
