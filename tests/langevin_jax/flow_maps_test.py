@@ -370,7 +370,9 @@ def test_guidance_inside_the_target(x64):
   drawn = flow_maps.Corruption(jnp.zeros(n), jnp.zeros(n), jnp.ones((n, 1)))
   fixed = (omega * 2.0 + (1.0 - omega - kappa) * 0.5) / (1.0 - kappa)
 
-  def run(identity_omega, free=constant(0.5), **given):
+  half = constant(0.5)
+
+  def run(identity_omega, free=half, **given):
     return jax.jit(lambda given: flow_maps.corrupted_loss(
         constant(fixed), jnp.zeros((n, 1)), drawn, weight=flow_matching(), prediction="velocity",
         identity=flow_maps.eulerian(omega=identity_omega, kappa=kappa), teacher=constant(2.0),
