@@ -11,11 +11,6 @@ import runner
 
 CACHE_DAYS = 14
 
-# Most of the time of tests is compilation, and without optimisations it takes a third. Processes
-# that tests start have this in their environment too. The documentation runs optimised programs.
-os.environ["XLA_FLAGS"] = " ".join([
-    "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false",
-    os.environ.get("XLA_FLAGS", "")])
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Processes that tests start find the cache by the variable.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(runner.cache())

@@ -103,8 +103,8 @@ def test_ends_of_the_noise_range_are_finite_and_smooth(name):
   for end in (-np.inf, np.inf):
     value, slope = at_end(end)
     assert np.isfinite(value).all() and np.isfinite(slope).all()
-    # |ℓ| = 80 is infinite to float32: 1 − tanh(20) = 8e-18.
-    np.testing.assert_allclose(value, at_end(np.sign(end) * 80.0)[0], atol=1e-5)
+    # |ℓ| = 40 is infinite to float32: 1 − tanh(10) = 4e-9.
+    np.testing.assert_allclose(value, at_end(np.sign(end) * 40.0)[0], atol=1e-5)
 
 
 @each
