@@ -161,6 +161,19 @@ def quantile(u, rho):
   return 0.5 * (low + high)
 
 
+def shapes(network, shape):
+  """The shapes of the parameters of a network of states (batch, *sides, channels)."""
+  return jax.eval_shape(
+      network.init, jax.random.key(0), jnp.zeros(shape), 0.0, jnp.zeros(shape[0], int))["params"]
+
+
+def parameters(network, shape, scale=0.2):
+  """Drawn rather than initialised: no gate is closed, and nothing is hidden behind one."""
+  draw = np.random.default_rng(0).normal
+  return jax.tree.map(
+      lambda leaf: draw(scale=scale, size=leaf.shape).astype(leaf.dtype), shapes(network, shape))
+
+
 def slope(errors, doublings):
   """Order of convergence: log₂ of the fall of an error over so many doublings of the steps."""
   return np.log2(errors[0] / errors[-1]) / doublings

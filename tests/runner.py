@@ -36,6 +36,7 @@ from experiments import config
 from experiments.config import cli
 from experiments.data import facts
 from experiments.run import assembly, checkpoints, records
+from experiments.sampling import outputs
 from experiments.sampling import pictures as pictures_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -234,12 +235,15 @@ def parsed(*arguments: str) -> Iterator[None]:
 def call(module: str, *arguments: str, pictures: bool = False) -> tuple[int, str, str]:
   """`run` within this process: the same parser, messages and exit codes; jax's settings stay.
 
-  pictures: draw the pictures of a training, which take as long as a small one.
+  pictures: draw the pictures of a training, or of samples with their trajectories, which take as
+    long as a small one.
   """
   out, err = io.StringIO(), io.StringIO()
   draw = pictures_lib.training if pictures else lambda workdir, run: None
+  shown = outputs.Drawn.has_picture if pictures else False
   with (entry(module) as loaded, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
         unittest.mock.patch.object(pictures_lib, "training", draw),
+        unittest.mock.patch.object(outputs.Drawn, "has_picture", shown),
         unittest.mock.patch.object(assembly, "configure_jax")):
     try:
       with parsed(module, *arguments):

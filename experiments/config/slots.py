@@ -50,7 +50,6 @@ from langevin_jax.samplers import levels as sampler_levels
 
 def _returning(kind: Any, *modules: ModuleType, without: tuple[str, ...] = ()) -> Callable:
   """The public functions of modules that return `kind`, by name."""
-  @functools.cache
   def functions() -> Mapping[str, Callable]:
     found = {}
     for module in modules:
@@ -100,7 +99,7 @@ def _of_data(**hints: Any) -> Mapping[str, inspect.Parameter]:
 
 _paths = _returning(
     paths.Path, paths, without=("check_path", "from_coefficients", "from_sde"))
-SLOTS: Mapping[str, Slot] = {
+_SLOTS = {
     "data": Slot(lambda: _returning(sources.Source, sources, tables)() | {
         "text": text.text, "array_record": dataset.array_record}, shared=_of_data(
         shape=tuple[int, ...], num_classes=int, scaling=str)),
@@ -113,7 +112,7 @@ SLOTS: Mapping[str, Slot] = {
         "shape", "num_classes", "conditions", "constrain", "second_level", "key", "rngs")),
     "level": Slot(_returning(networks_lib.Level, levels), optional=True,
                   result=networks_lib.Level),
-    "prediction": Slot(functools.cache(_rows), result=Callable),
+    "prediction": Slot(_rows, result=Callable),
     "density": Slot(lambda: _returning(objectives.Density, objectives, without=("by_error",))() | {
         "learned": objectives.learned}, provided=("path",),
                     result=(objectives.Density, objectives.LearnedDensity)),
@@ -155,3 +154,6 @@ SLOTS: Mapping[str, Slot] = {
     "logger": Slot(_returning(loggers.Logger, loggers), provided=("workdir", "step"),
                    optional=True, result=loggers.Logger),
 }
+# Each asks for the type hints of all functions of its modules, once.
+SLOTS: Mapping[str, Slot] = {
+    name: slot._replace(functions=functools.cache(slot.functions)) for name, slot in _SLOTS.items()}

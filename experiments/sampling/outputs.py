@@ -43,6 +43,11 @@ class Drawn(NamedTuple):
     return not self.config.sampling.stop_level and (
         self.begin is None or self.begin.kind != "encode")
 
+  @property
+  def has_picture(self) -> bool:
+    """Whether the samples are drawn."""
+    return self.ends_clean and pictures.can_draw(self.run.dataset)
+
 
 def beside(out: pathlib.Path) -> tuple[str, ...]:
   """Suffixes or names of the files that `write` may write beside `out`."""
@@ -75,14 +80,13 @@ def write(
   if dataset.vocabulary:
     written += _texts(out, drawn, record, trajectory=trajectory)
     trajectory = False
-  has_picture = drawn.ends_clean and pictures.can_draw(dataset)
-  has_trajectories = has_picture and drawn.begin is None and dataset.codec is None
+  has_trajectories = drawn.has_picture and drawn.begin is None and dataset.codec is None
   reverse = _Trajectories(drawn) if has_trajectories or trajectory else None
   if trajectory:
     written.insert(1, out.with_suffix(".trajectory.npy"))
     _save(written[1], reverse.restored())
     record["trajectory"] = {"file": written[1].name, "samples": reverse.n, **reverse.levels()}
-  if has_picture:
+  if drawn.has_picture:
     written.append(out.with_suffix(".png"))
     x = records.load(out)[:_SAMPLES_SHOWN]
     if drawn.known is None:

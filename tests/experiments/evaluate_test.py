@@ -42,7 +42,7 @@ def test_sample_along_another_path_by_another_method(mixture_run, tmp_path):
   out = tmp_path / "deep" / "samples.npy"
   stdout = runner.succeed(
       "sample", f"--workdir={mixture_run}", "--num_samples=150", "--path=vp", "--sampler=ddim",
-      "--stochasticity=0.7", "--steps=8", f"--out={out}")
+      "--stochasticity=0.7", "--steps=8", f"--out={out}", pictures=True)
   x = np.load(out)
   assert x.shape == (150, 2) and np.isfinite(x).all()
   choice = json.loads(out.with_suffix(".json").read_text())
@@ -196,7 +196,8 @@ def test_evaluate_digits(digits_run, monkeypatch):
 
 
 def test_sample_digits_of_one_class(digits_run):
-  runner.succeed("sample", f"--workdir={digits_run}", "--num_samples=30", "--label=3")
+  runner.succeed("sample", f"--workdir={digits_run}", "--num_samples=30", "--label=3",
+                 pictures=True)
   x, labels = np.load(digits_run / "samples.npy"), np.load(digits_run / "samples.labels.npy")
   assert x.shape == (30, 8, 8, 1) and set(labels) == {3}
   assert x.min() >= 0.0 and x.max() <= 16.0

@@ -28,15 +28,16 @@ def run(workdir):
   return assembly.prepare(records.read_config(workdir))
 
 
-def sample(workdir, out, *arguments):
-  runner.succeed("sample", f"--workdir={workdir}", f"--out={out}", *arguments)
+def sample(workdir, out, *arguments, pictures=False):
+  runner.succeed("sample", f"--workdir={workdir}", f"--out={out}", *arguments, pictures=pictures)
   return np.load(out), json.loads(out.with_suffix(".json").read_text())
 
 
 def test_held_out_halves_keep_what_is_known_and_have_the_labels_of_the_real_ones(
     workdir, run, tmp_path):
   x, made = sample(workdir, tmp_path / "x.npy", "--known=held_out", "--mask=left",
-                   "--inpainting.inner_steps=2", "--num_samples=30", "--stochasticity=1")
+                   "--inpainting.inner_steps=2", "--num_samples=30", "--stochasticity=1",
+                   pictures=True)
   real = data.restore(run.dataset, run.dataset.test[:30])
   np.testing.assert_array_equal(x[:, :, :4], np.round(real[:, :, :4]))
   assert np.mean(x[:, :, 4:] != np.round(real[:, :, 4:])) > 0.3
@@ -177,7 +178,7 @@ def test_points_are_inpainted_too(tmp_path):
   np.save(tmp_path / "known.npy", np.float32([[0.5, 0.0], [0.7, 0.0]]))
   np.save(tmp_path / "mask.npy", np.array([1, 0]))
   x, made = sample(workdir, tmp_path / "x.npy", f"--known={tmp_path / 'known.npy'}",
-                   f"--mask={tmp_path / 'mask.npy'}", "--inpainting=ddnm")
+                   f"--mask={tmp_path / 'mask.npy'}", "--inpainting=ddnm", pictures=True)
   np.testing.assert_array_equal(x[:, 0], np.float32([0.5, 0.7]))
   assert made["num_samples"] == 2 and made["labels"] is None
   assert (tmp_path / "x.png").stat().st_size > 1000

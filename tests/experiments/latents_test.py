@@ -99,7 +99,7 @@ def test_moments_of_latents_are_those_of_draws():
 def test_samples_are_decoded_without_autoencoder_and_data(place, tmp_path):
   out = tmp_path / "samples.npy"
   runner.succeed("sample", f"--workdir={place / 'run'}", "--num_samples=5", f"--out={out}",
-                 f"--pngs={tmp_path / 'pngs'}")
+                 f"--pngs={tmp_path / 'pngs'}", pictures=True)
   x = np.load(out)
   assert x.shape == (5, 8, 8, 1) and x.min() >= 0.0 and x.max() <= 255.0
   np.testing.assert_array_equal(x, np.round(x))

@@ -165,7 +165,8 @@ def test_trajectory_is_that_of_the_samples(workdir, tmp_path):
   code, _, err = runner.call(
       "sample", f"--workdir={workdir}", "--num_samples=70", "--path=rectified_flow",
       "--sampler=predictor_corrector(multistep(stochasticity=1), exact())",
-      "--grid=explicit((50,10,2,.5,.1))", "--moments", "--trajectory", f"--out={out}")
+      "--grid=explicit((50,10,2,.5,.1))", "--moments", "--trajectory", f"--out={out}",
+      pictures=True)
   assert code == 0, err
   made = json.loads(out.with_suffix(".json").read_text())
   x, run_back = np.load(out), np.load(tmp_path / made["trajectory"]["file"])

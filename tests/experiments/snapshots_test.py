@@ -180,7 +180,7 @@ def test_training_takes_snapshots_and_a_resumed_run_the_same(tmp_path, monkeypat
       return {(step, std): flat(averages._restored(stored, step, str(std), like))
               for step in stored.all_steps() for std in KEPT}
 
-  with runner.entry("train") as train_program:
+  with runner.entry("train") as train_program, runner.parsed("train"):
     records.claim(tmp_path, settings)
     state = train_program.train(run, tmp_path)
     whole = snapshots(tmp_path)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import parameters, shapes
 
 from experiments.config import levels as calls
 from experiments.planning import model_flops
@@ -25,19 +26,6 @@ def _size(width, depth, heads):
           "positions": "fixed", "level": networks.clock(jax.nn.sigmoid)}
 
 
-def _shapes(network, shape):
-  return jax.eval_shape(
-      network.init, jax.random.key(0), jnp.zeros(shape), 0.0, jnp.zeros(shape[0], int))["params"]
-
-
-def _random(network, shape, scale=0.3):
-  # Drawn rather than initialised: no gate is closed.
-  draw = np.random.default_rng(0).normal
-  return jax.tree.map(
-      lambda leaf: jnp.asarray(draw(scale=scale, size=leaf.shape), leaf.dtype),
-      _shapes(network, shape))
-
-
 @pytest.mark.parametrize(("settings", "shape", "millions", "giga_multiply_adds"), [
     (_size(384, 12, 6), (32, 32, 4), 33, 6.06),  # Peebles & Xie 2023, tables 1 and 4
     (_size(768, 12, 12), (32, 32, 4), 130, 23.01),
@@ -49,7 +37,7 @@ def _random(network, shape, scale=0.3):
 def test_published_layouts_have_their_published_size_and_work(
     settings, shape, millions, giga_multiply_adds):
   network = DiT(**settings)
-  params = _shapes(network, (1, *shape))
+  params = shapes(network, (1, *shape))
   # The paper's output has as many channels again, for the variance: 18,000 parameters at most,
   # and 0.2 % of the work.
   assert round(sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6) == millions
@@ -95,7 +83,7 @@ def _reference(params, x, features, *, patch, heads, waves):
 def test_output_gradient_and_tangent_are_those_of_a_float64_reference(x64):
   network = DiT(width=16, depth=2, heads=2, bottleneck=5, unroll=1, **JIT)
   shape = (2, 8, 3)
-  params = _random(network, shape)
+  params = parameters(network, shape, scale=0.3)
   x, move, weigh = np.random.default_rng(1).normal(size=(3, *shape))
   exact = functools.partial(
       _reference, patch=2, heads=2, waves=np.asarray(dit_lib.position_waves((4,), 16), np.float64),
@@ -122,7 +110,7 @@ def test_output_gradient_and_tangent_are_those_of_a_float64_reference(x64):
     ({"positions": "none"}, True), ({"positions": "none", "rotary": True}, False)])
 def test_without_positions_permuted_tokens_permute_the_output(settings, equivariant):
   network, shape = DiT(patch_size=1, width=16, depth=1, heads=2, **settings), (1, 2, 3, 2)
-  params = _random(network, shape)
+  params = parameters(network, shape, scale=0.3)
   x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
   apply = jax.jit(lambda x: network.apply({"params": params}, x, 0.2, jnp.zeros(1, int)))
   order = np.random.default_rng(3).permutation(6)
@@ -197,7 +185,7 @@ def test_the_runners_levels_are_those_of_dit_and_sit():
 def test_the_scale_of_a_level_multiplies_the_state():
   shape = (2, 4, 1)
   plain = DiT(width=8, depth=1, heads=2)
-  params, x = _random(plain, shape), np.random.default_rng(1).normal(size=shape)
+  params, x = parameters(plain, shape, scale=0.3), np.random.default_rng(1).normal(size=shape)
   ell, labels = np.float32([0.5, -1.0]), jnp.zeros(2, int)
   apply = lambda network, x: network.apply({"params": params}, x, ell, labels)
   got, expected = jax.jit(lambda: (
@@ -209,11 +197,11 @@ def test_the_scale_of_a_level_multiplies_the_state():
 def test_a_tied_output_is_the_transpose_of_the_input_and_an_unseen_level_has_no_effect():
   shape = (2, 6, 5)
   free = DiT(patch_size=1, width=8, depth=1, heads=2, level=calls.unseen())
-  params, x = _random(free, shape), np.random.default_rng(1).normal(size=shape)
+  params, x = parameters(free, shape, scale=0.3), np.random.default_rng(1).normal(size=shape)
   params["output"]["kernel"] = params["patches"]["kernel"].T
   tied = {name: leaf for name, leaf in params.items() if name != "output"} | {
       "output_bias": params["output"]["bias"]}
-  assert jax.tree.structure(tied) == jax.tree.structure(_shapes(free.clone(tied=True), shape))
+  assert jax.tree.structure(tied) == jax.tree.structure(shapes(free.clone(tied=True), shape))
   apply = lambda network, params, ell: network.apply({"params": params}, x, ell, jnp.zeros(2, int))
   expected, got, other = jax.jit(lambda: (
       apply(free, params, jnp.float32(0.3)), apply(free.clone(tied=True), tied, jnp.float32(0.3)),
@@ -231,23 +219,5 @@ def test_a_stem_is_a_convolution_of_patches():
       x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
   np.testing.assert_allclose(got, expected.reshape(-1, width), rtol=1e-4, atol=1e-4)
   shape = (2, 6, 5)
-  params = _shapes(DiT(patch_size=1, width=8, depth=1, heads=2, stem=5), shape)
+  params = shapes(DiT(patch_size=1, width=8, depth=1, heads=2, stem=5), shape)
   assert params["patches"]["kernel"].shape == (5, 5 * 8)
-
-
-@pytest.mark.parametrize(("settings", "shape", "words"), [
-    ({"patch_size": 3}, (2, 9, 8, 1), "patch_size must divide all sides, 9×8; got 3"),
-    ({}, (2, 8), "x must be .batch, .sides, channels., got shape .2, 8."),
-    ({"rotary": True, "heads": 64}, (2, 8, 8, 1), "rotary needs 4 channels a head for 2 axes"),
-    ({"bottleneck": 0}, (2, 8, 8, 1), "bottleneck must be at least 1, got 0"),
-    ({"bottleneck": 4, "tied": True}, (2, 8, 8, 1), "tied ties the output to the patches"),
-    ({"stem": 3, "tied": True}, (2, 8, 8, 1), "tied ties the output to the patches"),
-    ({"stem": 2}, (2, 8, 8, 1), "stem must be an odd number of patches, got 2"),
-    ({"norm": "batch"}, (2, 8, 8, 1), "norm must be one of layer, rms, got 'batch'"),
-    ({"mlp": "relu"}, (2, 8, 8, 1), "mlp must be one of gelu, swiglu"),
-    ({"positions": "sine"}, (2, 8, 8, 1), "positions must be one of learned, fixed, none"),
-])
-def test_bad_input_is_one_line_that_names_the_field(settings, shape, words):
-  with pytest.raises(ValueError, match=words) as error:
-    _shapes(DiT(**settings), shape)
-  assert "\n" not in str(error.value)

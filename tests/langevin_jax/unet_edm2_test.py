@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from oracles import shapes
 
 from experiments.planning import model_flops
 from langevin_jax.networks import UNetEDM2
@@ -15,17 +16,12 @@ TINY = UNetEDM2(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_c
 NONE = jnp.zeros(2, jnp.int32)
 
 
-def _shapes(network, shape):
-  return jax.eval_shape(
-      network.init, jax.random.key(0), jnp.zeros(shape), 0.0, jnp.zeros(shape[0], int))["params"]
-
-
 @pytest.mark.parametrize(("channels", "millions", "giga_multiply_adds"), [
     (192, 280, 102), (448, 1523, 552)])  # Karras et al. 2024, table 4
 def test_published_layouts_have_their_published_size_and_work(
     channels, millions, giga_multiply_adds):
   network, shape = UNetEDM2(channels=channels, num_classes=1000), (1, 64, 64, 4)
-  params = _shapes(network, shape)
+  params = shapes(network, shape)
   # Less 100,000 parameters of the uncertainty, which is another part here.
   size = sum(leaf.size for leaf in jax.tree.leaves(params))
   assert size / 1e6 == pytest.approx(millions, rel=5e-3)
@@ -81,7 +77,7 @@ def _reference(params, x, ell):
 def test_output_and_its_derivative_are_those_of_a_float64_reference():
   """The derivative along a direction is a difference quotient of the reference."""
   shape, draw = (2, 8, 3), np.random.default_rng(0).normal
-  params = jax.tree.map(lambda leaf: draw(size=leaf.shape), _shapes(TINY, shape))
+  params = jax.tree.map(lambda leaf: draw(size=leaf.shape), shapes(TINY, shape))
   moves = jax.tree.map(lambda leaf: draw(size=leaf.shape), params)
   x = draw(size=shape)
   single = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
@@ -135,21 +131,6 @@ def test_magnitudes_do_not_drift_in_a_thousand_steps():
   assert float(grown.min()) > 1.05
   # Magnitudes of five blocks' outputs: 1 for independent terms, less where they correlate.
   assert float(still.min()) > 0.5 and float(still.max()) < 2.0
-
-
-@pytest.mark.parametrize(("settings", "shape", "words"), [
-    ({}, (2, 12, 1), "multipliers has 4 levels, so sides must be multiples of 8, got 12"),
-    ({"attention": (14,)}, (2, 32, 32, 1), "attention must be among the longest sides of the"),
-    ({"head_channels": 100, "attention": ()}, (2, 32, 1), "must divide the 768 channels of the le"),
-    ({"multipliers": ()}, (2, 32, 1), "multipliers must be integers from 1"),
-    ({"blocks": 0}, (2, 32, 1), "blocks must be at least 1"),
-    ({"dtype": "float16"}, (2, 32, 32, 1), "dtype"),
-    ({}, (2, 32), "x must be .batch, .sides, channels."),
-])
-def test_bad_input_is_one_line_that_names_the_field(settings, shape, words):
-  with pytest.raises(ValueError, match=words) as error:
-    _shapes(UNetEDM2(**settings), shape)
-  assert "\n" not in str(error.value)
 
 
 def test_tokens_are_refused_and_the_update_needs_parameters():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import parameters, shapes
 
 from langevin_jax.networks import UNet
 from langevin_jax.networks import _embeddings as embeddings
@@ -20,19 +21,6 @@ TINY = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, 
             input_pyramid=True, skip_scale=0.5**0.5)
 
 
-def _shapes(network, shape):
-  return jax.eval_shape(
-      network.init, jax.random.key(0), jnp.zeros(shape), 0.0, jnp.zeros(shape[0], int))["params"]
-
-
-def _random(network, shape, scale=0.2):
-  # Drawn rather than initialised: nothing is hidden behind a product of zeros.
-  draw = np.random.default_rng(0).normal
-  return jax.tree.map(
-      lambda leaf: jnp.asarray(draw(scale=scale, size=leaf.shape), leaf.dtype),
-      _shapes(network, shape))
-
-
 @pytest.mark.parametrize(("settings", "side", "millions"), [
     ({}, 32, "35.7"),  # DDPM, Ho et al. 2020, appendix B
     (SONG, 32, "55.7"),  # DDPM++ of Karras et al. 2022
@@ -40,7 +28,7 @@ def _random(network, shape, scale=0.2):
     (ADM, 64, "296"),  # Dhariwal & Nichol 2021, table 4
 ])
 def test_published_layouts_have_their_published_size(settings, side, millions):
-  leaves = jax.tree.leaves(_shapes(UNet(**settings), (1, side, side, 3)))
+  leaves = jax.tree.leaves(shapes(UNet(**settings), (1, side, side, 3)))
   digits = len(millions.partition(".")[2])
   assert f"{sum(leaf.size for leaf in leaves) / 1e6:.{digits}f}" == millions
 
@@ -92,7 +80,7 @@ def test_output_gradient_and_tangent_are_those_of_a_float64_reference(x64):
   network = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4,
                  head_channels=8)
   shape = (2, 8, 3)
-  params = _random(network, shape)
+  params = parameters(network, shape)
   x, move, weigh = np.random.default_rng(1).normal(size=(3, *shape))
   exact = functools.partial(_reference, groups=4, heads=2, width=32)
 
@@ -121,14 +109,14 @@ def test_output_gradient_and_tangent_are_those_of_a_float64_reference(x64):
 @pytest.mark.parametrize("shape", [(2, 8, 1), (1, 8, 4, 2)])
 def test_mirrored_input_and_kernels_mirror_the_output(shape):
   """True of every layer: padding and filters are symmetric, attention knows no positions."""
-  params, rank = _random(TINY, shape), len(shape) - 2
-  x = jax.random.normal(jax.random.key(2), shape)
+  params, rank = parameters(TINY, shape), len(shape) - 2
+  x = np.random.default_rng(2).normal(size=shape).astype(np.float32)
   apply = jax.jit(lambda params, x: TINY.apply({"params": params}, x, 0.2, jnp.zeros(1, int)))
   mirrored = jax.tree.map(
-      lambda leaf: jnp.flip(leaf, 0) if leaf.ndim == rank + 2 else leaf, params)
-  expected = jnp.flip(apply(params, x), 1)
-  np.testing.assert_allclose(apply(mirrored, jnp.flip(x, 1)), expected, atol=1e-4)
-  assert float(jnp.abs(apply(params, jnp.flip(x, 1)) - expected).max()) > 1e-2
+      lambda leaf: np.flip(leaf, 0) if leaf.ndim == rank + 2 else leaf, params)
+  expected = np.flip(apply(params, x), 1)
+  np.testing.assert_allclose(apply(mirrored, np.flip(x, 1)), expected, atol=1e-4)
+  assert np.abs(np.asarray(apply(params, np.flip(x, 1))) - expected).max() > 1e-2
 
 
 @pytest.mark.parametrize("taps", [(1.0, 1.0), (1.0, 3.0, 3.0, 1.0), (1.0, 2.0, 0.0, 1.0)])
@@ -154,7 +142,7 @@ def test_group_norm_keeps_float32_far_from_zero():
   h = 100.0 + np.random.default_rng(0).normal(size=(2, 5, 7, 8)).astype(np.float32)
   scale, shift = np.random.default_rng(1).normal(size=(2, 2, 8)).astype(np.float32)
   norm = unet_lib.GroupNorm(2)
-  value = norm.apply(norm.init(jax.random.key(0), h), h, scale, shift)
+  value = jax.jit(lambda h: norm.apply(norm.init(jax.random.key(0), h), h, scale, shift))(h)
   parts = h.astype(np.float64).reshape(2, 35, 2, 4)
   exact = (parts - parts.mean((1, 3), keepdims=True)) / np.sqrt(
       parts.var((1, 3), keepdims=True) + 1e-6)
@@ -165,7 +153,7 @@ def test_group_norm_keeps_float32_far_from_zero():
 def test_rematerialised_is_the_same_function_with_less_to_store():
   network = UNet(channels=8, multipliers=(1,), blocks=1, attention=(), groups=4)
   shape = (2, 8, 1)
-  params, x = _random(network, shape), jnp.ones(shape)
+  params, x = parameters(network, shape), jnp.ones(shape)
   loss = lambda network: lambda p: jnp.sum(
       network.apply({"params": p}, x, 0.4, jnp.zeros(2, int)) ** 2)
   stored = lambda network: sum(leaf.size for leaf in jax.tree.leaves(
@@ -174,12 +162,12 @@ def test_rematerialised_is_the_same_function_with_less_to_store():
   assert stored(remat) < 0.8 * stored(network)
   got, expected = (jax.jit(jax.grad(loss(each)))(params) for each in (remat, network))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(
-      a, b, atol=1e-4 * float(jnp.abs(b).max()) + 1e-6), got, expected)
+      a, b, atol=1e-4 * np.abs(b).max() + 1e-6), got, expected)
 
 
 def test_dropout_is_random_in_training_alone():
   network, shape = UNet(channels=4, multipliers=(1,), blocks=1, attention=(), groups=2), (1, 4, 1)
-  params, x = _random(network, shape), jnp.ones(shape)
+  params, x = parameters(network, shape), jnp.ones(shape)
   call = lambda network, rngs: network.apply({"params": params}, x, 0.4, jnp.zeros(1, int),
                                              rngs=rngs)
   key = lambda seed: {"dropout": jax.random.key(seed)}
@@ -189,7 +177,8 @@ def test_dropout_is_random_in_training_alone():
       call(random, key(1))))()
   np.testing.assert_array_equal(plain, without)
   np.testing.assert_array_equal(a, again)
-  assert min(float(jnp.abs(a - plain).max()), float(jnp.abs(a - b).max())) > 1e-3
+  plain, a, b = map(np.asarray, (plain, a, b))
+  assert min(np.abs(a - plain).max(), np.abs(a - b).max()) > 1e-3
 
 
 @pytest.mark.parametrize("resampling", unet_lib.RESAMPLINGS)
@@ -200,24 +189,3 @@ def test_volumes_keep_their_shape_with_every_resampling(resampling):
   assert (value.shape, value.dtype) == (shape, jnp.float32)
   assert variables["params"]["input"]["kernel"].shape == (3, 3, 3, 1, 8)
   assert ("down_1" in variables["params"]) == (resampling != "filter")
-
-
-@pytest.mark.parametrize(("settings", "shape", "words"), [
-    ({}, (2, 12, 1), "multipliers has 4 levels, so sides must be multiples of 8, got 12"),
-    ({"channels": 48}, (2, 16, 16, 1), "groups must divide channels 48, got 32"),
-    ({"head_channels": 96}, (2, 32, 32, 1), "head_channels must divide the 256 channels of the"),
-    ({"attention": (14,)}, (2, 32, 32, 1), "attention must be among the longest sides of the "
-                                           "levels, 32, 16, 8, 4; got 14"),
-    ({"multipliers": ()}, (2, 32, 1), "multipliers"),
-    ({"multipliers": (1, 0)}, (2, 32, 1), "multipliers"),
-    ({"dropout": 1.0}, (2, 32, 1), "dropout must lie in"),
-    ({"blocks": 0}, (2, 32, 1), "blocks must be at least 1"),
-    ({"resampling": "pool"}, (2, 32, 1), "resampling must be one of convolution, filter, block"),
-    ({"taps": (1.0, 2.0, 1.0)}, (2, 32, 1), "taps must be an even number"),
-    ({"dtype": "float16"}, (2, 32, 1), "dtype"),
-    ({}, (2, 32), "x must be .batch, .sides, channels."),
-])
-def test_bad_input_is_one_line_that_names_the_field(settings, shape, words):
-  with pytest.raises(ValueError, match=words) as error:
-    _shapes(UNet(**settings), shape)
-  assert "\n" not in str(error.value)

@@ -103,6 +103,20 @@ class Runner:
       return jnp.where((correction > 0.0) & (there.sigma > 0.0), stay, laws)
 
     self._advance, self._marginal = advance, jax.jit(space.marginal)
+    self._plan = functools.cache(self._planned)
+
+  def _planned(
+      self, n: int, ends: tuple[float, float] | None
+  ) -> tuple[samplers.Level, np.ndarray]:
+    """The levels of `run`, (n + 1,), and the budgets of all methods at each step, (n, methods)."""
+    with np.errstate(divide="ignore"):
+      rho = 1.0 / np.linspace(0.0, 1.0, n + 1) - 1.0 if ends is None else np.geomspace(*ends, n + 1)
+    methods = self.methods.values()
+    # Budgets depend on the stochasticity alone, which several methods share.
+    plans = {method.stochasticity: samplers.plan(self.space.path, method, lambda path: rho)
+             for method in methods}
+    return next(iter(plans.values()))[1], np.stack(
+        [plans[method.stochasticity][2] for method in methods], 1)
 
   def run(
       self, n: int, ends: tuple[float, float] | None = None, *, power: float = 1.0,
@@ -116,15 +130,11 @@ class Runner:
       power: of D where ℓ < 0, as in `Space.log_denoised`.
       correction: Λ of a Langevin step after each step.
     """
-    with np.errstate(divide="ignore"):
-      rho = 1.0 / np.linspace(0.0, 1.0, n + 1) - 1.0 if ends is None else np.geomspace(*ends, n + 1)
-    plans = [samplers.plan(self.space.path, method, lambda path: rho)
-             for method in self.methods.values()]
-    levels, budgets = plans[0][1], np.stack([budget for _, _, budget in plans])
+    levels, budgets = self._plan(n, ends)
     each = [samplers.Level(*map(jnp.asarray, level)) for level in zip(*levels, strict=True)]
-    laws = jnp.tile(self._marginal(each[0]), (len(plans), 1))
+    laws = np.tile(self._marginal(each[0]), (len(self.methods), 1))
     found = [kl(self._marginal(each[0]), laws)]
-    for (here, there), budget in zip(itertools.pairwise(each), budgets.T, strict=True):
+    for (here, there), budget in zip(itertools.pairwise(each), budgets, strict=True):
       laws = self._advance(laws, here, there, jnp.asarray(budget), power, correction)
       found.append(kl(self._marginal(there), laws))
     return np.stack(found, 1), levels.half_log_snr

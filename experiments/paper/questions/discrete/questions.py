@@ -85,16 +85,18 @@ def _memory(space: Space, n: int) -> dict[str, Any]:
       chains = chains @ linalg.expm(step * np.stack(matrices))
     return np.array([_information(start[:, None] * chain) for chain in chains])
 
-  first, last = laws.level(0.0), laws.level(end)
-  start, clean = (np.asarray(space.marginal(level)) for level in (first, last))
+  @jax.jit
+  def forward():
+    first, last = laws.level(0.0), laws.level(end)
+    keep, x = first.alpha / last.alpha, jnp.asarray(space.x)
+    return space.marginal(first), space.marginal(last), laws.joint(
+        keep * paths.one_hot(x, space.path) + (1.0 - keep) * paths.base_law(space.path, x, float))
+
+  start, clean, kernel = map(np.asarray, forward())
   coarse, fine = shared(n), shared(2 * n)
-  keep = first.alpha / last.alpha
-  x = jnp.asarray(space.x)
-  kernel = laws.joint(keep * paths.one_hot(x, space.path) + (1.0 - keep) * paths.base_law(
-      space.path, x, float))
   entropy = -laws.kl(clean, np.ones_like(clean))
   return {"share": fine / entropy, "limit": (4.0 * fine - coarse) / (3.0 * entropy),
-          "forward": _information(clean[:, None] * np.asarray(kernel)) / entropy}
+          "forward": _information(clean[:, None] * kernel) / entropy}
 
 
 def _information(joint: np.ndarray) -> float:
