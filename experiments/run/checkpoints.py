@@ -103,7 +103,9 @@ def save(
     # The host's view of an array is the buffer itself, which the training step overwrites while
     # Orbax writes. Elsewhere Orbax has transferred everything to the host before its `save`
     # returns (transfer_arrays_to_host), and a copy would take the device's memory for nothing.
-    state = jax.tree.map(jnp.copy, state)
+    # Unlike jnp.copy, device_put has no program to compile for each shape.
+    state = jax.tree.map(lambda leaf: jax.device_put(
+        leaf, getattr(leaf, "sharding", None), may_alias=False), state)
   checksums = _checksums(state) | {
       _STEP: step, _AVERAGES: list(averages), _LEARNED: learned}
   _quieten()

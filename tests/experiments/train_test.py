@@ -17,7 +17,7 @@ from tensorboardX.proto import event_pb2
 
 import langevin_jax
 from experiments import config, data
-from experiments.run import assembly, dispatches, records, reporting, signals
+from experiments.run import assembly, dispatches, records, reporting
 from langevin_jax import training
 
 
@@ -246,10 +246,10 @@ def test_a_signal_waits_for_no_compilation_and_for_one_slow_step(
       patch.setattr(dispatches, "_DISPATCH_SECONDS", 0.0)
       patch.setattr(assembly, "train_step", train_step)
       assert says in runner.succeed(*command)
-    assert len(sent) == last and signals.abandoned() == (last == 1)
+    assert len(sent) == last and runner.abandoned() == (last == 1)
   finally:
     end.set()
-    runner.wait_until(lambda: not signals.abandoned())
+    runner.wait_until(lambda: not runner.abandoned())
     for number, action in before.items():
       signal.signal(number, action)
   runner.succeed(*command)
