@@ -60,7 +60,7 @@ def _system() -> Any:
     ValueError: GOOGLE_APPLICATION_CREDENTIALS names a file that holds none.
   """
   import fsspec
-  import google.auth
+  import google.auth.exceptions
 
   # It logs the traceback of what it raises, too.
   logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
@@ -74,8 +74,8 @@ def _system() -> Any:
     if file := os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
       raise ValueError(f"GOOGLE_APPLICATION_CREDENTIALS={file}: no credentials there ("
                        f"{_one_line(error)})") from error
-    # For public buckets; and gcsfs would ask the machine for an account again, for 15 seconds.
-    settings["token"] = "anon"
+    # For public buckets; gcsfs would ask the machine for an account again, for 15 seconds.
+    settings.setdefault("token", "anon")
   return fsspec.filesystem("gcs", finalize_on_close=True)
 
 

@@ -1,6 +1,7 @@
 """A workdir, samples and data in a bucket, served by `bucket_server` on this machine."""
 
 import json
+import unittest.mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import runner
 pytest.importorskip("gcsfs", reason="needs gcsfs: pip install -e '.[buckets]'")
 pytest.importorskip("gcp_storage_emulator", reason="needs gcp-storage-emulator, of [test]")
 import bucket_server
+import fsspec
 import google.auth
 import google.auth.compute_engine
 import hosts_test
@@ -301,7 +303,8 @@ def test_no_flag_takes_a_bucket_that_is_not_there(bucket, small_run, tmp_path, c
 def fresh():
   """Credentials are looked for again."""
   buckets._system.cache_clear()
-  yield
+  with unittest.mock.patch.dict(fsspec.config.conf, {"gcs": {}}):
+    yield
   buckets._system.cache_clear()
 
 
