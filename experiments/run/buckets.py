@@ -65,17 +65,14 @@ def _system() -> Any:
   # It logs the traceback of what it raises, too.
   logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   # Others write to a bucket as well, TensorStore of this process among them.
-  settings = fsspec.config.conf.setdefault("gcs", {})
-  settings["use_listings_cache"] = False
-  try:
-    google.auth.default()
-  except google.auth.exceptions.GoogleAuthError as error:
-    # Else gcsfs would take another account without a word.
-    if file := os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+  fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+  if file := os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+    try:
+      google.auth.default()
+    except google.auth.exceptions.GoogleAuthError as error:
+      # gcsfs would take another account without a word.
       raise ValueError(f"GOOGLE_APPLICATION_CREDENTIALS={file}: no credentials there ("
                        f"{_one_line(error)})") from error
-    # For public buckets; gcsfs would ask the machine for an account again, for 15 seconds.
-    settings.setdefault("token", "anon")
   return fsspec.filesystem("gcs", finalize_on_close=True)
 
 
