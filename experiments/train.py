@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 
 from experiments import data
@@ -270,7 +271,8 @@ def _loss_of(run: assembly.Run) -> dict[str, str]:
 
 def _check_finite(state: training.TrainState, step: int) -> None:
   """Raises FloatingPointError where a finite gradient has led to parameters that are not."""
-  if not _finite(state):
+  if not (all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state))
+          if multihost.in_host_memory() else _finite(state)):
     raise FloatingPointError(
         f"parameters are not finite after step {step - 1}; the last good checkpoint is kept. Lower "
         "training.learning_rate")

@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import types
 import unittest.mock
@@ -155,6 +156,11 @@ def wait_until(condition: Callable[[], bool], *processes, seconds: float = 300.0
       return
     assert time.monotonic() < deadline, "too slow"
     time.sleep(0.01)
+
+
+def abandoned() -> bool:
+  """Whether work goes on that `signals.unless_stopped` has left to its thread."""
+  return any(thread.name == "unless_stopped" for thread in threading.enumerate())
 
 
 def children(pid: int) -> list[int]:

@@ -81,11 +81,11 @@ def _open_streams() -> None:
 
 
 def _leave(code: Any) -> NoReturn:
-  """Ends the process; after an error, or with work that was abandoned, at once.
+  """Ends the process; after an error, or a signal that asks a training to stop, at once.
 
   Threads of Orbax wait for minutes for what a failed save will not bring, and the orderly end of an
-  interpreter waits for them, and for programs on its devices. All files are written so that a kill
-  does no harm.
+  interpreter waits for them, and for programs on its devices. It also takes a second of computing
+  to take down what was imported. All files are written so that a kill does no harm.
   """
   code = code if isinstance(code, int) else int(code is not None)
   for stream in (sys.stdout, sys.stderr):
@@ -93,7 +93,7 @@ def _leave(code: Any) -> NoReturn:
       stream.flush()
     except (OSError, ValueError):  # nobody reads it any longer
       code = code or 1
-  if code or signals.abandoned():
+  if code or signals.stopped():
     os._exit(code)
   sys.exit()
 

@@ -34,9 +34,8 @@ def path(flag: str, value: str) -> Any:
   """
   scheme, _, rest = value.partition("://")
   if scheme == "s3":
-    raise ValueError(f"{flag} {value}: s3:// is not supported: Orbax ends a checkpoint by renaming "
-                     "its folder there, which S3 does object by object, so that one cut off would "
-                     "look complete; use gs://bucket/folder, or a disk")
+    raise ValueError(f"{flag} {value}: s3:// is not supported; use gs://bucket/folder, or a disk "
+                     "and aws s3 sync")
   if scheme != "gs" or not rest.strip("/"):
     raise ValueError(f"{flag} {value}: a bucket is given as gs://bucket/folder")
   if importlib.util.find_spec("gcsfs") is None:
@@ -55,13 +54,25 @@ def path(flag: str, value: str) -> Any:
 
 @functools.cache
 def _system() -> Any:
-  """The file system that epath uses too."""
+  """The file system that epath uses too.
+
+  Raises:
+    ValueError: GOOGLE_APPLICATION_CREDENTIALS names a file that holds none.
+  """
   import fsspec
+  import google.auth.exceptions
 
   # It logs the traceback of what it raises, too.
   logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   # Others write to a bucket as well, TensorStore of this process among them.
   fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+  if file := os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+    try:
+      google.auth.default()
+    except google.auth.exceptions.GoogleAuthError as error:
+      # gcsfs would take another account without a word.
+      raise ValueError(f"GOOGLE_APPLICATION_CREDENTIALS={file}: no credentials there ("
+                       f"{_one_line(error)})") from error
   return fsspec.filesystem("gcs", finalize_on_close=True)
 
 
@@ -198,7 +209,7 @@ def is_out_of_reach(error: BaseException) -> bool:
 
 def explained(error: BaseException) -> str:
   """What a bucket's client says, in one line with the remedy; "" for an error of another kind."""
-  said = " ".join(str(error).split())[:300] or type(error).__name__
+  said = _one_line(error)
   code = str(getattr(error, "code", "") or "")
   if type(error).__module__.split(".")[0] not in _CLIENTS and not said.startswith("Forbidden"):
     return ""
@@ -208,3 +219,7 @@ def explained(error: BaseException) -> str:
   if said.startswith("Forbidden") or code == "403":
     return f"the bucket does not permit it ({said}); the account needs the role Storage Object User"
   return f"the bucket does not answer ({said}); what is complete there is kept"
+
+
+def _one_line(error: BaseException) -> str:
+  return " ".join(str(error).split())[:300] or type(error).__name__

@@ -262,6 +262,11 @@ def broadcast(value: Any) -> np.ndarray:
   return np.asarray(multihost_utils.broadcast_one_to_all(value))
 
 
+def in_host_memory() -> bool:
+  """Whether NumPy reads every array where it is: at once, with no program to compile for it."""
+  return jax.default_backend() == "cpu" and not several()
+
+
 def fetch(tree: Any) -> Any:
   """The tree as whole numpy arrays, on every process; all must call it."""
   def whole(leaf):

@@ -87,7 +87,7 @@ class Reporter:
       linear: LinearCheck | None = None, remedy: str = "",
   ):
     self._config, self._metrics, self._linear, self._remedy = config, metrics, linear, remedy
-    self._rate = build.schedule(config)
+    self._rate = jax.jit(build.schedule(config))  # one program in place of a dozen
     self._watched: dict[int, watching.Watched] = {}
     self._window: list[training.Metrics] = []
     self._pending: list[dispatches.Dispatch] = []

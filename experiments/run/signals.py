@@ -37,14 +37,13 @@ def stopping() -> Callable[[int], bool]:
 
 
 _received: list[int] = []  # the signals that ask this process to stop
-_abandoned: list[threading.Thread] = []
 
 
 def unless_stopped(work: Callable[[], Result]) -> Result | None:
   """What `work` returns; None as soon as a signal asks this process to stop.
 
-  The work is then left to its thread, which ends with the process: `abandoned`. Several processes
-  wait for its end, because none can leave a collective to the others.
+  The work is then left to its thread, which ends with the process. Several processes wait for its
+  end, because none can leave a collective to the others.
   """
   if jax.process_count() > 1:
     return work()
@@ -58,12 +57,11 @@ def unless_stopped(work: Callable[[], Result]) -> Result | None:
     except BaseException as error:
       outcome.append((None, error))
 
-  thread = threading.Thread(target=run, daemon=True)
+  thread = threading.Thread(target=run, daemon=True, name="unless_stopped")
   thread.start()
   while thread.is_alive() and not _received:
     thread.join(0.1)
   if not outcome:
-    _abandoned.append(thread)
     return None
   result, error = outcome[0]
   if error is not None:
@@ -71,9 +69,9 @@ def unless_stopped(work: Callable[[], Result]) -> Result | None:
   return result
 
 
-def abandoned() -> bool:
-  """Whether work that was left to its thread still goes on."""
-  return any(thread.is_alive() for thread in _abandoned)
+def stopped() -> bool:
+  """Whether a signal has asked this process to stop, and no other process waits for its end."""
+  return bool(_received) and jax.process_count() == 1
 
 
 def _stop(number: int) -> None:

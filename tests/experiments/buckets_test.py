@@ -273,12 +273,48 @@ def test_data_and_shards_in_a_bucket(bucket, tmp_path, monkeypatch):
     ("gs://nowhere/run", None, "--workdir gs://nowhere/run: there is no bucket nowhere"),
     ("gs://", None, "a bucket is given as gs://bucket/folder"),
     ("az://runs/x", None, "a bucket is given as gs://bucket/folder"),
-    ("s3://runs/x", None, "s3:// is not supported: Orbax ends a checkpoint by renaming its folder"),
+    ("s3://runs/x", None, "s3:// is not supported; use gs://bucket/folder, or a disk"),
     ("gs://runs/x", 401, "needs credentials"),
     ("gs://runs/x", 403, "does not permit it")])
 def test_a_bucket_that_cannot_be_used_is_one_line(bucket, wanted, status, said):
   bucket.fault = lambda method, path: status
   assert said in runner.refused("train", f"--workdir={wanted}", *runner.SMALL, *runner.STEPS)
+
+
+@pytest.mark.parametrize("command, field", [
+    (("train", "--config=arrays", "--config.data.path=gs://nowhere/x"), "data.path"),
+    (("train", *runner.SMALL, "--init_from=gs://nowhere/x"), "--init_from"),
+    (("array_records", "--path=x.npy", "--out=gs://nowhere/x"), "--out"),
+    (("sample", "--out=gs://nowhere/x.npy"), "--out"),
+    (("evaluate", "--out=gs://nowhere/x.json"), "--out"),
+    (("export", "--out=gs://nowhere/x.npz"), "--out")])
+def test_no_flag_takes_a_bucket_that_is_not_there(bucket, small_run, tmp_path, command, field):
+  workdir = tmp_path / "new" if command[0] == "train" else small_run
+  error = runner.refused(*command, *([] if "--path=x.npy" in command else [f"--workdir={workdir}"]))
+  assert f"{field} gs://nowhere/x" in error and "there is no bucket nowhere" in error
+  assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def fresh():
+  """Credentials are looked for again."""
+  buckets._system.cache_clear()
+  yield
+  buckets._system.cache_clear()
+
+
+@pytest.mark.parametrize("content, said", [
+    ("", "was not found"), ("{}", "does not have a valid type")])
+def test_a_file_without_credentials_is_one_line(
+    bucket, fresh, tmp_path, monkeypatch, content, said):
+  """gcsfs would go on without a word, with another account."""
+  file = tmp_path / "account.json"
+  if content:
+    file.write_text(content)
+  monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+  error = runner.refused("train", "--workdir=gs://runs/x", *runner.SMALL)
+  assert f"GOOGLE_APPLICATION_CREDENTIALS={file}: no credentials there" in error and said in error
+  assert not bucket.requests
 
 
 def failing(bucket, begin, status, times):

@@ -71,6 +71,12 @@ def test_a_checksum_is_the_sum_of_its_definition(dtype, words):
     word = (word ^ word >> 13) * 0xC2B2AE35 % 2**32
     total += word ^ word >> 16
   assert checkpoints._checksums({"a": {"b": jnp.asarray(array)}}) == {"a/b": total % 2**32}
+  assert int(checkpoints._sum(jnp.asarray(array))) == total % 2**32  # as a program for devices
+
+
+def test_a_checksum_of_many_words_is_the_same_by_numpy_and_by_a_program():
+  x = np.random.default_rng(0).normal(size=(3, checkpoints._BLOCK + 5)).astype(np.float32)
+  assert checkpoints._sum_on_host(x) == int(checkpoints._sum(jnp.asarray(x)))
 
 
 def test_a_checksum_changes_with_any_bit_and_any_place():

@@ -114,7 +114,8 @@ def test_rates_and_norms_are_those_of_the_training(small_run):
   lines = records.read_metrics(small_run)
   config = records.read_config(small_run).training
   for line in lines:
-    assert line["learning_rate"] == float(build.schedule(config)(line["step"] - 1))
+    assert line["learning_rate"] == float(
+        jax.jit(build.schedule(config))(line["step"] - 1))
     np.testing.assert_allclose(line["examples_per_second"], 32 * line["steps_per_second"], 1e-2)
     # A step of Adam moves each parameter by the learning rate, about.
     assert 0 < line["update_norm"] < 2 * config.learning_rate * line["param_norm"] * 100
@@ -137,10 +138,10 @@ def test_a_signal_does_not_wait_for_a_watch(tmp_path, monkeypatch):
     out = runner.succeed("train", *SMALL, *STEPS, *WATCH[1:2], *WATCH[3:4],
                          "--config.training.evaluate_metrics=mmd", f"--workdir={tmp_path}")
     assert "stopped at step 30 of 60" in out
-    assert signals.abandoned() and not end.is_set()
+    assert runner.abandoned() and not end.is_set()
   finally:
     end.set()
-    runner.wait_until(lambda: not signals.abandoned())
+    runner.wait_until(lambda: not runner.abandoned())
     for number, action in before.items():
       signal.signal(number, action)
   assert (tmp_path / "checkpoints" / "30").is_dir()
