@@ -7,6 +7,8 @@ import pytest
 import runner
 from runner import SMALL, manifest
 
+from experiments import config as config_lib
+from experiments.configs import digits
 from experiments.metrics import few_calls, mixture_metrics
 from experiments.run import assembly
 from langevin_jax import networks
@@ -54,6 +56,23 @@ def test_an_evaluation_has_few_calls(flow_run):
   assert all(found[key].value > found[key].floor > 0.0 for key in judged)
   # Of a network that has learned little, D̄ is wrong by nearly the data's deviation, which is 1.
   assert 0.3 < found["map_error_-4_inf"].value < 3.0 and "map_error_1_1" in found
+
+
+def test_few_calls_of_images_are_judged_as_images():
+  """By C2ST and label agreement besides, of the map and of the best solver."""
+  config = config_lib.override(digits.get_config(), {
+      "network": "dit(width=8, depth=1, heads=1, patch_size=4)",
+      "objective.flow_map": "semigroup()"})
+  run = assembly.prepare(config)
+  labels = assembly.data_labels(run, 30, 0)
+  rows = few_calls.meter(run, config.sampling, run.path, run.dataset, labels, seed=0, numbers=(1,),
+                         solver_numbers=(1,))
+  found = {row.key: row for row in rows(assembly.start(run).ema[0])}
+  assert set(found) == {f"{kind}_{key}_1" for kind in ("map", "solver")
+                        for key in ("sliced_w2", "c2st", "label_agreement")}
+  # The network is 0, so that samples are noise of too small a size, whatever the label.
+  assert found["map_c2st_1"].value > 0.8 > found["map_c2st_1"].floor
+  assert found["map_label_agreement_1"].value < 0.5 < found["map_label_agreement_1"].floor
 
 
 @pytest.mark.slow
