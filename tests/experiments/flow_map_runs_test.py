@@ -78,15 +78,19 @@ def test_few_calls_of_images_are_judged_as_images():
 @pytest.mark.slow
 @pytest.mark.parametrize("identity", ["semigroup()", "eulerian()", "lagrangian()"])
 def test_the_shipped_config_learns_every_identity(tmp_path, identity):
-  """At its own learning rate and density; a map from noise that has learned nothing is off by 1."""
-  runner.succeed("train", "--config=mixture2d", "--config.training.steps=400",
-                 "--config.training.batch_size=128", "--config.network=mlp(width=64, depth=2)",
+  """At its own learning rate and density; a map from noise that has learned nothing is off by 1.
+
+  With this network, batch and seed a Lagrangian gradient that is stopped at the velocity is not
+  finite at step 95, and an Eulerian one of half of the batch leaves the diagonal linear.
+  """
+  runner.succeed("train", "--config=mixture2d", "--config.training.steps=400", "--config.seed=3",
+                 "--config.training.batch_size=256", "--config.network=mlp(width=64, depth=3)",
                  "--config.training.ema_half_life_steps=30",
                  f"--config.objective.flow_map={identity}", f"--workdir={tmp_path}")
   run, state = assembly.trained(tmp_path)
   errors = {row.key: row.value for row in mixture_metrics.map_errors(run, run.path)(state.ema[0])}
   print(errors)
-  assert errors["map_error_-4_inf"] < 0.35 and errors["map_error_0_0"] < 0.2
+  assert errors["map_error_-4_inf"] < 0.25 and errors["map_error_0_0"] < 0.1
 
 
 def test_a_teacher_takes_the_place_of_the_data(flow_run, small_run, tmp_path):
