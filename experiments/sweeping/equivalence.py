@@ -100,7 +100,7 @@ def _canonical(config: config_lib.Config) -> config_lib.Config:
     call = f"semigroup(uniform(diagonal=1.0), adaptive={identity.adaptive})"
   else:
     given["pairs"] = given["pairs"] or (
-        "uniform(diagonal=0.75)" if call.name == "eulerian" else "uniform()")
+        "uniform()" if call.name == "semigroup" else "uniform(diagonal=0.75)")
     if given["stop"] == "velocity" and (
         call.name == "semigroup" or given.get("velocity") == "data"):
       given["stop"] = "none"

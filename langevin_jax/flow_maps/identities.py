@@ -155,7 +155,7 @@ def eulerian(
 
 
 def lagrangian(
-    pairs: Pairs | None = None, *, stop: Stop = "none", adaptive: float = 0.0,
+    pairs: Pairs | None = None, *, stop: Stop = "velocity", adaptive: float = 0.0,
     averaged: bool = False,
 ) -> Identity:
   """The end moves along the flow: ū = v(r′, s′) + (s − s′) ∂ū/∂s′, r′ = r − (s − s′) ū.
@@ -163,17 +163,19 @@ def lagrangian(
   One forward derivative in s′ and one call more. v at the end is the teacher's, or that of the
   network's own diagonal, which the diagonal pairs train: data enter there alone.
 
-  No data enter off the diagonal, so the gradient may pass all of it: then the loss is a sum of
-  squares that a small step always lowers. Other stops cost less and may diverge. Without the
-  gradient of r′, an error of ū comes back in the target, multiplied by −(s − s′) ∂v/∂r′.
+  No data enter off the diagonal, so the gradient may pass the derivative. With `stop="target"` a
+  step costs less, and may diverge. An error of ū comes back in v(r′, s′), multiplied by
+  −(s − s′) ∂v/∂r′. Where that is above 1 it grows, as it may before v is learned: so three quarters
+  of the default pairs are on the diagonal. With `stop="none"` the loss is a sum of squares, which a
+  small step always lowers; it costs more and learns more slowly.
 
-  Lagrangian map distillation (Boffi et al. 2025) is the default with a teacher, Lagrangian
-  self-distillation `stop="velocity"`, and terminal velocity matching (Zhou et al. 2025) the same
-  with an average of the parameters in v.
+  Lagrangian map distillation (Boffi et al. 2025) is `stop="none"` with a teacher, Lagrangian
+  self-distillation the default, and terminal velocity matching (Zhou et al. 2025) the same with an
+  average of the parameters in v.
 
   Args:
-    pairs: the density of (ℓ, ℓ′); `uniform()` if None. ℓ′ = ∞ is taken at ρ = 10⁻⁴, where the
-      derivative of ℓ is finite.
+    pairs: the density of (ℓ, ℓ′); `uniform(diagonal=0.75)` if None. ℓ′ = ∞ is taken at ρ = 10⁻⁴,
+      where the derivative of ℓ is finite.
     stop: "none" passes the gradient through v, r′ and the derivative, "velocity" keeps it out of
       v(r′, s′), "target" out of all.
     adaptive, averaged: as in `Identity`.
@@ -190,6 +192,7 @@ def lagrangian(
     end = models.velocity(_stopped(r - gap * mean, stop, "velocity"), ell_s)
     return mean, _stopped(_stopped(end, stop, "velocity") + change, stop)
 
+  pairs = uniform(diagonal=0.75) if pairs is None else pairs
   return _identity(target, pairs, stop, adaptive, averaged)
 
 

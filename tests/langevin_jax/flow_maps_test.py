@@ -390,11 +390,10 @@ def test_eulerian_errors_rotate_which_momentum_makes_grow(x64):
   assert limits["default"][1] > 2.0 * limits["half"][1]
 
 
-def test_the_lagrangian_gradient_has_no_feedback(x64):
-  """An error of ū shrinks where v falls along r by more than 1/(s − s′).
+def test_a_full_lagrangian_gradient_has_no_feedback(x64):
+  """Where v falls along r by more than 1/(s − s′) errors grow if the gradient stops at v.
 
-  The target v(r′, s′) of a constant ū = θ at r = 0 is c (s − s′) θ for v = −c r. Without its
-  gradient θ grows.
+  The target v(r′, s′) of a constant ū = θ at r = 0 is c (s − s′) θ for v = −c r.
   """
   drawn = flow_maps.Corruption(-jnp.ones(1), jnp.ones(1), jnp.zeros((1, 1)))
 
@@ -497,8 +496,8 @@ def test_the_diagonal_has_its_share_of_a_batch(x64):
 def test_cost_of_a_gradient():
   """FLOPs of lowered gradients ÷ that of the ordinary loss, of a pair and of a batch by default.
 
-  A Lagrangian pair passes all of it: forward, tangent, v at the end, and twice as much backward are
-  9 products where the ordinary gradient has 3.
+  A Lagrangian pair passes the tangent too: forward, tangent, v at the end and two backward passes
+  are 7 products where the ordinary gradient has 3.
   """
   labels, x_0 = jnp.zeros(256, int), jnp.zeros((256, 2))
 
@@ -522,7 +521,7 @@ def test_cost_of_a_gradient():
               "lagrangian": flow_maps.lagrangian}.items() for share, drawn in pairs.items()}
   print(cost)
   assert max(cost[name] for name in ("semigroup", "eulerian", "lagrangian")) < 2.2
-  assert cost["lagrangian, pairs alone"] < 3.2
+  assert cost["lagrangian, pairs alone"] < 2.5
 
 
 @pytest.mark.parametrize("identity, dtype", [
