@@ -9,7 +9,7 @@
 The arms of one model differ in sampling, and are trained once. The last command prints distances
 beside those of solvers, divergences and the errors of D̄. Result: docs/flow_maps.md.
 
-Time: 14 minutes on one of two busy cores, and 3 for the last command.
+Time: about 35 minutes on one of two busy cores, and 3 for the last command.
 """
 
 BASELINE = "semigroup, 2 calls"
