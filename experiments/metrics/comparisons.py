@@ -5,6 +5,7 @@ the pixels, if there are no labels. Other extractors and metrics are calls, also
 user.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -138,10 +139,7 @@ def images(
   floor, one half of the real data are compared with the other half, at equal n. C2ST uses all real
   data. Sets of raw pixels have at most 2²⁵ values.
   """
-  real = np.concatenate([dataset.train, dataset.test])
-  limit = min(_LIMIT, max(LEAST, _PIXELS // real[0].size))
-  order = np.random.default_rng(seed).permutation(len(real))[:2 * _LIMIT]
-  real = real[order]
+  real, limit = _real(dataset, seed)
   n = min(len(real) // 2, len(x))
   half, other = real[:n], real[len(real) // 2:][:n]
   call, model, features = _extractor(dataset, seed, choice)
@@ -156,16 +154,7 @@ def images(
     (value, error), (floor, _) = (distances.inception_score(features.classify(values), seed=seed)
                                   for values in (sets.fake, sets.real))
     rows.append(Result("inception_score", f"inception score, {call.name}", value, floor, n, error))
-  compared = min(len(x), len(real), limit)
-  rows.append(Result("c2st", f"C2ST accuracy, pixels; floor of {min(n, limit)} each",
-                     distances.c2st(_flat(real[:compared]), _flat(x[:compared]), seed=seed),
-                     distances.c2st(_flat(half[:limit]), _flat(other[:limit]), seed=seed),
-                     compared))
-  if model is not None:
-    rows.append(Result(
-        "label_agreement", f"label agreement; floor of {len(dataset.test)} held-out images",
-        classifier.label_agreement(model, x, labels),
-        classifier.label_agreement(model, dataset.test, dataset.test_labels), len(x)))
+  rows += _judge(dataset, model, seed)(x, labels)
   near = distances.nearest_distances(
       *(_flat(a[:limit]) for a in (x, dataset.train, dataset.test)), seed=seed)
   return [
@@ -174,6 +163,16 @@ def images(
              near["samples to train"], near["held-out to train"]),
       Result("nearest_train_part", "the same to an equal number of training images; floor to "
              "held-out", near["samples to part of train"], near["samples to held-out"])]
+
+
+def image_judge(
+    dataset: data.Dataset, seed: int
+) -> Callable[[np.ndarray, np.ndarray], list[Result]]:
+  """(x, labels) → C2ST and label agreement as in `images`, for many sets of samples.
+
+  The classifier and the floors are computed once.
+  """
+  return _judge(dataset, _classifier(dataset, seed), seed)
 
 
 def memorised(
@@ -234,6 +233,41 @@ def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -
                  float(model.score(_flat(dataset.test), dataset.test_labels)), len(x))]
 
 
+def _real(dataset: data.Dataset, seed: int) -> tuple[np.ndarray, int]:
+  """All real images in random order, and the largest number of them in a set of raw pixels."""
+  real = np.concatenate([dataset.train, dataset.test])
+  limit = min(_LIMIT, max(LEAST, _PIXELS // real[0].size))
+  return real[np.random.default_rng(seed).permutation(len(real))[:2 * _LIMIT]], limit
+
+
+def _judge(
+    dataset: data.Dataset, model: classifier.Classifier | None, seed: int
+) -> Callable[[np.ndarray, np.ndarray], list[Result]]:
+  """`image_judge` with the classifier of labelled images, if there is one."""
+  real, limit = _real(dataset, seed)
+  c2st = lambda a, b: distances.c2st(_flat(a), _flat(b), seed=seed)
+
+  @functools.cache
+  def floor(n):
+    return c2st(real[:n], real[len(real) // 2:][:n])
+
+  @functools.cache
+  def accuracy():
+    return classifier.label_agreement(model, dataset.test, dataset.test_labels)
+
+  def rows(x, labels):
+    compared, n = min(len(x), len(real), limit), min(len(real) // 2, len(x), limit)
+    found = [Result("c2st", f"C2ST accuracy, pixels; floor of {n} each",
+                    c2st(real[:compared], x[:compared]), floor(n), compared)]
+    if model is not None:
+      found.append(Result(
+          "label_agreement", f"label agreement; floor of {len(dataset.test)} held-out images",
+          classifier.label_agreement(model, x, labels), accuracy(), len(x)))
+    return found
+
+  return rows
+
+
 def _feature_rows(
     sets: _Sets, extractor: str, seed: int, reference: references.Reference | None,
     of_moments: _Sets,
@@ -280,11 +314,16 @@ def _extractor(
     dataset: data.Dataset, seed: int, choice: Choice
 ) -> tuple[Call, classifier.Classifier | None, Any]:
   """(the call of the extractor, the classifier of labelled images, the extractor)."""
-  model = classifier.train(
-      dataset.train, dataset.train_labels, num_classes=dataset.num_classes,
-      seed=seed) if _can_classify(dataset) else None
+  model = _classifier(dataset, seed)
   call = choice.extractor or Call("pixels" if model is None else "classifier")
   return call, model, _features(call, dataset, model)
+
+
+def _classifier(dataset: data.Dataset, seed: int) -> classifier.Classifier | None:
+  if not _can_classify(dataset):
+    return None
+  return classifier.train(
+      dataset.train, dataset.train_labels, num_classes=dataset.num_classes, seed=seed)
 
 
 def _features(

@@ -71,7 +71,7 @@ def remedy(objective: config_lib.Objective) -> str:
   """What to change where a loss is not finite."""
   return "Lower training.learning_rate, or " + (
       "narrow rho_min…rho_max of objective.density" if objective.flow_map is None else
-      "take uniform() pairs, and of lagrangian stop='velocity', in objective.flow_map")
+      "take the default pairs, and of lagrangian stop='none', in objective.flow_map")
 
 
 class Reporter:

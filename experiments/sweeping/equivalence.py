@@ -104,7 +104,8 @@ def _canonical(config: config_lib.Config) -> config_lib.Config:
   if identity.pairs.diagonal == 1.0 and not identity.is_guided:
     call = f"semigroup(uniform(diagonal=1.0), adaptive={identity.adaptive})"
   else:
-    given["pairs"] = given["pairs"] or "uniform()"
+    given["pairs"] = given["pairs"] or (
+        "uniform()" if call.name == "semigroup" else "uniform(diagonal=0.75)")
     if given["stop"] == "velocity" and (
         call.name == "semigroup" or given.get("velocity") == "data"):
       given["stop"] = "none"

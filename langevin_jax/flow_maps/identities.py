@@ -118,8 +118,11 @@ def eulerian(
   to_data=1)`. Eulerian map distillation (Boffi et al. 2025) is `stop="none"` with a teacher, and
   Eulerian self-distillation `velocity="diagonal"` with `stop="velocity"`.
 
+  With `stop="target"` the gradient is that of no function: errors rotate while they shrink.
+  Momentum makes rotating errors grow from a lower learning rate on (docs/flow_maps.md).
+
   Args:
-    pairs: the density of (ℓ, ℓ′); `uniform()` if None.
+    pairs: the density of (ℓ, ℓ′); `uniform(diagonal=0.75)` if None, where errors rotate less.
     velocity: v of "data" (or of a teacher), or of the network's own "diagonal".
     stop: "target" keeps the gradient out of v and the derivative, "velocity" out of v, "none" in
       both.
@@ -147,6 +150,7 @@ def eulerian(
     mean = mean if models.frozen is models.online else models.online(r, ell, ell_s)
     return mean, _stopped(v - change, stop)
 
+  pairs = uniform(diagonal=0.75) if pairs is None else pairs
   return _identity(target, pairs, stop, adaptive, averaged)._replace(omega=omega, kappa=kappa)
 
 
@@ -159,17 +163,22 @@ def lagrangian(
   One forward derivative in s′ and one call more. v at the end is the teacher's, or that of the
   network's own diagonal, which the diagonal pairs train: data enter there alone.
 
-  No data enter off the diagonal, so the gradient may pass the derivative: then the loss is a
-  least-squares residual. With `stop="target"` a step costs less, and may diverge.
+  No data enter off the diagonal, so the gradient may pass the derivative. With `stop="target"` a
+  step costs less, and may diverge. An error of ū comes back in v(r′, s′), multiplied by
+  −(s − s′) ∂v/∂r′. Where that is above 1 it grows, as it may before v is learned: so three quarters
+  of the default pairs are on the diagonal. With `stop="none"` the loss is a sum of squares, which a
+  small step always lowers; it costs more and learns more slowly.
 
   Lagrangian map distillation (Boffi et al. 2025) is `stop="none"` with a teacher, Lagrangian
   self-distillation the default, and terminal velocity matching (Zhou et al. 2025) the same with an
   average of the parameters in v.
 
   Args:
-    pairs: the density of (ℓ, ℓ′); `uniform()` if None. ℓ′ = ∞ is taken at ρ = 10⁻⁴, where the
-      derivative of ℓ is finite.
-    stop, adaptive, averaged: as in `eulerian`.
+    pairs: the density of (ℓ, ℓ′); `uniform(diagonal=0.75)` if None. ℓ′ = ∞ is taken at ρ = 10⁻⁴,
+      where the derivative of ℓ is finite.
+    stop: "none" passes the gradient through v, r′ and the derivative, "velocity" keeps it out of
+      v(r′, s′), "target" out of all.
+    adaptive, averaged: as in `Identity`.
 
   Raises:
     ValueError: adaptive < 0, an unknown word.
@@ -183,6 +192,7 @@ def lagrangian(
     end = models.velocity(_stopped(r - gap * mean, stop, "velocity"), ell_s)
     return mean, _stopped(_stopped(end, stop, "velocity") + change, stop)
 
+  pairs = uniform(diagonal=0.75) if pairs is None else pairs
   return _identity(target, pairs, stop, adaptive, averaged)
 
 

@@ -7,6 +7,8 @@ import pytest
 import runner
 from runner import SMALL, manifest
 
+from experiments import config as config_lib
+from experiments.configs import digits
 from experiments.metrics import few_calls, mixture_metrics
 from experiments.run import assembly
 from langevin_jax import networks
@@ -56,18 +58,39 @@ def test_an_evaluation_has_few_calls(flow_run):
   assert 0.3 < found["map_error_-4_inf"].value < 3.0 and "map_error_1_1" in found
 
 
+def test_few_calls_of_images_are_judged_as_images():
+  """By C2ST and label agreement besides, of the map and of the best solver."""
+  config = config_lib.override(digits.get_config(), {
+      "network": "dit(width=8, depth=1, heads=1, patch_size=4)",
+      "objective.flow_map": "semigroup()"})
+  run = assembly.prepare(config)
+  labels = assembly.data_labels(run, 30, 0)
+  rows = few_calls.meter(run, config.sampling, run.path, run.dataset, labels, seed=0, numbers=(1,),
+                         solver_numbers=(1,))
+  found = {row.key: row for row in rows(assembly.start(run).ema[0])}
+  assert set(found) == {f"{kind}_{key}_1" for kind in ("map", "solver")
+                        for key in ("sliced_w2", "c2st", "label_agreement")}
+  # The network is 0, so that samples are noise of too small a size, whatever the label.
+  assert found["map_c2st_1"].value > 0.8 > found["map_c2st_1"].floor
+  assert found["map_label_agreement_1"].value < 0.5 < found["map_label_agreement_1"].floor
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("identity", ["semigroup()", "eulerian()", "lagrangian()"])
 def test_the_shipped_config_learns_every_identity(tmp_path, identity):
-  """At its own learning rate and density; a map from noise that has learned nothing is off by 1."""
-  runner.succeed("train", "--config=mixture2d", "--config.training.steps=400",
-                 "--config.training.batch_size=128", "--config.network=mlp(width=64, depth=2)",
+  """At its own learning rate and density; a map from noise that has learned nothing is off by 1.
+
+  With this network, batch and seed a Lagrangian gradient that is stopped at the velocity is not
+  finite at step 95, and an Eulerian one of half of the batch leaves the diagonal linear.
+  """
+  runner.succeed("train", "--config=mixture2d", "--config.training.steps=400", "--config.seed=3",
+                 "--config.training.batch_size=256", "--config.network=mlp(width=64, depth=3)",
                  "--config.training.ema_half_life_steps=30",
                  f"--config.objective.flow_map={identity}", f"--workdir={tmp_path}")
   run, state = assembly.trained(tmp_path)
   errors = {row.key: row.value for row in mixture_metrics.map_errors(run, run.path)(state.ema[0])}
   print(errors)
-  assert errors["map_error_-4_inf"] < 0.35 and errors["map_error_0_0"] < 0.2
+  assert errors["map_error_-4_inf"] < 0.25 and errors["map_error_0_0"] < 0.1
 
 
 def test_a_teacher_takes_the_place_of_the_data(flow_run, small_run, tmp_path):

@@ -209,13 +209,15 @@ def test_flow_maps_have_a_canonical_form():
       "eulerian(stop='velocity')", "eulerian(stop='none')", "lagrangian(stop='velocity')",
       "lagrangian(stop='none')", "eulerian(velocity='diagonal', stop='velocity')",
       "lagrangian(uniform(diagonal=1.0))", "eulerian(ordered(diagonal=1.0))",
-      "eulerian(ordered(diagonal=1.0), adaptive=1)")}
+      "eulerian(ordered(diagonal=1.0), adaptive=1)", "eulerian()",
+      "eulerian(uniform(diagonal=0.75))")}
   configs["edm"] = config.override(configs["semigroup()"], {"objective.prediction": "edm"})
   assert [(f.arm, f.like, f.kind) for f in equivalence.find(configs)] == [
       ("semigroup(uniform())", "semigroup()", "identical"),
       ("semigroup(stop='none')", "semigroup(stop='velocity')", "identical"),
       ("eulerian(stop='none')", "eulerian(stop='velocity')", "identical"),
       ("eulerian(ordered(diagonal=1.0))", "lagrangian(uniform(diagonal=1.0))", "identical"),
+      ("eulerian(uniform(diagonal=0.75))", "eulerian()", "identical"),
       ("edm", "semigroup()", "mirrored")]
 
 
