@@ -7,8 +7,9 @@
       --sweep=experiments/sweeps/flow_maps.py --workdir=runs/sweeps/flow_maps
 
 Samples take two calls. All rows have one loss, so that they differ by conditioning alone; `edm` is
-`v` up to its sign. The config draws levels that are uniform in ℓ: ordered pairs of them are those
-that do not contract. On the diagonal alone each identity is the ordinary loss.
+`v` up to its sign. The config draws levels that are uniform in ℓ: ordered pairs of them need not
+contract, and with half of a batch on the diagonal they train as well as uniform times. On the
+diagonal alone each identity is the ordinary loss. Result: docs/sweeps/flow_maps.md.
 """
 
 BASELINE = "semigroup, uniform, velocity"
