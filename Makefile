@@ -69,6 +69,7 @@ bench: $(READY)
 	$(INSTALL) -e ".[bench]"
 	$(INSTALL) --no-deps k-diffusion azula einops
 	$(RUN) -m experiments.benchmarks.speed --out=runs/bench/speed.json
+	$(RUN) -m experiments.benchmarks.imported --out=runs/bench/imported.json
 	$(RUN) -m experiments.benchmarks.scale --out=runs/bench/scale.json
 	$(RUN) -m experiments.benchmarks.sweeps --out=runs/bench/sweeps.json
 	$(RUN) -m experiments.benchmarks.quality --out=runs/bench/quality.json

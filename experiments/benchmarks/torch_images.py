@@ -1,0 +1,109 @@
+"""diffusers' U-Net and DiT with random weights, which `imported` compares with our networks.
+
+  python -m experiments.benchmarks.torch_images make KIND FOLDER
+  python -m experiments.benchmarks.torch_images forward|train KIND FOLDER DTYPE THREADS
+
+`make` writes a model, and its output at a few timesteps. The others wait for a line "n" on stdin,
+make n forward passes or training steps of the model in FOLDER, and then print a line. A training
+step is DDPM's (Ho et al. 2020): ε at uniform timesteps, AdamW, gradient clipping and an average.
+In bfloat16 PyTorch chooses the dtype of each operation (autocast).
+"""
+
+import pathlib
+import sys
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+# Kind of model → its class, its config, the batch of a call.
+MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "unet": ("UNet2DModel", {
+        "sample_size": 28, "in_channels": 1, "out_channels": 1, "layers_per_block": 2,
+        "block_out_channels": (32, 64, 64), "attention_head_dim": 32, "num_class_embeds": 10,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")}, 32),
+    "dit": ("DiTTransformer2DModel", {
+        "sample_size": 16, "in_channels": 4, "out_channels": 4, "patch_size": 2, "num_layers": 8,
+        "num_attention_heads": 4, "attention_head_dim": 64, "num_embeds_ada_norm": 10}, 32)}
+TIMESTEPS = (0, 100, 400, 700, 998)
+
+
+def make(kind: str, folder: pathlib.Path) -> None:
+  torch.manual_seed(0)
+  name, config, _ = MODELS[kind]
+  model = getattr(diffusers, name)(**config).eval()
+  for parameter in model.parameters():  # those that begin at zero, too
+    if parameter.ndim > 1 and not parameter.any():
+      nn.init.normal_(parameter, std=0.02)
+  if kind == "dit":  # converted weights have one embedding of the level and the label
+    for block in model.transformer_blocks[1:]:
+      block.norm1.emb.load_state_dict(model.transformer_blocks[0].norm1.emb.state_dict())
+  model.save_pretrained(folder)
+  x, _, labels = batch(kind)
+  t = torch.tensor(TIMESTEPS)
+  x, labels = x[:len(t)], labels[:len(t)]
+  with torch.no_grad():
+    y = model(x, t, class_labels=labels).sample
+  np.savez(folder / "values.npz", x=x, labels=labels, y=y)
+
+
+def batch(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+  """(x, timesteps, labels) of a call."""
+  _, config, n = MODELS[kind]
+  torch.manual_seed(1)
+  x = torch.randn(n, config["in_channels"], config["sample_size"], config["sample_size"])
+  return x, torch.randint(1000, (n,)), torch.arange(n) % 10
+
+
+class Trainer:
+  """A model under training on one batch of random pictures."""
+
+  def __init__(self, kind: str, folder: pathlib.Path, dtype: str):
+    self.model = getattr(diffusers, MODELS[kind][0]).from_pretrained(folder).train()
+    self.x_0, _, self.labels = batch(kind)
+    self.dtype = dtype
+    self.parameters = list(self.model.parameters())
+    self.average = [parameter.detach().clone() for parameter in self.parameters]
+    self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
+    self.alphas = torch.cumprod(1.0 - torch.linspace(1e-4, 0.02, 1000), 0)
+
+  def train(self) -> None:
+    t = torch.randint(1000, (len(self.x_0),))
+    eps = torch.randn_like(self.x_0)
+    alpha = self.alphas[t][:, None, None, None]
+    x = alpha.sqrt() * self.x_0 + (1.0 - alpha).sqrt() * eps
+    loss = functional.mse_loss(self._call(x, t).float(), eps)
+    self.optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(self.parameters, 1.0)
+    self.optimizer.step()
+    with torch.no_grad():
+      torch._foreach_lerp_(self.average, self.parameters, 1e-3)
+
+  @torch.no_grad()
+  def forward(self) -> None:
+    self._call(self.x_0, torch.full((len(self.x_0),), 500))
+
+  def _call(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bfloat16"):
+      return self.model(x, t, class_labels=self.labels).sample
+
+
+def main(task: str, kind: str, folder: str, dtype: str = "", threads: str = "") -> None:
+  if task == "make":
+    make(kind, pathlib.Path(folder))
+    return
+  torch.set_num_threads(int(threads))
+  step = getattr(Trainer(kind, pathlib.Path(folder), dtype), task)
+  for line in sys.stdin:
+    for _ in range(int(line)):
+      step()
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])
