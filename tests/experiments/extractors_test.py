@@ -34,7 +34,7 @@ def compiled(function, *arguments):
   return np.asarray(jax.jit(function).lower(*arguments).compile(compiler_options=_FAST)(*arguments))
 
 
-def close(value, expected, tolerance):
+def assert_close(value, expected, tolerance):
   assert np.linalg.norm(value - expected) < tolerance * np.linalg.norm(expected)
 
 
@@ -43,8 +43,8 @@ def test_inception_is_that_of_torch_fidelity():
   case = pretrained_cases.load("inception")
   params, head = inception.read(pretrained_cases.as_inception(drawn(case)))
   value = compiled(inception.features, params, np.float32(pretrained_cases.pictures() / 255.0))
-  close(value, case["value"], 1e-4)
-  close(value @ head, case["logits"], 1e-4)
+  assert_close(value, case["value"], 1e-4)
+  assert_close(value @ head, case["logits"], 1e-4)
 
 
 def test_larger_pictures_than_inception_sees_are_resized_without_antialiasing():
@@ -58,8 +58,8 @@ def test_larger_pictures_than_inception_sees_are_resized_without_antialiasing():
 def test_dinov2_is_that_of_timm_and_of_the_original_positions():
   case = pretrained_cases.load("dinov2")
   params = dinov2.read(drawn(case), count=2)
-  close(compiled(dinov2.features, params, np.float32(pretrained_cases.pictures(28, 28) / 255.0)),
-        case["value"], 1e-4)
+  pictures = np.float32(pretrained_cases.pictures(28, 28) / 255.0)
+  assert_close(compiled(dinov2.features, params, pictures), case["value"], 1e-4)
   places = np.moveaxis(pretrained_cases.inputs(5, 0)[0][0], 0, -1).reshape(-1, 5)
   np.testing.assert_allclose(dinov2.interpolated(places, 3).reshape(3, 3, 5),
                              np.moveaxis(case["positions"][0], 0, -1), atol=1e-5)
@@ -86,7 +86,7 @@ def test_the_autoencoder_is_that_of_diffusers(name, tmp_path):
 
   found = jax.jit(both).lower(params, x).compile(compiler_options=_FAST)(params, x)
   for value, key in zip(found, ("mean", "std", "value"), strict=True):
-    close(value, case[key], 1e-5)
+    assert_close(value, case[key], 1e-5)
 
 
 def test_an_imported_autoencoder_is_a_run_that_encodes(tmp_path):
