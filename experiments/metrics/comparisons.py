@@ -154,7 +154,7 @@ def images(
     (value, error), (floor, _) = (distances.inception_score(features.classify(values), seed=seed)
                                   for values in (sets.fake, sets.real))
     rows.append(Result("inception_score", f"inception score, {call.name}", value, floor, n, error))
-  rows += _judge(dataset, model, seed)(x, labels)
+  rows += _judge(dataset, model, real, limit, seed)(x, labels)
   near = distances.nearest_distances(
       *(_flat(a[:limit]) for a in (x, dataset.train, dataset.test)), seed=seed)
   return [
@@ -172,7 +172,7 @@ def image_judge(
 
   The classifier and the floors are computed once.
   """
-  return _judge(dataset, _classifier(dataset, seed), seed)
+  return _judge(dataset, _classifier(dataset, seed), *_real(dataset, seed), seed)
 
 
 def memorised(
@@ -241,10 +241,10 @@ def _real(dataset: data.Dataset, seed: int) -> tuple[np.ndarray, int]:
 
 
 def _judge(
-    dataset: data.Dataset, model: classifier.Classifier | None, seed: int
+    dataset: data.Dataset, model: classifier.Classifier | None, real: np.ndarray, limit: int,
+    seed: int
 ) -> Callable[[np.ndarray, np.ndarray], list[Result]]:
-  """`image_judge` with the classifier of labelled images, if there is one."""
-  real, limit = _real(dataset, seed)
+  """`image_judge` with the classifier of labelled images, if there is one, and `_real`."""
   c2st = lambda a, b: distances.c2st(_flat(a), _flat(b), seed=seed)
 
   @functools.cache
