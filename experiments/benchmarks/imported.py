@@ -29,8 +29,6 @@ from langevin_jax.training import shardings
 # Kind → wanted: at most this.
 WANTED = {"unet": 1.25, "dit": 1.0}
 BATCH = 32
-# As in torch_images, which this process does not import.
-TIMESTEPS = (0, 100, 400, 700, 998)
 _TORCH = "experiments.benchmarks.torch_images"
 
 
@@ -68,7 +66,8 @@ def compare(kind: str, folder: pathlib.Path, timer: measure.Timer, cores: int) -
       ours = {f"jax {n}": make(run, batch) for n, run in runs.items()}
       with contextlib.ExitStack() as stack:
         theirs = {way: stack.enter_context(dispatches.answering(
-            _TORCH, task, kind, str(folder), dtype, str(cores), environment=environment))
+            _TORCH, task, kind, str(folder), dtype, str(cores), str(BATCH),
+            environment=environment))
                   for way, environment in (("torch", {}),
                                            ("torch asleep", {"OMP_WAIT_POLICY": "passive"}))}
         times = timer(ours | theirs, f"{kind}, {task}, {dtype}")
@@ -82,7 +81,7 @@ def compare(kind: str, folder: pathlib.Path, timer: measure.Timer, cores: int) -
 def _difference(run: assembly.Run, params, folder: pathlib.Path) -> float:
   """max|y − y′| ÷ max|y| of our outputs y and those in the folder, at the same timesteps."""
   values = np.load(folder / "values.npz")
-  kept = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))[list(TIMESTEPS)]
+  kept = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))[values["t"]]
   ell = 0.5 * np.log(kept / (1.0 - kept))
   x = np.moveaxis(values["x"], 1, -1)
   y = run.apply(params, jnp.asarray(x), jnp.asarray(ell, jnp.float32), values["labels"])

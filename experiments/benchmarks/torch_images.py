@@ -1,7 +1,7 @@
 """diffusers' U-Net and DiT with random weights, which `imported` compares with our networks.
 
   python -m experiments.benchmarks.torch_images make KIND FOLDER
-  python -m experiments.benchmarks.torch_images forward|train KIND FOLDER DTYPE THREADS
+  python -m experiments.benchmarks.torch_images forward|train KIND FOLDER DTYPE THREADS BATCH
 
 `make` writes a model, and its output at a few timesteps. The others wait for a line "n" on stdin,
 make n forward passes or training steps of the model in FOLDER, and then print a line. A training
@@ -19,22 +19,22 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# Kind of model → its class, its config, the batch of a call.
-MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
+# Kind of model → its class, its config.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "unet": ("UNet2DModel", {
         "sample_size": 28, "in_channels": 1, "out_channels": 1, "layers_per_block": 2,
         "block_out_channels": (32, 64, 64), "attention_head_dim": 32, "num_class_embeds": 10,
         "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")}, 32),
+        "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")}),
     "dit": ("DiTTransformer2DModel", {
         "sample_size": 16, "in_channels": 4, "out_channels": 4, "patch_size": 2, "num_layers": 8,
-        "num_attention_heads": 4, "attention_head_dim": 64, "num_embeds_ada_norm": 10}, 32)}
+        "num_attention_heads": 4, "attention_head_dim": 64, "num_embeds_ada_norm": 10})}
 TIMESTEPS = (0, 100, 400, 700, 998)
 
 
 def make(kind: str, folder: pathlib.Path) -> None:
   torch.manual_seed(0)
-  name, config, _ = MODELS[kind]
+  name, config = MODELS[kind]
   model = getattr(diffusers, name)(**config).eval()
   for parameter in model.parameters():  # those that begin at zero, too
     if parameter.ndim > 1 and not parameter.any():
@@ -43,28 +43,27 @@ def make(kind: str, folder: pathlib.Path) -> None:
     for block in model.transformer_blocks[1:]:
       block.norm1.emb.load_state_dict(model.transformer_blocks[0].norm1.emb.state_dict())
   model.save_pretrained(folder)
-  x, _, labels = batch(kind)
   t = torch.tensor(TIMESTEPS)
-  x, labels = x[:len(t)], labels[:len(t)]
+  x, labels = batch(kind, len(t))
   with torch.no_grad():
     y = model(x, t, class_labels=labels).sample
-  np.savez(folder / "values.npz", x=x, labels=labels, y=y)
+  np.savez(folder / "values.npz", x=x, t=t, labels=labels, y=y)
 
 
-def batch(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-  """(x, timesteps, labels) of a call."""
-  _, config, n = MODELS[kind]
+def batch(kind: str, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+  """(x, labels) of n random pictures."""
+  config = MODELS[kind][1]
   torch.manual_seed(1)
   x = torch.randn(n, config["in_channels"], config["sample_size"], config["sample_size"])
-  return x, torch.randint(1000, (n,)), torch.arange(n) % 10
+  return x, torch.arange(n) % 10
 
 
 class Trainer:
   """A model under training on one batch of random pictures."""
 
-  def __init__(self, kind: str, folder: pathlib.Path, dtype: str):
+  def __init__(self, kind: str, folder: pathlib.Path, dtype: str, n: int):
     self.model = getattr(diffusers, MODELS[kind][0]).from_pretrained(folder).train()
-    self.x_0, _, self.labels = batch(kind)
+    self.x_0, self.labels = batch(kind, n)
     self.dtype = dtype
     self.parameters = list(self.model.parameters())
     self.average = [parameter.detach().clone() for parameter in self.parameters]
@@ -93,12 +92,13 @@ class Trainer:
       return self.model(x, t, class_labels=self.labels).sample
 
 
-def main(task: str, kind: str, folder: str, dtype: str = "", threads: str = "") -> None:
+def main(task: str, kind: str, folder: str, *options: str) -> None:
   if task == "make":
     make(kind, pathlib.Path(folder))
     return
+  dtype, threads, n = options
   torch.set_num_threads(int(threads))
-  step = getattr(Trainer(kind, pathlib.Path(folder), dtype), task)
+  step = getattr(Trainer(kind, pathlib.Path(folder), dtype, int(n)), task)
   for line in sys.stdin:
     for _ in range(int(line)):
       step()
