@@ -3,7 +3,7 @@
   python -m experiments.benchmarks.speed --out=runs/bench/speed.json
 
 Each row is a ratio of two tasks that alternate (measure.py), with the shapes of
-experiments/configs/digits.py and mixture2d.py. The table shows the target of each ratio. The JSON
+experiments/configs/digits.py and mixture2d.py, and of small U-Nets on digits. The table shows the target of each ratio. The JSON
 file has all rounds and a description of the machine. About 20 minutes on 2 cores.
 
 The bare network is a hand-written loop. For training it computes the forward and backward pass and
@@ -26,24 +26,26 @@ import numpy as np
 import optax
 from absl import flags
 
+from experiments import config as config_lib
 from experiments.benchmarks import dispatches, measure, speed_sampling, starts
 from experiments.benchmarks.measure import Part, Row
 from experiments.config import cli
-from experiments.configs import digits, mixture2d
+from experiments.configs import digits
 from experiments.run import assembly
 
 _OUT = flags.DEFINE_string("out", "runs/bench/speed.json", "Where to write the numbers.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Number of rounds of each comparison.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Seconds of each task in each round.")
-_ONLY = flags.DEFINE_list("only", [], "Parts to measure: train, sampling, guidance, likelihood, "
-                          "memory, torch, import, start. Default: all.")
+_ONLY = flags.DEFINE_list("only", [], "Parts to measure: train, flow_maps, sampling, guidance, "
+                          "likelihood, memory, torch, import, start. Default: all.")
 
 
 def main() -> int:
   assembly.configure_jax(digits.get_config())
   timer = measure.Timer(_REPEATS.value, _SECONDS.value)
   measure.report({
-      "train": lambda: train(timer), "sampling": lambda: speed_sampling.sampling(timer),
+      "train": lambda: train(timer), "flow_maps": lambda: flow_maps(timer),
+      "sampling": lambda: speed_sampling.sampling(timer),
       "guidance": lambda: speed_sampling.guided(timer),
       "likelihood": lambda: speed_sampling.likelihoods(timer), "memory": speed_sampling.memory,
       "torch": lambda: against_torch(timer), "import": lambda: imports(max(7, _REPEATS.value)),
@@ -54,8 +56,8 @@ def main() -> int:
 def train(timer: measure.Timer) -> Part:
   """Compares train_step with the forward pass, backward pass and optimizer of the network."""
   rows, seconds = [], {}
-  for name, module in (("digits DiT", digits), ("mixture2d MLP", mixture2d)):
-    run = assembly.prepare(module.get_config())
+  for name, config in speed_sampling.NETWORKS.items():
+    run = assembly.prepare(config)
     config = run.config.training
     devices = jax.devices()[:config.cpu_devices]
     times = timer({"train_step": dispatches.sharded(dispatches.on_devices(run, devices)),
@@ -65,6 +67,19 @@ def train(timer: measure.Timer) -> Part:
     rows.append(Row(f"train_step ÷ bare, {name} ({per})",
                     measure.ratio(times["train_step"], times["bare"]), "<= 1.05"))
   return Part(rows, seconds)
+
+
+def flow_maps(timer: measure.Timer) -> Part:
+  """Compares the training step of a flow map from data with that of an ordinary model."""
+  plain = digits.get_config()
+  tasks = {name: dispatches.sharded(assembly.prepare(
+      plain if name == "ordinary" else
+      config_lib.override(plain, {"objective.flow_map": f"{name}()"})))
+      for name in ("ordinary", "semigroup", "eulerian", "lagrangian")}
+  times = timer(tasks, "flow maps, digits DiT")
+  return Part([Row(f"train_step of {name}() ÷ train_step, digits DiT",
+                   measure.ratio(times[name], times["ordinary"]), "<= 2.2")
+               for name in tasks if name != "ordinary"], {"flow maps digits DiT": times})
 
 
 def against_torch(timer: measure.Timer) -> Part:

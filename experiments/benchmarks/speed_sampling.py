@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import config as config_lib
 from experiments.benchmarks import measure
 from experiments.benchmarks.measure import Part, Row
 from experiments.config import build
@@ -21,7 +22,14 @@ from langevin_jax import guidance, likelihood, paths, samplers
 
 CALLS = 25  # 25 steps of one call, 13 of two, 9 of three: the last step takes one
 STEPS = 6  # RK4 steps of a likelihood, four calls each
-NETWORKS = ("digits DiT", digits.get_config), ("mixture2d MLP", mixture2d.get_config)
+# A convolution is slow in a loop of XLA's on CPU, so that the runner, too, dispatches one step.
+_UNETS = {"network.channels": "32", "network.multipliers": "(1, 2)", "network.blocks": "1",
+          "network.attention": "(4,)", "network.head_channels": "32",
+          "training.steps_per_dispatch": "1"}
+NETWORKS = {
+    "digits DiT": digits.get_config(), "mixture2d MLP": mixture2d.get_config(),
+    "digits U-Net": config_lib.override(digits.get_config(), {"network": "unet()"} | _UNETS),
+    "digits EDM2": config_lib.override(digits.get_config(), {"network": "unet_edm2()"} | _UNETS)}
 
 
 class Network(NamedTuple):
@@ -55,8 +63,8 @@ def _stages(name: str) -> int:
 def sampling(timer: measure.Timer) -> Part:
   """Compares `samplers.sample`, eager and jitted, with equally many calls of the network."""
   rows, seconds = [], {}
-  for what, config in NETWORKS:
-    network = _network(config())
+  for what, config in NETWORKS.items():
+    network = _network(config)
     for i, methods in enumerate(_groups()):
       tasks = _bare(network)
       for name, method in methods.items():
@@ -99,8 +107,8 @@ def likelihoods(timer: measure.Timer) -> Part:
   A Jacobian-vector product costs two calls of the network and includes its value.
   """
   rows, seconds = [], {}
-  for what, config in NETWORKS:
-    network = _network(config())
+  for what, config in NETWORKS.items():
+    network = _network(config)
     tasks = _bare(network, 4 * STEPS) | {"hutchinson": _hutchinson(network)}
     times = timer(tasks, f"likelihood, {what}")
     seconds[f"likelihood {what}"] = times
