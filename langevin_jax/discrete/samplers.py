@@ -235,7 +235,7 @@ def plan(path: Path, method: Method | None, grid: grids.Grid | None):
     raise ValueError("a grid on a finite state space must fall at every step")
   continuous_splitting.checked(method.stochasticity, path.clock)
   placed = place_levels(rho, path.clock)
-  budget = budgets.budgets(placed, method.stochasticity, path.clock)
+  budget = budgets.budgets(placed, method.stochasticity, path.clock).budget
   infinite = np.isinf(rho)
   sigma = np.where(infinite, 1.0, rho / (1.0 + np.where(infinite, 0.0, rho)))
   return method, Level(placed.t, placed.half_log_snr, 1.0 / (1.0 + rho), sigma), budget

@@ -9,6 +9,7 @@
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ __all__ = ["UnresolvedNoise", "budgets", "limited_budgets", "square_integral"]
 # Up to this Λ of a step, methods keep the standard deviation of a Gaussian within some per cent of
 # what they reach at η = 0: see the table of `singlestep`.
 RESOLVED = 1.0
+_ENDLESS = 1e30
 _BISECTIONS = 40  # a jump of η is located to 2^−40 of its step
 
 
@@ -32,45 +34,42 @@ class UnresolvedNoise(UserWarning):
 
 
 class Budgets(NamedTuple):
-  """Λ (n,) of each step, and √Λ where η is an array, else None (`splitting.amplitude`)."""
+  """Λ (n,) of each step, and √Λ where it is traced, else None (`splitting.amplitude`)."""
 
   budget: Any
   root: Any
 
 
-def budgets(levels: Level, stochasticity: splitting.Stochasticity, path: Path) -> Any:
-  """Λ (n,) of each of the n steps.
+def budgets(levels: Level, stochasticity: splitting.Stochasticity, path: Path) -> Budgets:
+  """Λ (n,) of each of the n steps, and √Λ where it is traced.
 
   An infinite step, from α = 0 or to the clean end, has Λ = ∞, or 0 where η vanishes at its finite
-  end. Neither changes the law: at α = 0 the state is pure noise, at the clean end none is left.
+  end. Neither changes the law: at α = 0 the state is pure noise, at the clean end none is left. Of
+  traced values it has 10³⁰, which keeps η = 0 from giving 0·∞, and no derivative of √Λ.
   """
   ell = levels.half_log_snr
   low, high = ell[:-1], ell[1:]
   h = np.where(low == high, 0.0, high - low)
   if isinstance(stochasticity, jax.Array):
-    # A finite stand-in for an infinite step keeps η = 0 from giving 0·∞.
-    return stochasticity**2 * jnp.asarray(np.minimum(h, 1e30), float)
+    some = np.minimum(h, _ENDLESS)
+    root = lambda eta: eta * jnp.asarray(np.sqrt(np.clip(some, 0.0, None)), float)
+    return Budgets(stochasticity**2 * jnp.asarray(some, float), jnp.where(
+        np.isfinite(h), root(stochasticity), root(jax.lax.stop_gradient(stochasticity))))
   if not callable(stochasticity):
-    return np.zeros(len(h)) if stochasticity == 0 else stochasticity**2 * h
+    return Budgets(np.zeros(len(h)) if stochasticity == 0 else stochasticity**2 * h, None)
   infinite = ~np.isfinite(h)
   end = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high, 0.0))
-  squared, integral = square_integral(
-      stochasticity, np.where(infinite, end, low), np.where(infinite, end, high), path)
-  xp = splitting.namespace(squared)
-  return xp.where(infinite, xp.where(squared > 0.0, np.inf, 0.0), integral)
-
-
-def root_budgets(levels: Level, stochasticity: splitting.Stochasticity) -> Any:
-  """√Λ = η √h (n,) where η is an array, else None; `splitting.amplitude` says what it is for.
-
-  At an infinite step the noise jumps from none at η = 0 to all of it: its derivative is set to 0.
-  """
-  if not isinstance(stochasticity, jax.Array):
-    return None
-  h = np.diff(levels.half_log_snr)
-  constant = jax.lax.stop_gradient(stochasticity)
-  root = lambda eta: eta * jnp.asarray(np.sqrt(np.clip(h, 0.0, 1e30)), float)
-  return jnp.where(np.isfinite(h), root(stochasticity), root(constant))
+  low, high = np.where(infinite, end, low), np.where(infinite, end, high)
+  squared, integral = square_integral(stochasticity, low, high, path)
+  if splitting.namespace(squared) is np:
+    return Budgets(np.where(infinite, np.where(squared > 0.0, np.inf, 0.0), integral), None)
+  budget = jnp.where(infinite, jnp.where(squared > 0.0, _ENDLESS, 0.0), integral)
+  # Where η is 0 in all of a step, √∫η² has the derivative of ∫η/√h, which is its value for equal η.
+  _, total = _integral(
+      jax.vmap(jax.vmap(lambda ell: jnp.asarray(stochasticity(ell), float))), low, high)
+  equal = total / np.sqrt(np.where(high > low, high - low, 1.0))
+  some = budget > 0.0
+  return Budgets(budget, jnp.where(some, jnp.sqrt(jnp.where(some, budget, 1.0)), equal))
 
 
 def limited_budgets(
@@ -81,15 +80,12 @@ def limited_budgets(
   Every η(ℓ) has the same marginals, so a step may take less noise than η asks for. Warns with
   `UnresolvedNoise` where a Λ that is known now exceeds what methods resolve.
   """
-  budget, root = budgets(levels, stochasticity, path), root_budgets(levels, stochasticity)
+  budget, root = budgets(levels, stochasticity, path)
   finite = np.isfinite(np.diff(levels.half_log_snr))
   if root is not None:
     over = finite & (budget > largest)
     return Budgets(jnp.where(over, largest, budget), jnp.where(over, np.sqrt(largest), root))
-  xp = splitting.namespace(budget)
-  budget = xp.where(finite, xp.minimum(budget, largest), budget)
-  if xp is jnp:
-    return Budgets(budget, None)
+  budget = np.where(finite, np.minimum(budget, largest), budget)
   most = np.max(budget, where=finite, initial=0.0)
   if most > RESOLVED:
     warnings.warn(
@@ -109,23 +105,17 @@ def square_integral(
   if not callable(stochasticity):
     return np.full(np.shape(low), stochasticity**2), stochasticity**2 * (high - low)
   eta = splitting.checked(stochasticity, path)
-  nodes, weights = np.polynomial.legendre.leggauss(16)
   square = jax.vmap(jax.vmap(lambda ell: jnp.asarray(eta(ell), float) ** 2))
   n = len(low)
-
-  def rule(low, high):
-    middle, half = 0.5 * (low + high), 0.5 * (high - low)
-    squared = on_host(square, middle[:, None] + half[:, None] * nodes)
-    return squared[:, 0], half * (squared @ weights)
 
   def in_blocks(low, high):
     """∫η² of any number of intervals, n at a time, so that one compiled rule serves all."""
     fill = lambda v: np.append(v, np.zeros(-len(v) % n))
     split = lambda v: np.split(fill(v), len(fill(v)) // n)
-    blocks = [rule(*ends)[1] for ends in zip(split(low), split(high), strict=True)]
+    blocks = [_integral(square, *ends)[1] for ends in zip(split(low), split(high), strict=True)]
     return np.concatenate(blocks)[:len(low)]
 
-  squared, whole = rule(low, high)
+  squared, whole = _integral(square, low, high)
   if splitting.namespace(whole) is jnp:  # traced: where η jumps is not known
     return squared, whole
   total, owner = whole.copy(), np.arange(n)
@@ -141,3 +131,11 @@ def square_integral(
     low, high = np.append(low[off], middle[off]), np.append(middle[off], high[off])
     whole, owner = np.append(left[off], right[off]), np.tile(owner[off], 2)
   return squared, total
+
+
+def _integral(function: Callable, low: np.ndarray, high: np.ndarray) -> tuple[Any, Any]:
+  """A function of ℓ (n, 16) near `low`, and its integral to `high`, (n,) each: 16-point Gauss."""
+  nodes, weights = np.polynomial.legendre.leggauss(16)
+  middle, half = 0.5 * (low + high), 0.5 * (high - low)
+  values = on_host(function, middle[:, None] + half[:, None] * nodes)
+  return values[:, 0], half * (values @ weights)

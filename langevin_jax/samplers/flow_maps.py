@@ -6,7 +6,7 @@ import numpy as np
 
 from langevin_jax import _programs, splitting
 from langevin_jax.paths import Path
-from langevin_jax.samplers.budgets import budgets
+from langevin_jax.samplers.budgets import Budgets, budgets
 from langevin_jax.samplers.levels import (
     Level,
     Method,
@@ -57,11 +57,11 @@ def flow_map(stochasticity: splitting.Stochasticity = 0.0) -> Method:
     here, after = steps_of(levels)
     if np.any(after.half_log_snr < here.half_log_snr):
       raise ValueError("flow_map goes towards the data: encode needs an ordinary method")
-    budget = (np.full(len(here.alpha), np.inf) if endless else
-              budgets(levels, stochasticity, path))
-    _, here, after, budget = common_namespace(here, after, budget)
-    a, b, c = splitting.weights(here.alpha, here.sigma, after.alpha, after.sigma, budget)
-    return _Numbers(here, after.half_log_snr + budget, a, b, c)
+    noise = (Budgets(np.full(len(here.alpha), np.inf), None) if endless else
+             budgets(levels, stochasticity, path))
+    _, here, after, noise = common_namespace(here, after, noise)
+    a, b, c = splitting.weights(here.alpha, here.sigma, after.alpha, after.sigma, *noise)
+    return _Numbers(here, after.half_log_snr + noise.budget, a, b, c)
 
   def step(draw, x, carry, model, n):
     average = model(x, n.level, n.further)

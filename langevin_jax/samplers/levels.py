@@ -125,13 +125,13 @@ def shift_levels(level: Level, shift: Any, path: Path) -> Level:
 
 def _on_path(ell: np.ndarray, rho: np.ndarray, path: Path) -> Level:
   """Levels at ℓ = −log ρ on a path; of a traced path t and scale alone are traced."""
-  level = Level(*on_host(_levels_along(path), ell))
+  level = Level(*on_host(levels_along(path), ell))
   if not _programs.is_traced(level):
     return level
   # The ends of a path do not move with what is learned, and slopes such as that of σ at σ = 0 are
   # infinite there.
   finite = np.isfinite(ell)
-  inside = _levels_along(path)(jnp.where(finite, ell, 0.0))
+  inside = levels_along(path)(jnp.where(finite, ell, 0.0))
   t, scale = (jnp.where(finite, here, jax.lax.stop_gradient(end))
               for here, end in ((inside.t, level.t), (inside.scale, level.scale)))
   level = level._replace(t=t, scale=scale)
@@ -142,7 +142,7 @@ def _on_path(ell: np.ndarray, rho: np.ndarray, path: Path) -> Level:
 
 
 @functools.lru_cache(maxsize=64)
-def _levels_along(path: Path) -> Callable[[jax.Array], Level]:
+def levels_along(path: Path) -> Callable[[jax.Array], Level]:
   """ℓ → levels on this path. One object for each path, so that it is compiled once."""
   return lambda ell: _levels_at(ell, path)
 
@@ -151,8 +151,9 @@ def _levels_at(ell: jax.Array, path: Path) -> Level:
   """Levels at ℓ (n,) on a path, or at its end where it does not reach ℓ."""
   t = jax.vmap(path.time)(ell)
   reached = jax.vmap(path.half_log_snr)(t)
-  # ℓ as given wherever the path reaches it: bitwise the same for all paths.
-  missed = jnp.abs(reached - ell) > 1e-6 * (1.0 + jnp.abs(ell))
+  # ℓ as given wherever the path reaches it: bitwise the same for all paths. What is reached beyond
+  # it is rounding of t, which near 1 has no digits left.
+  missed = jnp.sign(ell) * (ell - reached) > 1e-6 * (1.0 + jnp.abs(ell))
   ell = jnp.where(missed, reached, ell)
   rho = jnp.exp(-ell)
   size = jnp.hypot(1.0, rho)

@@ -14,7 +14,7 @@ import numpy as np
 
 from langevin_jax import _programs, splitting
 from langevin_jax.paths import Path, on_host
-from langevin_jax.samplers.budgets import budgets, root_budgets
+from langevin_jax.samplers.budgets import budgets
 from langevin_jax.samplers.history import (
     EXTRAPOLATION,
     StepIntegrals,
@@ -72,10 +72,10 @@ def _euler_maruyama_plan(
   here, after = steps_of(levels)
   finite = np.isfinite(np.diff(levels.half_log_snr))
   with np.errstate(all="ignore"):  # numbers of infinite steps, which are not selected
-    xp, here_, after, rates, delta, eta, budget, root = common_namespace(
+    xp, here_, after, rates, delta, eta, noise = common_namespace(
         here, after, _rates(levels, path), here.t - after.t, _eta_at(here, stochasticity, path),
-        budgets(levels, stochasticity, path), root_budgets(levels, stochasticity))
-    a, b, c = splitting.weights(here_.alpha, here_.sigma, after.alpha, after.sigma, budget, root)
+        budgets(levels, stochasticity, path))
+    a, b, c = splitting.weights(here_.alpha, here_.sigma, after.alpha, after.sigma, *noise)
     eps_weight = -delta * (rates.sigma_dot + 0.5 * eta**2 * rates.diffusion**2 / rates.sigma)
     shrink = here_.scale / after.scale
     own_a = shrink * (1.0 + eps_weight / rates.sigma)

@@ -25,6 +25,7 @@ from langevin_jax.samplers.levels import (
     Level,
     Method,
     common_namespace,
+    levels_along,
     shift_levels,
     steps_of,
 )
@@ -35,6 +36,8 @@ __all__ = ["Kick", "Row", "Stages", "kick_levels", "stage_table", "staged_method
 # Rounding of float32, 6e-8 in each of the terms of an update, is multiplied by at most this: errors
 # stay below 1e-4 of the data. Where ρ falls by a factor r the weights of Heun's step sum up to r.
 EXTRAPOLATION = 800.0
+# A budget of 30 leaves e^{−30} of the state, and no float32 is infinite at the levels it leads to.
+_ALL_NOISE = 30.0
 
 
 class Stages(NamedTuple):
@@ -67,7 +70,7 @@ class Kick(NamedTuple):
 
 
 def kick_levels(levels: Level, noise: Budgets, path: Path) -> Kick:
-  """The forward kernel of each step by Λ, or by what the path has room for before its noisy end.
+  """The forward kernel of each step by Λ ≤ 30, or by what the path has room for.
 
   There is none where a step begins at pure noise. The noise is √(1 − e^{−2Λ}) of the Λ that is
   used.
@@ -76,7 +79,7 @@ def kick_levels(levels: Level, noise: Budgets, path: Path) -> Kick:
   finite = np.isfinite(here.half_log_snr)
   if splitting.namespace(noise) is jnp:
     return _traced_kick(here, finite, noise, path)
-  hat = shift_levels(here, np.where(finite, -noise.budget, 0.0), path)
+  hat = shift_levels(here, np.where(finite, -np.minimum(noise.budget, _ALL_NOISE), 0.0), path)
   ell, ell_hat = (np.where(finite, level.half_log_snr, 0.0) for level in (here, hat))
   return Kick(hat, splitting.amplitude(np.maximum(np.subtract(ell, ell_hat), 0.0)))
 
@@ -84,7 +87,9 @@ def kick_levels(levels: Level, noise: Budgets, path: Path) -> Kick:
 def _traced_kick(here: Level, finite: np.ndarray, noise: Budgets, path: Path) -> Kick:
   """`kick_levels` of a traced budget: no value meets an infinity, so that derivatives exist."""
   ell = np.where(finite, here.half_log_snr, 0.0)
-  room = where_on_host(finite, ell - on_host(path.half_log_snr, np.asarray(path.t_max)), 0.0)
+  # As in `shift_levels`, which goes beyond t_max where the path has a time there.
+  reached = Level(*on_host(levels_along(path), ell - _ALL_NOISE)).half_log_snr
+  room = where_on_host(finite, ell - reached, 0.0)
   # At the noisy end there is no room, but for rounding.
   room = jnp.asarray(where_on_host(room > 1e-9, room, 0.0), float)
   hat = shift_levels(here._replace(half_log_snr=ell), -jnp.minimum(noise.budget, room), path)

@@ -268,15 +268,34 @@ def test_the_derivative_in_stochasticity_at_0_is_the_one_sided_one(x64):
                                       method=make(eta), grid=samplers.karras(4)).sum()
                       for make in makes])
 
-  both = jax.jit(lambda eta: jax.jvp(ends, (eta,), (jnp.ones(()),)))
-  (at_0, slope), (near, _) = both(0.0), both(1e-6)
-  np.testing.assert_allclose(slope, (near - at_0) / 1e-6, rtol=1e-4)
-  assert np.abs(slope).min() > 1e-2
+  expected = (ends(1e-6) - ends(0.0)) / 1e-6
+  assert np.abs(expected).min() > 1e-2
+  # A number that is traced, and one that a function of ℓ closes over.
+  for form in (lambda eta: eta, lambda eta: lambda ell: eta * jnp.ones_like(ell)):
+    slope = jax.jit(lambda eta, form=form: jax.jvp(
+        lambda eta: ends(form(eta)), (eta,), (jnp.ones(()),))[1])(0.0)
+    np.testing.assert_allclose(slope, expected, rtol=1e-4)
   # Also backwards, where an infinite step, which has no derivative, is beside the others.
   flow = jax.jit(jax.grad(lambda eta: samplers.sample(
       jax.random.key(0), denoise, paths.rectified_flow(), shape=(3,),
       method=samplers.multistep(2, eta, variable="alpha"), grid=samplers.uniform_time(6)).sum()))
   assert np.isfinite(flow(0.0))
+
+
+@pytest.mark.filterwarnings("ignore::langevin_jax.samplers.UnresolvedNoise")
+@pytest.mark.parametrize("path", [paths.ve(), paths.vp(), paths.rectified_flow()],
+                         ids=["ve", "vp", "rectified_flow"])
+def test_stochasticity_is_the_same_in_every_form(path):
+  """A number, an array and a function; at η = 3 a step of four has a budget of up to 49."""
+  makes = samplers.ddim, lambda eta: samplers.singlestep(2, eta)
+  denoise = predictions.Denoiser(gaussian, path)
+  for eta in (0.5, 3.0):
+    forms = eta, jnp.float32(eta), lambda ell, eta=eta: jnp.full_like(ell, eta)
+    drawn = np.array([[samplers.sample(jax.random.key(0), denoise, path, shape=(3, 1),
+                                       method=make(form), grid=samplers.karras(4))
+                       for make in makes] for form in forms])
+    assert np.all(np.isfinite(drawn))
+    np.testing.assert_allclose(drawn[1:], drawn[:1].repeat(2, 0), atol=1e-5)
 
 
 def test_a_jump_of_the_stochasticity_is_integrated(x64):
@@ -286,7 +305,8 @@ def test_a_jump_of_the_stochasticity_is_integrated(x64):
   eta = lambda ell: jnp.where((ell > -1.3) & (ell < 2.1), 1.5, 0.0)
   low, high = nodes.half_log_snr[:-2], nodes.half_log_snr[1:-1]
   covered = np.maximum(np.minimum(high, 2.1) - np.maximum(low, -1.3), 0.0)
-  np.testing.assert_allclose(budgets.budgets(nodes, eta, path)[:-1], 2.25 * covered, atol=1e-6)
+  np.testing.assert_allclose(
+      budgets.budgets(nodes, eta, path).budget[:-1], 2.25 * covered, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", [ALL_LINEAR, HEUN["heun(churn)"]], ids=["linear", "heun"])
