@@ -110,10 +110,10 @@ def train(
   with contextlib.ExitStack() as open_:
     manager = open_.enter_context(checkpoints.manager(workdir, keep=config.keep_checkpoints))
     snapshots = open_.enter_context(averages.manager(workdir)) if config.snapshot_every else None
-    state, record = _begin(run, workdir, manager)
+    state, changes = _begin(run, workdir, manager)
     first = saved = int(state.step)
     started = time.monotonic()
-    reporter = open_.enter_context(_reporting(run, workdir, first, record, logger))
+    reporter = open_.enter_context(_reporting(run, workdir, first, changes, logger))
     bar = open_.enter_context(progress.bar(
         config.steps, first, "training", shown=multihost.is_first()))
     for number, sent in enumerate(dispatches.run_steps(run, state)):
@@ -157,14 +157,13 @@ def train(
 
 def _begin(
     run: assembly.Run, workdir: pathlib.Path, manager: checkpoints.Manager
-) -> tuple[training.TrainState, dict[str, Any]]:
-  """The state that training continues from, and what the manifest records of it.
+) -> tuple[training.TrainState, list[str]]:
+  """The state that training continues from, and the changes of the config from there on.
 
   Raises:
     ValueError: flags or a config that do not fit what the run has done.
   """
   config, before = run.config.training, records.read_config(workdir).training
-  record: dict[str, Any] = {}
   try:
     state = checkpoints.restore(manager, assembly.abstract_state(run), discard_damaged=True,
                                 reader=assembly.state_reader(run, before))
@@ -176,8 +175,9 @@ def _begin(
                      f"another --workdir, where --init_from={workdir} begins from these parameters "
                      f"({error})") from error
   if state is None and _INIT_FROM.value:
-    state, record["began_from"] = _load_parameters(run, workdir, manager)
+    state = _load_parameters(run, workdir, manager)
   elif state is None:
+    records.check_seed_begins(workdir)
     state = assembly.start(run)
   elif _INIT_FROM.value and not records.began_from_parameters(workdir):
     raise ValueError(f"--init_from: the run in {workdir} has begun already; choose another "
@@ -186,11 +186,10 @@ def _begin(
   if step > config.steps:
     raise ValueError(f"config.training.steps: {workdir} has done {step} steps already, more than "
                      f"{config.steps}")
-  record["changes"] = multihost.by_first(
-      lambda: records.change_config(workdir, run.config, step)) or []
+  changes = multihost.by_first(lambda: records.change_config(workdir, run.config, step)) or []
   if step:
     multihost.say(f"resuming {workdir} at step {step} of {config.steps}")
-  return state, record
+  return state, changes
 
 
 def _check_init_from(run: assembly.Run, workdir: pathlib.Path) -> None:
@@ -204,32 +203,34 @@ def _check_init_from(run: assembly.Run, workdir: pathlib.Path) -> None:
 
 def _load_parameters(
     run: assembly.Run, workdir: pathlib.Path, manager: checkpoints.Manager
-) -> tuple[training.TrainState, dict[str, Any]]:
-  """The state before the first step with the parameters of --init_from, and their origin.
+) -> training.TrainState:
+  """The state before the first step with the parameters of --init_from.
 
-  It is saved as step 0: a resume needs neither the flag nor its source.
+  It is saved as step 0: a resume needs neither the flag nor its source. Their origin is recorded
+  before, so that a kill in between loses neither.
   """
   source = parameters.read(cli.place("--init_from", _INIT_FROM.value))
   state, origin = parameters.start_from(run, source, _INIT_SKIP.value)
   multihost.say(f"{workdir} {parameters.described(origin)}")
+  multihost.by_first(lambda: records.manifest(
+      workdir, run.config, from_step=0, finished=False, began_from=origin, **_loss_of(run)))
   assembly.save(manager, 0, state, run)
   checkpoints.finish(manager)
-  return state, origin
+  return state
 
 
 @contextlib.contextmanager
 def _reporting(
-    run: assembly.Run, workdir: pathlib.Path, first: int, record: dict[str, Any],
+    run: assembly.Run, workdir: pathlib.Path, first: int, changes: list[str],
     logger: loggers.Logger | None,
 ) -> Iterator[reporting.Reporter]:
   """The reporter of a session that begins at step `first`; process 0 writes the manifest."""
   config, metrics, linear = run.config.training, None, None
   if multihost.is_first():
     linear = reporting.LinearCheck(run, first)
-    if (record["changes"] or first < config.steps
-        or not (workdir / "manifest.json").exists()):
-      records.manifest(workdir, run.config, from_step=first, finished=False, **_loss_of(run),
-                       **record)
+    if changes or first < config.steps or not (workdir / "manifest.json").exists():
+      records.manifest(workdir, run.config, from_step=first, finished=False, changes=changes,
+                       **_loss_of(run))
       metrics = records.Metrics(
           workdir, first, lambda *begin: logger or build.logger(config.logger, *begin))
   remedy = reporting.remedy(run.config.objective)

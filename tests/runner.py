@@ -87,6 +87,15 @@ def _forks(environment: tuple[tuple[str, str], ...]) -> socket.socket:
   return ours
 
 
+class Killed(BaseException):
+  """What `killed` raises: no code of the runner handles it."""
+
+
+def killed(*arguments, **named) -> None:
+  """Takes the place of a function at which a process is killed."""
+  raise Killed
+
+
 class Fork:
   """A process started by `fork_worker`, with the methods of `subprocess.Popen` that tests use."""
 

@@ -105,10 +105,10 @@ def write(
   records.claim(workdir, config)
   with records.locked(workdir):
     facts.claim(workdir, run.dataset)
+    records.manifest(workdir, config, from_step=0, finished=False, began_from=origin, steps=0)
     with checkpoints.manager(workdir, keep=config.training.keep_checkpoints) as manager:
       checkpoints.save(manager, 0, state, assembly.average_names(config.training))
       checkpoints.finish(manager)
-    records.manifest(workdir, config, from_step=0, finished=False, began_from=origin, steps=0)
   return origin
 
 

@@ -93,13 +93,18 @@ def change_config(workdir: pathlib.Path, config: config_lib.Config, step: int) -
   """Replaces config.json where `config` differs from it; it describes the run from `step` on.
 
   Returns:
-    The changes, one "field: old → new" each.
+    The changes that no session has recorded, one "field: old → new" each: also those of a session
+    that ended between config.json and manifest.json.
   """
   changes = list(config_changes(workdir, config).values())
   if changes:
     print(f"{workdir} continues from step {step} with {'; '.join(changes)}", flush=True)
     write_text(workdir / "config.json", config_lib.to_json(config))
-  return changes
+  try:
+    recorded = config_lib.from_json(json.dumps(read_manifest(workdir)["config"]))
+  except (KeyError, ValueError, RecursionError):  # no manifest, or one that is damaged
+    return changes
+  return config_lib.difference(recorded, config)
 
 
 def config_changes(workdir: pathlib.Path, config: config_lib.Config) -> dict[str, str]:
@@ -176,6 +181,14 @@ def manifest(
   write_text(file, json.dumps({
       **now, "seed": config.seed, "config": json.loads(config_lib.to_json(config)), **facts,
       "sessions": sessions}, indent=2) + "\n")
+
+
+def check_seed_begins(workdir: pathlib.Path) -> None:
+  """Raises ValueError where a run without a checkpoint has begun from parameters of another."""
+  for session in read_manifest(workdir).get("sessions", []):
+    if origin := session.get("began_from"):
+      raise ValueError(f"--init_from must be given again: the run in {workdir} begins from "
+                       f"{origin.get('source')} and has no checkpoint yet")
 
 
 def began_from_parameters(workdir: pathlib.Path) -> bool:

@@ -70,6 +70,16 @@ def test_a_changed_run_resumes_bitwise_with_its_command_and_without(workdir, tmp
   assert sum(lines[4]["level_count"]) == 48 * 5
 
 
+def test_a_change_is_recorded_also_where_its_session_was_killed_before(workdir, monkeypatch):
+  with monkeypatch.context() as patch, pytest.raises(runner.Killed):
+    patch.setattr(records, "manifest", runner.killed)
+    runner.succeed("train", f"--workdir={workdir}", "--config.training.steps=50",
+                   "--allow_change=training.steps")
+  assert records.read_config(workdir).training.steps == 50
+  runner.succeed("train", f"--workdir={workdir}")
+  assert manifest(workdir)["sessions"][-1]["changes"] == ["training.steps: 40 → 50"]
+
+
 def test_an_average_is_kept_by_its_name_and_a_new_one_starts_as_the_parameters(workdir):
   change = "--config.training.ema_half_life_steps=20,300"
   run = assembly.prepare(records.read_config(workdir))

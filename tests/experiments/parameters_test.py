@@ -51,6 +51,23 @@ def test_a_run_begins_from_a_workdir_or_a_checkpoint_and_resumes_without_its_sou
   assert manifest(workdir)["sha256"] == sha
 
 
+@pytest.mark.parametrize("place", ["before step 0 is saved", "after"])
+def test_where_a_run_begins_from_outlives_a_kill(small_run, tmp_path, monkeypatch, place):
+  """Before step 0 is saved the flag is needed again; after it, neither needed nor refused."""
+  command = "train", *SMALL, *FEW, f"--workdir={tmp_path / 'run'}"
+  with monkeypatch.context() as patch, pytest.raises(runner.Killed):
+    patch.setattr(*(records, "change_config") if place == "after" else (assembly, "save"),
+                  runner.killed)
+    runner.succeed(*command, f"--init_from={small_run}")
+  if place != "after":
+    assert "--init_from must be given again" in runner.refused(*command)
+    runner.succeed(*command, f"--init_from={small_run}")
+  else:
+    runner.succeed(*command)
+  assert manifest(tmp_path / "run")["sessions"][0]["began_from"]["loaded"]
+  runner.succeed(*command, f"--init_from={small_run}")
+
+
 def test_what_is_skipped_keeps_its_initial_values(small_run, tmp_path):
   command = "train", *SMALL, *FEW, WIDER, f"--init_from={small_run}"
   err = runner.refused(*command, f"--workdir={tmp_path / 'strict'}")
