@@ -93,7 +93,7 @@ $(TPU)/ready: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv --clear $(TPU)
 	@echo "installing into $(TPU), once"
 	$(TPU)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(LOCK),-c $(LOCK)) \
-	  -e ".[tpu]"
+	  -e ".[experiments,tpu]"
 	touch $@
 
 paper: $(READY)

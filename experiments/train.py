@@ -16,7 +16,6 @@ import functools
 import pathlib
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp

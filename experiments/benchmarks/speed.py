@@ -3,8 +3,9 @@
   python -m experiments.benchmarks.speed --out=runs/bench/speed.json
 
 Each row is a ratio of two tasks that alternate (measure.py), with the shapes of
-experiments/configs/digits.py and mixture2d.py, and of small U-Nets on digits. The table shows the target of each ratio. The JSON
-file has all rounds and a description of the machine. About 20 minutes on 2 cores.
+experiments/configs/digits.py and mixture2d.py, and of small U-Nets on digits. The table shows the
+target of each ratio. The JSON file has all rounds and a description of the machine. About 40
+minutes on 2 cores.
 
 The bare network is a hand-written loop. For training it computes the forward and backward pass and
 the same optimizer on a fixed input and target. For sampling, guidance and likelihood

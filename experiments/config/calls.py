@@ -38,6 +38,8 @@ class Slot(NamedTuple):
     uses them itself.
   optional: whether None is a choice.
   result: the type, or types, that a function of the user must return.
+  outlived: whether a recorded call may name a function of the user that is there no more. It is
+    then an error to build it.
   """
 
   functions: Callable[[], Mapping[str, Callable]]
@@ -46,6 +48,7 @@ class Slot(NamedTuple):
   shared: Mapping[str, inspect.Parameter] = {}
   optional: bool = False
   result: Any = object
+  outlived: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +105,8 @@ def make(value: Any, slot: str, field: str) -> Call | None:
     name, positional, named = _call_of_number(_number(name), kind)
   if kind.optional and name.lower() == "none":
     return None
+  if kind.outlived and not isinstance(value, str) and _is_gone(name, slot):
+    return Call(name, tuple((k, _to_tuples(v)) for k, v in named.items()))
   return _bind_arguments(name, positional, named, slot, field)
 
 
@@ -503,6 +508,15 @@ def _inner_slot(parameter: inspect.Parameter) -> str:
   slot = _NESTED.get(parameter.name, parameter.name)
   may_be = parameter.annotation is not Any and any(map(_is_open, _members(parameter.annotation)))
   return slot if slot in _slots() and may_be else ""
+
+
+def _is_gone(name: str, slot: str) -> bool:
+  """Whether a function of the user cannot be imported."""
+  try:
+    find(name, slot, slot)
+  except ValueError:
+    return ":" in name
+  return False
 
 
 def _call_of_number(value: float, kind: Slot) -> tuple[str, list[Any], dict[str, Any]]:

@@ -102,7 +102,7 @@ _paths = _returning(
 _SLOTS = {
     "data": Slot(lambda: _returning(sources.Source, sources, tables)() | {
         "text": text.text, "array_record": dataset.array_record}, shared=_of_data(
-        shape=tuple[int, ...], num_classes=int, scaling=str)),
+        shape=tuple[int, ...], num_classes=int, scaling=str), outlived=True),
     "path": Slot(lambda: _paths() | _returning(
         discrete.paths.Path, discrete.paths, without=("check_path",))(), provided=("vocabulary",),
                  result=(paths.Path, discrete.paths.Path)),

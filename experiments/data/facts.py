@@ -96,6 +96,8 @@ def read(workdir: pathlib.Path) -> datasets.Dataset:
     moments = np.array(records.load(workdir / MOMENTS))
     if moments.shape != (2, *shape):
       raise ValueError(f"it has the shape {moments.shape} in place of {(2, *shape)}")
+    if not np.isfinite(moments).all():
+      raise ValueError("it has values that are not finite")
   except (OSError, ValueError, EOFError) as error:
     raise ValueError(f"{workdir / MOMENTS} is damaged: {error}") from error
   conditions = {name: np.zeros((0, *shape), dtype)
@@ -118,7 +120,7 @@ def check(workdir: pathlib.Path, dataset: datasets.Dataset) -> None:
     same = (np.shape(value) == np.shape(old) and np.allclose(value, old, 1e-6, 0.0)
             if name in ("mean", "scale") else value == old)
     if not same:
-      changes.append(f"{name} {_few(old)} → {_few(value)}")
+      changes.append(f"{name} {_different(old, value)}")
   if changes:
     raise ValueError(f"the data are not those that {workdir} was trained on: {'; '.join(changes)}")
 
@@ -167,6 +169,16 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
   return [f"{len(names)} {change} ({_few(names)})" for change, names in parts.items() if names]
 
 
+def _different(old: Any, new: Any) -> str:
+  """What was added and removed, of two lists of names; "old → new" of all else."""
+  lists = isinstance(old, (list, tuple)) and isinstance(new, (list, tuple))
+  if lists and set(old) != set(new) and all(isinstance(each, str) for each in (*old, *new)):
+    parts = {"without": [each for each in old if each not in new],
+             "with": [each for each in new if each not in old]}
+    return " and ".join(f"{how} {_few(names)}" for how, names in parts.items() if names)
+  return f"{_few(old)} → {_few(new)}"
+
+
 def _few(names: Any) -> str:
   """The first names, or a single value, as text."""
   if isinstance(names, dict):
@@ -180,6 +192,10 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
   file = workdir / FILE
   if not file.is_file():
     raise ValueError(f"{workdir} has no {FILE}: training has not begun there")
-  return _NEW | records.read_json(
+  recorded = _NEW | records.read_json(
       file, kind=str, shape=list, num_classes=int, classes=list, integers=bool, examples=list,
       fingerprint=dict)
+  for name in ("mean", "scale"):
+    if not np.isfinite(np.asarray(recorded[name], float)).all():
+      raise ValueError(f"{file} is damaged: {name} is not finite")
+  return recorded

@@ -11,6 +11,9 @@ from experiments.data import readers
 
 # The number of unreadable files that a message names.
 _MOST_NAMES = 5
+# Suffixes of pictures that are no `readers.IMAGE_SUFFIXES`.
+_NOT_READ = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".tga",
+             ".svg", ".psd")
 
 
 class Pictures:
@@ -110,10 +113,12 @@ def _merge(errors: list[readers.Unreadable]) -> readers.Unreadable:
 def pictures(root: pathlib.Path) -> list[pathlib.Path]:
   """The picture files under `root`, sorted. Links are followed; names with a dot are left out.
 
+  A warning names pictures of kinds that are not read.
+
   Raises:
     ValueError: a folder cannot be read, a link is broken, or a picture is not a file.
   """
-  files = []
+  files, others = [], []
 
   def walk(folder, parents):
     parents = {*parents, folder.resolve()}
@@ -126,12 +131,18 @@ def pictures(root: pathlib.Path) -> list[pathlib.Path]:
       elif entry.suffix.lower() in readers.IMAGE_SUFFIXES or not entry.exists():
         what = "a link to nothing" if entry.is_symlink() else "no file"
         raise ValueError(f"data.path: {str(entry)!r} is {what}: mend or remove it")
+      elif entry.suffix.lower() in _NOT_READ:
+        others.append(str(entry))
 
   try:
     walk(root, set())
   except OSError as error:
     raise ValueError(f"data.path: {str(error.filename or root)!r} cannot be read: "
                      f"{readers.one_line(error)}") from error
+  if others:
+    names = ", ".join(others[:_MOST_NAMES]) + ", …" * (len(others) > _MOST_NAMES)
+    print(f"warning: {len(others)} pictures are left out, whose kinds are not read: {names}",
+          file=sys.stderr, flush=True)
   return sorted(files)
 
 

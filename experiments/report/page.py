@@ -9,6 +9,7 @@ with one letter each are set as sub- and superscripts.
 import base64
 import pathlib
 import re
+import xml.etree.ElementTree
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -105,10 +106,23 @@ class _Renderer(mistune.HTMLRenderer):
     return f'<div class="wide"><table>{text}</table></div>\n'
 
   def inline_math(self, text: str) -> str:
-    return latex2mathml.converter.convert(text)
+    return _mathml(text)
 
   def block_math(self, text: str) -> str:
-    return f"<p>{latex2mathml.converter.convert(text, display='block')}</p>\n"
+    return f"<p>{_mathml(text, display='block')}</p>\n"
+
+
+def _mathml(latex: str, **options: str) -> str:
+  """A formula as MathML, or as text where its \\text{…} holds elements of another kind."""
+  made = latex2mathml.converter.convert(latex, **options)
+  try:
+    elements = list(xml.etree.ElementTree.fromstring(made).iter())
+  except xml.etree.ElementTree.ParseError:
+    elements = []
+  plain = elements and all(
+      re.fullmatch(r"(\{.*\})?m[a-z]+", each.tag)
+      and not any(name.startswith(("on", "href")) for name in each.attrib) for each in elements)
+  return made if plain else f"<code>{markupsafe.escape(latex)}</code>"
 
 
 def _one_line(text: str) -> str:

@@ -384,15 +384,19 @@ def restored(
 def check_labels(run: Run, sampling: config_lib.Sampling, *, unlabelled: bool = False) -> None:
   """Raises ValueError where guidance, or sampling without labels, needs a model that is not there.
 
-  The model without labels is what `training.label_dropout` has trained.
+  Also where there is no label to guide towards. The model without labels is what
+  `training.label_dropout` has trained.
   """
   guided = samplers_from_config.is_guided(sampling)
-  what = "sampling.guidance" if guided else "sampling without labels" if unlabelled else ""
-  conditional = run.dataset.num_classes or run.dataset.conditions
-  if not what or (unlabelled and not conditional):
+  what = "sampling.guidance" if guided else "sampling without labels"
+  if not run.dataset.num_classes and not run.dataset.conditions:
+    if guided:
+      raise ValueError(f"{what} needs data with labels, and {run.config.data.name} has none")
     return
-  if not conditional:
-    raise ValueError(f"{what} needs data with labels, and {run.config.data.name} has none")
+  if guided and unlabelled:
+    raise ValueError(f"{what} does nothing without a label: leave it out, or give a label")
+  if not guided and not unlabelled:
+    return
   if not run.config.training.label_dropout > 0.0:
     raise ValueError(f"{what} needs a run that was trained with training.label_dropout > 0: no "
                      "other knows what there is without a label")

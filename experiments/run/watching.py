@@ -51,7 +51,8 @@ def _further(run: assembly.Run) -> comparisons.Choice:
   named = [name for name in run.config.training.evaluate_metrics if name not in keys]
   for name in named:
     if not {"(", ":"} & set(name):
-      raise ValueError(f"{field}: no metric {name!r} of these data; there are {', '.join(keys)}")
+      raise ValueError(f"{field}: no metric {name!r} of these data; there are {', '.join(keys)}, "
+                       "and calls as of evaluate --metric, with parentheses")
     if run.dataset.vocabulary:
       raise ValueError(f"{field}: {name} is of features of numbers, and these data are tokens")
   return comparisons.Choice(metrics=tuple(calls.make(name, "metric", field) for name in named))

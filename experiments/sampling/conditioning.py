@@ -13,7 +13,7 @@ from experiments import config as config_lib
 from experiments import data
 from experiments.data import readers
 from experiments.run import assembly, conditions
-from experiments.sampling import inpaint
+from experiments.sampling import inpaint, samplers_from_config
 
 _LABEL = flags.DEFINE_string(
     "label", "", "One class for all samples, by number or name, or none for the model without "
@@ -49,7 +49,9 @@ def requested(
   dataset, dropout = run.dataset, run.config.training.label_dropout
   if of_codes is not None and not label and not condition:
     numbers = class_numbers(dataset, of_codes, n)
-    assembly.check_labels(run, sampling, unlabelled=bool((numbers == dataset.num_classes).any()))
+    some_without = bool((numbers == dataset.num_classes).any())
+    assembly.check_labels(run, sampling, unlabelled=some_without and not (
+        samplers_from_config.is_guided(sampling)))
     of_one = dataset.num_classes > numbers[0] and (numbers == numbers[0]).all()
     return of_codes, dataset.classes[numbers[0]] if of_one else "those of the codes"
   unconditional = label == "none" or bool(

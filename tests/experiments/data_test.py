@@ -528,15 +528,17 @@ def test_a_folder_that_does_not_fit_in_memory_is_read_batch_by_batch(folder, mon
     np.asarray(ours.train)
 
 
-def test_formats_of_images(tmp_path):
+def test_formats_of_images(tmp_path, capsys):
   x = np.zeros((4, 4, 3), np.uint8) + np.arange(4, dtype=np.uint8)[:, None, None] * 60
   frames = [Image.fromarray(255 * (i > 0) + 0 * x[..., 0]) for i in range(2)]
   frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
   for name in ("b.bmp", "c.PNG"):
     Image.fromarray(x).save(tmp_path / name)
   Image.fromarray(x).save(tmp_path / "d.webp", lossless=True)
+  (tmp_path / "e.tiff").touch()
   seen = sources.images(path=str(tmp_path), holdout=0.25).x[np.arange(4)]
   np.testing.assert_array_equal(seen, [0 * x, x, x, x])
+  assert "1 pictures are left out, whose kinds are not read: " in capsys.readouterr().err
 
 
 def test_unreadable_files_are_named_all_at_once(folder, capsys):

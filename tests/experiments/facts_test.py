@@ -77,7 +77,9 @@ def test_samples_are_the_same_with_the_data_changed_and_gone(run, tmp_path):
      "1 added (suns/new.png)"),
     (lambda folder: shutil.copy(folder / "suns" / "01.png", folder / "flags" / "01.png"),
      "1 changed (flags/01.png)"),
-    (lambda folder: (folder / "flags").rename(folder / "zebras"), "classes flags, suns → suns, z"),
+    (lambda folder: (folder / "flags").rename(folder / "zebras"),
+     "classes without flags and with zebras"),
+    (lambda folder: shutil.copytree(folder / "suns", folder / "zebras"), "classes with zebras"),
 ])
 def test_what_differs_is_said_where_it_would_be_wrong(run, change, wanted, tmp_path):
   workdir, folder = run
@@ -187,6 +189,19 @@ def test_a_run_goes_on_in_the_units_that_it_has_recorded(run):
   finally:
     file.write_text(json.dumps(recorded))
   assert facts.load(workdir / "none", call).mean == before.mean
+
+
+@pytest.mark.parametrize("name", ["mean", "scale", facts.MOMENTS])
+def test_a_record_that_is_not_finite_is_damaged(tmp_path, name):
+  x = np.random.default_rng(0).normal(size=(40, 2))
+  facts.claim(tmp_path, data.load("arrays", path=str(save(tmp_path / "x.npy", x))))
+  recorded = json.loads((tmp_path / facts.FILE).read_text())
+  if name == facts.MOMENTS:
+    save(tmp_path / name, np.full((2, 2), np.nan))
+  else:
+    (tmp_path / facts.FILE).write_text(json.dumps(recorded | {name: float("nan")}))
+  with pytest.raises(ValueError, match=r"is damaged: .* not finite"):
+    facts.read(tmp_path)
 
 
 def test_facts_have_the_conditions(tmp_path):

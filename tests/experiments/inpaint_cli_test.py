@@ -127,7 +127,8 @@ def test_no_such_label(workdir):
 def test_guidance_needs_a_model_that_knows_no_label(run):
   settings = config.override(run.config, {"training.label_dropout": 0.0})
   without = run._replace(config=settings)
-  assembly.check_labels(run, config.Sampling(guidance=2.0), unlabelled=True)
+  with pytest.raises(ValueError, match="does nothing without a label"):
+    assembly.check_labels(run, config.Sampling(guidance=2.0), unlabelled=True)
   for sampling, unlabelled in ((config.Sampling(guidance=2.0), False), (config.Sampling(), True)):
     with pytest.raises(ValueError, match=r"trained with training\.label_dropout > 0"):
       assembly.check_labels(without, sampling, unlabelled=unlabelled)

@@ -72,6 +72,8 @@ def test_a_model_is_drawn_from_under_any_part_of_its_conditions(model):
   with pytest.raises(ValueError, match="may be of 3 samples, or of one example"):
     model.sample(key, 3, condition=one)
   np.testing.assert_array_equal(draw(given, guidance=1), whole)
+  with pytest.raises(ValueError, match="guidance does nothing without a label"):
+    draw(None, guidance=3)
   x = np.zeros((6, 2))
   assert not np.array_equal(*(model.denoise(x, alpha=1.0, sigma=1.0, condition=condition)
                               for condition in (None, given)))

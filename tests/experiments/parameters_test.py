@@ -115,11 +115,16 @@ def test_a_model_card_tells_data_metrics_commands_config_and_licence(small_run, 
   workdir = shutil.copytree(small_run, tmp_path / "run")
   (workdir / "evaluation.json").write_text(json.dumps({"metrics": {"c2st": {
       "value": 0.5123, "floor": 0.5, "n": 200, "label": "C2ST"}}}))
+  record = manifest(workdir)
+  first, again, changed = ["train.py", "--a=1"], ["train.py", "--b=2"], ["train.py", "--c=x y"]
+  (workdir / "manifest.json").write_text(json.dumps(record | {"sessions": [
+      {"command": first}, {"command": again}, {"command": changed, "changes": ["c: 1 → 2"]}]}))
   runner.succeed("export", f"--workdir={workdir}", f"--out={tmp_path / 'm.npz'}",
                  "--licence=cc-by-4.0", "--ema=none", "--step=40")
   card = (tmp_path / "m.md").read_text()
   for words in ("license: cc-by-4.0", "none at step 40", "| kind | vector |", "C2ST | 0.5123 | 0.5",
-                "--init_from=m.npz", '"width": 16', manifest(small_run)["commit"]):
+                "--init_from=m.npz", '"width": 16', manifest(small_run)["commit"],
+                "langevin train --a=1\nlangevin train '--c=x y'\n"):
     assert words in card, card
   stored = np.load(tmp_path / "m.npz")
   same(dict(stored), checkpoints.by_path(state_of(small_run, 40).params))

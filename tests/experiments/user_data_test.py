@@ -2,8 +2,10 @@
 
 import importlib
 import re
+import sys
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 import runner
@@ -375,8 +377,25 @@ def test_a_run_on_data_of_ones_own(lab):
   assert experiments.load(lab / "run").classes == ("low", "high")
   (lab / "my_data.py").write_text(MINE.replace("(x[:, 0] > 1.0)", "(x[:, 0] < 1.0)"))
   importlib.reload(importlib.import_module("my_data"))
-  assert "2 changed (held-out examples, training examples)" in runner.refused(
-      *command, "--config.training.steps=2")
+  changed = "2 changed (held-out examples, training examples)"
+  assert changed in runner.refused(*command, "--config.training.steps=2")
+
+
+def test_a_run_outlives_the_module_of_its_data(lab, monkeypatch):
+  """Sampled, exported and loaded where the function is gone; what needs the data says so."""
+  runner.succeed("train", "--config=mixture2d", "--config.data=my_data:load(root='x')",
+                 "--config.network.width=8", "--config.network.depth=1", "--workdir=run",
+                 "--config.training.batch_size=16", "--config.training.steps=2")
+  before = experiments.load(lab / "run").sample(jax.random.key(0), 2, condition="low")
+  (lab / "my_data.py").unlink()
+  monkeypatch.delitem(sys.modules, "my_data")
+  importlib.invalidate_caches()
+  np.testing.assert_array_equal(
+      experiments.load(lab / "run").sample(jax.random.key(0), 2, condition="low"), before)
+  runner.succeed("sample", "--workdir=run", "--num_samples=2", "--out=x.npy")
+  runner.succeed("export", "--workdir=run", "--out=x.npz")
+  for command in ("evaluate", "train"):
+    assert "module 'my_data' cannot be imported" in runner.refused(command, "--workdir=run")
 
 
 def test_a_sequence_source_has_a_kind(lab):
