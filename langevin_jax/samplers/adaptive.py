@@ -139,8 +139,11 @@ def adaptive_sde(
         "adaptive_sde needs 0 < rho_min < rho_max and a stochasticity > 0, or take adaptive; got "
         f"rho_min={rho_min}, rho_max={rho_max}, stochasticity={stochasticity}")
   check_tolerance(tolerance, max_steps)
+  key, shape = noise.threefry(key), tuple(shape)
   first = levels.pick(levels.place_levels(np.array([rho_max, rho_min]), path), 0)
-  like, depth = jax.ShapeDtypeStruct(tuple(shape), jnp.result_type(float)), 18
+  if 0 in shape:
+    return Solution(jnp.zeros(shape), jnp.zeros((), int))
+  like, depth = jax.ShapeDtypeStruct(shape, jnp.result_type(float)), 18
   model = predictions.at_level(denoise, path)
 
   def solve(first, tolerance, key, square):
@@ -176,7 +179,7 @@ def adaptive_sde(
     return Solution(jnp.where(reached, model(walk.x, end), jnp.nan), walk.steps + 2), reached
 
   solution, reached = _programs.call(
-      solve, first, tolerance, noise.threefry(key), jnp.asarray(stochasticity**2, float))
+      solve, first, tolerance, key, jnp.asarray(stochasticity**2, float))
   check_reached(reached, tolerance, max_steps)
   return solution
 

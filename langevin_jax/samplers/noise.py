@@ -205,7 +205,7 @@ def place(ell: jax.Array, square: jax.Array, depth: int) -> Positions:
   length = square * (_ELL_HIGH - _ELL_LOW)
   share = (ell - _ELL_LOW) / (_ELL_HIGH - _ELL_LOW) * 2.0**depth
   cell = jnp.clip(jnp.floor(share), 0, 2**depth - 1).astype(jnp.int32)
-  return Positions(cell, share - cell, None, None, length, jnp.exp(-length),
+  return Positions(cell, share - cell.astype(share.dtype), None, None, length, jnp.exp(-length),
                    jnp.sqrt(-jnp.expm1(-2.0 * length)))
 
 

@@ -365,3 +365,19 @@ def test_what_a_likelihood_is_given_is_checked():
     likelihood.bound(key, lambda x, t: x, paths.vp(), x, density=1.0)
   with pytest.raises(ValueError, match="grid must be"):
     likelihood.ledger(key, lambda x, t: x, paths.vp(), x, repeats=2, grid=20)
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e-3])
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
+def test_no_examples_have_no_likelihoods(tolerance, divergence):
+  found = likelihood.log_prob(
+      jax.random.key(0), lambda x, t: 0.5 * x, paths.vp(), jnp.zeros((0, 2)), batch_axes=1,
+      steps=2, tolerance=tolerance, divergence=divergence)
+  assert found.shape == (0,)
+
+
+def test_an_adaptive_solve_needs_no_implicit_promotion():
+  with jax.numpy_dtype_promotion("strict"):
+    found = likelihood.log_prob(jax.random.key(0), lambda x, t: 0.5 * x, paths.vp(), jnp.ones(2),
+                                tolerance=1e-2)
+  assert np.isfinite(found)

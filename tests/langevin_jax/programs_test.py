@@ -354,7 +354,8 @@ def test_noise_is_each_key_s_own_whatever_its_kind():
 
 
 def test_no_samples_are_an_empty_array():
-  assert samplers.adaptive(KEY, scaled(0.1), VP, shape=(0, 2)).x.shape == (0, 2)
+  for adaptive in (samplers.adaptive, samplers.adaptive_sde):
+    assert adaptive(KEY, scaled(0.1), VP, shape=(0, 2)).x.shape == (0, 2)
   assert draw(scaled(0.1), shape=(0, 2)).shape == (0, 2)
 
 
@@ -472,3 +473,10 @@ class TestSequencesOfLevels:
         *(samplers.levels.pick(nodes, slice(i, i + 1)) for i in (0, 1)), np.array([True]))
     np.testing.assert_allclose([kernel.m[0], kernel.c[0]],
                                [1 / np.sqrt(5.0), 2 / np.sqrt(5.0)], rtol=1e-12)
+
+
+def test_adaptive_solvers_need_no_implicit_promotion():
+  with jax.numpy_dtype_promotion("strict"):
+    for solve in (samplers.adaptive, samplers.adaptive_sde):
+      x, _ = solve(KEY, MODEL, VP, shape=(3, 2), tolerance=1e-1, rho_min=0.1)
+      assert np.all(np.isfinite(x))
