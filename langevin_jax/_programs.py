@@ -94,18 +94,84 @@ def concrete(value: Any) -> np.ndarray | None:
   return None if isinstance(value, Tracer) else np.asarray(value)
 
 
+def number(name: str, value: Any, *, may_be_traced: bool = False) -> Any:
+  """A number, as a Python number where it is an array: for code on the host, also inside `jax.jit`.
+
+  Args:
+    name: of the argument, for messages. may_be_traced: returns a traced value as it is.
+
+  Raises:
+    ValueError: not a real number, or a traced one unless `may_be_traced`.
+  """
+  if is_traced(value):
+    if may_be_traced:
+      return value
+    raise ValueError(f"{name} must be a number, not traced: it is read on the host, before the "
+                     "program runs")
+  if isinstance(value, (int, float, np.integer, np.floating)):
+    return value
+  array = np.asarray(value)
+  if array.shape or not any(jnp.issubdtype(array.dtype, kind)
+                            for kind in (jnp.floating, jnp.integer)):
+    raise ValueError(f"{name} must be a number, got {value!r}")
+  return array.item()
+
+
+def check_positive(**values: Any) -> None:
+  """Raises ValueError that names the first value that is known and not positive everywhere."""
+  for name, value in values.items():
+    known = concrete(value)
+    if known is None:
+      continue
+    # A comparison of strings raises what names neither the argument nor its value.
+    if known.dtype.kind in "USO" or not np.all(known > 0.0):
+      raise ValueError(f"{name} must be positive, got {value!r}")
+
+
+def floats(x: Any) -> jax.Array:
+  """x as an array of floats: arrays keep their precision, all else takes the default."""
+  x = array(x)
+  return jnp.asarray(x, jnp.result_type(x, float))
+
+
+def array(x: Any) -> jax.Array:
+  """x itself if it is an array, else as one: a list, on the host unless it holds traced values."""
+  values: Any = x
+  if not hasattr(x, "dtype"):
+    values = jnp.asarray(x) if is_traced(x) else np.asarray(x)
+  return values
+
+
+def in_jax(name: str, function: Callable) -> Callable:
+  """A user's function, whose failure on a traced value is a ValueError that says what to write."""
+  if not callable(function):
+    raise ValueError(f"{name} must be a function, got {function!r}")
+
+  def call(*arguments):
+    try:
+      return function(*arguments)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+      raise ValueError(f"{name} must be written with jax.numpy, such as jnp.cos, not with numpy or "
+                       "math, and without a Python `if` on its argument") from error
+
+  return call
+
+
 def memoised(factory: Callable[..., Any]) -> Callable[..., Any]:
   """Returns one object for equal arguments, so that it can be a static argument of `jax.jit`.
 
-  A call with a jax array among its arguments, also one within a method or a corrector, is not
+  A call with an array among its arguments, also one within a method or a corrector, is not
   remembered.
   """
   cached = functools.lru_cache(factory)
 
   @functools.wraps(factory)
   def make(*args, **kwargs):
-    traced = any(isinstance(a, jax.Array) for a in jax.tree.leaves((args, kwargs)))
-    return (factory if traced else cached)(*args, **kwargs)
+    try:
+      hash((args, tuple(kwargs.values())))
+    except TypeError:  # an array, or what the factory refuses
+      return factory(*args, **kwargs)
+    return cached(*args, **kwargs)
 
   return make
 

@@ -73,6 +73,7 @@ def classifier_free(
       condition, or one in another structure; at the first call, a condition whose arrays do not
       lead the shape of x.
   """
+  rescale = _programs.number("rescale", rescale)
   if not 0.0 <= rescale <= 1.0:
     raise ValueError(f"rescale must lie in [0, 1], got {rescale}")
   if not callable(network):
@@ -231,9 +232,11 @@ def _guided(
     both: the guided model. outside: the model that is called outside the interval.
     limits: for some weights, a cheaper model that equals `both` with that weight.
   """
-  if np.shape(interval) != (2,) or not 0.0 <= interval[0] < interval[1]:
+  if not np.iterable(interval) or len(interval) != 2:
+    raise ValueError(f"interval must be (rho_lo, rho_hi), got {interval}")
+  low, high = (_programs.number("each end of interval", end) for end in interval)
+  if not 0.0 <= low < high:
     raise ValueError(f"interval must satisfy 0 <= rho_lo < rho_hi, got {interval}")
-  low, high = interval
   inside = _weighted(both, weight, limits)
   if inside is outside or (low, high) == EVERYWHERE:
     return inside
@@ -257,7 +260,8 @@ def _weighted(both: _Guided, weight: Weight, limits: dict[float, _Level]) -> _Le
   | a function of ℓ | both(x, ell, weight(ell)) |
   """
   if callable(weight):
-    return lambda x, ell: both(x, ell, jnp.asarray(weight(ell), x.dtype))
+    weigh = _programs.in_jax("weight", weight)
+    return lambda x, ell: both(x, ell, jnp.asarray(weigh(ell), x.dtype))
   known = _programs.concrete(weight)
   if known is not None and (known.ndim or known.dtype.kind not in "iuf" or (
       not np.isfinite(known))):

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from langevin_jax import _programs
 
@@ -95,7 +94,7 @@ def exact(sigma: jax.Array | float, budget: jax.Array | float) -> Discretisation
   Args:
     sigma: the noise level σ > 0. budget: Λ > 0.
   """
-  _check_positive(sigma=sigma, budget=budget)
+  _programs.check_positive(sigma=sigma, budget=budget)
 
   def step(draw, x, carry, score):
     return ornstein_uhlenbeck(draw(0), x, score(x), sigma, budget), carry
@@ -109,7 +108,7 @@ def euler(time_step: jax.Array | float) -> Discretisation:
   Args:
     time_step: δ > 0.
   """
-  _check_positive(time_step=time_step)
+  _programs.check_positive(time_step=time_step)
 
   def step(draw, x, carry, score):
     return unadjusted(draw(0), x, score(x), time_step), carry
@@ -127,7 +126,7 @@ def midpoint(sigma: jax.Array | float, budget: jax.Array | float) -> Discretisat
   Args:
     sigma: the noise level σ > 0. budget: Λ > 0.
   """
-  _check_positive(sigma=sigma, budget=budget)
+  _programs.check_positive(sigma=sigma, budget=budget)
 
   def step(draw, x, old, score):
     half = 0.5 * budget
@@ -155,7 +154,7 @@ def baoab(time_step: jax.Array | float, friction: jax.Array | float) -> Discreti
     time_step: h > 0.
     friction: γ > 0 per unit of time, ∞ allowed.
   """
-  _check_positive(time_step=time_step, friction=friction)
+  _programs.check_positive(time_step=time_step, friction=friction)
 
   def step(draw, x, carry, score):
     # `pending` is 1 if the last B of the step before is still to be applied, else 0.
@@ -187,7 +186,7 @@ def mala(log_prob: Score, time_step: jax.Array | float) -> Discretisation:
   Raises:
     ValueError: the shape of log_prob(x) is not a leading part of the shape of x.
   """
-  _check_positive(time_step=time_step)
+  _programs.check_positive(time_step=time_step)
 
   def init(draw, x, score):
     value = log_prob(x)
@@ -257,10 +256,3 @@ def chain(
 ) -> jax.Array:
   """`run` without the carry: the last state, or all states, (steps, *x.shape)."""
   return run(key, x, score, discretisation, steps=steps, trajectory=trajectory)[0]
-
-
-def _check_positive(**values: jax.Array | float) -> None:
-  for name, value in values.items():
-    known = _programs.concrete(value)
-    if known is not None and not np.all(known > 0.0):
-      raise ValueError(f"{name} must be positive, got {value}")

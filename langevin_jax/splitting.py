@@ -108,6 +108,7 @@ def split(
 def _check_clock(clock: Callable[[jax.Array], jax.Array], path: Path) -> None:
   """ValueError if the clock H lies below g²/2 at one of 256 times inside the path's range."""
   times = path.t_min + (path.t_max - path.t_min) * (np.arange(256) + 0.5) / 256
+  clock = _programs.in_jax("clock", clock)
   given, least = on_host(
       jax.vmap(lambda t: (jnp.asarray(clock(t), float), 0.5 * path.diffusion(t) ** 2)), times)
   # The margin allows for the rounding of a clock that is exactly g²/2 (the ODE).
@@ -135,7 +136,8 @@ def checked(stochasticity: Stochasticity, path: Path) -> Callable[[jax.Array], j
     ends = on_host(jax.vmap(path.half_log_snr), np.array([path.t_max, path.t_min]))
     ends = (-12.0, 12.0) if _programs.is_traced(ends) else ends
     ells = np.linspace(max(ends[0], -12.0), min(ends[1], 12.0), 256)
-    etas = on_host(jax.vmap(lambda ell: jnp.asarray(stochasticity(ell), float)), ells)
+    eta = _programs.in_jax("stochasticity", stochasticity)
+    etas = on_host(jax.vmap(lambda ell: jnp.asarray(eta(ell), float)), ells)
     if not _programs.is_traced(etas) and not np.all(etas >= 0.0):
       i = int(np.argmin(etas >= 0.0))
       raise ValueError(

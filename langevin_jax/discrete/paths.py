@@ -86,7 +86,9 @@ def geometric(rate_min: float = 1e-4, rate_max: float = 20.0) -> paths.Path:
   Raises:
     ValueError: not 0 < rate_min < rate_max.
   """
-  if not 0.0 < rate_min < rate_max:
+  rate_min, rate_max = (_programs.number(name, value, may_be_traced=True)
+                        for name, value in (("rate_min", rate_min), ("rate_max", rate_max)))
+  if not _programs.is_traced((rate_min, rate_max)) and not 0.0 < rate_min < rate_max:
     raise ValueError(f"rates must satisfy 0 < rate_min < rate_max, got {rate_min}, {rate_max}")
   total = lambda t: rate_min ** (1.0 - t) * rate_max**t
   return from_survival(lambda t: jnp.exp(-total(t)), noise=lambda t: -jnp.expm1(-total(t)))
@@ -104,8 +106,10 @@ def from_survival(
   Raises:
     ValueError: α does not fall, or leaves [0, 1].
   """
+  alpha = _programs.in_jax("alpha", alpha)
+  t_min, t_max = _programs.number("t_min", t_min), _programs.number("t_max", t_max)
   ends = paths.on_host(jax.vmap(lambda t: jnp.asarray(alpha(t), float)), np.array([t_min, t_max]))
-  if not (0.0 <= ends[1] < ends[0] <= 1.0):
+  if not _programs.is_traced(ends) and not (0.0 <= ends[1] < ends[0] <= 1.0):
     raise ValueError("a survival probability falls from at most 1 at t_min to at least 0 at t_max, "
                      f"got {ends[0]:.6g} and {ends[1]:.6g}")
   return paths.from_coefficients(

@@ -160,6 +160,8 @@ def corrected(method: Method, corrections: int = 1, *, budget: float = 0.5) -> M
   Raises:
     ValueError: corrections < 1, or budget not positive.
   """
+  corrections, budget = (_programs.number(name, value) for name, value in (
+      ("corrections", corrections), ("budget", budget)))
   if corrections < 1 or not budget > 0.0:
     raise ValueError("corrected needs corrections >= 1 and budget > 0, got "
                      f"{corrections}, {budget}")
@@ -317,7 +319,8 @@ def classifier_free(conditional: Denoise, unconditional: Denoise, weight: float)
   Raises:
     ValueError: a weight that is not finite.
   """
-  if not np.all(np.isfinite(np.asarray(weight))):
+  known = _programs.concrete(weight)
+  if known is not None and (known.dtype.kind in "USO" or not np.all(np.isfinite(known))):
     raise ValueError(f"weight must be finite, got {weight}")
 
   def denoise(x, t):

@@ -35,6 +35,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from langevin_jax import _programs
 from langevin_jax.discrete import paths
 from langevin_jax.discrete.paths import Path
 
@@ -117,7 +118,9 @@ def split(path: Path, stochasticity: float = 1.0) -> Split:
     ValueError: η < 0, or no discrete path.
   """
   paths.check_path(path)
-  _check_stochasticity(stochasticity)
+  stochasticity = _programs.number("stochasticity", stochasticity)
+  if not stochasticity >= 0.0:
+    raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
 
   def of(combine):
     def rates(x, log_denoised, t):
@@ -139,11 +142,6 @@ def reverse_rates(there: jax.Array, back: jax.Array, stochasticity: float) -> ja
     return back + 0.5 * (square - 1.0) * (there + back)
   fewest = jnp.maximum(back - there, 0.0)
   return fewest + square * (back - fewest)
-
-
-def _check_stochasticity(stochasticity: float) -> None:
-  if not stochasticity >= 0.0:
-    raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
 
 
 def step(

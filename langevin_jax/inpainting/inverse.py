@@ -196,10 +196,11 @@ def _check_observed(observed: jax.Array, shape: tuple[int, ...]) -> None:
 
 
 def _check_noise_std(noise_std: float, *, positive: bool = False) -> None:
-  if not (noise_std > 0.0 if positive else noise_std >= 0.0):
+  known = _programs.number("noise_std", noise_std, may_be_traced=True)
+  if not (_programs.is_traced(known) or known > 0.0 or (known == 0.0 and not positive)):
     raise ValueError(f"noise_std must be {'> 0' if positive else '>= 0'}, got {noise_std}")
 
 
 def _check_iterations(iterations: int) -> None:
-  if iterations < 1:
+  if _programs.number("iterations", iterations) < 1:
     raise ValueError(f"iterations must be at least 1, got {iterations}")

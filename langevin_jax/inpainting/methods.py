@@ -64,7 +64,7 @@ def ddnm() -> Inpainter:
   return _inpainter(lambda draw, x, model, level, part: x, changes_state=False)
 
 
-@functools.lru_cache
+@_programs.memoised
 def langevin(inner_steps: int = 10, *, step_size: float = 0.15) -> Inpainter:
   """Langevin dynamics of the unknown part; the known part is replaced in each iteration.
 
@@ -77,7 +77,7 @@ def langevin(inner_steps: int = 10, *, step_size: float = 0.15) -> Inpainter:
   Raises:
     ValueError: inner_steps < 1 or step_size ≤ 0.
   """
-  _check_inner(inner_steps, step_size)
+  inner_steps, step_size = _inner(inner_steps, step_size)
 
   def relax(draw, x, model, level, part):
     def body(x, i):
@@ -93,7 +93,7 @@ def langevin(inner_steps: int = 10, *, step_size: float = 0.15) -> Inpainter:
   return _inpainter(relax)
 
 
-@functools.lru_cache
+@_programs.memoised
 def lanpaint(
     inner_steps: int = 10, guidance: float = 8.0, *, step_size: float = 0.15,
     underdamped: bool = True, friction: float = 15.0,
@@ -113,7 +113,9 @@ def lanpaint(
   Raises:
     ValueError: inner_steps < 1, guidance ≤ −1, or a step_size or friction that is not positive.
   """
-  _check_inner(inner_steps, step_size)
+  inner_steps, step_size = _inner(inner_steps, step_size)
+  guidance = _programs.number("guidance", guidance)
+  friction = _programs.number("friction", friction)
   if not guidance > -1.0:
     raise ValueError(f"guidance must be > -1 to pull towards the known values, got {guidance}")
   if not friction > 0.0:
@@ -127,7 +129,7 @@ def lanpaint(
   return _inpainter(relax)
 
 
-@functools.lru_cache
+@_programs.memoised
 def repaint(resamples: int = 10) -> Inpainter:
   """Takes each step `resamples` times, with the forward kernel back to its start in between.
 
@@ -140,6 +142,7 @@ def repaint(resamples: int = 10) -> Inpainter:
   Raises:
     ValueError: resamples < 1.
   """
+  resamples = _programs.number("resamples", resamples)
   if resamples < 1:
     raise ValueError(f"resamples must be at least 1, got {resamples}")
 
@@ -228,8 +231,11 @@ def _check_outer(outer: Any) -> None:
                      f"lanpaint()(samplers.heun(), known, mask), got {outer!r}")
 
 
-def _check_inner(inner_steps: int, step_size: float) -> None:
+def _inner(inner_steps: int, step_size: float) -> tuple[int, float]:
+  inner_steps = _programs.number("inner_steps", inner_steps)
+  step_size = _programs.number("step_size", step_size)
   if inner_steps < 1:
     raise ValueError(f"inner_steps must be at least 1, got {inner_steps}")
   if not step_size > 0.0:
     raise ValueError(f"step_size must be positive, got {step_size}")
+  return inner_steps, step_size

@@ -42,7 +42,8 @@ def sample(
   Raises:
     ValueError: as `checked` does, for arguments that are not traced; or as `samplers.sample` does.
   """
-  shape = tuple(jnp.shape(known) if shape is None else shape)
+  known = _programs.array(known)
+  shape = tuple(known.shape if shape is None else shape)
   known, mask = checked(known, mask, shape)
   method = methods.lanpaint() if method is None else method
   between = samplers.ddim() if outer is None else outer
@@ -76,7 +77,7 @@ def checked(
     ValueError: shapes that do not fit; a mask that is not boolean, or True or False everywhere;
       known values that are not finite, or outside `value_range`.
   """
-  shape = tuple(shape)
+  shape, known, mask = tuple(shape), _programs.array(known), _programs.array(mask)
   if shape[len(shape) - np.ndim(known):] != np.shape(known):
     raise ValueError(f"known must have the shape {shape} of the samples or its last axes, got "
                      f"{np.shape(known)}")
@@ -94,7 +95,7 @@ def checked(
       values = np.broadcast_to(concrete_known, shape)[np.broadcast_to(concrete_mask, shape)]
       _check_values(values, value_range)
   mask = jnp.broadcast_to(jnp.asarray(mask), shape)
-  known = jnp.broadcast_to(jnp.asarray(known, jnp.result_type(known, float)), shape)
+  known = jnp.broadcast_to(_programs.floats(known), shape)
   return jnp.where(mask, known, 0.0), mask
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from langevin_jax import _programs
 
@@ -39,8 +38,8 @@ def dequantise(
   Raises:
     ValueError: step or scale ≤ 0.
   """
-  _check(step, scale)
-  x = jnp.asarray(x, jnp.result_type(x, float))
+  _programs.check_positive(step=step, scale=scale)
+  x = _programs.floats(x)
   mean, scale = (jnp.broadcast_to(jnp.asarray(v, x.dtype), x.shape) for v in (mean, scale))
   u = jax.random.uniform(key, x.shape, x.dtype)
   return (x - mean + step * (u - 0.5)) / scale
@@ -65,10 +64,12 @@ def bits_per_dim(
   Raises:
     ValueError: dims < 1, or step or scale ≤ 0.
   """
+  dims = _programs.number("dims", dims)
   if dims < 1:
     raise ValueError(f"dims must be at least 1, got {dims}")
-  _check(step, scale)
-  log_jacobian = math.log(step) - jnp.mean(jnp.log(jnp.asarray(scale, float)))
+  _programs.check_positive(step=step, scale=scale)
+  log_step = jnp.log(step) if _programs.is_traced(step) else math.log(step)
+  log_jacobian = log_step - jnp.mean(jnp.log(jnp.asarray(scale, float)))
   return -(log_prob / dims + log_jacobian.astype(jnp.result_type(log_prob))) / math.log(2.0)
 
 
@@ -117,10 +118,3 @@ def decoder(levels: jax.Array) -> Callable[[jax.Array, jax.Array, float], jax.Ar
     return -precision * (z - x) ** 2 - total
 
   return decode
-
-
-def _check(step, scale) -> None:
-  for name, value in (("step", step), ("scale", scale)):
-    known = _programs.concrete(value)
-    if known is not None and not np.all(known > 0.0):
-      raise ValueError(f"{name} must be positive, got {value}")

@@ -78,7 +78,7 @@ def log_prob(
   _check_counts(steps=steps, max_steps=max_steps, probes=probes, chunk=chunk)
   if tolerance is not None:
     check_tolerance(tolerance, max_steps)
-  x, key = jnp.asarray(x, jnp.result_type(x, float)), noise.threefry(key)
+  x, key = _programs.floats(x), noise.threefry(key)
   rho_min, rho_max = prior.range_on_path(path, rho_min, rho_max)
   at, d = predictions.at_level(denoise, path), math.prod(x.shape[batch_axes:])
   start, end = -math.log(rho_min), -math.log(rho_max)
@@ -226,7 +226,7 @@ def _runge_kutta(
 
 def _check_counts(**counts: int | None) -> None:
   for name, value in counts.items():
-    if value is not None and value < 1:
+    if value is not None and _programs.number(name, value) < 1:
       raise ValueError(f"{name} must be at least 1, got {value}")
 
 

@@ -42,7 +42,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import predictions
+from langevin_jax import _programs, predictions
 from langevin_jax.likelihood import prior
 from langevin_jax.likelihood.variational import control_variate
 from langevin_jax.mixtures import Empirical, Mixture
@@ -128,7 +128,7 @@ def ledger(
   """
   _check_counts(bins, draws_per_bin, repeats)
   check_path(path)
-  x = jnp.asarray(x, jnp.result_type(x, float))
+  x = _programs.floats(x)
   if x.ndim < 1 or len(x) % repeats or not len(x):
     raise ValueError(f"repeats must divide the examples, got repeats={repeats}, x {x.shape}")
   levels = _levels(grid, path, rho_min, rho_max)
@@ -161,7 +161,7 @@ class _Levels(NamedTuple):
 def _levels(grid: Grid | None, path: Path, rho_min: float, rho_max: float) -> _Levels:
   """The range of a grid's positive levels, or the given one; at most up to the path's end."""
   if grid is None:
-    return _Levels(*prior.range_on_path(path, float(rho_min), float(rho_max)), nodes=None)
+    return _Levels(*prior.range_on_path(path, rho_min, rho_max), nodes=None)
   if not callable(grid):
     raise ValueError(f"grid must be a samplers.Grid such as samplers.karras(40), got {grid!r}")
   rho = levels_of(grid, path)
@@ -263,5 +263,5 @@ def _estimate(groups: jax.Array) -> Estimate:
 def _check_counts(bins: int, draws_per_bin: int, repeats: int) -> None:
   for name, value, least in (
       ("bins", bins, 1), ("draws_per_bin", draws_per_bin, 1), ("repeats", repeats, 2)):
-    if value < least:
+    if _programs.number(name, value) < least:
       raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -23,8 +23,10 @@ def range_on_path(path: Path, rho_min: float, rho_max: float) -> tuple[float, fl
   """(ρ_min, ρ_max), with ρ_max reduced to the noisy end of the path if the path ends before it.
 
   Raises:
-    ValueError: not 0 < rho_min < rho_max, no path, or a path that ends before rho_min.
+    ValueError: not 0 < rho_min < rho_max, traced ones, no path, or a path that ends before rho_min.
   """
+  rho_min = _programs.number("rho_min", rho_min)
+  rho_max = _programs.number("rho_max", rho_max)
   if not 0.0 < rho_min < rho_max:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")

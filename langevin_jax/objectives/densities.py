@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax._programs import is_traced
+from langevin_jax._programs import is_traced, number
 from langevin_jax.paths import Path, check_path
 
 __all__ = [
@@ -78,7 +78,9 @@ def normal_half_log_snr(
   Raises:
     ValueError: std ≤ 0, or not 0 < rho_min < rho_max.
   """
-  if not is_traced(std) and not np.asarray(std) > 0.0:
+  number("mean", mean, may_be_traced=True)
+  known = number("std", std, may_be_traced=True)
+  if not is_traced(known) and not known > 0.0:
     raise ValueError(f"std of the noise levels must be positive, got {std}")
   low, high = _ends(rho_min, rho_max)
   cdf = lambda ell: jax.scipy.special.ndtr((ell - mean) / std)
@@ -96,14 +98,19 @@ def log_normal_rho(
     mean: float = -1.2, std: float = 1.2, *, rho_min: float = 1e-4, rho_max: float = 1e4
 ) -> Density:
   """log ρ ~ N(mean, std²) (Karras et al. 2022, Table 1)."""
-  return normal_half_log_snr(-mean, std, rho_min=rho_min, rho_max=rho_max)
+  return normal_half_log_snr(_negated(mean), std, rho_min=rho_min, rho_max=rho_max)
 
 
 def logit_normal_s(
     mean: float = 0.0, std: float = 1.0, *, rho_min: float = 1e-4, rho_max: float = 1e4
 ) -> Density:
   """logit s ~ N(mean, std²), s the time of rectified flow (Esser et al. 2024, §3.1)."""
-  return normal_half_log_snr(-mean, std, rho_min=rho_min, rho_max=rho_max)
+  return normal_half_log_snr(_negated(mean), std, rho_min=rho_min, rho_max=rho_max)
+
+
+def _negated(mean: float) -> float:
+  number("mean", mean, may_be_traced=True)
+  return -mean
 
 
 def noise_range(
@@ -114,7 +121,9 @@ def noise_range(
   Raises:
     ValueError: not 0 < rho_min < rho_max, unless traced.
   """
-  if not is_traced((rho_min, rho_max)) and not 0.0 < np.asarray(rho_min) < np.asarray(rho_max):
+  low, high = (number(name, value, may_be_traced=True)
+               for name, value in (("rho_min", rho_min), ("rho_max", rho_max)))
+  if not is_traced((low, high)) and not 0.0 < low < high:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
   low = -jnp.log(jnp.asarray(rho_max, float))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from langevin_jax._programs import is_traced, number
 from langevin_jax.objectives.densities import Density, logit_normal_s, noise_range
 from langevin_jax.objectives.weights import Weight, flow_matching
 
@@ -51,7 +52,7 @@ def histogram(
   Raises:
     ValueError: bins < 1, or not 0 < rho_min < rho_max.
   """
-  if bins < 1:
+  if number("bins", bins) < 1:
     raise ValueError(f"bins must be at least 1, got {bins}")
   low, width = noise_range(rho_min, rho_max)
   return Histogram(low, width, jnp.zeros(bins), jnp.zeros(bins))
@@ -75,7 +76,8 @@ def observe(
   Raises:
     ValueError: memory ≤ 0.
   """
-  if not memory > 0.0:
+  known = number("memory", memory, may_be_traced=True)
+  if not (is_traced(known) or known > 0.0):
     raise ValueError(f"memory must be positive, got {memory} batches")
   bins = len(state.mass)
   place = jnp.clip(_bin(state, ells), 0, bins - 1)
@@ -107,7 +109,8 @@ def by_error(state: Histogram, *, floor: float = 0.1) -> Density:
   Raises:
     ValueError: floor outside (0, 1].
   """
-  if not 0.0 < floor <= 1.0:
+  known = number("floor", floor, may_be_traced=True)
+  if not (is_traced(known) or 0.0 < known <= 1.0):
     raise ValueError(f"floor must lie in (0, 1], got {floor}")
   bins = len(state.mass)
   seen = state.mass > 0.0

@@ -1,7 +1,7 @@
 """Published loss weights, as w(ℓ) on ‖ε − ε̂‖² (paper, Tables 6–7; theory.md#densities-and-weights).
 
 They do not depend on what the network predicts. Each takes the density π(ℓ) that the levels are
-drawn from, because the product π w determines the optimum.
+drawn from, because the product π w determines the optimum. Their numbers may be traced.
 """
 
 import math
@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from langevin_jax import _programs
 from langevin_jax.objectives.densities import Density
 
 __all__ = [
@@ -46,6 +47,7 @@ def min_snr(density: Density, *, gamma: float = 5.0) -> Weight:
 
 def sigmoid(density: Density, *, bias: float = 0.0) -> Weight:
   """w = sigmoid(b − 2ℓ)/π, 2ℓ the log-SNR (Kingma & Gao 2023; Hoogeboom et al. 2024)."""
+  bias = _programs.number("bias", bias, may_be_traced=True)
   return lambda ell: jax.nn.sigmoid(bias - 2.0 * ell) / density.density(ell)
 
 
@@ -53,6 +55,7 @@ def p2(density: Density, *, k: float = 1.0, gamma: float = 1.0) -> Weight:
   """w = (k + SNR)^{−γ} on ‖ε − ε̂‖² (Choi et al. 2022, eq. 8)."""
   del density
   _check_positive(k=k)
+  gamma = _programs.number("gamma", gamma, may_be_traced=True)
   return lambda ell: (k + jnp.exp(2.0 * ell)) ** -gamma
 
 
@@ -64,5 +67,6 @@ def flow_matching(density: Density) -> Weight:
 
 def _check_positive(**numbers: float) -> None:
   for name, value in numbers.items():
-    if not 0.0 < value < math.inf:
+    known = _programs.number(name, value, may_be_traced=True)
+    if not (_programs.is_traced(known) or 0.0 < known < math.inf):
       raise ValueError(f"{name} must be positive and finite, got {value}")

@@ -11,7 +11,8 @@
 | rectified_flow | 1 − s | s | log1p(−s) − log s | sigmoid(−ℓ) |
 
 Factories are cached: equal arguments give the same object, so that compiled programs are reused.
-The betas and sigmas but `sigma_max` of `ve` may be traced (learned).
+The betas and sigmas but `sigma_max` of `ve` may be traced (learned); that, as `t_max` of `vp`, is
+the noisy end of the path, which must be known.
 """
 
 import functools
@@ -38,10 +39,6 @@ def vp(*, t_max: float = 10.0) -> Path:
       diffusion=lambda t: jnp.ones_like(as_float(t)))
 
 
-def _known(*values: float | jax.Array) -> bool:
-  return not _programs.is_traced(values)
-
-
 class _LinearBeta(NamedTuple):
   """β(t) = β_min + (β_max − β_min) t, its integral B(t) = ∫₀ᵗβ, and the inverse t(B)."""
 
@@ -51,7 +48,9 @@ class _LinearBeta(NamedTuple):
 
 
 def _linear_beta(beta_min: float, beta_max: float) -> _LinearBeta:
-  if _known(beta_min, beta_max) and not 0.0 < beta_min <= beta_max:
+  beta_min, beta_max = (_programs.number(name, value, may_be_traced=True)
+                        for name, value in (("beta_min", beta_min), ("beta_max", beta_max)))
+  if not _programs.is_traced((beta_min, beta_max)) and not 0.0 < beta_min <= beta_max:
     raise ValueError(
         f"betas must satisfy 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
   slope = beta_max - beta_min
@@ -142,10 +141,13 @@ def geometric_ve(*, sigma_min: float = 0.01, sigma_max: float = 80.0) -> Path:
   Raises:
     ValueError: not 0 < sigma_min < sigma_max.
   """
-  if _known(sigma_min, sigma_max) and not 0.0 < sigma_min < sigma_max:
+  sigma_min, sigma_max = (_programs.number(name, value, may_be_traced=True)
+                          for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max)))
+  learned = _programs.is_traced((sigma_min, sigma_max))
+  if not learned and not 0.0 < sigma_min < sigma_max:
     raise ValueError(
         f"sigmas must satisfy 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-  log, root = (math.log, math.sqrt) if _known(sigma_min, sigma_max) else (jnp.log, jnp.sqrt)
+  log, root = (jnp.log, jnp.sqrt) if learned else (math.log, math.sqrt)
   growth, start = log(sigma_max / sigma_min), log(sigma_min)
   sigma = lambda t: jnp.exp(start + growth * t)
   return from_coefficients(

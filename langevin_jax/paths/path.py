@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax._programs import is_traced
+from langevin_jax._programs import in_jax, is_traced, number
 from langevin_jax.paths._host import on_host
 
 __all__ = [
@@ -153,11 +153,17 @@ def from_coefficients(
     The path.
 
   Raises:
-    ValueError: the range is empty, or ℓ does not fall strictly from t_min to t_max.
+    ValueError: the range is empty or traced, ℓ does not fall strictly from t_min to t_max, or a
+      function, here or at its first call, that is not written in `jax.numpy`.
   """
+  t_min, t_max = number("t_min", t_min), number("t_max", t_max)
   if not t_min < t_max:
     raise ValueError(f"t_min must lie below t_max, got t_min={t_min}, t_max={t_max}")
-  alpha, sigma = of_floats(alpha), of_floats(sigma)
+  alpha, sigma = of_floats(in_jax("alpha", alpha)), of_floats(in_jax("sigma", sigma))
+  half_log_snr, time, drift, diffusion = (
+      function if function is None else in_jax(name, function)
+      for name, function in (("half_log_snr", half_log_snr), ("time", time), ("drift", drift),
+                             ("diffusion", diffusion)))
   alpha_dot, sigma_dot = _derivative(alpha), _derivative(sigma)
   ell = of_floats(half_log_snr or (lambda t: jnp.log(alpha(t)) - jnp.log(sigma(t))))
   f = of_floats(drift or (lambda t: alpha_dot(t) / alpha(t)))

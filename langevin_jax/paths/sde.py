@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from langevin_jax._programs import is_traced
+from langevin_jax._programs import in_jax, is_traced, number
 from langevin_jax.paths._host import constant, on_host
 from langevin_jax.paths.path import (
     Function,
@@ -50,12 +50,13 @@ def from_sde(
     The path.
 
   Raises:
-    ValueError: an empty range, values that are not finite, or a function that is not smooth enough
-      for `panels`.
+    ValueError: an empty or traced range, values that are not finite, or a function that is not
+      smooth enough for `panels` or not written in `jax.numpy`.
   """
+  t_min, t_max = number("t_min", t_min), number("t_max", t_max)
   if not t_min < t_max:
     raise ValueError(f"t_min must lie below t_max, got t_min={t_min}, t_max={t_max}")
-  f, g = of_floats(f), of_floats(g)
+  f, g = of_floats(in_jax("f", f)), of_floats(in_jax("g", g))
   grid = _Panels(t_min, (t_max - t_min) / panels, panels)
   drift, diffusion = (
       on_host(jax.vmap(jax.vmap(lambda t, h=h: jnp.asarray(h(t), float))), t_min + grid.elapsed())

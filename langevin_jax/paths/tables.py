@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from langevin_jax._programs import is_traced
 from langevin_jax.paths._host import constant
 from langevin_jax.paths.path import Path, as_float, from_coefficients
 
@@ -41,8 +42,8 @@ def from_table(
     A path on [times[0], times[-1]]. Times and levels outside the table are those of its nearer end.
 
   Raises:
-    ValueError: neither betas nor sigma, or both; arrays of other shapes; times that do not
-      increase; betas outside (0, 1); or α/σ that does not fall strictly.
+    ValueError: neither betas nor sigma, or both; arrays of other shapes, or traced; times that do
+      not increase; betas outside (0, 1); or α/σ that does not fall strictly.
   """
   times = _column("times", times, None)
   if not np.all(np.diff(times) > 0.0):
@@ -191,6 +192,9 @@ def _of_betas(betas: np.ndarray, zero_terminal_snr: bool) -> tuple[np.ndarray, n
 
 def _column(name: str, values: np.ndarray, n: int | None) -> np.ndarray:
   """`values` as a float64 array of shape (n,), checked."""
+  if is_traced(values):
+    raise ValueError(f"{name} must not be traced: a table is read on the host; give a learned "
+                     "schedule to from_coefficients as alpha, sigma")
   values = np.asarray(values, np.float64)
   if values.ndim != 1 or len(values) < 2 or (n is not None and len(values) != n):
     want = "(n,) with n >= 2" if n is None else f"({n},), that of times"

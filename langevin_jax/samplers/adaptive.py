@@ -62,6 +62,8 @@ def adaptive(
   shape = tuple(shape)
   sampling.check_kinds(denoise, path)
   initial = noise.initial_state(initial, shape)
+  rho_min = _programs.number("rho_min", rho_min)
+  rho_max = _programs.number("rho_max", rho_max)
   if not 0.0 < rho_min < rho_max:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
@@ -123,7 +125,8 @@ def adaptive_sde(
   tolerances need some 30 calls; with fewer, take fixed steps.
 
   Args:
-    key, denoise, path, shape, rho_min, rho_max: as in `adaptive`. stochasticity: η > 0, a number.
+    key, denoise, path, shape, rho_min, rho_max: as in `adaptive`. stochasticity: η > 0, a number,
+      which may be traced.
     tolerance: of each entry in a step, absolute at unit scale and relative.
     max_steps: the most steps, rejected ones included; one call each. Not differentiable.
 
@@ -134,13 +137,21 @@ def adaptive_sde(
     ValueError: as `adaptive`; η ≤ 0, where `adaptive` solves the ODE.
   """
   sampling.check_kinds(denoise, path)
-  if not 0.0 < rho_min < rho_max or not 0.0 < stochasticity < math.inf:
+  shape = tuple(shape)
+  rho_min = _programs.number("rho_min", rho_min)
+  rho_max = _programs.number("rho_max", rho_max)
+  stochasticity = _programs.number("stochasticity", stochasticity, may_be_traced=True)
+  if not 0.0 < rho_min < rho_max or not (
+      _programs.is_traced(stochasticity) or 0.0 < stochasticity < math.inf):
     raise ValueError(
         "adaptive_sde needs 0 < rho_min < rho_max and a stochasticity > 0, or take adaptive; got "
         f"rho_min={rho_min}, rho_max={rho_max}, stochasticity={stochasticity}")
   check_tolerance(tolerance, max_steps)
+  key = noise.threefry(key)
   first = levels.pick(levels.place_levels(np.array([rho_max, rho_min]), path), 0)
-  like, depth = jax.ShapeDtypeStruct(tuple(shape), jnp.result_type(float)), 18
+  if 0 in shape:
+    return Solution(jnp.zeros(shape), jnp.zeros((), int))
+  like, depth = jax.ShapeDtypeStruct(shape, jnp.result_type(float)), 18
   model = predictions.at_level(denoise, path)
 
   def solve(first, tolerance, key, square):
@@ -176,15 +187,16 @@ def adaptive_sde(
     return Solution(jnp.where(reached, model(walk.x, end), jnp.nan), walk.steps + 2), reached
 
   solution, reached = _programs.call(
-      solve, first, tolerance, noise.threefry(key), jnp.asarray(stochasticity**2, float))
+      solve, first, tolerance, key, jnp.asarray(stochasticity**2, float))
   check_reached(reached, tolerance, max_steps)
   return solution
 
 
 def check_tolerance(tolerance: float | jax.Array, max_steps: int) -> None:
   """Raises ValueError where tolerance or max_steps is known and not positive."""
-  known = _programs.concrete(tolerance)
-  if max_steps < 1 or (known is not None and not known > 0.0):
+  known = _programs.number("tolerance", tolerance, may_be_traced=True)
+  max_steps = _programs.number("max_steps", max_steps)
+  if max_steps < 1 or not (_programs.is_traced(known) or known > 0.0):
     raise ValueError(f"tolerance must be positive and max_steps at least 1, got {tolerance} and "
                      f"{max_steps}")
 

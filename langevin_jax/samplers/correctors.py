@@ -45,7 +45,7 @@ def exact(budget: float | Rule = 0.1) -> Corrector:
   """
   if callable(budget):
     return _ruled(budget, langevin.ornstein_uhlenbeck)
-  check_positive(budget=budget)
+  _programs.check_positive(budget=budget)
   return Corrector(lambda level: langevin.exact(level.sigma, budget))
 
 
@@ -62,7 +62,7 @@ def euler(budget: float | Rule = 0.1) -> Corrector:
   if callable(budget):
     return _ruled(budget, lambda noise, x, score, sigma, budget: langevin.unadjusted(
         noise, x, score, budget * sigma**2))
-  check_positive(budget=budget)
+  _programs.check_positive(budget=budget)
   return Corrector(lambda level: langevin.euler(budget * level.sigma**2))
 
 
@@ -76,7 +76,7 @@ def midpoint(budget: float = 0.2) -> Corrector:
   Raises:
     ValueError: a budget that is not positive.
   """
-  check_positive(budget=budget)
+  _programs.check_positive(budget=budget)
   return Corrector(lambda level: langevin.midpoint(level.sigma, budget))
 
 
@@ -94,7 +94,7 @@ def baoab(budget: float = 0.2, *, friction: float = 1.0) -> Corrector:
   Raises:
     ValueError: a budget or a friction that is not positive.
   """
-  check_positive(budget=budget, friction=friction)
+  _programs.check_positive(budget=budget, friction=friction)
   time_step = jnp.sqrt(2.0 * budget) if isinstance(budget, jax.Array) else math.sqrt(2.0 * budget)
 
   def settle(level, carry, score):
@@ -124,7 +124,7 @@ def snr(ratio: float = 0.16, *, event_axes: int) -> Rule:
   Raises:
     ValueError: a ratio that is not positive, or event_axes < 1.
   """
-  check_positive(ratio=ratio)
+  _programs.check_positive(ratio=ratio)
   if event_axes < 1:
     raise ValueError(f"event_axes must be at least 1, the axes of one sample, got {event_axes}")
   square = lambda v: jnp.sum(v**2, axis=tuple(range(-event_axes, 0)), keepdims=True)
@@ -145,11 +145,3 @@ def _ruled(rule: Rule, move: Callable) -> Corrector:
     return langevin.Discretisation(lambda draw, x, score: (), step)
 
   return Corrector(at)
-
-
-def check_positive(**values: float) -> None:
-  """Raises ValueError that names the first value that is known and not positive."""
-  for name, value in values.items():
-    known = _programs.concrete(value)
-    if known is not None and not known > 0.0:
-      raise ValueError(f"{name} must be positive, got {value}")

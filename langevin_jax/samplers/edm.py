@@ -9,7 +9,7 @@ import numpy as np
 from langevin_jax import _programs, splitting
 from langevin_jax.paths import Path, on_host
 from langevin_jax.samplers.budgets import Budgets
-from langevin_jax.samplers.levels import Level, Method, steps_of
+from langevin_jax.samplers.levels import Level, Method, common_namespace, steps_of
 from langevin_jax.samplers.staged import (
     Row,
     Stages,
@@ -44,14 +44,20 @@ def heun(
   multiply the rounding of D by half of that. On a grid that also rises n counts all falling steps.
 
   Args:
-    churn: S_churn ≥ 0. churn_min, churn_max: S_min and S_max. noise_scale: S_noise.
+    churn: S_churn ≥ 0. noise_scale: S_noise. Both may be traced.
+    churn_min, churn_max: S_min and S_max.
     own_time: takes the trapezoid of ẋ = α̇ D + σ̇ ε̂ in the path's own time instead.
 
   Raises:
-    ValueError: a negative churn or noise_scale, or not 0 ≤ churn_min < churn_max.
+    ValueError: a negative churn or noise_scale, or not 0 ≤ churn_min < churn_max; no number.
   """
-  if not (churn >= 0.0 and noise_scale >= 0.0):
+  churn, noise_scale = (_programs.number(name, value, may_be_traced=True)
+                        for name, value in (("churn", churn), ("noise_scale", noise_scale)))
+  if any(not _programs.is_traced(v) and not v >= 0.0 for v in (churn, noise_scale)):
     raise ValueError(f"churn and noise_scale must be >= 0, got {churn} and {noise_scale}")
+  churn_min = _programs.number("churn_min", churn_min)
+  churn_max = _programs.number("churn_max", churn_max)
+  noisy = _programs.is_traced(churn) or churn > 0.0
   if not 0.0 <= churn_min < churn_max:
     raise ValueError(f"churn acts for rho in [churn_min, churn_max], 0 <= churn_min < churn_max; "
                      f"got {churn_min} and {churn_max}")
@@ -59,17 +65,18 @@ def heun(
   def plan(levels: Level, path: Path, steps: int | None = None) -> Stages:
     rho = np.exp(-levels.half_log_snr[:-1])
     inside = (rho >= churn_min) & (rho <= churn_max)
-    gamma = np.where(inside, min(churn / (steps or len(rho)), np.sqrt(2.0) - 1.0), 0.0)
-    kick = kick_levels(levels, Budgets(np.log1p(gamma), None), path)
+    xp = splitting.namespace(churn)
+    gamma = xp.where(inside, xp.minimum(churn / (steps or len(rho)), np.sqrt(2.0) - 1.0), 0.0)
+    kick = kick_levels(levels, Budgets(xp.log1p(gamma), None), path)
     _, after = steps_of(levels)
     clock = functools.partial(_own_time, path) if own_time else _in_rho
     finite = np.isfinite(np.diff(levels.half_log_snr))
     stages = stage_table(levels, kick, [after], _heun_rows(clock(kick.hat), clock(after), finite))
     return stages._replace(c=noise_scale * stages.c)
 
-  method = staged_method(plan, 2, 0.0, noisy=churn > 0.0)
+  method = staged_method(plan, 2, 0.0, noisy=noisy)
   return method._replace(for_run=lambda n: method._replace(
-      plan=functools.partial(plan, steps=n))) if churn > 0.0 else method
+      plan=functools.partial(plan, steps=n))) if noisy else method
 
 
 class _Clock(NamedTuple):
@@ -83,15 +90,18 @@ class _Clock(NamedTuple):
 
 def _in_rho(level: Level) -> _Clock:
   """dz/dρ = ε̂ for z = x/α."""
+  xp, level = common_namespace(level)
   with np.errstate(divide="ignore", invalid="ignore"):
-    return _Clock(np.exp(-level.half_log_snr), 1.0 / level.alpha, 1.0 / level.sigma,
+    return _Clock(xp.exp(-level.half_log_snr), 1.0 / level.alpha, 1.0 / level.sigma,
                   -level.alpha / level.sigma)
 
 
 def _own_time(path: Path, level: Level) -> _Clock:
   """ẋ = α̇ D + σ̇ ε̂ in the path's own coordinates and time."""
-  alpha_dot, sigma_dot = on_host(
-      jax.vmap(lambda t: (path.alpha_dot(t), path.sigma_dot(t))), level.t)
+  rates = jax.vmap(lambda t: (path.alpha_dot(t), path.sigma_dot(t)))
+  # The times of a traced churn are not known on the host.
+  alpha_dot, sigma_dot = (rates(level.t) if _programs.is_traced(level.t) else
+                          on_host(rates, level.t))
   with np.errstate(divide="ignore", invalid="ignore"):
     p = sigma_dot / level.sigma
     return _Clock(level.t, level.scale, p, alpha_dot - p * level.alpha)

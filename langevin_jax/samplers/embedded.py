@@ -166,7 +166,7 @@ def _run(
     return _Loop(
         choose(trial.state, loop.state), choose(trial.slope, loop.slope),
         jnp.where(keep, jnp.where(last, end, loop.tau + length), loop.tau), length * factor,
-        loop.steps + 1, loop.accepted + keep, noted)
+        loop.steps + 1, loop.accepted + keep.astype(jnp.int32), noted)
 
   unfinished = lambda loop: (loop.tau != end) & (loop.steps < max_steps)
   return jax.lax.while_loop(unfinished, advance, _programs.varying_as(first, advance))
@@ -202,6 +202,7 @@ def _step(slope: Slope, constants, state, first_slope, tau, length) -> _Trial:
 
 def _error_ratio(error: Any, before: Any, after: Any, tolerance: jax.Array) -> jax.Array:
   """The largest error of any entry, in units of what the tolerance allows: as exact in a batch."""
+  # 0 for no entries, of an empty batch.
   ratio = lambda e, a, b: jnp.max(
-      jnp.abs(e) / (tolerance * (1.0 + jnp.maximum(jnp.abs(a), jnp.abs(b)))))
+      jnp.abs(e) / (tolerance * (1.0 + jnp.maximum(jnp.abs(a), jnp.abs(b)))), initial=0.0)
   return jnp.max(jnp.stack(jax.tree.leaves(jax.tree.map(ratio, error, before, after))))

@@ -29,7 +29,7 @@ from typing import Literal, get_args
 import jax
 import numpy as np
 
-from langevin_jax import splitting
+from langevin_jax import _programs, splitting
 from langevin_jax.samplers.levels import Level
 
 __all__ = [
@@ -45,14 +45,20 @@ _QUADRATURE = 32  # points of Gauss–Legendre where the moments have no closed 
 _SERIES_TERMS = 24  # of Σ (−w)^m/(m + j + 1)! at w < 2, to float64
 
 
-def check_options(prediction: str, variable: str, largest_budget: float) -> None:
-  """Raises ValueError for an unknown prediction or variable, or a budget that is not positive."""
+def check_options(prediction: str, variable: str, largest_budget: float) -> float:
+  """The largest budget as a number.
+
+  Raises:
+    ValueError: an unknown prediction or variable, or a budget that is not positive.
+  """
   for field, value, known in (("prediction", prediction, get_args(Prediction)),
                               ("variable", variable, get_args(Variable))):
     if value not in known:
       raise ValueError(f"{field} must be one of {', '.join(known)}, got {value!r}")
+  largest_budget = _programs.number("largest_budget", largest_budget)
   if not largest_budget > 0.0:
     raise ValueError(f"largest_budget must be positive, got {largest_budget}")
+  return largest_budget
 
 
 def moments(w: Array, count: int) -> list[Array]:

@@ -36,10 +36,11 @@ def karras(
     curvature: c; 1 is uniform in ρ, ∞ uniform in ℓ; the authors use 7.
 
   Raises:
-    ValueError: n < 1, a reversed range, or curvature ≤ 0.
+    ValueError: n < 1, a reversed range, curvature ≤ 0, or what is no number or traced.
   """
   _check(n)
-  _check_range(rho_min, rho_max)
+  rho_min, rho_max = _range(rho_min, rho_max)
+  curvature = _programs.number("curvature", curvature)
   if not curvature > 0.0:
     raise ValueError(f"curvature must be positive, got {curvature}")
 
@@ -54,7 +55,7 @@ def karras(
 def uniform_half_log_snr(n: int, *, rho_min: float = 0.002, rho_max: float = 80.0) -> Grid:
   """ℓ uniform from −log ρ_max to −log ρ_min, then the clean end; errors are those of `karras`."""
   _check(n)
-  _check_range(rho_min, rho_max)
+  rho_min, rho_max = _range(rho_min, rho_max)
   return lambda path: _closed(np.geomspace(_top(path, rho_max, rho_min), rho_min, n))
 
 
@@ -109,6 +110,7 @@ def shifted(n: int, shift: float = 1.0) -> Grid:
     ValueError: n < 1 or shift ≤ 0.
   """
   _check(n)
+  shift = _programs.number("shift", shift)
   if not shift > 0.0:
     raise ValueError(f"shift must be positive, got {shift}")
 
@@ -131,11 +133,15 @@ def explicit(rho: Sequence[float] | np.ndarray, *, end: float | None = 0.0) -> G
     end: the last level. 0 is clean data; None ends at the last of `rho`.
 
   Raises:
-    ValueError: no level, a level that is not positive, two equal ones in a row, or a rise at the
-      end.
+    ValueError: no level, a level that is not positive, two equal ones in a row, a rise at the end,
+      or what is no number or traced.
   """
-  values = tuple(float(v) for v in rho)
-  values = values if end is None else (*values, float(end))
+  if isinstance(rho, jax.Array) and not _programs.is_traced(rho):
+    rho = np.asarray(rho)  # its entries would be traced inside `jax.jit`
+  if isinstance(rho, str) or not np.iterable(rho):
+    raise ValueError(f"rho must be a sequence of levels such as (80, 20, 5, 1, 0.2), got {rho!r}")
+  values = tuple(float(_programs.number("rho", v)) for v in rho)
+  values = values if end is None else (*values, float(_programs.number("end", end)))
   _checked(np.array(values))
   if not all(v > 0.0 for v in values[:-1]):
     raise ValueError(f"levels before the last must be positive, got {_listed(values)}")
@@ -156,6 +162,7 @@ def ancestral(grid: Grid, stochasticity: float = 1.0) -> Grid:
   Raises:
     ValueError: a negative stochasticity, or a grid that does not fall.
   """
+  stochasticity = _programs.number("stochasticity", stochasticity)
   if not stochasticity >= 0.0:
     raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
 
@@ -185,6 +192,7 @@ def within(grid: Grid, *, start: float = np.inf, stop: float = 0.0) -> Grid:
   Raises:
     ValueError: not 0 <= stop < start, or a stop above the grid's first level.
   """
+  start, stop = _programs.number("start", start), _programs.number("stop", stop)
   if not 0.0 <= stop < start:
     raise ValueError(f"a grid runs from start down to stop >= 0, got start={start}, stop={stop}")
 
@@ -259,11 +267,10 @@ def _check(n: int) -> None:
     raise ValueError(f"a grid needs at least 1 step, and whole ones, got n={n}")
 
 
-def _check_range(rho_min: float, rho_max: float) -> None:
-  if _programs.is_traced((rho_min, rho_max)):
-    raise ValueError("rho_min and rho_max of a grid must be numbers, not traced: its levels are "
-                     "made on the host")
+def _range(rho_min: float, rho_max: float) -> tuple[float, float]:
+  rho_min, rho_max = _programs.number("rho_min", rho_min), _programs.number("rho_max", rho_max)
   if not 0.0 < rho_min < rho_max < np.inf:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max < inf, got rho_min={rho_min}, "
         f"rho_max={rho_max}")
+  return rho_min, rho_max

@@ -234,10 +234,14 @@ def is_random(method: Method) -> bool:
 
 
 def check_stochasticity(stochasticity: splitting.Stochasticity) -> None:
-  """Raises ValueError for a number η < 0 or η = ∞; a callable is checked by the plan."""
+  """Raises ValueError for a number η < 0 or η = ∞, or for what is none.
+
+  A callable is checked by the plan.
+  """
   if callable(stochasticity) or isinstance(stochasticity, jax.Array):
     return
-  if not 0.0 <= stochasticity < np.inf:
+  known = _programs.number("stochasticity", stochasticity)
+  if not 0.0 <= known < np.inf:
     raise ValueError(f"stochasticity must be >= 0 and finite, got {stochasticity}")
 
 

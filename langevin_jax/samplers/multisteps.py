@@ -112,7 +112,8 @@ def unipc(
 def _exponential(scheme: Scheme) -> Method:
   """The method of a scheme, after a check of its options."""
   check_stochasticity(scheme.stochasticity)
-  exponential.check_options(scheme.prediction, scheme.variable, scheme.largest_budget)
+  scheme = scheme._replace(largest_budget=exponential.check_options(
+      scheme.prediction, scheme.variable, scheme.largest_budget))
   if scheme.prediction != "x0" and not splitting.is_zero(scheme.stochasticity):
     raise ValueError(f"stochasticity needs prediction 'x0', got {scheme.prediction!r}")
   method = linear_method(functools.partial(plan, scheme), scheme.stochasticity,

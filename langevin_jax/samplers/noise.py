@@ -11,7 +11,6 @@ one. Y is not stored. Its value at a place is computed by halving a fixed interv
 of two known values Y_a and Y_b, each d away, is N((Y_a + Y_b)/(2 cosh d), tanh d).
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import splitting
+from langevin_jax import _programs, splitting
 from langevin_jax.paths import Path
 from langevin_jax.samplers.budgets import square_integral
 from langevin_jax.samplers.levels import Level
@@ -57,7 +56,7 @@ class Positions(NamedTuple):
   length_spread: Any
 
 
-@functools.lru_cache
+@_programs.memoised
 def brownian(*, depth: int = 18) -> Brownian:
   """Noise of one Brownian path for `samplers.sample`: one key gives the same path on every grid.
 
@@ -68,6 +67,7 @@ def brownian(*, depth: int = 18) -> Brownian:
   Raises:
     ValueError: depth outside [1, 30].
   """
+  depth = _programs.number("depth", depth)
   if not 1 <= depth <= 30:
     raise ValueError(f"depth must lie in [1, 30], got {depth}")
   return Brownian(depth)
@@ -134,8 +134,9 @@ def initial_state(initial: jax.Array | None, shape: tuple[int, ...]) -> jax.Arra
   """
   if initial is None:
     return None
-  if jnp.shape(initial) != shape:
-    raise ValueError(f"initial must have shape {shape}, got {jnp.shape(initial)}")
+  initial = _programs.array(initial)
+  if initial.shape != shape:
+    raise ValueError(f"initial must have shape {shape}, got {initial.shape}")
   dtype = jnp.result_type(initial)
   if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
     raise ValueError(f"initial must be real, got {dtype}")
@@ -205,7 +206,7 @@ def place(ell: jax.Array, square: jax.Array, depth: int) -> Positions:
   length = square * (_ELL_HIGH - _ELL_LOW)
   share = (ell - _ELL_LOW) / (_ELL_HIGH - _ELL_LOW) * 2.0**depth
   cell = jnp.clip(jnp.floor(share), 0, 2**depth - 1).astype(jnp.int32)
-  return Positions(cell, share - cell, None, None, length, jnp.exp(-length),
+  return Positions(cell, share - cell.astype(share.dtype), None, None, length, jnp.exp(-length),
                    jnp.sqrt(-jnp.expm1(-2.0 * length)))
 
 

@@ -126,7 +126,7 @@ def encode(
     raise ValueError(f"encode climbs a falling grid of at least 2 positive levels, got rho={rho}")
   nodes = levels.place_levels(positive[::-1], path)
   planned = Plan(nodes, method.plan(nodes, path), None, None)
-  x_0 = jnp.asarray(x_0, jnp.result_type(x_0, float))
+  x_0 = _programs.floats(x_0)
   key = jax.random.key(0)  # not used: an ODE draws no noise
 
   def climb(planned, x_0):

@@ -74,7 +74,7 @@ def singlestep(
   """
   check_order(order)
   check_stochasticity(stochasticity)
-  exponential.check_options(prediction, "half_log_snr", largest_budget)
+  largest_budget = exponential.check_options(prediction, "half_log_snr", largest_budget)
   nodes = (0.0, 0.5) if order == 2 else (0.0, 1.0 / 3.0, 2.0 / 3.0)[:order]
 
   def plan(levels: Level, path: Path) -> Stages:

@@ -240,6 +240,10 @@ def test_annealed_langevin_finds_the_law():
     *((lambda make=make, budget=budget: make(budget), "budget must be positive")
       for make in (correctors.exact, correctors.euler, correctors.midpoint, correctors.baoab)
       for budget in (0.0, -1.0, float("nan"))),
+    *((lambda make=make: make("1"), "must be positive, got '1'")
+      for make in (correctors.exact, correctors.euler, correctors.midpoint, correctors.baoab,
+                   lambda v: correctors.baoab(friction=v),
+                   lambda v: correctors.snr(v, event_axes=1))),
     (lambda: correctors.baoab(0.1, friction=0.0), "friction must be positive"),
     (lambda: correctors.snr(0.0, event_axes=1), "ratio must be positive"),
     (lambda: correctors.snr(event_axes=0), "event_axes must be at least 1"),

@@ -365,3 +365,51 @@ def test_what_a_likelihood_is_given_is_checked():
     likelihood.bound(key, lambda x, t: x, paths.vp(), x, density=1.0)
   with pytest.raises(ValueError, match="grid must be"):
     likelihood.ledger(key, lambda x, t: x, paths.vp(), x, repeats=2, grid=20)
+
+
+def test_lists_are_arrays():
+  data, model = [1.0, 2.0], lambda x, t: 0.5 * x
+  for evaluate in (
+      lambda x: likelihood.log_prob(jax.random.key(0), model, paths.vp(), x, steps=2),
+      lambda x: likelihood.bound(jax.random.key(0), model, paths.vp(), x, draws=2),
+      lambda x: likelihood.dequantise(jax.random.key(0), x),
+      lambda x: likelihood.ledger(
+          jax.random.key(0), model, paths.vp(), x, bins=2, repeats=2).total):
+    np.testing.assert_array_equal(evaluate(data), evaluate(jnp.asarray(data)))
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e-3])
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
+def test_no_examples_have_no_likelihoods(tolerance, divergence):
+  found = likelihood.log_prob(
+      jax.random.key(0), lambda x, t: 0.5 * x, paths.vp(), jnp.zeros((0, 2)), batch_axes=1,
+      steps=2, tolerance=tolerance, divergence=divergence)
+  assert found.shape == (0,)
+
+
+def test_an_adaptive_solve_needs_no_implicit_promotion():
+  with jax.numpy_dtype_promotion("strict"):
+    found = likelihood.log_prob(jax.random.key(0), lambda x, t: 0.5 * x, paths.vp(), jnp.ones(2),
+                                tolerance=1e-2)
+  assert np.isfinite(found)
+
+
+def test_known_numbers_are_read_on_the_host():
+  """Arrays are their numbers inside jit; a traced range is refused, a traced spacing is not."""
+  value, model = jnp.float32(0.5), lambda x, t: 0.5 * x
+  doors = (lambda **range_: likelihood.log_prob(
+               jax.random.key(0), model, paths.vp(), jnp.ones(2), steps=2, **range_),
+           lambda **range_: likelihood.bound(
+               jax.random.key(0), model, paths.vp(), jnp.ones(2), draws=2, **range_),
+           lambda **range_: likelihood.ledger(
+               jax.random.key(0), model, paths.vp(), jnp.ones((2, 2)), bins=2, repeats=2,
+               **range_).total)
+  for door in doors:
+    for name in ("rho_min", "rho_max"):
+      jax.eval_shape(lambda door=door, name=name: door(**{name: value}))
+      with pytest.raises(ValueError, match=f"{name} must be a number, not traced"):
+        jax.eval_shape(lambda v, door=door, name=name: door(**{name: v}), value)
+      with pytest.raises(ValueError, match=f"{name} must be a number, got '1'"):
+        door(**{name: "1"})
+  bits = lambda step: likelihood.bits_per_dim(jnp.ones(3), 2, step=step)
+  np.testing.assert_allclose(jax.jit(bits)(0.5), bits(0.5), rtol=1e-6)

@@ -434,6 +434,30 @@ def test_the_numbers_of_a_density_may_be_arrays_or_traced():
     quantile(-1.2, jnp.float32(-1.0), 1e-4)
 
 
+@pytest.mark.parametrize("make", [
+    lambda v: objectives.edm(None, sigma_data=v), lambda v: objectives.min_snr(None, gamma=v),
+    lambda v: objectives.p2(None, k=v), lambda v: objectives.p2(None, gamma=v),
+    lambda v: objectives.sigmoid(objectives.log_normal_rho(), bias=v)])
+def test_the_numbers_of_a_weight_may_be_arrays_or_traced(make):
+  weigh = lambda v: make(v)(jnp.float32(0.3))
+  expected, value = weigh(2.0), jnp.float32(2.0)
+  for found in (weigh(value), jax.jit(lambda: weigh(value))(), jax.jit(weigh)(value)):
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+  assert np.isfinite(jax.grad(weigh)(value))
+
+
+@pytest.mark.parametrize("make", [
+    lambda v: objectives.edm(None, sigma_data=v), lambda v: objectives.min_snr(None, gamma=v),
+    lambda v: objectives.p2(None, k=v), lambda v: objectives.p2(None, gamma=v),
+    lambda v: objectives.sigmoid(None, bias=v), objectives.log_normal_rho,
+    lambda v: objectives.normal_half_log_snr(0.0, v),
+    lambda v: objectives.uniform_half_log_snr(rho_max=v),
+    lambda v: objectives.learned(floor=v), lambda v: objectives.learned(memory=v)])
+def test_a_number_that_is_none_is_named(make):
+  with pytest.raises(ValueError, match="must be a number, got '1'"):
+    make("1")
+
+
 NET_MESSAGE = r"network must return floats in the shape \(4, 2\) of the state, got {}"
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -455,12 +456,74 @@ def test_a_path_can_be_made_while_tracing():
     (lambda: paths.simulate(jax.random.key(0), jnp.ones(1), jnp.ones(1), None), "must be a Path"),
     (lambda: splitting.split(paths.ve), "call it"),
     (lambda: splitting.split(paths.vp(), "1.0"), "must be a number or a function"),
+    *((lambda alpha=alpha, sigma=sigma: paths.from_coefficients(
+        alpha, sigma, t_min=0.0, t_max=1.5), message)
+      for alpha, sigma, message in (
+          (np.cos, np.sin, "alpha must be written with jax.numpy"),
+          (math.cos, jnp.sin, "alpha must be written with jax.numpy"),
+          (jnp.cos, math.sin, "sigma must be written with jax.numpy"),
+          (1.0, jnp.sin, "alpha must be a function, got 1.0"))),
+    (lambda: jax.jit(paths.from_coefficients(
+        jnp.cos, jnp.sin, t_min=0.0, t_max=1.5, drift=np.tan).drift)(1.0),
+     "drift must be written with jax.numpy"),
+    (lambda: paths.from_sde(math.cos, lambda t: 1.0, t_min=0.0, t_max=1.0),
+     "f must be written with jax.numpy"),
+    (lambda: splitting.split(paths.vp(), clock=np.cos), "clock must be written with jax.numpy"),
+    (lambda: splitting.split(paths.vp(), np.cos), "stochasticity must be written with jax.numpy"),
+    *((lambda make=make: make("1"), "must be a number, got '1'") for make in (
+        lambda v: paths.vp(t_max=v), lambda v: paths.ve(sigma_max=v),
+        lambda v: paths.linear_vp(beta_max=v), lambda v: paths.geometric_ve(sigma_min=v))),
 ], ids=lambda v: v if isinstance(v, str) else "")
 @pytest.mark.filterwarnings("ignore:invalid value")  # ∞ − ∞ of g = 0 on the way to its error
 def test_bad_input_is_a_value_error(make, message):
   with pytest.raises(ValueError, match=message) as error:
     make()
   assert "\n" not in str(error.value)
+
+
+ENDS = {
+    "vp": lambda v: paths.vp(t_max=v), "ve": lambda v: paths.ve(sigma_max=v),
+    "t_min": lambda v: paths.from_coefficients(jnp.ones_like, jnp.exp, t_min=v, t_max=3.0),
+    "t_max": lambda v: paths.from_coefficients(jnp.ones_like, jnp.exp, t_min=0.0, t_max=v),
+    "from_sde": lambda v: paths.from_sde(
+        lambda t: -0.5, lambda t: 1.0, t_min=0.0, t_max=v, panels=16),
+}
+LEARNED = {
+    "linear_vp min": lambda v: paths.linear_vp(beta_min=v),
+    "linear_vp max": lambda v: paths.linear_vp(beta_max=v),
+    "sub_vp": lambda v: paths.sub_vp(beta_max=v),
+    "geometric_ve min": lambda v: paths.geometric_ve(sigma_min=v),
+    "geometric_ve max": lambda v: paths.geometric_ve(sigma_max=v),
+}
+
+
+@pytest.mark.parametrize("name", [*ENDS, *LEARNED])
+def test_a_known_number_of_a_path_is_read_on_the_host(name):
+  """An array is its number, also inside jit; a traced one is learned, or refused by name."""
+  make = {**ENDS, **LEARNED}[name]
+
+  def values(v):
+    path = make(v)
+    return path.half_log_snr(0.5), path.sigma(0.5), path.t_min, path.t_max
+
+  expected, value = values(2.0), jnp.asarray(2.0)
+  for v in (value, np.asarray(2.0)):
+    np.testing.assert_array_equal(values(v), expected)
+    np.testing.assert_allclose(jax.jit(lambda v=v: values(v))(), expected, rtol=1e-6)
+  # Where it is known the path is, so that a grid in its time has levels.
+  jax.eval_shape(lambda: jnp.asarray(samplers.uniform_time(3)(make(value))))
+  if name in LEARNED:
+    np.testing.assert_allclose(jax.jit(values)(2.0), expected, rtol=1e-5)
+  else:
+    with pytest.raises(ValueError, match="must be a number, not traced"):
+      jax.eval_shape(values, value)
+
+
+def test_a_table_must_be_known():
+  sigma, times = jnp.linspace(0.0, 1.0, 4), np.arange(4.0)
+  jax.eval_shape(lambda: paths.from_table(times, sigma=sigma).sigma(0.5))
+  with pytest.raises(ValueError, match="sigma must not be traced"):
+    jax.eval_shape(lambda sigma: paths.from_table(times, sigma=sigma).sigma(0.5), sigma)
 
 
 @pytest.mark.parametrize(("make", "name", "value"), [

@@ -295,6 +295,17 @@ REFUSED = [
     (lambda: sample(grid=samplers.explicit((2.0, 1.0, 2.0, 1.0)), method=samplers.ddim(1.0),
                     brownian=samplers.brownian()), "fresh noise"),
     (lambda: samplers.ddpm("huge"), "variance must be one of"),
+    *((lambda solve=solve, options=options: solve(
+        KEY, MODEL, VP, shape=(3, 2), **options), "must be a number, got '1'")
+      for solve in (samplers.adaptive, samplers.adaptive_sde)
+      for options in ({"tolerance": "1"}, {"rho_min": "1"}, {"rho_max": "1"}, {"max_steps": "1"})),
+    (lambda: samplers.adaptive_sde(KEY, MODEL, VP, shape=(3, 2), stochasticity="1"),
+     "stochasticity must be a number"),
+    *((lambda make=make: make("1"), "must be a number, got '1'")
+      for make in (inpainting.langevin, inpainting.lanpaint, inpainting.repaint,
+                   lambda v: inpainting.lanpaint(guidance=v),
+                   lambda v: inpainting.lanpaint(friction=v),
+                   lambda v: inpainting.langevin(step_size=v))),
     (lambda: draw(scaled(0.1), method=samplers.ddpm("learned")), r"returns \(D, v\)")]
 
 
@@ -322,6 +333,37 @@ def test_concrete_arrays_inside_jit_are_checked_on_the_host():
 
   jax.eval_shape(lambda: corrected(jnp.float32(0.3), jnp.float32(1.5)))
   np.testing.assert_allclose(jax.jit(corrected)(0.3, 1.5), corrected(0.3, 1.5), rtol=1e-5)
+
+
+def test_the_numbers_of_an_adaptive_solve_are_read_on_the_host():
+  """Arrays are their numbers inside jit; a traced range is refused; η and a tolerance are not."""
+  value = jnp.float32(0.5)
+  ode = lambda **options: samplers.adaptive(KEY, MODEL, VP, shape=(2,), **options).x
+  sde = lambda **options: samplers.adaptive_sde(KEY, MODEL, VP, shape=(2,), **options).x
+  for solve in (ode, sde):
+    for name in ("rho_min", "rho_max"):
+      jax.eval_shape(lambda solve=solve, name=name: solve(**{name: value}))
+      with pytest.raises(ValueError, match=f"{name} must be a number, not traced"):
+        jax.eval_shape(lambda v, solve=solve, name=name: solve(**{name: v}), value)
+  jax.eval_shape(lambda: sde(stochasticity=value))
+  solve = lambda eta, tolerance: sde(stochasticity=eta, tolerance=tolerance, rho_min=0.1)
+  np.testing.assert_allclose(jax.jit(solve)(0.5, 0.1), solve(0.5, 0.1), rtol=1e-4)
+
+
+def test_adaptive_solvers_need_no_implicit_promotion():
+  with jax.numpy_dtype_promotion("strict"):
+    for solve in (samplers.adaptive, samplers.adaptive_sde):
+      x, _ = solve(KEY, MODEL, VP, shape=(3, 2), tolerance=1e-1, rho_min=0.1)
+      assert np.all(np.isfinite(x))
+
+
+def test_lists_are_arrays():
+  data = [1.0, 2.0]
+  for draw in (lambda x: samplers.encode(MODEL, VP, x, grid=GRID),
+               lambda x: samplers.sample(KEY, MODEL, VP, shape=(2,), grid=GRID, initial=x)):
+    np.testing.assert_array_equal(draw(data), draw(jnp.asarray(data)))
+  np.testing.assert_array_equal(
+      paint(known=data, mask=[True, False]), paint(known=jnp.asarray(data)))
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 3), (4, 4), (4, 4, 1), (5, 1, 1, 1), (1, 4, 1)])
@@ -354,7 +396,8 @@ def test_noise_is_each_key_s_own_whatever_its_kind():
 
 
 def test_no_samples_are_an_empty_array():
-  assert samplers.adaptive(KEY, scaled(0.1), VP, shape=(0, 2)).x.shape == (0, 2)
+  for adaptive in (samplers.adaptive, samplers.adaptive_sde):
+    assert adaptive(KEY, scaled(0.1), VP, shape=(0, 2)).x.shape == (0, 2)
   assert draw(scaled(0.1), shape=(0, 2)).shape == (0, 2)
 
 

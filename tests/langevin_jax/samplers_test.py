@@ -1,6 +1,7 @@
 """Samplers: the exact law for every path, stochasticity and method, orders, ends, keys, memory."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from oracles import (
 from scipy import integrate
 
 from langevin_jax import mixtures, paths, predictions, samplers, splitting
-from langevin_jax.samplers import budgets, levels, linear
+from langevin_jax.samplers import budgets, levels, linear, sampling
 from langevin_jax.samplers.sampling import plan as sampling_plan
 
 # A user's own process, two functions and nothing else, stands beside the named ones.
@@ -417,7 +418,7 @@ BAD = [
                    lambda eta: samplers.singlestep(2, eta))
       for eta in (-0.5, np.inf, np.nan)),
     (lambda: jax.jit(lambda rho: draw(grid=samplers.karras(4, rho_max=rho)))(40.0),
-     "rho_max of a grid must be numbers, not traced"),
+     "rho_max must be a number, not traced"),
     (lambda: samplers.heun(-1.0), "churn"),
     (lambda: samplers.heun(1.0, noise_scale=-1.0), "noise_scale"),
     (lambda: samplers.heun(2.0, churn_min=5.0, churn_max=1.0), "churn acts for rho in"),
@@ -442,6 +443,21 @@ BAD = [
 ]
 
 
+BAD += [
+    *((lambda make=make: make("1"), "must be a number, got '1'") for make in (
+        samplers.ddim, samplers.euler_maruyama, samplers.flow_map, samplers.heun,
+        lambda v: samplers.multistep(2, v), lambda v: samplers.unipc(2, v),
+        lambda v: samplers.singlestep(2, v), lambda v: samplers.unipc(largest_budget=v),
+        lambda v: samplers.singlestep(largest_budget=v), lambda v: samplers.explicit([v]),
+        lambda v: samplers.karras(4, rho_max=v), lambda v: samplers.shifted(4, v),
+        lambda v: samplers.within(samplers.karras(4), stop=v))),
+    *((lambda rho=rho: samplers.explicit(rho), "sequence of levels") for rho in ("5", 5.0)),
+    (lambda: samplers.heun([2.0]), "churn must be a number"),
+    *((lambda eta=eta: draw(method=samplers.ddim(eta)), "stochasticity must be written with jax")
+      for eta in (np.cos, math.cos)),
+]
+
+
 def draw(key=None, path=PATHS["rectified_flow"], **options):
   key = jax.random.key(0) if key is None else key
   return samplers.sample(key, along(path), path, shape=(4, 1), **options)
@@ -457,6 +473,71 @@ def learned(k):
 def test_bad_input_is_named(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+VALUE = jnp.asarray(2.0)
+GRIDS_OF = {
+    "karras rho_min": lambda v: samplers.karras(4, rho_min=v),
+    "karras rho_max": lambda v: samplers.karras(4, rho_max=v),
+    "karras curvature": lambda v: samplers.karras(4, curvature=v),
+    "uniform_half_log_snr": lambda v: samplers.uniform_half_log_snr(4, rho_max=v),
+    "shifted": lambda v: samplers.shifted(4, v),
+    "explicit": lambda v: samplers.explicit([4.0, v]),
+    "explicit end": lambda v: samplers.explicit([4.0], end=v),
+    "ancestral": lambda v: samplers.ancestral(samplers.karras(4), v),
+    "within start": lambda v: samplers.within(samplers.karras(4), start=v),
+    "within stop": lambda v: samplers.within(samplers.karras(4), stop=v),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS_OF)
+def test_a_known_number_of_a_grid_is_read_on_the_host(name):
+  """An array is its number, also inside jit; one that is not known is refused by name."""
+  make = lambda v: GRIDS_OF[name](v)(paths.vp())
+  expected = make(2.0)
+  for v in (VALUE, np.asarray(2.0)):
+    np.testing.assert_array_equal(make(v), expected)
+    np.testing.assert_array_equal(jax.jit(lambda v=v: jnp.asarray(make(v)))(),
+                                  jnp.asarray(expected))
+  with pytest.raises(ValueError, match="must be a number, not traced"):
+    jax.eval_shape(lambda v: jnp.asarray(make(v)), VALUE)
+
+
+def test_known_levels_are_read_on_the_host():
+  levels = jnp.array([5.0, 1.0])
+  make = lambda rho: jnp.asarray(samplers.explicit(rho)(paths.vp()))
+  np.testing.assert_array_equal(jax.jit(lambda: make(levels))(), [5.0, 1.0, 0.0])
+  with pytest.raises(ValueError, match="rho must be a number, not traced"):
+    jax.eval_shape(make, levels)
+
+
+@pytest.mark.parametrize("options", [{}, {"own_time": True}])
+def test_churn_may_be_an_array_or_traced(options):
+  def numbers(churn, noise_scale=2.0):
+    method = samplers.heun(churn, noise_scale=noise_scale, **options)
+    planned = sampling.plan(paths.vp(), method, samplers.karras(12))
+    return jax.tree.map(lambda v: jnp.asarray(v, float), planned.numbers)
+
+  expected = numbers(2.0)
+  check = lambda found, rtol: jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-5), found, expected)
+  check(numbers(VALUE), 0.0)
+  check(jax.jit(lambda: numbers(VALUE))(), 0.0)
+  check(jax.jit(numbers)(VALUE, VALUE), 1e-4)
+  for name in ("churn_min", "churn_max"):
+    jax.eval_shape(lambda name=name: samplers.heun(2.0, **{name: VALUE}).init(VALUE))
+    with pytest.raises(ValueError, match=f"{name} must be a number, not traced"):
+      jax.eval_shape(lambda v, name=name: samplers.heun(2.0, **{name: v}), VALUE)
+
+
+@pytest.mark.parametrize("make", [
+    lambda v: samplers.multistep(2, 1.0, largest_budget=v),
+    lambda v: samplers.unipc(2, 1.0, largest_budget=v),
+    lambda v: samplers.singlestep(2, 1.0, largest_budget=v)])
+def test_a_known_largest_budget_is_read_on_the_host(make):
+  jax.jit(lambda: (make(VALUE), None)[1])()
+  with pytest.raises(ValueError, match="largest_budget must be a number, not traced"):
+    jax.eval_shape(lambda v: (make(v), None)[1], VALUE)
 
 
 def test_methods_run_along_a_path_that_is_learned():
