@@ -83,7 +83,7 @@ def text(
     raise ValueError(f"data.length must be at least 1; got {length}")
   if path:
     named = {str(file): _read(file, encoding) for name in path for file in _files(name)}
-    origin = f"{len(named)} files of {', '.join(path)}"
+    origin = f"{len(named)} file{'s' * (len(named) > 1)} of {', '.join(path)}"
   else:
     named = {"pydoc_data.topics": _reference()}
     origin = "the reference of the Python language, pydoc_data.topics; licence PSF-2.0"

@@ -152,7 +152,8 @@ def elbo(
     path: the forward process of the model.
     x_0: clean tokens, (n, L).
     levels: calls of the model for each example.
-    rho_min, rho_max: the ends, in ρ = (1 − α)/α. By default the noisy end is that of the path.
+    rho_min, rho_max: the ends, in ρ = (1 − α)/α. By default the noisy end is that of the path, and
+      α = 0 under `absorbing` noise, also where its clock ends before: samples begin masked.
 
   Returns:
     (n,), nats. `bits_per_token` converts.
@@ -161,7 +162,8 @@ def elbo(
     ValueError: tokens outside the vocabulary.
   """
   x_0 = paths.check_tokens(x_0, paths.check_path(path))
-  top = float(np.exp(-continuous.on_host(path.clock.half_log_snr, np.asarray(path.clock.t_max))))
+  top = np.inf if path.mask is not None else float(
+      np.exp(-continuous.on_host(path.clock.half_log_snr, np.asarray(path.clock.t_max))))
   rho_max = top if rho_max is None else min(rho_max, top)
   density = _uniform_alpha(rho_min, rho_max)
   last = -float(np.log(rho_min))

@@ -120,7 +120,7 @@ def tau_leaping(stochasticity: float = 1.0) -> Method:
 
 
 def unmask(order: str = "random") -> Method:
-  """Unmasks positions of `absorbing` noise so that the share 1 − α of them stays masked.
+  """Unmasks positions of `absorbing` noise so that the share 1 − α of them stays masked on average.
 
   Args:
     order: "random", or "confidence": first where the drawn token is most probable (Chang et al.
@@ -145,7 +145,11 @@ def unmask(order: str = "random") -> Method:
     # Ranks among the masked positions, best first.
     rank = jnp.argsort(jnp.argsort(jnp.where(masked, -score, jnp.inf), axis=-1), axis=-1)
     count = jnp.sum(masked, axis=-1, keepdims=True)
-    left = jnp.round(count * there.sigma / here.sigma)
+    # Rounded so that the mean is right: a rounded count is the next step's beginning.
+    due = count * there.sigma / here.sigma
+    whole = jnp.round(due)
+    some = jnp.floor(due + _random(noise.fold(key_order, 1), jax.random.uniform, count.shape))
+    left = jnp.where(jnp.abs(due - whole) < 1e-3, whole, some)
     return jnp.where(masked & (rank < count - left), token, x)
 
   return Method(move=move)

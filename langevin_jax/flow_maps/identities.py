@@ -12,6 +12,7 @@ velocity ū = ε̄ − D̄ = (s − s′)⁻¹ ∫ v ds is bounded at both ends:
 On the diagonal ℓ′ = ℓ each is ū = v, the ordinary loss. v is ε − x₀ of the data, or a teacher's.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -133,12 +134,14 @@ def eulerian(
       it is not given: one network for all weights (Meng et al. 2023).
 
   Raises:
-    ValueError: adaptive < 0, κ outside [0, 1), an unknown word.
+    ValueError: adaptive < 0, κ outside [0, 1), ω that is not finite, an unknown word.
   """
   if velocity not in ("data", "diagonal"):
     raise ValueError(f"velocity must be data or diagonal, got {velocity!r}")
   if not 0.0 <= kappa < 1.0:
     raise ValueError(f"kappa must lie in [0, 1), got {kappa}")
+  if not isinstance(omega, str) and not math.isfinite(omega):
+    raise ValueError(f"omega must be finite, got {omega}")
 
   def target(models, r, ell, ell_s, v):
     v = _stopped(models.velocity(r, ell) if velocity == "diagonal" else v, stop, "velocity")

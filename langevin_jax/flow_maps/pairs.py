@@ -41,7 +41,7 @@ def uniform(*, diagonal: float = 0.5, to_data: float = 0.0) -> Pairs:
 
   Args:
     diagonal: the share of the diagonal.
-    to_data: the share of pairs with ℓ′ = ∞. Not for `lagrangian`, which moves ℓ′.
+    to_data: the share of pairs with ℓ′ = ∞, which `lagrangian` takes at ρ = 10⁻⁴.
 
   Raises:
     ValueError: a share outside [0, 1].

@@ -218,6 +218,28 @@ def frequencies(x) -> np.ndarray:
   return np.bincount(np.ravel_multi_index(np.asarray(x).T, (V,) * L), minlength=V**L) / len(x)
 
 
+@pytest.mark.parametrize(("length", "steps"), [(24, 64), (64, 100), (16, 16)])
+def test_unmasking_keeps_to_its_share(length, steps):
+  """More steps than positions, too: rounding must not add up over steps."""
+  path = paths.absorbing(2)
+  run = samplers.trajectory(
+      jax.random.key(0), lambda x, t: jnp.zeros((*x.shape, 2)), path, shape=(400, length),
+      method=samplers.unmask(), grid=grids.uniform_time(steps))
+  masked = np.mean(run.x == path.mask, axis=-1)
+  # At most a binomial's spread about the share, and none where the steps are the positions.
+  np.testing.assert_allclose(masked.mean(1), run.t, atol=5.0 * 0.5 / np.sqrt(400 * length))
+  if steps == length:
+    assert np.ptp(masked, axis=1).max() == 0.0
+
+
+def test_a_clock_that_ends_before_all_is_masked_has_a_finite_bound(table):
+  x_0 = jnp.asarray(table.states)
+  long, short = (objectives.elbo(
+      jax.random.key(0), mixtures.denoiser(table, path), path, x_0, levels=400)
+      for path in (paths.absorbing(V), paths.absorbing(V, paths.geometric())))
+  np.testing.assert_allclose(short, long, atol=0.1)
+
+
 @pytest.mark.parametrize("method", [samplers.unmask(), samplers.corrected(samplers.step(), 1)])
 def test_samples_have_the_law_of_the_data(table, method):
   path, grid = PATHS["absorbing"], grids.uniform_time(L if method.move else 24)
