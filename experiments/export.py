@@ -82,15 +82,15 @@ def model_card(
       average=_EMA.value or assembly.average_names(config.training)[0], step=loaded.step,
       commit=manifest.get("commit", ""), sha256=records.sha256(loaded.params), file=out.name,
       data=summary, metrics=metrics if evaluation else [], config=config_lib.to_json(config),
-      train=_commands(manifest),
+      train=_commands(manifest, loaded.step),
       begin=f"langevin train --config=… --workdir=… --init_from={shlex.quote(out.name)}"))
 
 
-def _commands(manifest: dict[str, Any]) -> list[str]:
-  """What has trained the run: its first command, and each that has changed the config since."""
+def _commands(manifest: dict[str, Any], step: int) -> list[str]:
+  """The first command of the run, and each that has changed its config before `step`."""
   sessions = manifest.get("sessions") or [{"command": manifest.get("command", ["unknown"])}]
   return [_command(session["command"]) for i, session in enumerate(sessions)
-          if not i or session.get("changes")]
+          if not i or (session.get("changes") and session["from_step"] < step)]
 
 
 def _command(words: list[str]) -> str:

@@ -156,8 +156,10 @@ def train(
 
 def _begin(
     run: assembly.Run, workdir: pathlib.Path, manager: checkpoints.Manager
-) -> tuple[training.TrainState, list[str]]:
+) -> tuple[training.TrainState, list[str] | None]:
   """The state that training continues from, and the changes of the config from there on.
+
+  None in their place where the session is in manifest.json already.
 
   Raises:
     ValueError: flags or a config that do not fit what the run has done.
@@ -174,8 +176,8 @@ def _begin(
                      f"another --workdir, where --init_from={workdir} begins from these parameters "
                      f"({error})") from error
   if state is None and _INIT_FROM.value:
-    state = _load_parameters(run, workdir, manager)
-  elif state is None:
+    return _load_parameters(run, workdir, manager), None
+  if state is None:
     records.check_seed_begins(workdir)
     state = assembly.start(run)
   elif _INIT_FROM.value and not records.began_from_parameters(workdir):
@@ -212,7 +214,8 @@ def _load_parameters(
   state, origin = parameters.start_from(run, source, _INIT_SKIP.value)
   multihost.say(f"{workdir} {parameters.described(origin)}")
   multihost.by_first(lambda: records.manifest(
-      workdir, run.config, from_step=0, finished=False, began_from=origin, **_loss_of(run)))
+      workdir, run.config, from_step=0, finished=False, began_from=origin,
+      changes=records.change_config(workdir, run.config, 0), **_loss_of(run)))
   assembly.save(manager, 0, state, run)
   checkpoints.finish(manager)
   return state
@@ -220,16 +223,18 @@ def _load_parameters(
 
 @contextlib.contextmanager
 def _reporting(
-    run: assembly.Run, workdir: pathlib.Path, first: int, changes: list[str],
+    run: assembly.Run, workdir: pathlib.Path, first: int, changes: list[str] | None,
     logger: loggers.Logger | None,
 ) -> Iterator[reporting.Reporter]:
   """The reporter of a session that begins at step `first`; process 0 writes the manifest."""
   config, metrics, linear = run.config.training, None, None
   if multihost.is_first():
     linear = reporting.LinearCheck(run, first)
-    if changes or first < config.steps or not (workdir / "manifest.json").exists():
-      records.manifest(workdir, run.config, from_step=first, finished=False, changes=changes,
-                       **_loss_of(run))
+    recorded = changes is None
+    if recorded or changes or first < config.steps or not (workdir / "manifest.json").exists():
+      if not recorded:
+        records.manifest(workdir, run.config, from_step=first, finished=False, changes=changes,
+                         **_loss_of(run))
       metrics = records.Metrics(
           workdir, first, lambda *begin: logger or build.logger(config.logger, *begin))
   remedy = reporting.remedy(run.config.objective)

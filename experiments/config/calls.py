@@ -106,7 +106,7 @@ def make(value: Any, slot: str, field: str) -> Call | None:
   if kind.optional and name.lower() == "none":
     return None
   if kind.outlived and not isinstance(value, str) and _is_gone(name, slot):
-    return Call(name, tuple((k, _to_tuples(v)) for k, v in named.items()))
+    return Call(name, tuple((k, _recorded(v)) for k, v in named.items()))
   return _bind_arguments(name, positional, named, slot, field)
 
 
@@ -508,6 +508,14 @@ def _inner_slot(parameter: inspect.Parameter) -> str:
   slot = _NESTED.get(parameter.name, parameter.name)
   may_be = parameter.annotation is not Any and any(map(_is_open, _members(parameter.annotation)))
   return slot if slot in _slots() and may_be else ""
+
+
+def _recorded(value: Any) -> Any:
+  """A value of JSON as one of an argument: lists as tuples, {"call": …} as calls."""
+  if isinstance(value, Mapping):
+    return Call(value.get("call", ""), tuple(
+        (k, _recorded(v)) for k, v in value.items() if k != "call"))
+  return tuple(map(_recorded, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _is_gone(name: str, slot: str) -> bool:

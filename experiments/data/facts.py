@@ -172,7 +172,7 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 def _different(old: Any, new: Any) -> str:
   """What was added and removed, of two lists of names; "old → new" of all else."""
   lists = isinstance(old, (list, tuple)) and isinstance(new, (list, tuple))
-  if lists and set(old) != set(new) and all(isinstance(each, str) for each in (*old, *new)):
+  if lists and all(isinstance(each, str) for each in (*old, *new)) and set(old) != set(new):
     parts = {"without": [each for each in old if each not in new],
              "with": [each for each in new if each not in old]}
     return " and ".join(f"{how} {_few(names)}" for how, names in parts.items() if names)
@@ -196,6 +196,10 @@ def _read(workdir: pathlib.Path) -> dict[str, Any]:
       file, kind=str, shape=list, num_classes=int, classes=list, integers=bool, examples=list,
       fingerprint=dict)
   for name in ("mean", "scale"):
-    if not np.isfinite(np.asarray(recorded[name], float)).all():
+    try:
+      finite = np.isfinite(np.asarray(recorded[name], float)).all()
+    except (KeyError, TypeError, ValueError):
+      finite = False
+    if not finite:
       raise ValueError(f"{file} is damaged: {name} is not finite")
   return recorded

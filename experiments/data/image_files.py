@@ -141,7 +141,7 @@ def pictures(root: pathlib.Path) -> list[pathlib.Path]:
                      f"{readers.one_line(error)}") from error
   if others:
     names = ", ".join(others[:_MOST_NAMES]) + ", …" * (len(others) > _MOST_NAMES)
-    print(f"warning: {len(others)} pictures are left out, whose kinds are not read: {names}",
+    print(f"warning: pictures of kinds that are not read are left out, {len(others)}: {names}",
           file=sys.stderr, flush=True)
   return sorted(files)
 

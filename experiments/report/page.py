@@ -24,6 +24,10 @@ _SPECIAL = re.compile(r"[\\`*\[\]<>&^{}~$#]|(?<!\w)_|_(?!\w)|(?<=\b\w)_(?=\w\b)"
 # What latex2mathml, or a table, would misread; browsers have no bold ϵ but this character.
 _LATEX = ((r"\|", r"\Vert "), ("|", r"\vert "), (r"\sim", "∼"), (r"\bm{\epsilon}", "𝛜"),
           (r"^{\prime}", "′"), ("'", "′"))
+# The elements of a formula; what else its \text{…} may hold is no MathML.
+_MATHML = re.compile(
+    "math|menclose|mfrac|mi|mmultiscripts|mn|mo|mover|mpadded|mphantom|mprescripts|mroot|mrow|"
+    "mspace|msqrt|mstyle|msub|msubsup|msup|mtable|mtd|mtext|mtr|munder|munderover")
 _SCRIPTS = (
     (re.compile(r"_\{([^{}]*)\}"), r"<sub>\1</sub>"),
     (re.compile(r"\^\{([^{}]*)\}"), r"<sup>\1</sup>"),
@@ -119,9 +123,11 @@ def _mathml(latex: str, **options: str) -> str:
     elements = list(xml.etree.ElementTree.fromstring(made).iter())
   except xml.etree.ElementTree.ParseError:
     elements = []
+  local = lambda name: name.rpartition("}")[2]
   plain = elements and all(
-      re.fullmatch(r"(\{.*\})?m[a-z]+", each.tag)
-      and not any(name.startswith(("on", "href")) for name in each.attrib) for each in elements)
+      _MATHML.fullmatch(local(each.tag))
+      and not any(local(name).startswith(("on", "href")) for name in each.attrib)
+      for each in elements)
   return made if plain else f"<code>{markupsafe.escape(latex)}</code>"
 
 

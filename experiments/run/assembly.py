@@ -394,7 +394,7 @@ def check_labels(run: Run, sampling: config_lib.Sampling, *, unlabelled: bool = 
       raise ValueError(f"{what} needs data with labels, and {run.config.data.name} has none")
     return
   if guided and unlabelled:
-    raise ValueError(f"{what} does nothing without a label: leave it out, or give a label")
+    raise ValueError(f"{what} does nothing without a label: set it to none, or give a label")
   if not guided and not unlabelled:
     return
   if not run.config.training.label_dropout > 0.0:

@@ -185,10 +185,10 @@ def manifest(
 
 def check_seed_begins(workdir: pathlib.Path) -> None:
   """Raises ValueError where a run without a checkpoint has begun from parameters of another."""
-  for session in read_manifest(workdir).get("sessions", []):
-    if origin := session.get("began_from"):
-      raise ValueError(f"--init_from must be given again: the run in {workdir} begins from "
-                       f"{origin.get('source')} and has no checkpoint yet")
+  sessions = read_manifest(workdir).get("sessions", [])
+  if any("began_from" in session for session in sessions):
+    raise ValueError(f"--init_from must be given again, or another --workdir: the run in {workdir} "
+                     "begins from the parameters of another, and has no checkpoint yet")
 
 
 def began_from_parameters(workdir: pathlib.Path) -> bool:

@@ -149,7 +149,7 @@ def unmask(order: str = "random") -> Method:
     due = count * there.sigma / here.sigma
     whole = jnp.round(due)
     some = jnp.floor(due + _random(noise.fold(key_order, 1), jax.random.uniform, count.shape))
-    left = jnp.where(jnp.abs(due - whole) < 1e-3, whole, some)
+    left = jnp.where(jnp.abs(due - whole) <= 1e-5 * count, whole, some)
     return jnp.where(masked & (rank < count - left), token, x)
 
   return Method(move=move)

@@ -20,7 +20,7 @@ from langevin_jax import splitting
 from langevin_jax.paths import Path, on_host
 from langevin_jax.samplers.levels import Level
 
-__all__ = ["UnresolvedNoise", "budgets", "limited_budgets", "square_integral"]
+__all__ = ["UnresolvedNoise", "budgets", "limited_budgets", "square_integral", "traced_root"]
 
 # Up to this Λ of a step, methods keep the standard deviation of a Gaussian within some per cent of
 # what they reach at η = 0: see the table of `singlestep`.
@@ -68,8 +68,13 @@ def budgets(levels: Level, stochasticity: splitting.Stochasticity, path: Path) -
   _, total = _integral(
       jax.vmap(jax.vmap(lambda ell: jnp.asarray(stochasticity(ell), float))), low, high)
   equal = total / np.sqrt(np.where(high > low, high - low, 1.0))
+  return Budgets(budget, traced_root(budget, equal))
+
+
+def traced_root(budget: jax.Array, at_0: jax.Array | float) -> jax.Array:
+  """√Λ, and `at_0` where Λ = 0: its derivative is then that of `at_0`."""
   some = budget > 0.0
-  return Budgets(budget, jnp.where(some, jnp.sqrt(jnp.where(some, budget, 1.0)), equal))
+  return jnp.where(some, jnp.sqrt(jnp.where(some, budget, 1.0)), at_0)
 
 
 def limited_budgets(

@@ -8,8 +8,8 @@ import numpy as np
 
 from langevin_jax import _programs, splitting
 from langevin_jax.paths import Path, on_host
-from langevin_jax.samplers.budgets import Budgets
-from langevin_jax.samplers.levels import Level, Method, common_namespace, steps_of
+from langevin_jax.samplers.budgets import Budgets, traced_root
+from langevin_jax.samplers.levels import Level, Method, steps_of
 from langevin_jax.samplers.staged import (
     Row,
     Stages,
@@ -67,7 +67,9 @@ def heun(
     inside = (rho >= churn_min) & (rho <= churn_max)
     xp = splitting.namespace(churn)
     gamma = xp.where(inside, xp.minimum(churn / (steps or len(rho)), np.sqrt(2.0) - 1.0), 0.0)
-    kick = kick_levels(levels, Budgets(xp.log1p(gamma), None), path)
+    budget = xp.log1p(gamma)
+    kick = kick_levels(
+        levels, Budgets(budget, None if xp is np else traced_root(budget, 0.0)), path)
     _, after = steps_of(levels)
     clock = functools.partial(_own_time, path) if own_time else _in_rho
     finite = np.isfinite(np.diff(levels.half_log_snr))
@@ -90,7 +92,8 @@ class _Clock(NamedTuple):
 
 def _in_rho(level: Level) -> _Clock:
   """dz/dρ = ε̂ for z = x/α."""
-  xp, level = common_namespace(level)
+  # On the host along a learned path too, where only t and scale are traced.
+  xp = splitting.namespace(level.half_log_snr)
   with np.errstate(divide="ignore", invalid="ignore"):
     return _Clock(xp.exp(-level.half_log_snr), 1.0 / level.alpha, 1.0 / level.sigma,
                   -level.alpha / level.sigma)

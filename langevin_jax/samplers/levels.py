@@ -151,9 +151,11 @@ def _levels_at(ell: jax.Array, path: Path) -> Level:
   """Levels at ℓ (n,) on a path, or at its end where it does not reach ℓ."""
   t = jax.vmap(path.time)(ell)
   reached = jax.vmap(path.half_log_snr)(t)
-  # ℓ as given wherever the path reaches it: bitwise the same for all paths. What is reached beyond
-  # it is rounding of t, which near 1 has no digits left.
-  missed = jnp.sign(ell) * (ell - reached) > 1e-6 * (1.0 + jnp.abs(ell))
+  # ℓ as given between the ends of the path: bitwise the same for all paths. There, what is reached
+  # differs by the rounding of t alone, which near the noisy end may have no digits left.
+  noisiest, cleanest = path.half_log_snr(path.t_max), path.half_log_snr(path.t_min)
+  off = jnp.abs(reached - ell) > 1e-6 * (1.0 + jnp.abs(ell))
+  missed = off & ((ell < noisiest) | (ell > cleanest))
   ell = jnp.where(missed, reached, ell)
   rho = jnp.exp(-ell)
   size = jnp.hypot(1.0, rho)

@@ -95,8 +95,6 @@ def _traced_kick(here: Level, finite: np.ndarray, noise: Budgets, path: Path) ->
   hat = shift_levels(here._replace(half_log_snr=ell), -jnp.minimum(noise.budget, room), path)
   hat = Level(*(jnp.where(finite, shifted, jnp.asarray(old, float))
                 for shifted, old in zip(hat, here, strict=True)))
-  if noise.root is None:
-    return Kick(hat, splitting.amplitude(jnp.minimum(noise.budget, room)))
   fits = noise.budget < room
   return Kick(hat, splitting.amplitude(
       jnp.where(fits, noise.budget, room), jnp.where(fits, noise.root, jnp.sqrt(room))))

@@ -538,7 +538,7 @@ def test_formats_of_images(tmp_path, capsys):
   (tmp_path / "e.tiff").touch()
   seen = sources.images(path=str(tmp_path), holdout=0.25).x[np.arange(4)]
   np.testing.assert_array_equal(seen, [0 * x, x, x, x])
-  assert "1 pictures are left out, whose kinds are not read: " in capsys.readouterr().err
+  assert "kinds that are not read are left out, 1: " in capsys.readouterr().err
 
 
 def test_unreadable_files_are_named_all_at_once(folder, capsys):

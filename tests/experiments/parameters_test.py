@@ -34,7 +34,8 @@ def test_exported_parameters_come_back_bitwise(small_run, tmp_path, suffix):
   began = state_of(tmp_path / "run", 0)
   same(began.params, experiments.load(small_run).params)
   same(began.ema, (began.params,))
-  assert manifest(tmp_path / "run")["sessions"][0]["began_from"]["source"] == str(file)
+  (session,) = manifest(tmp_path / "run")["sessions"]
+  assert session["began_from"]["source"] == str(file)
 
 
 def test_a_run_begins_from_a_workdir_or_a_checkpoint_and_resumes_without_its_source(
@@ -56,7 +57,7 @@ def test_where_a_run_begins_from_outlives_a_kill(small_run, tmp_path, monkeypatc
   """Before step 0 is saved the flag is needed again; after it, neither needed nor refused."""
   command = "train", *SMALL, *FEW, f"--workdir={tmp_path / 'run'}"
   with monkeypatch.context() as patch, pytest.raises(runner.Killed):
-    patch.setattr(*(records, "change_config") if place == "after" else (assembly, "save"),
+    patch.setattr(*(records, "Metrics") if place == "after" else (assembly, "save"),
                   runner.killed)
     runner.succeed(*command, f"--init_from={small_run}")
   if place != "after":
@@ -64,7 +65,8 @@ def test_where_a_run_begins_from_outlives_a_kill(small_run, tmp_path, monkeypatc
     runner.succeed(*command, f"--init_from={small_run}")
   else:
     runner.succeed(*command)
-  assert manifest(tmp_path / "run")["sessions"][0]["began_from"]["loaded"]
+  sessions = manifest(tmp_path / "run")["sessions"]
+  assert all(session["began_from"]["loaded"] for session in sessions[:2 - (place == "after")])
   runner.succeed(*command, f"--init_from={small_run}")
 
 
@@ -118,13 +120,15 @@ def test_a_model_card_tells_data_metrics_commands_config_and_licence(small_run, 
   record = manifest(workdir)
   first, again, changed = ["train.py", "--a=1"], ["train.py", "--b=2"], ["train.py", "--c=x y"]
   (workdir / "manifest.json").write_text(json.dumps(record | {"sessions": [
-      {"command": first}, {"command": again}, {"command": changed, "changes": ["c: 1 → 2"]}]}))
+      {"command": first}, {"command": again},
+      *({"command": [*changed, f"--at={step}"], "changes": ["c: 1 → 2"], "from_step": step}
+        for step in (20, 40))]}))
   runner.succeed("export", f"--workdir={workdir}", f"--out={tmp_path / 'm.npz'}",
                  "--licence=cc-by-4.0", "--ema=none", "--step=40")
   card = (tmp_path / "m.md").read_text()
   for words in ("license: cc-by-4.0", "none at step 40", "| kind | vector |", "C2ST | 0.5123 | 0.5",
                 "--init_from=m.npz", '"width": 16', manifest(small_run)["commit"],
-                "langevin train --a=1\nlangevin train '--c=x y'\n"):
+                "langevin train --a=1\nlangevin train '--c=x y' --at=20\n```"):
     assert words in card, card
   stored = np.load(tmp_path / "m.npz")
   same(dict(stored), checkpoints.by_path(state_of(small_run, 40).params))

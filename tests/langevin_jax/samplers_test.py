@@ -540,9 +540,34 @@ def test_a_known_largest_budget_is_read_on_the_host(make):
     jax.eval_shape(lambda v: (make(v), None)[1], VALUE)
 
 
+@pytest.mark.filterwarnings("ignore::langevin_jax.samplers.UnresolvedNoise")
+def test_a_level_that_a_path_does_not_reach_becomes_its_end():
+  """Also of a path that ends where there is more data than noise."""
+  betas = np.linspace(1e-4, 2e-2, 1000)[:150]
+  path = paths.from_table(np.arange(150.0), betas=betas)
+  end = float(np.exp(-path.half_log_snr(jnp.float32(path.t_max))))
+  assert end < 0.7
+  nodes = levels.place_levels(np.array([0.9, 0.3, 0.0]), path)
+  np.testing.assert_allclose(np.exp(-nodes.half_log_snr[:2]), [end, 0.3], rtol=1e-5)
+  # At the noisy end there is no room for noise.
+  stages = samplers.singlestep(2, 3.0).plan(nodes, path)
+  np.testing.assert_allclose(stages.c[0], 0.0, atol=1e-6)
+
+
+def test_the_derivative_in_churn_is_finite():
+  path = paths.ve()
+  draw = lambda churn: samplers.sample(
+      jax.random.key(0), lambda x, t: 0.2 * x / (0.2 + t**2), path, shape=(3,),
+      method=samplers.heun(churn, churn_max=1.0), grid=samplers.karras(6)).sum()
+  value, slope = jax.jit(jax.value_and_grad(draw))(2.0)
+  np.testing.assert_allclose(value, draw(2.0), rtol=1e-4)
+  near = (draw(2.05) - draw(1.95)) / 0.1
+  np.testing.assert_allclose(slope, near, rtol=5e-2)
+
+
 def test_methods_run_along_a_path_that_is_learned():
   """Under jit, with its parameter traced: the numbers and samples of the same path, known."""
-  methods = (samplers.euler_maruyama(), samplers.adams_bashforth(3),
+  methods = (samplers.euler_maruyama(), samplers.adams_bashforth(3), samplers.heun(5.0),
              samplers.heun(5.0, own_time=True))
   grid = samplers.karras(4, rho_max=5.0, rho_min=0.1)
   plans = lambda k: [sampling_plan(learned(k), method, grid)[:2] for method in methods]
