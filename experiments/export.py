@@ -90,7 +90,7 @@ def _commands(manifest: dict[str, Any], step: int) -> list[str]:
   """The first command of the run, and each that has changed its config before `step`."""
   sessions = manifest.get("sessions") or [{"command": manifest.get("command", ["unknown"])}]
   return [_command(session["command"]) for i, session in enumerate(sessions)
-          if not i or (session.get("changes") and session["from_step"] < step)]
+          if not i or (session.get("changes") and session.get("from_step", 0) < step)]
 
 
 def _command(words: list[str]) -> str:

@@ -4,8 +4,8 @@
 
 Each row is a ratio of two tasks that alternate (measure.py), with the shapes of
 experiments/configs/digits.py and mixture2d.py, and of small U-Nets on digits. The table shows the
-target of each ratio. The JSON file has all rounds and a description of the machine. About 40
-minutes on 2 cores.
+target of each ratio. The JSON file has all rounds and a description of the machine. Over 20 minutes
+on 2 cores; `--only` selects parts.
 
 The bare network is a hand-written loop. For training it computes the forward and backward pass and
 the same optimizer on a fixed input and target. For sampling, guidance and likelihood
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def train(timer: measure.Timer) -> Part:
-  """Compares train_step with the forward pass, backward pass and optimizer of the network."""
+  """Compares train_step with the forward pass, backward pass and optimizer of each network."""
   rows, seconds = [], {}
   for name, config in speed_sampling.NETWORKS.items():
     run = assembly.prepare(config)

@@ -34,14 +34,14 @@ def simple(density: Density) -> Weight:
 def edm(density: Density, *, sigma_data: float = 1.0) -> Weight:
   """w = 1 + ρ²/σ_d²: EDM's 1/c_out² on ‖x₀ − D‖² = ρ²‖ε − ε̂‖² (Karras et al. 2022, Table 1)."""
   del density
-  _check_positive(sigma_data=sigma_data)
+  _check_positive_and_finite(sigma_data=sigma_data)
   return lambda ell: 1.0 + jnp.exp(-2.0 * ell) / sigma_data**2
 
 
 def min_snr(density: Density, *, gamma: float = 5.0) -> Weight:
   """w = min(SNR, γ)/SNR, which is min(SNR, γ) on ‖x₀ − D‖² (Hang et al. 2023, §3.4)."""
   del density
-  _check_positive(gamma=gamma)
+  _check_positive_and_finite(gamma=gamma)
   return lambda ell: jnp.minimum(1.0, gamma * jnp.exp(-2.0 * ell))
 
 
@@ -54,7 +54,7 @@ def sigmoid(density: Density, *, bias: float = 0.0) -> Weight:
 def p2(density: Density, *, k: float = 1.0, gamma: float = 1.0) -> Weight:
   """w = (k + SNR)^{−γ} on ‖ε − ε̂‖² (Choi et al. 2022, eq. 8)."""
   del density
-  _check_positive(k=k)
+  _check_positive_and_finite(k=k)
   gamma = _programs.number("gamma", gamma, may_be_traced=True)
   return lambda ell: (k + jnp.exp(2.0 * ell)) ** -gamma
 
@@ -65,7 +65,7 @@ def flow_matching(density: Density) -> Weight:
   return lambda ell: (1.0 + jnp.exp(-ell)) ** 2
 
 
-def _check_positive(**numbers: float) -> None:
+def _check_positive_and_finite(**numbers: float) -> None:
   for name, value in numbers.items():
     known = _programs.number(name, value, may_be_traced=True)
     if not (_programs.is_traced(known) or 0.0 < known < math.inf):
