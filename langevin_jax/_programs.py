@@ -117,6 +117,33 @@ def number(name: str, value: Any, *, may_be_traced: bool = False) -> Any:
   return array.item()
 
 
+def numbers(name: str, values: Any) -> tuple:
+  """The entries of a sequence, each as `number`; a jax array is read on the host.
+
+  Raises:
+    ValueError: no sequence, or an entry that `number` refuses.
+  """
+  if isinstance(values, jax.Array) and not is_traced(values):
+    values = np.asarray(values)  # its entries would be traced inside `jax.jit`
+  if isinstance(values, str) or not np.iterable(values):
+    raise ValueError(f"{name} must be a sequence of numbers, got {values!r}")
+  return tuple(number(name, value) for value in values)
+
+
+def count(name: str, value: Any, least: int = 1) -> int:
+  """A whole number of at least `least`, as a Python number; of arrays as `number`.
+
+  Raises:
+    ValueError: another number, or as `number`.
+  """
+  known = number(name, value)
+  if known % 1 != 0:
+    raise ValueError(f"{name} must be a whole number, got {value}")
+  if known < least:
+    raise ValueError(f"{name} must be at least {least}, got {value}")
+  return int(known)
+
+
 def check_positive(**values: Any) -> None:
   """Raises ValueError that names the first value that is known and not positive everywhere."""
   for name, value in values.items():

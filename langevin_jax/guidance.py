@@ -232,9 +232,10 @@ def _guided(
     both: the guided model. outside: the model that is called outside the interval.
     limits: for some weights, a cheaper model that equals `both` with that weight.
   """
-  if not np.iterable(interval) or len(interval) != 2:
+  ends = _programs.numbers("interval", interval)
+  if len(ends) != 2:
     raise ValueError(f"interval must be (rho_lo, rho_hi), got {interval}")
-  low, high = (_programs.number("each end of interval", end) for end in interval)
+  low, high = ends
   if not 0.0 <= low < high:
     raise ValueError(f"interval must satisfy 0 <= rho_lo < rho_hi, got {interval}")
   inside = _weighted(both, weight, limits)

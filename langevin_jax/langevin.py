@@ -235,8 +235,7 @@ def run(
   Raises:
     ValueError: steps < 1.
   """
-  if steps < 1:
-    raise ValueError(f"steps must be at least 1, got {steps}")
+  steps = _programs.count("steps", steps)
   key_start, key_steps = jax.random.split(key)
   draws = lambda key: lambda i: jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
   if carry is None:

@@ -229,8 +229,7 @@ def importance_weighted(
   if law is None or method.corrections:
     raise ValueError("a likelihood needs a method that moves positions independently, without "
                      "corrections, such as ancestral()")
-  if particles < 1:
-    raise ValueError(f"particles must be at least 1, got {particles}")
+  particles = _programs.count("particles", particles)
   cast = lambda v: jnp.asarray(v, jnp.result_type(float))
   levels, budget = jax.tree.map(cast, levels), cast(budget)
   at = lambda law, x: jnp.sum(jnp.log(jnp.take_along_axis(law, x[..., None], -1)[..., 0]), axis=-1)

@@ -50,7 +50,7 @@ def absorbing(vocabulary: int, clock: paths.Path | None = None) -> Path:
   Raises:
     ValueError: V < 2, or no clock.
   """
-  return _path(vocabulary, clock, np.append(np.zeros(vocabulary), 1.0))
+  return _path(vocabulary, clock, lambda n: np.append(np.zeros(n), 1.0))
 
 
 def uniform(vocabulary: int, clock: paths.Path | None = None) -> Path:
@@ -60,13 +60,14 @@ def uniform(vocabulary: int, clock: paths.Path | None = None) -> Path:
 
   Reference: Austin et al. 2021 (D3PM), §3.1; Lou et al. 2024 (SEDD).
   """
-  return _path(vocabulary, clock, np.full(vocabulary, 1.0 / vocabulary))
+  return _path(vocabulary, clock, lambda n: np.full(n, 1.0 / n))
 
 
-def _path(vocabulary: int, clock: paths.Path | None, base: np.ndarray) -> Path:
-  if vocabulary < 2:
-    raise ValueError(f"vocabulary must be at least 2, got {vocabulary}")
-  return Path(paths.check_path(linear() if clock is None else clock), base, vocabulary)
+def _path(
+    vocabulary: int, clock: paths.Path | None, base: Callable[[int], np.ndarray]
+) -> Path:
+  n = _programs.count("vocabulary", vocabulary, 2)
+  return Path(paths.check_path(linear() if clock is None else clock), base(n), n)
 
 
 def linear() -> paths.Path:

@@ -67,7 +67,7 @@ def pi_gdm(
   Arguments, and what is raised, are as in `mmps`.
   """
   _check_noise_std(noise_std)
-  _check_iterations(iterations)
+  iterations = _programs.count("iterations", iterations)
 
   def solve(linear, residual, sigma):
     product = lambda v: noise_std**2 * v + sigma**2 * linear.forward(linear.transpose(v))
@@ -96,7 +96,7 @@ def mmps(
       another shape or not finite.
   """
   _check_noise_std(noise_std)
-  _check_iterations(iterations)
+  iterations = _programs.count("iterations", iterations)
 
   def solve(linear, residual, sigma):
     product = lambda v: noise_std**2 * v + linear.forward(linear.covariance(linear.transpose(v)))
@@ -199,8 +199,3 @@ def _check_noise_std(noise_std: float, *, positive: bool = False) -> None:
   known = _programs.number("noise_std", noise_std, may_be_traced=True)
   if not (_programs.is_traced(known) or known > 0.0 or (known == 0.0 and not positive)):
     raise ValueError(f"noise_std must be {'> 0' if positive else '>= 0'}, got {noise_std}")
-
-
-def _check_iterations(iterations: int) -> None:
-  if _programs.number("iterations", iterations) < 1:
-    raise ValueError(f"iterations must be at least 1, got {iterations}")

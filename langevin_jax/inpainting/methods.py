@@ -142,9 +142,7 @@ def repaint(resamples: int = 10) -> Inpainter:
   Raises:
     ValueError: resamples < 1.
   """
-  resamples = _programs.number("resamples", resamples)
-  if resamples < 1:
-    raise ValueError(f"resamples must be at least 1, got {resamples}")
+  resamples = _programs.count("resamples", resamples)
 
   def inpainter(outer, known, mask):
     _check_outer(outer)
@@ -232,10 +230,8 @@ def _check_outer(outer: Any) -> None:
 
 
 def _inner(inner_steps: int, step_size: float) -> tuple[int, float]:
-  inner_steps = _programs.number("inner_steps", inner_steps)
   step_size = _programs.number("step_size", step_size)
-  if inner_steps < 1:
-    raise ValueError(f"inner_steps must be at least 1, got {inner_steps}")
+  inner_steps = _programs.count("inner_steps", inner_steps)
   if not step_size > 0.0:
     raise ValueError(f"step_size must be positive, got {step_size}")
   return inner_steps, step_size

@@ -64,9 +64,7 @@ def bits_per_dim(
   Raises:
     ValueError: dims < 1, or step or scale ≤ 0.
   """
-  dims = _programs.number("dims", dims)
-  if dims < 1:
-    raise ValueError(f"dims must be at least 1, got {dims}")
+  dims = _programs.count("dims", dims)
   _programs.check_positive(step=step, scale=scale)
   log_step = jnp.log(step) if _programs.is_traced(step) else math.log(step)
   log_jacobian = log_step - jnp.mean(jnp.log(jnp.asarray(scale, float)))

@@ -75,7 +75,9 @@ def log_prob(
       than `TANGENT_LIMIT_BYTES`, or a `denoise` that returns
       another shape.
   """
-  _check_counts(steps=steps, max_steps=max_steps, probes=probes, chunk=chunk)
+  steps, max_steps = _programs.count("steps", steps), _programs.count("max_steps", max_steps)
+  probes = _programs.count("probes", probes)
+  chunk = chunk if chunk is None else _programs.count("chunk", chunk)
   if tolerance is not None:
     check_tolerance(tolerance, max_steps)
   x, key = _programs.floats(x), noise.threefry(key)
@@ -223,11 +225,6 @@ def _runge_kutta(
 
   return _programs.scan(step, (x, zero), jnp.arange(steps, dtype=x.dtype))[0]
 
-
-def _check_counts(**counts: int | None) -> None:
-  for name, value in counts.items():
-    if value is not None and _programs.number(name, value) < 1:
-      raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 def _check_tangents(

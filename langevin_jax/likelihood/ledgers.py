@@ -126,7 +126,9 @@ def ledger(
       level is infinite, or with less than two positive levels; a reversed range; no path; or a
       `denoise` that returns another shape.
   """
-  _check_counts(bins, draws_per_bin, repeats)
+  bins, draws_per_bin = (_programs.count("bins", bins),
+                         _programs.count("draws_per_bin", draws_per_bin))
+  repeats = _programs.count("repeats", repeats, 2)
   check_path(path)
   x = _programs.floats(x)
   if x.ndim < 1 or len(x) % repeats or not len(x):
@@ -258,10 +260,3 @@ def _estimate(groups: jax.Array) -> Estimate:
   """Mean and standard error over the groups, the first axis."""
   return Estimate(
       jnp.mean(groups, 0), jnp.std(groups, 0, ddof=1) / math.sqrt(len(groups)))
-
-
-def _check_counts(bins: int, draws_per_bin: int, repeats: int) -> None:
-  for name, value, least in (
-      ("bins", bins, 1), ("draws_per_bin", draws_per_bin, 1), ("repeats", repeats, 2)):
-    if _programs.number(name, value) < least:
-      raise ValueError(f"{name} must be at least {least}, got {value}")

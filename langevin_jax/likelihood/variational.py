@@ -53,8 +53,7 @@ def bound(
     ValueError: draws < 1, a reversed range, moments or batch_axes that do not fit x, no density,
       or a `denoise` that returns another shape.
   """
-  if _programs.number("draws", draws) < 1:
-    raise ValueError(f"draws must be at least 1, got {draws}")
+  draws = _programs.count("draws", draws)
   x = _programs.floats(x)
   axes, d = prior.data_axes(x, batch_axes), math.prod(x.shape[batch_axes:])
   rho_min, rho_max = prior.range_on_path(path, rho_min, rho_max)

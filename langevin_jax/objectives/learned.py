@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax._programs import is_traced, number
+from langevin_jax._programs import count, is_traced, number
 from langevin_jax.objectives.densities import Density, logit_normal_s, noise_range
 from langevin_jax.objectives.weights import Weight, flow_matching
 
@@ -52,8 +52,7 @@ def histogram(
   Raises:
     ValueError: bins < 1, or not 0 < rho_min < rho_max.
   """
-  if number("bins", bins) < 1:
-    raise ValueError(f"bins must be at least 1, got {bins}")
+  bins = count("bins", bins)
   low, width = noise_range(rho_min, rho_max)
   return Histogram(low, width, jnp.zeros(bins), jnp.zeros(bins))
 

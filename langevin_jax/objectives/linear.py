@@ -8,6 +8,7 @@ of all; other data allow a smaller error.
 import jax
 import jax.numpy as jnp
 
+from langevin_jax import _programs
 from langevin_jax.objectives.densities import Density
 from langevin_jax.objectives.weights import Weight
 
@@ -34,8 +35,7 @@ def linear_loss(
   variances = jnp.asarray(variances, float)
   if variances.ndim != 1:
     raise ValueError(f"variances must have shape (d,), got {variances.shape}")
-  if levels < 1:
-    raise ValueError(f"levels must be at least 1, got {levels}")
+  levels = _programs.count("levels", levels)
 
   def level(u):
     ell = density.quantile(u)

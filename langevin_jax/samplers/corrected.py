@@ -74,7 +74,7 @@ def predictor_corrector(
   Raises:
     ValueError: corrections < 1, or an argument of the wrong kind.
   """
-  _check(corrections)
+  corrections = _programs.count("corrections", corrections)
   if not isinstance(predictor, Method) or not isinstance(corrector, Corrector):
     raise ValueError("predictor_corrector takes a method and a corrector, such as samplers.ddim() "
                      f"and samplers.correctors.exact() (called), got {predictor!r} and "
@@ -165,7 +165,7 @@ def annealed_langevin(corrector: Corrector | None = None, corrections: int = 100
   Raises:
     ValueError: corrections < 1.
   """
-  _check(corrections)
+  corrections = _programs.count("corrections", corrections)
   langevin_step = euler(0.1) if corrector is None else corrector
 
   def plan(levels: Level, path: Path) -> _Held:
@@ -244,9 +244,3 @@ def _empty_carry(corrector: Corrector, x: jax.Array) -> Any:
   shapes = jax.eval_shape(lambda x, level: _begin(lambda i: x, x, x, level, corrector),
                           x, Level(scalar, scalar, scalar, scalar, scalar))
   return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-
-def _check(corrections: int) -> None:
-  if not isinstance(corrections, (int, np.integer)) or corrections < 1:
-    raise ValueError(f"corrections must be at least 1 a level, got {corrections}: the predictor "
-                     "alone takes none")

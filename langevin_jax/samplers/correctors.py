@@ -125,8 +125,7 @@ def snr(ratio: float = 0.16, *, event_axes: int) -> Rule:
     ValueError: a ratio that is not positive, or event_axes < 1.
   """
   _programs.check_positive(ratio=ratio)
-  if event_axes < 1:
-    raise ValueError(f"event_axes must be at least 1, the axes of one sample, got {event_axes}")
+  event_axes = _programs.count("event_axes", event_axes)
   square = lambda v: jnp.sum(v**2, axis=tuple(range(-event_axes, 0)), keepdims=True)
 
   def rule(noise, scaled):

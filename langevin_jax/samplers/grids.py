@@ -38,7 +38,7 @@ def karras(
   Raises:
     ValueError: n < 1, a reversed range, curvature ≤ 0, or what is no number or traced.
   """
-  _check(n)
+  n = _steps(n)
   rho_min, rho_max = _range(rho_min, rho_max)
   curvature = _programs.number("curvature", curvature)
   if not curvature > 0.0:
@@ -54,7 +54,7 @@ def karras(
 @_programs.memoised
 def uniform_half_log_snr(n: int, *, rho_min: float = 0.002, rho_max: float = 80.0) -> Grid:
   """ℓ uniform from −log ρ_max to −log ρ_min, then the clean end; errors are those of `karras`."""
-  _check(n)
+  n = _steps(n)
   rho_min, rho_max = _range(rho_min, rho_max)
   return lambda path: _closed(np.geomspace(_top(path, rho_max, rho_min), rho_min, n))
 
@@ -68,7 +68,7 @@ def uniform_time(n: int) -> Grid:
   Raises:
     ValueError: n < 1; when sampling, a path that is traced (learned): its levels are not known.
   """
-  _check(n)
+  n = _steps(n)
 
   def grid(path):
     rho = lambda times: np.exp(-_known(on_host(jax.vmap(path.half_log_snr), times)))
@@ -86,7 +86,7 @@ def cosine(n: int) -> Grid:
   Raises:
     ValueError: n < 1.
   """
-  _check(n)
+  n = _steps(n)
 
   def grid(path):
     first = 2.0 / np.pi * np.arctan(_top(path, np.inf, 0.0))
@@ -109,7 +109,7 @@ def shifted(n: int, shift: float = 1.0) -> Grid:
   Raises:
     ValueError: n < 1 or shift ≤ 0.
   """
-  _check(n)
+  n = _steps(n)
   shift = _programs.number("shift", shift)
   if not shift > 0.0:
     raise ValueError(f"shift must be positive, got {shift}")
@@ -136,11 +136,7 @@ def explicit(rho: Sequence[float] | np.ndarray, *, end: float | None = 0.0) -> G
     ValueError: no level, a level that is not positive, two equal ones in a row, a rise at the end,
       or what is no number or traced.
   """
-  if isinstance(rho, jax.Array) and not _programs.is_traced(rho):
-    rho = np.asarray(rho)  # its entries would be traced inside `jax.jit`
-  if isinstance(rho, str) or not np.iterable(rho):
-    raise ValueError(f"rho must be a sequence of levels such as (80, 20, 5, 1, 0.2), got {rho!r}")
-  values = tuple(float(_programs.number("rho", v)) for v in rho)
+  values = tuple(map(float, _programs.numbers("rho", rho)))
   values = values if end is None else (*values, float(_programs.number("end", end)))
   _checked(np.array(values))
   if not all(v > 0.0 for v in values[:-1]):
@@ -259,12 +255,11 @@ def _closed(rho: np.ndarray) -> np.ndarray:
   return np.append(rho, 0.0)
 
 
-def _check(n: int) -> None:
+def _steps(n: int) -> int:
   if isinstance(n, Path):
     raise ValueError("grid must be a function of the path, got a factory of one: call it, such as "
                      "samplers.karras(20)")
-  if not isinstance(n, (int, np.integer)) or n < 1:
-    raise ValueError(f"a grid needs at least 1 step, and whole ones, got n={n}")
+  return _programs.count("n, the number of steps,", n)
 
 
 def _range(rho_min: float, rho_max: float) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from flax import nnx
 from langevin_jax import (
     _programs,
     discrete,
+    flow_maps,
     guidance,
     inpainting,
     likelihood,
@@ -333,6 +334,43 @@ def test_concrete_arrays_inside_jit_are_checked_on_the_host():
 
   jax.eval_shape(lambda: corrected(jnp.float32(0.3), jnp.float32(1.5)))
   np.testing.assert_allclose(jax.jit(corrected)(0.3, 1.5), corrected(0.3, 1.5), rtol=1e-5)
+
+
+POINT = jnp.zeros((4, 2))
+COUNTS = {  # (name in messages, call of a count)
+    "karras": ("n, the number of steps,", samplers.karras),
+    "shifted": ("n, the number of steps,", samplers.shifted),
+    "bound": ("draws", lambda n: likelihood.bound(KEY, MODEL, VP, POINT, draws=n)),
+    "log_prob": ("steps", lambda n: likelihood.log_prob(KEY, MODEL, VP, POINT, steps=n)),
+    "probes": ("probes", lambda n: likelihood.log_prob(
+        KEY, MODEL, VP, POINT, steps=2, divergence="hutchinson", probes=n)),
+    "ledger": ("bins", lambda n: likelihood.ledger(KEY, MODEL, VP, POINT, bins=n, repeats=2)),
+    "corrections": ("corrections", lambda n: samplers.predictor_corrector(
+        samplers.ddim(), correctors.exact(0.1), corrections=n)),
+    "iterations": ("iterations", lambda n: inpainting.inverse.mmps(
+        MODEL, VP, observed=POINT, operator=lambda x: x, noise_std=0.1, shape=(2,),
+        iterations=n)),
+    "resamples": ("resamples", lambda n: inpainting.repaint(resamples=n)),
+    "inner_steps": ("inner_steps", lambda n: inpainting.langevin(inner_steps=n)),
+    "dyadic": ("levels", lambda n: flow_maps.dyadic(levels=n)),
+    "bits_per_dim": ("dims", lambda n: likelihood.bits_per_dim(jnp.zeros(3), dims=n)),
+    "vocabulary": ("vocabulary", lambda n: discrete.paths.uniform(n)),
+}
+
+
+@pytest.mark.parametrize("case", COUNTS)
+def test_counts_are_whole_numbers_also_as_arrays_inside_jit(case):
+  name, call = COUNTS[case]
+  three = jnp.int32(3)
+
+  def run():
+    call(three)
+    return ()
+
+  jax.eval_shape(run)
+  for wrong, message in ((2.5, "must be a whole number, got 2.5"), (0, "must be at least")):
+    with pytest.raises(ValueError, match=f"^{name} {message}"):
+      call(wrong)
 
 
 def test_the_numbers_of_an_adaptive_solve_are_read_on_the_host():

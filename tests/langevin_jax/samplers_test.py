@@ -405,7 +405,7 @@ def test_grids_fall_in_n_steps_within_the_path_s_range(path):
 GRIDS = (samplers.karras, samplers.uniform_half_log_snr, samplers.uniform_time, samplers.cosine,
          samplers.shifted)
 BAD = [
-    *((lambda make=make: make(0), "at least 1 step") for make in GRIDS),
+    *((lambda make=make: make(0), "must be at least 1") for make in GRIDS),
     *((lambda make=make, low=low: make(5, rho_min=low, rho_max=1.0), "rho_min")
       for make in GRIDS[:2] for low in (2.0, 0.0, -1.0)),
     *((lambda make=make: make(5, rho_min=1e4, rho_max=1e5)(paths.ve()), "noisiest")

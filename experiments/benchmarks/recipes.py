@@ -1,0 +1,198 @@
+"""Time to a quality: a U-Net on Fashion-MNIST by this project, and by diffusers' DDPM recipe.
+
+  python -m experiments.benchmarks.recipes --data=directory/of/idx/files
+
+Both train a network of the same layout and size (`torch_images`, kind unet) with equal batches,
+AdamW, rate and clipping, one core each, at the same time. Theirs learns ε at uniform timesteps,
+ours what this project learns by default. Along the way the averages of the parameters are judged by
+the samples of one sampler; at the end theirs by 50 steps of DDIM, too. The time of ours ÷ theirs to
+the quality that theirs reaches is the ratio of the steps times that of the seconds of a step, which
+are measured apart. Trainings that are in --workdir are not repeated. The Fréchet distance of VGG16
+needs `pip install -e ".[vgg]"`.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from experiments import config as config_lib
+from experiments import data
+from experiments.benchmarks import dispatches, measure
+from experiments.config import build, cli
+from experiments.metrics import budgets, comparisons
+from experiments.pretrained import imported
+from experiments.run import assembly, parameters
+from experiments.sampling import drawing, pictures
+
+BATCH, RATE = 64, 1e-3
+SAMPLING = config_lib.Sampling(sampler="multistep(2)", grid="karras(12)", batch_size=250)
+# Rows that are compared → whether less is better.
+METRICS = {"vgg16 fid": True, "fid": True, "c2st": True, "label_agreement": False}
+_TORCH = "experiments.benchmarks.torch_images"
+
+Rows = dict[str, Mapping[int, dict[str, Any]]]
+
+
+class Side(NamedTuple):
+  """A training whose averages are sampled: its run, and the parameters after a number of steps."""
+
+  run: assembly.Run
+  params: Callable[[int], Any]
+
+
+def main() -> int:
+  chosen = flags.FLAGS
+  out = cli.out(chosen.out, measure.is_report, suffix=".json")
+  if chosen.every < 1 or chosen.steps % chosen.every:
+    raise ValueError(f"--steps must be a multiple of --every, got {chosen.steps} of {chosen.every}")
+  workdir = pathlib.Path(chosen.workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  source = config_lib.Call("fashion_mnist", (("path", chosen.data),))
+  config = our_config(source, chosen.steps, chosen.every)
+  assembly.configure_jax(config)
+  train(workdir, config)
+  sides = {"ours": our_side(workdir / "ours", config),
+           "diffusers": their_side(workdir / "diffusers", source)}
+  marks = range(chosen.every, chosen.steps + 1, chosen.every)
+  judge = judge_of(sides["ours"].run, chosen.num_samples, workdir)
+  rows: Rows = {name: {step: judge(name, side, step, SAMPLING) for step in marks}
+                for name, side in sides.items()}
+  name = "diffusers, DDIM 50"
+  rows[name] = {chosen.steps: judge(name, sides["diffusers"], chosen.steps, ddim())}
+  timer = measure.Timer(chosen.repeats, chosen.seconds)
+  with dispatches.process(config) as ours, dispatches.answering(
+      _TORCH, "train", "unet", str(workdir / "diffusers"), "float32", str(os.cpu_count()),
+      str(BATCH)) as theirs:
+    seconds = timer({"ours": ours, "diffusers": theirs}, "a training step")
+  step = measure.ratio(seconds["ours"], seconds["diffusers"])
+  times = {metric: time_to_theirs(rows, metric, step.median) for metric in METRICS}
+  measure.write(out, {
+      "machine": measure.machine(), "rows": rows, "ratio of a step": step._asdict(),
+      "seconds of a step": {name: values.tolist() for name, values in seconds.items()},
+      "ratio of times": times})
+  report(rows, step, times)
+  print(f"\nin {out}")
+  return 0
+
+
+def our_config(source: config_lib.Call, steps: int, every: int) -> config_lib.Config:
+  """Our training, with the optimizer, the rate and the batches of `torch_images`."""
+  return config_lib.override(config_lib.Config(), {
+      "data": source, "network": "unet(channels=32, multipliers=(1, 2, 2), blocks=1, "
+      "attention=(14, 7), head_channels=32)", "training.steps": steps,
+      "training.batch_size": BATCH, "training.learning_rate": RATE,
+      "training.schedule": "constant(warmup_steps=200)",
+      "training.optimizer": "adamw(b1=0.95, b2=0.999, weight_decay=1e-6)",
+      "training.ema_half_life_steps": (300.0,), "training.label_dropout": 0.0,
+      "training.checkpoint_every": every, "training.keep_checkpoints": steps // every})
+
+
+def train(workdir: pathlib.Path, config: config_lib.Config) -> None:
+  """Trains both sides, each on its own core; what has been trained is not trained again."""
+  theirs, steps = workdir / "diffusers", config.training.steps
+  changes = [f"--config.{name}={value}" for name, value in config_lib.overrides(
+      config_lib.Config(), config).items()]
+  commands = [["experiments.train", *changes, f"--workdir={workdir / 'ours'}"]]
+  if not theirs.exists():
+    measure.call("benchmarks.torch_images", "make", "unet", str(theirs))
+  if not (theirs / str(steps)).exists():
+    dataset = data.load(config.data)
+    x = data.restore(dataset, data.in_memory(dataset.train)) / 127.5 - 1.0
+    np.savez(workdir / "data.npz", x=np.moveaxis(x, -1, 1).astype(np.float32),
+             labels=dataset.train_labels)
+    commands.append([_TORCH, "learn", "unet", str(theirs), str(workdir / "data.npz"), str(BATCH),
+                     str(steps), str(config.training.checkpoint_every), str(RATE)])
+  workers = [subprocess.Popen(["taskset", "--cpu-list", str(core), sys.executable, "-m", *command])
+             for core, command in enumerate(commands)]
+  if any([worker.wait() for worker in workers]):
+    raise OSError("a training has failed; its message is above")
+
+
+def our_side(workdir: pathlib.Path, config: config_lib.Config) -> Side:
+  run = assembly.prepare(config)
+  return Side(run, lambda step: assembly.restored(run, workdir, step=step).ema[0])
+
+
+def their_side(folder: pathlib.Path, source: config_lib.Call) -> Side:
+  network, _ = imported.read(folder, "")
+  _, run = imported.run(network, source)
+
+  def params(step):
+    _, weights = imported.read(folder / str(step), "")
+    return parameters.start_from(run, imported.fill(run, network, weights))[0].params
+
+  return Side(run, params)
+
+
+def ddim() -> config_lib.Sampling:
+  """50 of DDPM's 1,000 timesteps, as diffusers' pipeline takes them."""
+  kept = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))[np.arange(49, -1, -1) * 20]
+  levels = tuple(np.sqrt((1.0 - kept) / kept).tolist())
+  return config_lib.Sampling(sampler="ddim()", grid=config_lib.Call("explicit", (("rho", levels),)),
+                             batch_size=SAMPLING.batch_size)
+
+
+def judge_of(run: assembly.Run, n: int, workdir: pathlib.Path) -> Callable[..., dict[str, Any]]:
+  """(name, side, step, sampling) → the rows of n samples; their picture goes to the workdir."""
+  dataset = data.in_comparison_units(run.dataset)
+  labels = assembly.data_labels(run, n, seed=0)
+
+  def judge(name, side, step, sampling):
+    path = build.path(side.run.config.path)
+    x = drawing.draw(side.run, side.params(step), sampling, path, labels, seed=0)
+    pictures.samples(workdir / f"{name} {step}.png", run.dataset, x, labels)
+    x = data.in_standard_units(dataset, x)
+    found = {}
+    for prefix, extractor in (("", ""), ("vgg16 ", "vgg16")):
+      choice = comparisons.choice_of_flags(extractor, ())
+      found |= {prefix + row.key: row.to_plain()
+                for row in comparisons.images(dataset, x, labels, 0, choice)}
+    shown = {metric: found[metric] for metric in METRICS}
+    print(f"{name}, step {step}: " + ", ".join(
+        f"{metric} {row['value']:.4g}" for metric, row in shown.items()), flush=True)
+    return shown
+
+  return judge
+
+
+def time_to_theirs(rows: Rows, metric: str, step: float) -> float | None:
+  """Our time ÷ theirs to the best value that theirs have at the end; None if it is not reached."""
+  end = max(rows["diffusers"])
+  best = min if METRICS[metric] else max
+  target = best(rows[name][end][metric]["value"] for name in rows if name != "ours")
+  found = budgets.reached(list(rows["ours"]), [row[metric]["value"] for row in rows["ours"].values()
+                                               ], target, METRICS[metric])
+  return None if found.by is None else found.by / end * step
+
+
+def report(rows: Rows, step: measure.Spread, times: Mapping[str, float | None]) -> None:
+  """Prints a table of the rows, and the ratios."""
+  print(f"\n{'':20} {'step':>6} " + " ".join(f"{metric:>16}" for metric in METRICS))
+  for name, marks in rows.items():
+    for mark, found in marks.items():
+      print(f"{name:20} {mark:6} " + " ".join(
+          f"{found[metric]['value']:16.4g}" for metric in METRICS))
+  print(f"{'real':27} " + " ".join(f"{found[metric]['floor']:16.4g}" for metric in METRICS))
+  print("time of a step, ours ÷ theirs: {:.3f} ({:.3f}…{:.3f})".format(*step))
+  for metric, ratio in times.items():
+    print(f"time to what theirs reach of {metric}, ours ÷ theirs: "
+          + ("not reached" if ratio is None else f"{ratio:.2f}"))
+
+
+if __name__ == "__main__":
+  # Here, because tests import this module beside others with flags of the same names.
+  flags.DEFINE_string("data", "", "Directory of Fashion-MNIST's four IDX files.")
+  flags.DEFINE_string("workdir", "runs/bench/recipes", "Directory of the trainings and pictures.")
+  flags.DEFINE_string("out", "runs/bench/recipes.json", "Where to write the numbers.")
+  flags.DEFINE_integer("steps", 5000, "Training steps of each.")
+  flags.DEFINE_integer("every", 500, "Steps between the averages that are judged.")
+  flags.DEFINE_integer("num_samples", 2000, "Samples of each average.")
+  flags.DEFINE_integer("repeats", 5, "Rounds of the comparison of a step's time.")
+  flags.DEFINE_float("seconds", 5.0, "Seconds of each task in each round.")
+  cli.run(main)
