@@ -2,7 +2,7 @@
 
 A process has as many devices as it starts with, so this is a program of its own:
 
-  mesh_worker.py DIRECTORY few|all
+  mesh_worker.py DIRECTORY
 """
 
 import collections
@@ -25,9 +25,6 @@ from langevin_jax.networks._products import matmul
 from langevin_jax.training import shardings
 
 STEPS = 10
-FEW = ("one", "mixed")
-# Of the calls in `mapped`, one for every way in which their loops are written.
-FEW_CALLS = ("baoab", "adaptive", "hutchinson", "bfloat16")
 MESHES = {
     "one": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (2, 1, 4),
     "mixed": (2, 2, 2)}
@@ -70,7 +67,7 @@ def collectives(text: str) -> dict[str, list[int]]:
   return found
 
 
-def mapped(few: bool) -> dict[str, float]:
+def mapped() -> dict[str, float]:
   """How far samplers and likelihoods inside `jax.shard_map` are from themselves outside it."""
   mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
   path, grid = paths.vp(), samplers.karras(3)
@@ -109,15 +106,11 @@ def mapped(few: bool) -> dict[str, float]:
   calls |= {"bfloat16": lambda keys: sum(
       jnp.sum(part) * jnp.ones((len(keys), 1)) if part.shape == w.shape else part
       for part in jax.grad(product, (0, 1))(at(keys), w))}
-  if few:
-    calls = {name: calls[name] for name in FEW_CALLS}
   everything = lambda keys: {name: call(keys) for name, call in calls.items()}
   split = lambda call: jax.shard_map(
       call, mesh=mesh, in_specs=PartitionSpec("d"), out_specs=PartitionSpec("d"))
   keys = jax.random.split(key, 16)
   inside, outside = jax.jit(split(everything))(keys), jax.jit(everything)(keys)
-  if few:
-    return {name: float(np.abs(np.asarray(inside[name]) - outside[name]).max()) for name in inside}
   inside |= {"eager ddim": split(calls["ddim"])(keys)}
   outside |= {"eager ddim": outside["ddim"]}
   # The bound draws levels and noise for its whole batch: it runs, with other draws on each device.
@@ -128,14 +121,13 @@ def mapped(few: bool) -> dict[str, float]:
 
 
 def main() -> None:
-  room, few = pathlib.Path(sys.argv[1]), sys.argv[2] == "few"
-  chosen = {name: MESHES[name] for name in (FEW if few else MESHES)}
+  room = pathlib.Path(sys.argv[1])
   jax.config.update("jax_num_cpu_devices", 8)
   jax.config.update("jax_compilation_cache_dir", str(runner.cache()))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   dataset = data.load("digits")
   report, starts, states = {}, {}, {}
-  for name, sizes in chosen.items():
+  for name, sizes in MESHES.items():
     run = assemble(dataset, settings(sizes))
     batch = jax.device_put(data.batch(dataset, seed=0, step=0, batch_size=32),
                            shardings.batch(run.mesh))
@@ -153,24 +145,23 @@ def main() -> None:
       checkpoints.save(manager, STEPS, state)
       checkpoints.finish(manager)
     states[name] = run, records.sha256(multihost.fetch(state))
-    if name in ("one", "mixed") and not few:
+    if name in ("one", "mixed"):
       x = drawing.draw(run, state.params, config.Sampling(grid="karras(4)"), run.path,
                     assembly.even_labels(run, 20), seed=3)
       report[name]["samples"] = x.reshape(20, -1).tolist()
   report["starts"] = {name: records.sha256(start) for name, start in starts.items()}
   report["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(starts["one"].params))
   report["restored"] = {}
-  for source in chosen:
+  for source in MESHES:
     # Every mesh as the source and as the target of the most divided one.
     for target, (run, _) in states.items() if source == "mixed" else [("mixed", states["mixed"])]:
       with checkpoints.manager(room / source, keep=1, read_only=True) as manager:
         state = checkpoints.restore(manager, assembly.abstract_state(run))
       report["restored"][f"{source} on {target}"] = (
           records.sha256(multihost.fetch(state)) == states[source][1])
-  if not few:
-    parts = assemble(dataset, settings(MESHES["mixed"], **{"training.accumulation": 4}))
-    report["accumulated"] = train(parts, assembly.train_step(parts))[2]
-  report["shard_map"] = mapped(few)
+  parts = assemble(dataset, settings(MESHES["mixed"], **{"training.accumulation": 4}))
+  report["accumulated"] = train(parts, assembly.train_step(parts))[2]
+  report["shard_map"] = mapped()
   print(json.dumps(report))
 
 

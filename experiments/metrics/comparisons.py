@@ -319,11 +319,27 @@ def _extractor(
   return call, model, _features(call, dataset, model)
 
 
+class _Same(NamedTuple):
+  """An array as the key of a cache: equal to itself alone."""
+
+  array: np.ndarray
+
+  def __eq__(self, other) -> bool:
+    return isinstance(other, _Same) and self.array is other.array
+
+  def __hash__(self) -> int:
+    return id(self.array)
+
+
 def _classifier(dataset: data.Dataset, seed: int) -> classifier.Classifier | None:
   if not _can_classify(dataset):
     return None
-  return classifier.train(
-      dataset.train, dataset.train_labels, num_classes=dataset.num_classes, seed=seed)
+  return _trained(_Same(dataset.train), _Same(dataset.train_labels), dataset.num_classes, seed)
+
+
+@functools.lru_cache(maxsize=1)  # an evaluation asks for the same one several times
+def _trained(images: _Same, labels: _Same, num_classes: int, seed: int) -> classifier.Classifier:
+  return classifier.train(images.array, labels.array, num_classes=num_classes, seed=seed)
 
 
 def _features(

@@ -159,12 +159,10 @@ def check_split_run(small_run, workdir, axis):
     np.testing.assert_allclose(together["loss"], alone["loss"], rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_matrices_split_over_processes_train_as_one(small_run, tmp_path):
   check_split_run(small_run, tmp_path / "run", "tensor")
 
 
-@pytest.mark.slow
 def test_parameters_split_over_processes_train_as_one_and_are_sampled_by_one(small_run, tmp_path):
   """Each process has half of every kernel; one restores them all.
 
@@ -188,7 +186,6 @@ def test_parameters_split_over_processes_train_as_one_and_are_sampled_by_one(sma
   assert (workdir / "damaged_checkpoints" / "60").is_dir()
 
 
-@pytest.mark.slow
 def test_two_processes_sample_as_one(two, tmp_path):
   sampled = "sample", f"--workdir={two}", "--num_samples=150"
   runner.succeed(*sampled, f"--out={tmp_path / 'alone.npy'}")
@@ -198,7 +195,6 @@ def test_two_processes_sample_as_one(two, tmp_path):
   assert together.std() > 0.1
 
 
-@pytest.mark.slow
 def test_two_processes_judge_as_one(two, tmp_path):
   judged = ("evaluate", f"--workdir={two}", "--num_samples=100", "--likelihood",
             "--likelihood_samples=32", "--likelihood_steps=4")
@@ -239,8 +235,7 @@ def assert_stopped_alone(process):
   assert "Current thread" not in err
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_two_processes_end_as_if_they_had_not_been(tmp_path, kills):
+def test_killed_at_random_moments_two_processes_end_as_if_they_had_not_been(tmp_path, kills=8):
   """Anywhere from the first save on: at first the coordinator alone, later both at once."""
   workdir, whole, dice = tmp_path / "run", tmp_path / "whole", random.Random(0)
   steps = f"--config.training.steps={40 * (kills + 2)}", "--config.training.checkpoint_every=10"
@@ -264,7 +259,6 @@ def test_killed_at_random_moments_two_processes_end_as_if_they_had_not_been(tmp_
     np.testing.assert_allclose(other["loss"], one["loss"], rtol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_dead_peer_does_not_leave_the_coordinator_waiting(tmp_path, number):
   """Its connection closes, or its heartbeats stop for --peer_timeout seconds."""
@@ -276,7 +270,7 @@ def test_a_dead_peer_does_not_leave_the_coordinator_waiting(tmp_path, number):
   assert (workdir / "checkpoints" / "200").exists()
 
 
-@pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("index", [0, 1])
 def test_a_process_that_finds_no_other_says_so(tmp_path, index):
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
@@ -289,7 +283,6 @@ def test_a_process_that_finds_no_other_says_so(tmp_path, index):
   assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_sigterm_ends_sampling_on_both(two, tmp_path):
   """Nothing is to be agreed on: samples that are on disk are gone on with."""
   with pair("sample", f"--workdir={two}", "--num_samples=200000", "--batch_size=1000",

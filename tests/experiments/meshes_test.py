@@ -1,6 +1,5 @@
 """One model on meshes of eight devices: the same training, stored and gathered piece by piece."""
 
-import functools
 import json
 import os
 import subprocess
@@ -21,78 +20,71 @@ from langevin_jax.training import shardings
 SPLIT = ("data", "fsdp", "tensor", "mixed")
 
 
-@functools.cache
-def measured(directory, how_many):
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
   """What `mesh_worker` has measured, in a process of eight devices."""
-  worker = runner.ROOT / "tests" / "mesh_worker.py"
-  directory.mkdir()
+  worker, directory = runner.ROOT / "tests" / "mesh_worker.py", tmp_path_factory.mktemp("meshes")
   done = subprocess.run(
-      [sys.executable, str(worker), str(directory), how_many], text=True, timeout=900,
+      [sys.executable, str(worker), str(directory)], text=True, timeout=900,
       capture_output=True, env=os.environ | {"PYTHONPATH": f"{runner.ROOT}:{worker.parent}"})
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module", params=["few", pytest.param("all", marks=pytest.mark.slow)])
-def report(request, tmp_path_factory):
-  """On one device and on 2 × 2 × 2 of them; and on every mesh."""
-  return measured(tmp_path_factory.getbasetemp() / f"meshes_{request.param}", request.param)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-  return measured(tmp_path_factory.getbasetemp() / "meshes_all", "all")
-
-
+@pytest.mark.slow
 def test_losses_are_those_of_one_device(report):
   """Sums over devices run in another order: rounding alone, 1e-5 after 10 steps."""
   assert np.ptp(report["one"]["losses"]) > 0.1
-  for name in set(SPLIT) & set(report):
+  for name in SPLIT:
     np.testing.assert_allclose(report[name]["losses"], report["one"]["losses"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_samplers_and_likelihoods_run_inside_shard_map(report):
   """With its check of what varies over the mesh; each device has its own keys and nothing else."""
-  assert len(report["shard_map"]) == (17 if "data" in report else 4)
+  assert len(report["shard_map"]) == 17
   for name, apart in report["shard_map"].items():
     assert apart < 1e-4, (name, apart)
 
 
+@pytest.mark.slow
 def test_all_start_with_the_same_bits_and_the_same_mesh_ends_with_them(report):
   assert len(set(report["starts"].values())) == 1
   assert report["mixed"]["sha256"] == report["mixed"]["sha256 again"]
   assert report["mixed"]["sha256"] != report["starts"]["mixed"]
 
 
+@pytest.mark.slow
 def test_checkpoints_of_all_meshes_are_restored_on_another_bitwise(report):
-  assert len(report["restored"]) == (9 if "data" in report else 3)
+  assert len(report["restored"]) == 9
   assert all(report["restored"].values())
 
 
 @pytest.mark.slow
-def test_samples_are_those_of_one_device(whole):
+def test_samples_are_those_of_one_device(report):
   """Parameters are 1e-6 apart after training; few whole grey levels fall to the other side."""
-  one = np.asarray(whole["one"]["samples"])
+  one = np.asarray(report["one"]["samples"])
   assert one.std() > 1.0
-  assert np.mean(np.asarray(whole["mixed"]["samples"]) != one) < 0.01
+  assert np.mean(np.asarray(report["mixed"]["samples"]) != one) < 0.01
 
 
+@pytest.mark.slow
 def test_a_device_holds_its_share_and_gathers_a_layer_at_a_time(report):
   """All that eight divides is split in eight; biases, positions and small kernels are not."""
   assert not report["one"]["collectives"]
   most = {"data": 1.0, "fsdp": 0.2, "mixed": 0.5, "tensor": 0.75}
-  for name in set(SPLIT) & set(report):
+  for name in SPLIT:
     share = report[name]["bytes_on_a_device"] / report["one"]["bytes_on_a_device"]
     assert share == 1.0 if name == "data" else share < most[name], name
     assert max(report[name]["collectives"]["all-gather"]) <= 6 * 32 * 32
 
 
 @pytest.mark.slow
-def test_programs_communicate_what_they_should(whole):
+def test_programs_communicate_what_they_should(report):
   """And a batch in four parts is the batch."""
-  np.testing.assert_allclose(whole["accumulated"], whole["one"]["losses"], rtol=1e-5)
-  parameters, width = whole["parameters"], 32
-  data, fsdp, tensor = (whole[name]["collectives"] for name in ("data", "fsdp", "tensor"))
+  np.testing.assert_allclose(report["accumulated"], report["one"]["losses"], rtol=1e-5)
+  parameters, width = report["parameters"], 32
+  data, fsdp, tensor = (report[name]["collectives"] for name in ("data", "fsdp", "tensor"))
   # Data-parallel: gradients are added up, once each (a block's within the loop over three), and
   # beside them only scalars and the levels of the batch are.
   assert 1.0 <= (max(data["all-reduce"]) * 3 + sum(data["all-reduce"][1:])) / parameters < 1.1
