@@ -1,6 +1,7 @@
 # make demo   train, sample and judge the digits model (about 3 minutes on 2 cores, installation aside)
-# make test   all tests but those marked slow
-# make test-all   the slow ones too: more kills, meshes and pairs of processes
+# make test   all tests but the slow ones; ALL=1 those too: what takes longest, meshes, pairs of
+#             processes
+# make test-all   the same as make test ALL=1
 # make test-browser  the tests of the report's page, in headless Chromium
 # make lint   ruff, then pyright on langevin_jax/ (20 s)
 # make docs   the documentation site, build/docs/index.html (3 minutes; half a minute
@@ -32,7 +33,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready-$(VERSION)
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check $(if $(LOCK),-c $(LOCK))
 
-.PHONY: demo test test-slow test-all test-browser lint docs bench plan paper lock
+.PHONY: demo test test-all test-browser lint docs bench plan paper lock
 
 demo: $(READY)
 	$(RUN) -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits
@@ -40,12 +41,10 @@ demo: $(READY)
 	$(RUN) -m experiments.evaluate --workdir=runs/digits
 
 test: $(READY)
-	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(if $(ALL),-m "slow or not slow")
 
-test-slow: $(READY)
-	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m slow
-
-test-all: test test-slow
+test-all:
+	$(MAKE) test ALL=1
 
 # Chromium is the system's own: Debian's, installed only by root and only where there is none.
 test-browser: $(READY)

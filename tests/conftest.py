@@ -28,11 +28,11 @@ def pytest_sessionstart(session):
 
 
 def pytest_collection_modifyitems(config, items):
-  """Marks the tests that slow.txt names, each by its file, its name or its case."""
+  """Marks the tests that slow.txt names, each with all of its cases or one of them."""
   lines = (runner.ROOT / "tests" / "slow.txt").read_text(encoding="utf-8").splitlines()
   stale = slow = {line for line in lines if not line.startswith("#")}
   for item in items:
-    named = {item.nodeid, item.nodeid.partition("[")[0], item.nodeid.partition("::")[0]} & slow
+    named = {item.nodeid, item.nodeid.partition("[")[0]} & slow
     if named:
       item.add_marker(pytest.mark.slow)
       stale = stale - named
