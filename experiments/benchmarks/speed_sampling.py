@@ -41,9 +41,11 @@ class Network(NamedTuple):
   shape: tuple[int, ...]
 
 
-def _groups() -> tuple[Mapping[str, samplers.Method], ...]:
-  """All methods in groups of at most eight, the number of programs that `sample` caches."""
+def _groups(*, few: bool) -> tuple[Mapping[str, samplers.Method], ...]:
+  """All methods in groups of eight, or a few: what is around the network does not depend on it."""
   one, two = samplers.multistep, samplers.singlestep
+  if few:
+    return ({"ddim, η = 1": samplers.ddim(1.0), "multistep 2": one(2), "heun": samplers.heun()},)
   return ({"ddim, η = 0": samplers.ddim(), "ddim, η = 1": samplers.ddim(1.0),
            "multistep 2": one(2), "multistep 3": one(3), "multistep 2 in α, η = 1": one(
                2, 1.0, variable="alpha"),
@@ -65,11 +67,11 @@ def sampling(timer: measure.Timer) -> Part:
   rows, seconds = [], {}
   for what, config in NETWORKS.items():
     network = _network(config)
-    for i, methods in enumerate(_groups()):
+    for i, methods in enumerate(_groups(few="unet" in config.network.name)):
       tasks = _bare(network)
       for name, method in methods.items():
         tasks |= _samplings(network, name, method)
-      times = timer(tasks, f"sampling, {what}, {i + 1} of 2")
+      times = timer(tasks, f"sampling, {what}, {i + 1}")
       seconds[f"sampling {what} {i + 1}"] = times
       bare = _faster(times)
       rows += [Row(f"sampling, {how} ÷ {CALLS} bare calls, {what}, {name}",

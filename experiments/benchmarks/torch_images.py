@@ -3,13 +3,13 @@
   python -m experiments.benchmarks.torch_images make KIND FOLDER
   python -m experiments.benchmarks.torch_images forward|train KIND FOLDER DTYPE THREADS BATCH
   python -m experiments.benchmarks.torch_images learn KIND FOLDER DATA.npz BATCH STEPS EVERY RATE
-  python -m experiments.benchmarks.torch_images draw KIND FOLDER LABELS.npy OUT.npy STEPS
+  python -m experiments.benchmarks.torch_images draw KIND FOLDER LABELS.npy OUT.npy STEPS SCHEDULER
 
 `make` writes a model with random weights, and its output at a few timesteps. `forward` and `train`
 wait for a line "n" on stdin, make n forward passes or training steps of the model in FOLDER, and
 then print a line. `learn` trains it on x (n, channels, h, w) and labels, on one thread, and writes
 the average of the parameters to FOLDER/N after N = EVERY, 2 EVERY, … steps. `draw` samples the
-model in FOLDER by DDIM as diffusers' pipeline does, which clips every prediction of x₀ to [−1, 1].
+model in FOLDER by DDIMScheduler or DDPMScheduler of diffusers, which clip x₀ to [−1, 1] each time.
 
 A training step is DDPM's (Ho et al. 2020) as in diffusers' script for unconditional training: ε at
 uniform timesteps, AdamW, gradient clipping, an average whose decay rises with the steps. The rate
@@ -130,11 +130,13 @@ def learn(
 
 
 @torch.no_grad()
-def draw(kind: str, folder: pathlib.Path, labels_file: str, out: str, steps: int) -> None:
+def draw(
+    kind: str, folder: pathlib.Path, labels_file: str, out: str, steps: int, name: str
+) -> None:
   torch.manual_seed(0)
   torch.set_num_threads(1)
   model = getattr(diffusers, MODELS[kind][0]).from_pretrained(folder).eval()
-  scheduler = diffusers.DDIMScheduler(num_train_timesteps=1000)
+  scheduler = getattr(diffusers, name)(num_train_timesteps=1000)
   scheduler.set_timesteps(steps)
   images = []
   for labels in torch.from_numpy(np.load(labels_file)).long().split(250):
@@ -153,7 +155,7 @@ def main(task: str, kind: str, folder: str, *options: str) -> None:
     learn(kind, pathlib.Path(folder), options[0], *map(int, options[1:4]), float(options[4]))
     return
   if task == "draw":
-    draw(kind, pathlib.Path(folder), *options[:2], int(options[2]))
+    draw(kind, pathlib.Path(folder), *options[:2], int(options[2]), options[3])
     return
   dtype, threads, n = options
   torch.set_num_threads(int(threads))

@@ -18,11 +18,12 @@ from experiments.benchmarks import (
   exact_conditions,
   learning,
   measure,
+  recipes,
   scale_host,
   starts,
 )
 from experiments.configs import mixture2d
-from experiments.run import assembly
+from experiments.run import assembly, meshes
 from langevin_jax import networks, predictions
 from langevin_jax.training import shardings
 
@@ -307,3 +308,22 @@ def test_tilted_quantiles_are_those_of_the_class_and_of_the_whole_at_weights_one
 @pytest.mark.slow
 def test_a_density_given_a_vector_is_recovered():
   assert exact_conditions.vector() <= 0.03
+
+
+def test_the_time_to_a_quality_is_that_to_the_best_of_theirs():
+  """In steps until it is reached and not left again, times the ratio of a step's time."""
+  row = lambda value: {metric: {"value": value, "floor": 0.0} for metric in recipes.METRICS}
+  rows = {"ours": {500: row(9.0), 1000: row(3.0), 1500: row(2.0), 2000: row(1.0)},
+          "diffusers": {1000: row(40.0), 2000: row(4.0)},
+          "diffusers, their own": {2000: row(2.5)}}
+  assert recipes.time_to_theirs(rows, "fid", 1.2) == pytest.approx(1.2 * 1500 / 2000)
+  # Of a share more is better: the first measurement that is below leaves it for good.
+  assert recipes.time_to_theirs(rows, "label_agreement", 1.2) is None
+
+
+def test_both_recipes_train_a_network_of_one_size():
+  settings = recipes.our_config(config_lib.Call("fashion_mnist", (("path", "nowhere"),)), 1000, 500)
+  run = assembly.assemble(settings, (28, 28, 1), 10,
+                          meshes.make(settings.mesh, jax.devices()[:1]))
+  ours = sum(leaf.size for leaf in jax.tree.leaves(assembly.abstract_state(run).params))
+  assert ours == pytest.approx(1_164_385, rel=0.01)  # that of diffusers' UNet2DModel
