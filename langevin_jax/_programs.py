@@ -117,8 +117,11 @@ def number(name: str, value: Any, *, may_be_traced: bool = False) -> Any:
   return array.item()
 
 
-def numbers(name: str, values: Any) -> tuple:
+def numbers(name: str, values: Any, example: str) -> tuple:
   """The entries of a sequence, each as `number`; a jax array is read on the host.
+
+  Args:
+    example: of the sequence, for messages.
 
   Raises:
     ValueError: no sequence, or an entry that `number` refuses.
@@ -126,8 +129,8 @@ def numbers(name: str, values: Any) -> tuple:
   if isinstance(values, jax.Array) and not is_traced(values):
     values = np.asarray(values)  # its entries would be traced inside `jax.jit`
   if isinstance(values, str) or not np.iterable(values):
-    raise ValueError(f"{name} must be a sequence of numbers, got {values!r}")
-  return tuple(number(name, value) for value in values)
+    raise ValueError(f"{name} must be a sequence such as {example}, got {values!r}")
+  return tuple(number(f"each entry of {name}", value) for value in values)
 
 
 def count(name: str, value: Any, least: int = 1) -> int:

@@ -232,7 +232,7 @@ def _guided(
     both: the guided model. outside: the model that is called outside the interval.
     limits: for some weights, a cheaper model that equals `both` with that weight.
   """
-  ends = _programs.numbers("interval", interval)
+  ends = _programs.numbers("interval", interval, "(rho_lo, rho_hi)")
   if len(ends) != 2:
     raise ValueError(f"interval must be (rho_lo, rho_hi), got {interval}")
   low, high = ends

@@ -27,17 +27,11 @@ def pytest_sessionstart(session):
       file.unlink(missing_ok=True)
 
 
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(items):
   """Marks the tests that slow.txt names, each with all of its cases or one of them."""
-  lines = (runner.ROOT / "tests" / "slow.txt").read_text(encoding="utf-8").splitlines()
-  stale = slow = {line for line in lines if not line.startswith("#")}
   for item in items:
-    named = {item.nodeid, item.nodeid.partition("[")[0]} & slow
-    if named:
+    if {item.nodeid, item.nodeid.partition("[")[0]} & runner.slow():
       item.add_marker(pytest.mark.slow)
-      stale = stale - named
-  if stale and not config.getoption("file_or_dir"):
-    raise pytest.UsageError(f"tests/slow.txt names no test with {sorted(stale)[0]}")
 
 
 def pytest_collection_finish(session):

@@ -215,6 +215,13 @@ def cache() -> pathlib.Path:
   return pathlib.Path(home) / "langevin_jax" / "tests"
 
 
+@functools.cache
+def slow() -> frozenset[str]:
+  """The lines of slow.txt that name tests."""
+  lines = (ROOT / "tests" / "slow.txt").read_text(encoding="utf-8").splitlines()
+  return frozenset(line for line in lines if line and not line.startswith("#"))
+
+
 def make_once(place: pathlib.Path, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
   """`place`, filled by `make(place)` in the first process that asks; other workers wait for it."""
   done = place.with_name(place.name + ".done")

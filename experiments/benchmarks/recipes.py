@@ -7,8 +7,9 @@ AdamW, rate and clipping, one core each, at the same time. Theirs learns ε at u
 ours what this project learns by default. Along the way the averages of the parameters are judged
 by samples of one sampler, of 12 calls, and theirs at the end by their own samplers of 50, too. The
 time of ours ÷ theirs to the best that theirs reach at the end is the ratio of the steps times that
-of the seconds of a step, which are measured apart. Trainings that are in --workdir are not
-repeated. The Fréchet distance of VGG16 needs `pip install -e ".[vgg]"`.
+of the seconds of a step, which are measured apart and on all cores. Trainings that are in --workdir
+are not repeated: other --data need another one. The Fréchet distance of VGG16 needs
+`pip install -e ".[vgg]"`.
 """
 
 import os
@@ -37,7 +38,7 @@ METRICS = {"vgg16 fid": True, "fid": True, "c2st": True, "label_agreement": Fals
 SCHEDULERS = "DDIMScheduler", "DDPMScheduler"
 _TORCH = "experiments.benchmarks.torch_images"
 
-Rows = dict[str, Mapping[int, dict[str, Any]]]
+Rows = dict[str, dict[int, dict[str, Any]]]
 
 
 class Side(NamedTuple):
@@ -64,23 +65,28 @@ def main() -> int:
   dataset = sides["ours"].run.dataset
   labels = assembly.data_labels(sides["ours"].run, chosen.num_samples, seed=0)
   judge = judge_of(dataset, labels, workdir)
-  rows: Rows = {name: {step: judge(f"{name} {step}", drawn(side, step, labels)) for step in marks}
-                for name, side in sides.items()}
+  content: dict[str, Any] = {"machine": measure.machine(), "rows": {}}
+  rows: Rows = content["rows"]
+  for name, side in sides.items():
+    rows[name] = {}
+    for step in marks:
+      rows[name][step] = judge(f"{name} {step}", drawn(side, step, labels))
+      measure.write(out, content)
   for scheduler in SCHEDULERS:
     x = drawn_by_diffusers(workdir, chosen.steps, labels, scheduler)
     name = f"diffusers, {scheduler}"
     rows[name] = {chosen.steps: judge(f"{name} {chosen.steps}", x)}
+    measure.write(out, content)
   timer = measure.Timer(chosen.repeats, chosen.seconds)
   with dispatches.process(config) as ours, dispatches.answering(
-      _TORCH, "train", "unet", str(workdir / "diffusers"), "float32", str(os.cpu_count()),
+      _TORCH, "train", "small_unet", str(workdir / "diffusers"), "float32", str(os.cpu_count()),
       str(BATCH)) as theirs:
     seconds = timer({"ours": ours, "diffusers": theirs}, "a training step")
   step = measure.ratio(seconds["ours"], seconds["diffusers"])
   times = {metric: time_to_theirs(rows, metric, step.median) for metric in METRICS}
-  measure.write(out, {
-      "machine": measure.machine(), "rows": rows, "ratio of a step": step._asdict(),
-      "seconds of a step": {name: values.tolist() for name, values in seconds.items()},
-      "ratio of times": times})
+  measure.write(out, content | {
+      "ratio of a step": step._asdict(), "ratio of times": times,
+      "seconds of a step": {name: values.tolist() for name, values in seconds.items()}})
   report(rows, step, times)
   print(f"\nin {out}")
   return 0
@@ -104,15 +110,16 @@ def train(workdir: pathlib.Path, config: config_lib.Config) -> None:
   changes = [f"--config.{name}={value}" for name, value in config_lib.overrides(
       config_lib.Config(), config).items()]
   commands = [["experiments.train", *changes, f"--workdir={workdir / 'ours'}"]]
-  if not theirs.exists():
-    measure.call("benchmarks.torch_images", "make", "unet", str(theirs))
-  if not (theirs / str(steps)).exists():
+  if not (theirs / "values.npz").exists():
+    measure.call("benchmarks.torch_images", "make", "small_unet", str(theirs))
+  every = config.training.checkpoint_every
+  if not all((theirs / str(step)).exists() for step in range(every, steps + 1, every)):
     dataset = data.load(config.data)
     x = data.restore(dataset, data.in_memory(dataset.train)) / 127.5 - 1.0
     np.savez(workdir / "data.npz", x=np.moveaxis(x, -1, 1).astype(np.float32),
              labels=dataset.train_labels)
-    commands.append([_TORCH, "learn", "unet", str(theirs), str(workdir / "data.npz"), str(BATCH),
-                     str(steps), str(config.training.checkpoint_every), str(RATE)])
+    commands.append([_TORCH, "learn", "small_unet", str(theirs), str(workdir / "data.npz"),
+                     str(BATCH), str(steps), str(every), str(RATE)])
   workers = [subprocess.Popen(["taskset", "--cpu-list", str(core), sys.executable, "-m", *command])
              for core, command in enumerate(commands)]
   if any([worker.wait() for worker in workers]):
@@ -147,7 +154,7 @@ def drawn_by_diffusers(
   """The same of theirs by 50 steps of one of their own schedulers."""
   np.save(workdir / "labels.npy", labels)
   out = workdir / "drawn.npy"
-  measure.call("benchmarks.torch_images", "draw", "unet", str(workdir / "diffusers" / str(step)),
+  measure.call("benchmarks.torch_images", "draw", "small_unet", str(workdir / "diffusers" / str(step)),
                str(workdir / "labels.npy"), str(out), "50", scheduler)
   return np.round(127.5 * (np.moveaxis(np.load(out), 1, -1) + 1.0))
 

@@ -42,7 +42,7 @@ class Network(NamedTuple):
 
 
 def _groups(*, few: bool) -> tuple[Mapping[str, samplers.Method], ...]:
-  """All methods in groups of eight, or a few: what is around the network does not depend on it."""
+  """All methods in groups of eight, or three of them."""
   one, two = samplers.multistep, samplers.singlestep
   if few:
     return ({"ddim, η = 1": samplers.ddim(1.0), "multistep 2": one(2), "heun": samplers.heun()},)
@@ -68,6 +68,7 @@ def sampling(timer: measure.Timer) -> Part:
   for what, config in NETWORKS.items():
     network = _network(config)
     for i, methods in enumerate(_groups(few="unet" in config.network.name)):
+      # The cost outside the network does not depend on which network it is.
       tasks = _bare(network)
       for name, method in methods.items():
         tasks |= _samplings(network, name, method)

@@ -337,7 +337,8 @@ def _classifier(dataset: data.Dataset, seed: int) -> classifier.Classifier | Non
   return _trained(_Same(dataset.train), _Same(dataset.train_labels), dataset.num_classes, seed)
 
 
-@functools.lru_cache(maxsize=1)  # an evaluation asks for the same one several times
+# An evaluation asks for the same one several times. The last one stays, with its images.
+@functools.lru_cache(maxsize=1)
 def _trained(images: _Same, labels: _Same, num_classes: int, seed: int) -> classifier.Classifier:
   return classifier.train(images.array, labels.array, num_classes=num_classes, seed=seed)
 

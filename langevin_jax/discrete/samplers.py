@@ -164,11 +164,10 @@ def corrected(method: Method, corrections: int = 1, *, budget: float = 0.5) -> M
   Raises:
     ValueError: corrections < 1, or budget not positive.
   """
-  corrections, budget = (_programs.number(name, value) for name, value in (
-      ("corrections", corrections), ("budget", budget)))
-  if corrections < 1 or not budget > 0.0:
-    raise ValueError("corrected needs corrections >= 1 and budget > 0, got "
-                     f"{corrections}, {budget}")
+  corrections = _programs.count("corrections", corrections)
+  budget = _programs.number("budget", budget)
+  if not budget > 0.0:
+    raise ValueError(f"budget must be positive, got {budget}")
   return method._replace(corrections=corrections, budget=budget)
 
 

@@ -226,7 +226,6 @@ def _runge_kutta(
   return _programs.scan(step, (x, zero), jnp.arange(steps, dtype=x.dtype))[0]
 
 
-
 def _check_tangents(
     x: jax.Array, count: int, chunk: int | None, what: str, remedy: str
 ) -> None:

@@ -195,10 +195,9 @@ def adaptive_sde(
 def check_tolerance(tolerance: float | jax.Array, max_steps: int) -> None:
   """Raises ValueError where tolerance or max_steps is known and not positive."""
   known = _programs.number("tolerance", tolerance, may_be_traced=True)
-  max_steps = _programs.number("max_steps", max_steps)
-  if max_steps < 1 or not (_programs.is_traced(known) or known > 0.0):
-    raise ValueError(f"tolerance must be positive and max_steps at least 1, got {tolerance} and "
-                     f"{max_steps}")
+  if not (_programs.is_traced(known) or known > 0.0):
+    raise ValueError(f"tolerance must be positive, got {tolerance}")
+  _programs.count("max_steps", max_steps)
 
 
 def check_reached(reached: jax.Array | bool, tolerance: float | jax.Array, max_steps: int) -> None:

@@ -136,7 +136,7 @@ def explicit(rho: Sequence[float] | np.ndarray, *, end: float | None = 0.0) -> G
     ValueError: no level, a level that is not positive, two equal ones in a row, a rise at the end,
       or what is no number or traced.
   """
-  values = tuple(map(float, _programs.numbers("rho", rho)))
+  values = tuple(map(float, _programs.numbers("rho", rho, "(80, 20, 5, 1, 0.2)")))
   values = values if end is None else (*values, float(_programs.number("end", end)))
   _checked(np.array(values))
   if not all(v > 0.0 for v in values[:-1]):

@@ -409,7 +409,7 @@ def test_sample_from_its_own_process_says_one_line(trained):
     ("--sampler=adaptive --start_level=3", "adaptive has no levels to start or stop at"),
     ("--sampler=ddim(1) --grid=optimised", "an optimised grid is for the ODE alone"),
     ("--sampler=adaptive --sampler.tolerance=-1", "--sampler: tolerance must be positive"),
-    ("--sampler=adaptive(max_steps=0)", "max_steps at least 1, got 0.0001 and 0"),
+    ("--sampler=adaptive(max_steps=0)", "max_steps must be at least 1, got 0"),
     ("--sampler=adaptive(rho_min=90)", "--sampler: rho_min must lie in (0, rho_max), got 90.0"),
     ("--sampler=adaptive_sde(stochasticity=0)",
      "--sampler.stochasticity must be positive, got 0.0: take adaptive for the ODE"),

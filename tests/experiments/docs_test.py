@@ -243,6 +243,13 @@ def test_make_targets_that_are_named_exist():
   assert not {(name, target) for name, target in named if target not in targets}
 
 
+def test_every_test_that_slow_txt_names_exists():
+  for name in runner.slow():
+    file, _, test = name.partition("::")
+    text = (runner.ROOT / file).read_text(encoding="utf-8")
+    assert re.search(rf"^def {re.escape(test.partition('[')[0])}\(", text, re.M), name
+
+
 def test_one_version_everywhere():
   package = "\n".join((ROOT / file).read_text()
                       for file in ("langevin_jax/__init__.py", "pyproject.toml"))

@@ -1,7 +1,7 @@
 """Two real processes on loopback: as one, stopped as one, and not left waiting for a dead one.
 
-Every process has one device and a hard limit on its time. A pair is expensive: fast tests train,
-stop, kill and restart one; all else is marked slow.
+Every process has one device and a hard limit on its time. A pair is expensive: fast tests have
+those alone that end before the first step.
 """
 
 import contextlib
@@ -235,9 +235,9 @@ def assert_stopped_alone(process):
   assert "Current thread" not in err
 
 
-def test_killed_at_random_moments_two_processes_end_as_if_they_had_not_been(tmp_path, kills=8):
+def test_killed_at_random_moments_two_processes_end_as_if_they_had_not_been(tmp_path):
   """Anywhere from the first save on: at first the coordinator alone, later both at once."""
-  workdir, whole, dice = tmp_path / "run", tmp_path / "whole", random.Random(0)
+  workdir, whole, dice, kills = tmp_path / "run", tmp_path / "whole", random.Random(0), 8
   steps = f"--config.training.steps={40 * (kills + 2)}", "--config.training.checkpoint_every=10"
   newest = lambda: max([0, *(int(step.name) for step in (workdir / "checkpoints").glob("*")
                              if step.name.isdigit())])

@@ -612,7 +612,7 @@ def test_wrong_arguments():
       "identity must be a call": lambda: flow_maps.corrupted_loss(
           exact, x, None, identity=flow_maps.semigroup, weight=None, prediction="v"),
       "levels must be": lambda: flow_maps.dyadic(levels=0),
-      "steps and sweeps": lambda: flow_maps.exact(round_mixture(PLANE), steps=0)}
+      "steps must be at least 1": lambda: flow_maps.exact(round_mixture(PLANE), steps=0)}
   assert identity.adaptive == 0.0
   for words, call in cases.items():
     with pytest.raises(ValueError, match=words) as error:

@@ -410,7 +410,7 @@ BAD = [
       for make in GRIDS[:2] for low in (2.0, 0.0, -1.0)),
     *((lambda make=make: make(5, rho_min=1e4, rho_max=1e5)(paths.ve()), "noisiest")
       for make in GRIDS[:2]),
-    (lambda: samplers.karras(2.5), r"whole ones, got n=2\.5"),
+    (lambda: samplers.karras(2.5), r"must be a whole number, got 2\.5"),
     (lambda: samplers.karras(5, curvature=0.0), "curvature"),
     (lambda: samplers.shifted(5, -1.0), "shift"),
     *((lambda make=make, eta=eta: make(eta), "stochasticity must be >= 0 and finite")
@@ -451,7 +451,7 @@ BAD += [
         lambda v: samplers.singlestep(largest_budget=v), lambda v: samplers.explicit([v]),
         lambda v: samplers.karras(4, rho_max=v), lambda v: samplers.shifted(4, v),
         lambda v: samplers.within(samplers.karras(4), stop=v))),
-    *((lambda rho=rho: samplers.explicit(rho), "sequence of levels") for rho in ("5", 5.0)),
+    *((lambda rho=rho: samplers.explicit(rho), r"sequence such as \(80, 20") for rho in ("5", 5.0)),
     (lambda: samplers.heun([2.0]), "churn must be a number"),
     *((lambda eta=eta: draw(method=samplers.ddim(eta)), "stochasticity must be written with jax")
       for eta in (np.cos, math.cos)),
@@ -507,7 +507,7 @@ def test_known_levels_are_read_on_the_host():
   levels = jnp.array([5.0, 1.0])
   make = lambda rho: jnp.asarray(samplers.explicit(rho)(paths.vp()))
   np.testing.assert_array_equal(jax.jit(lambda: make(levels))(), [5.0, 1.0, 0.0])
-  with pytest.raises(ValueError, match="rho must be a number, not traced"):
+  with pytest.raises(ValueError, match="each entry of rho must be a number, not traced"):
     jax.eval_shape(make, levels)
 
 

@@ -633,9 +633,9 @@ BAD = [
     (lambda: optimise(n=0), "n must be at least 1"),
     (lambda: optimise(n=3, method=samplers.ddim(1.0)), "deterministic"),
     *((lambda options=options: samplers.adaptive(
-        jax.random.key(0), predictions.Denoiser(gaussian, VP), VP, shape=(2,), **options),
-       "tolerance must be positive and max_steps at least 1")
-      for options in ({"tolerance": 0.0}, {"max_steps": 0}))]
+        jax.random.key(0), predictions.Denoiser(gaussian, VP), VP, shape=(2,), **options), message)
+      for options, message in (({"tolerance": 0.0}, "tolerance must be positive"),
+                               ({"max_steps": 0}, "max_steps must be at least 1")))]
 
 
 @pytest.mark.parametrize(("call", "message"), BAD)
