@@ -2,7 +2,7 @@
 
   python -m experiments.benchmarks.recipes --data=directory/of/idx/files
 
-Both train a network of the same layout and size (`torch_images`, kind unet) with equal batches,
+Both train a network of the same layout and size (`torch_images`, small_unet) with equal batches,
 AdamW, rate and clipping, one core each, at the same time. Theirs learns ε at uniform timesteps,
 ours what this project learns by default. Along the way the averages of the parameters are judged
 by samples of one sampler, of 12 calls, and theirs at the end by their own samplers of 50, too. The
@@ -210,7 +210,7 @@ if __name__ == "__main__":
   flags.DEFINE_string("data", "", "Directory of Fashion-MNIST's four IDX files.")
   flags.DEFINE_string("workdir", "runs/bench/recipes", "Directory of the trainings and pictures.")
   flags.DEFINE_string("out", "runs/bench/recipes.json", "Where to write the numbers.")
-  flags.DEFINE_integer("steps", 5000, "Training steps of each.")
+  flags.DEFINE_integer("steps", 4000, "Training steps of each.")
   flags.DEFINE_integer("every", 500, "Steps between the averages that are judged.")
   flags.DEFINE_integer("num_samples", 2000, "Samples of each average.")
   flags.DEFINE_integer("repeats", 5, "Rounds of the comparison of a step's time.")

@@ -1,4 +1,4 @@
-"""An autoencoder of colour emoji, 64×64×3 → 16×16×4, for a few minutes of one CPU core.
+"""An autoencoder of colour emoji, 64×64×3 → 16×16×4, for a quarter of an hour of one CPU core.
 
   npm pack emoji-datasource-google && tar xzf emoji-datasource-google-*.tgz
   python -m experiments.train --config=emoji --config.data.path=package --workdir=runs/emoji_ae

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from experiments.metrics import classifier
+from experiments import data
+from experiments.metrics import classifier, comparisons
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,13 @@ def test_label_agreement_refuses(trained):
   for labels in (np.zeros(5, int), np.full(6, 10), np.zeros(6)):
     with pytest.raises(ValueError, match=r"^labels must [^\n]*$"):
       classifier.label_agreement(trained, X, labels)
+
+
+def test_an_evaluation_trains_it_once(monkeypatch):
+  trained = []
+  monkeypatch.setattr(classifier, "train", lambda *_, **how: trained.append(how["seed"]))
+  dataset = data.load("digits")
+  for seed in (7, 7, 8):
+    comparisons._classifier(dataset, seed)
+  comparisons._classifier(data.load("digits"), 8)
+  assert trained == [7, 8, 8]

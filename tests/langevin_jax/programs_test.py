@@ -355,6 +355,11 @@ COUNTS = {  # (name in messages, call of a count)
     "dyadic": ("levels", lambda n: flow_maps.dyadic(levels=n)),
     "bits_per_dim": ("dims", lambda n: likelihood.bits_per_dim(jnp.zeros(3), dims=n)),
     "vocabulary": ("vocabulary", lambda n: discrete.paths.uniform(n)),
+    "corrected": ("corrections", lambda n: discrete.samplers.corrected(
+        discrete.samplers.ancestral(), n)),
+    "adaptive": ("max_steps", lambda n: samplers.adaptive(
+        KEY, MODEL, VP, shape=(2,), max_steps=n)),
+    "event_axes": ("event_axes", lambda n: correctors.snr(event_axes=n)),
 }
 
 
@@ -371,6 +376,17 @@ def test_counts_are_whole_numbers_also_as_arrays_inside_jit(case):
   for wrong, message in ((2.5, "must be a whole number, got 2.5"), (0, "must be at least")):
     with pytest.raises(ValueError, match=f"^{name} {message}"):
       call(wrong)
+
+
+def test_a_known_interval_of_guidance_is_read_on_the_host():
+  ends = jnp.array([0.3, 2.0])
+  model = lambda ends: guidance.autoguidance(MODEL, scaled(0.2), VP, weight=2.0, interval=ends)
+  at = lambda ends, ell: model(ends).at(jnp.ones(2), ell)
+  for ell in (-2.0, 0.0, 2.0):
+    inside = jax.jit(lambda ell: at(ends, ell))(ell)
+    np.testing.assert_allclose(inside, at((0.3, 2.0), ell), rtol=1e-6)
+  with pytest.raises(ValueError, match="each entry of interval must be a number, not traced"):
+    jax.eval_shape(lambda ends: at(ends, jnp.float32(0.0)), ends)
 
 
 def test_the_numbers_of_an_adaptive_solve_are_read_on_the_host():
