@@ -7,6 +7,9 @@ in place of samples, and the sizes of both sets. `--likelihood` adds the likelih
 data, in nats and bits per dimension, with standard errors. Of tokens there are the bound of the
 likelihood in bits a token, that of an n-gram and of compressors, and the bits of samples. Of an
 autoencoder, reconstructions are compared in place of samples.
+
+Samples go to disk batch by batch, and are deleted at the end. After a kill, the same command goes
+on with them.
 """
 
 import json
@@ -30,7 +33,13 @@ from experiments.metrics import (
 )
 from experiments.metrics.result import Result
 from experiments.run import assembly, averages, memory, multihost, progress, records
-from experiments.sampling import drawing, optimized_grids, pictures, samplers_from_config
+from experiments.sampling import (
+  optimized_grids,
+  outputs,
+  pictures,
+  resumable_npy,
+  samplers_from_config,
+)
 
 flags.adopt_module_key_flags(sampling_flags)
 flags.adopt_module_key_flags(multihost)
@@ -83,10 +92,7 @@ def main() -> int:
       if tokens and (choice.extractor or choice.metrics):
         raise ValueError(f"--{'extractor' if choice.extractor else 'metric'} is of features of "
                          "numbers, and these data are tokens")
-      out = multihost.by_first(lambda: cli.out(
-          _OUT.value or str(workdir / "evaluation.json"),
-          lambda record: "metrics" in record and "sampling" in record, suffix=".json",
-          inputs=data.files(trained.data)))
+      out = multihost.by_first(lambda: _out(workdir, trained))
       dataset, _ = multihost.agreed(lambda: data_facts.with_examples(
           workdir, trained.data, needed_by="evaluate"))
       run = multihost.agreed(lambda: assembly.prepare(
@@ -148,20 +154,44 @@ def evaluate(
     with progress.bar(likelihoods.work(run, settings), 0, "likelihood", shown=first) as bar:
       model_rows, facts["likelihood"] = likelihoods.rows(
           run, params, config.sampling, path, settings, bar)
-  with progress.bar(n, 0, "sampling", shown=first) as bar:
-    x = drawing.draw(run, params, config.sampling, path, labels, seed=seed, progress=bar)
+  drawn = outputs.Drawn(run, params, config, path, n, labels, seed, None, None)
+  stream = multihost.by_first(lambda: outputs.stream(
+      _samples(out), drawn, outputs.settings(drawn, int(state.step), ema)))
+  outputs.draw(drawn, stream)
   if dataset.vocabulary:
     model_rows += multihost.by_first(lambda: ngrams.baselines(run.dataset)) or []
   if config.objective.flow_map is not None:
     model_rows += few_calls.meter(run, config.sampling, path, dataset, labels, seed=seed)(params)
   params = params if run.mesh.size == 1 else multihost.fetch(params)
-  if first:
+
+  def judge(stream):
     print("judging", flush=True)
-  if _NEIGHBOURS.value:
-    model_rows += multihost.by_first(lambda: neighbours(
-        out.with_name("neighbours.png"), dataset, x, seed, choice)) or []
-  multihost.by_first(lambda: report(out, samples.rows(
-      assembly.alone(run), params, path, dataset, x, labels, choice) + model_rows, facts))
+    x, rows = records.load(stream.file), model_rows
+    if _NEIGHBOURS.value:
+      rows += neighbours(out.with_name("neighbours.png"), dataset, x, seed, choice)
+    rows = samples.rows(assembly.alone(run), params, path, dataset, x, labels, choice) + rows
+    stream.file.unlink()
+    stream.forget()
+    report(out, rows, facts)
+
+  multihost.by_first(lambda: judge(stream))
+
+
+def _out(workdir: pathlib.Path, trained: config_lib.Config) -> pathlib.Path:
+  """The .json file; raises ValueError if it, or the samples beside it, must not be replaced."""
+  out = cli.out(
+      _OUT.value or str(workdir / "evaluation.json"),
+      lambda record: "metrics" in record and "sampling" in record, suffix=".json",
+      inputs=data.files(trained.data))
+  if (file := _samples(out)).exists() and not resumable_npy.unfinished(file):
+    raise ValueError(f"--out {out} would replace {file}, which this command has not written; "
+                     "choose another --out, or delete it")
+  return out
+
+
+def _samples(out: pathlib.Path) -> pathlib.Path:
+  """The file of the samples, which is there while the command runs."""
+  return out.with_suffix(".samples.npy")
 
 
 def check_comparison(choice: comparisons.Choice, dataset: data.Dataset) -> None:
@@ -191,7 +221,7 @@ def neighbours(
   """Draws samples x, in the user's units, beside their nearest real images; one row of results."""
   dataset = data.in_comparison_units(dataset)
   images, row = comparisons.memorised(
-      dataset, data.in_standard_units(dataset, x), seed, choice, _NEIGHBOURS.value)
+      dataset, data.InStandardUnits(dataset, x), seed, choice, _NEIGHBOURS.value)
   shown = {name: data.restore(dataset, each) for name, each in images.items()}
   pictures.strips(place, dataset, shown, np.zeros(shown["sample"].shape[:3], bool))
   return [row]
@@ -203,7 +233,8 @@ def check_memory(run: assembly.Run, config: config_lib.Config) -> None:
                    ("config.evaluation.num_samples", config.evaluation.num_samples)):
     if n:
       build.at_least(field.removeprefix("--").removeprefix("config."), n, 20)
-      memory.check_sampling(config, run.dataset.train.shape[1:], n, kept=True, field=field)
+      memory.check_sampling(config, run.dataset.train.shape[1:], n,
+                            kept=run.dataset.kind != "image", field=field)
       return
 
 

@@ -16,15 +16,14 @@ checkpoint; the newest is the default.
 
 import pathlib
 
-import numpy as np
 from absl import flags
 
 import langevin_jax
 from experiments import config as config_lib
 from experiments import data
 from experiments.config import build, calls, cli, sampling_flags
-from experiments.data import facts, standardize
-from experiments.run import assembly, averages, buckets, memory, multihost, progress, records
+from experiments.data import facts
+from experiments.run import assembly, averages, buckets, memory, multihost, records
 from experiments.sampling import (
   conditioning,
   drawing,
@@ -93,10 +92,7 @@ def sample(
       run, params, int(state.step), config, path, workdir, ema=ema["average"])
   drawn = outputs.Drawn(run, params, config, path, n, condition, _SEED.value, known, begin)
 
-  record = {
-      "step": int(state.step), "num_samples": n, "seed": _SEED.value, "labels": condition_text,
-      "path": calls.to_plain(config.path), "sampling": config_lib.to_plain(config.sampling),
-      "ema": ema, "numerics": records.numerics()}
+  record = outputs.settings(drawn, int(state.step), ema) | {"labels": condition_text}
   if isinstance(condition, dict):
     record["condition_sha256"] = records.sha256(condition)
   if inpainter is not None:
@@ -104,12 +100,8 @@ def sample(
                             ) | inpaint.describe(known)
   if begin is not None:
     record["begin"] = starts.describe(begin)
-  stream = multihost.by_first(lambda: resumable_npy.Stream(
-      out, (n, *(data.example_shape(run.dataset) if drawn.ends_clean else
-                 run.dataset.train.shape[1:])), dict(record),
-      dtype=np.dtype(np.int32) if run.dataset.vocabulary else standardize.dtype(
-          run.dataset.mean, run.dataset.scale)))
-  draw(drawn, stream)
+  stream = multihost.by_first(lambda: outputs.stream(out, drawn, dict(record)))
+  outputs.draw(drawn, stream)
   # The rest is little work, for one device of the first process.
   drawn = drawn._replace(params=params if run.mesh.size == 1 else multihost.fetch(params))
 
@@ -205,42 +197,6 @@ def _pngs(
 def _inputs(trained: config_lib.Config) -> tuple[str, ...]:
   """The input files, which no output may replace."""
   return (*data.files(trained.data), *inpaint.files(), *starts.files())
-
-
-def draw(drawn: outputs.Drawn, stream: resumable_npy.Stream | None) -> None:
-  """Draws the samples and writes them to the stream.
-
-  All processes draw. Only the first has a stream and writes.
-  """
-  begin, n = drawn.begin, drawn.n
-  done = int(multihost.broadcast(stream.done if stream else 0))
-  if stream and done:
-    print(f"going on with {stream.file} at sample {done} of {n}", flush=True)
-  activity = ("inpainting" if drawn.known else "encoding" if begin and begin.kind == "encode"
-              else "sampling")
-  with progress.bar(n, done, activity, shown=stream is not None) as bar:
-    try:
-      if done < n:
-        for x in drawing.batches(
-            drawn.run, drawn.params, drawn.config.sampling, drawn.path, drawn.condition,
-            seed=drawn.seed, start=done, known=drawn.known, begin=begin):
-          done += len(x)
-          if stream:
-            stream.write(x)
-          bar(done)
-    except FloatingPointError:
-      if stream:
-        stream.discard()
-      raise
-    except Exception:
-      if stream and not stream.done:
-        stream.discard()  # failed before the first batch: there is nothing to resume
-      raise
-    finally:
-      if stream:
-        stream.close()
-  if stream:
-    stream.finish()
 
 
 def _number(given: drawing.Known | drawing.Begin | None) -> int:

@@ -96,6 +96,16 @@ def killed(*arguments, **named) -> None:
   raise Killed
 
 
+def after(count: int, function: Callable) -> Callable:
+  """The function, until it has been called so often: then the process is killed."""
+  called = iter(range(count))
+
+  def once_more(*arguments, **named):
+    return function(*arguments, **named) if next(called, None) is not None else killed()
+
+  return once_more
+
+
 class Fork:
   """A process started by `fork_worker`, with the methods of `subprocess.Popen` that tests use."""
 

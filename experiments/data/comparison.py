@@ -1,12 +1,31 @@
 """The data that samples are compared with: in memory, and in the same units for all runs."""
 
+import dataclasses
+
 import numpy as np
 
 from experiments.data import standardize
-from experiments.data.dataset import Dataset, Examples, restore
+from experiments.data.dataset import Dataset, Examples, in_standard_units, restore
 
 # If examples are not in memory, at most this many bytes of them are read.
 _MEMORY_BYTES = 2**28
+
+
+@dataclasses.dataclass(frozen=True)
+class InStandardUnits:
+  """Examples (n, *shape) in the user's units, converted when a part of them is indexed.
+
+  x may be an array on disk.
+  """
+
+  dataset: Dataset
+  x: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.x)
+
+  def __getitem__(self, index: slice) -> np.ndarray:
+    return in_standard_units(self.dataset, self.x[index])
 
 
 def in_memory(x: Examples) -> np.ndarray:

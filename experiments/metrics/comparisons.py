@@ -20,6 +20,8 @@ from experiments.metrics.result import Result
 
 # The largest number of examples in a set. More take minutes and change no printed digit.
 _LIMIT = 10_000
+# The number of values of samples in memory at once.
+_PART = 2**25
 # The largest number of values in a set of raw pixels, and of images in a Fréchet distance.
 _PIXELS, _MOST_FRECHET = 2**25, 2048
 # Metrics that take a reference of moments in place of real features.
@@ -131,7 +133,8 @@ def vectors(
 
 
 def images(
-    dataset: data.Dataset, x: np.ndarray, labels: np.ndarray, seed: int, choice: Choice = _DEFAULT
+    dataset: data.Dataset, x: np.ndarray | data.InStandardUnits, labels: np.ndarray, seed: int,
+    choice: Choice = _DEFAULT,
 ) -> list[Result]:
   """Feature distances, C2ST, label agreement and distances to the nearest real images.
 
@@ -143,11 +146,11 @@ def images(
   n = min(len(real) // 2, len(x))
   half, other = real[:n], real[len(real) // 2:][:n]
   call, model, features = _extractor(dataset, seed, choice)
-  limited = lambda a: features(a[:limit] if call.name == "pixels" else a)
-  fake = limited(x[:n] if choice.reference is None else x)
-  sets = _Sets(limited(half), fake[:n], limited(other))
+  limited = lambda a, n: _in_parts(features, a, min(n, limit) if call.name == "pixels" else n)
+  fake = limited(x, n if choice.reference is None else len(x))
+  sets = _Sets(limited(half, n), fake[:n], limited(other, n))
   of_moments = sets if choice.reference is None else _Sets(
-      choice.reference.moments, fake, limited(dataset.test))
+      choice.reference.moments, fake, limited(dataset.test, len(dataset.test)))
   rows = [*_feature_rows(sets, call.name, seed, choice.reference, of_moments),
           *_metric_rows(choice, sets, seed, of_moments)]
   if getattr(features, "classify", None) is not None and n >= _LEAST_SCORED:
@@ -176,7 +179,8 @@ def image_judge(
 
 
 def memorised(
-    dataset: data.Dataset, x: np.ndarray, seed: int, choice: Choice, count: int
+    dataset: data.Dataset, x: np.ndarray | data.InStandardUnits, seed: int, choice: Choice,
+    count: int,
 ) -> tuple[dict[str, np.ndarray], Result]:
   """The first `count` samples beside their nearest training and held-out images, in features.
 
@@ -190,7 +194,7 @@ def memorised(
   n = min(len(dataset.train), len(dataset.test), _LIMIT)
   train, held_out = (a[rng.permutation(len(a))[:n]] for a in (dataset.train, dataset.test))
   _, _, features = _extractor(dataset, seed, choice)
-  samples = features(x)
+  samples = _in_parts(features, x, len(x))
   near = [distances.nearest(samples, features(a)) for a in (train, held_out)]
   (to_train, at_train), (to_held_out, at_held_out) = near
   share = float(np.mean(to_train < to_held_out) + 0.5 * np.mean(to_train == to_held_out))
@@ -262,7 +266,8 @@ def _judge(
     if model is not None:
       found.append(Result(
           "label_agreement", f"label agreement; floor of {len(dataset.test)} held-out images",
-          classifier.label_agreement(model, x, labels), accuracy(), len(x)))
+          float(np.mean(_in_parts(functools.partial(classifier.logits, model), x, len(x)
+                                  ).argmax(-1) == labels)), accuracy(), len(x)))
     return found
 
   return rows
@@ -366,6 +371,14 @@ def _features(
     return values
 
   return features
+
+
+def _in_parts(
+    features: Callable[[np.ndarray], np.ndarray], x: np.ndarray | data.InStandardUnits, n: int
+) -> np.ndarray:
+  """The features of the first n examples of x, of which a part is in memory at a time."""
+  size = max(1, _PART // x[:1].size)
+  return np.concatenate([features(x[first:min(first + size, n)]) for first in range(0, n, size)])
 
 
 def _can_classify(dataset: data.Dataset) -> bool:

@@ -26,6 +26,8 @@ def rows(
 ) -> list[Result]:
   """The metrics of samples x (n, *shape) in the user's units, by the kind of the data.
 
+  Of images, x may be an array on disk, which is read a part at a time.
+
   Args:
     run: on one device. params: on the same device. dataset: the data of the run in memory
       (`data.comparison_data`).
@@ -36,13 +38,12 @@ def rows(
   seed = run.config.evaluation.seed
   labels = conditioning.class_numbers(dataset, condition, len(x))
   own, dataset = dataset, data.in_comparison_units(dataset)
-  restored, x = x, data.in_standard_units(dataset, x)
   if dataset.kind == "image":
-    results = comparisons.images(dataset, x, labels, seed, choice)
-  else:
-    results = comparisons.vectors(dataset, x, seed, choice)
-  if dataset.num_classes and dataset.kind != "image":
-    results += comparisons.vector_agreement(dataset, x, labels)
+    return comparisons.images(dataset, data.InStandardUnits(dataset, x), labels, seed, choice)
+  standard = data.in_standard_units(dataset, x)
+  results = comparisons.vectors(dataset, standard, seed, choice)
+  if dataset.num_classes:
+    results += comparisons.vector_agreement(dataset, standard, labels)
   if run.config.data.name == "mixture2d":
-    results += mixture_metrics.rows(run, params, path, data.in_standard_units(own, restored))
+    results += mixture_metrics.rows(run, params, path, data.in_standard_units(own, x))
   return results

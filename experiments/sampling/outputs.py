@@ -1,4 +1,7 @@
-"""The files beside the samples in a .npy: labels, the record, trajectories and pictures."""
+"""Samples of a command, drawn into a .npy batch by batch, and the files beside them.
+
+These are labels, the record, trajectories and pictures.
+"""
 
 import dataclasses
 import json
@@ -10,9 +13,18 @@ import jax
 import numpy as np
 
 from experiments import config as config_lib
+from experiments import data
+from experiments.config import calls
 from experiments.data import standardize, tables
-from experiments.run import assembly, records
-from experiments.sampling import conditioning, drawing, pictures, samplers_from_config, texts
+from experiments.run import assembly, multihost, progress, records
+from experiments.sampling import (
+  conditioning,
+  drawing,
+  pictures,
+  resumable_npy,
+  samplers_from_config,
+  texts,
+)
 from langevin_jax import samplers
 from langevin_jax.samplers import levels
 from langevin_jax.samplers.sampling import plan
@@ -47,6 +59,62 @@ class Drawn(NamedTuple):
   def has_picture(self) -> bool:
     """Whether the samples are drawn."""
     return self.ends_clean and pictures.can_draw(self.run.dataset)
+
+
+def settings(drawn: Drawn, step: int, ema: dict[str, Any]) -> dict[str, Any]:
+  """What the samples depend on, besides their condition: for the record, and to resume by."""
+  return {
+      "step": step, "num_samples": drawn.n, "seed": drawn.seed,
+      "path": calls.to_plain(drawn.config.path),
+      "sampling": config_lib.to_plain(drawn.config.sampling), "ema": ema,
+      "numerics": records.numerics()}
+
+
+def stream(
+    file: pathlib.Path, drawn: Drawn, settings: dict[str, Any]
+) -> resumable_npy.Stream:
+  """The array on disk that `draw` fills. Raises as `resumable_npy.Stream`."""
+  dataset = drawn.run.dataset
+  shape = data.example_shape(dataset) if drawn.ends_clean else dataset.train.shape[1:]
+  return resumable_npy.Stream(
+      file, (drawn.n, *shape), settings, dtype=np.dtype(np.int32) if dataset.vocabulary else
+      standardize.dtype(dataset.mean, dataset.scale))
+
+
+def draw(drawn: Drawn, stream: resumable_npy.Stream | None) -> None:
+  """Draws the samples and writes them to the stream, from its first missing row on.
+
+  All processes draw. Only the first has a stream and writes.
+  """
+  begin, n = drawn.begin, drawn.n
+  done = int(multihost.broadcast(stream.done if stream else 0))
+  if stream and done:
+    print(f"going on with {stream.file} at sample {done} of {n}", flush=True)
+  activity = ("inpainting" if drawn.known else "encoding" if begin and begin.kind == "encode"
+              else "sampling")
+  with progress.bar(n, done, activity, shown=stream is not None) as bar:
+    try:
+      if done < n:
+        for x in drawing.batches(
+            drawn.run, drawn.params, drawn.config.sampling, drawn.path, drawn.condition,
+            seed=drawn.seed, start=done, known=drawn.known, begin=begin):
+          done += len(x)
+          if stream:
+            stream.write(x)
+          bar(done)
+    except FloatingPointError:
+      if stream:
+        stream.discard()
+      raise
+    except Exception:
+      if stream and not stream.done:
+        stream.discard()  # failed before the first batch: there is nothing to resume
+      raise
+    finally:
+      if stream:
+        stream.close()
+  if stream:
+    stream.finish()
 
 
 def beside(out: pathlib.Path) -> tuple[str, ...]:

@@ -12,11 +12,11 @@ import runner
 from runner import SMALL
 
 from experiments import config, data
-from experiments.config import build
-from experiments.data import sources
+from experiments.config import build, calls
+from experiments.data import comparison, sources
 from experiments.metrics import classifier, comparisons, likelihoods, mixture_metrics, samples
 from experiments.run import assembly, meshes, records
-from experiments.sampling import drawing, pictures
+from experiments.sampling import drawing, pictures, resumable_npy
 from langevin_jax import mixtures, paths, predictions
 
 
@@ -83,6 +83,50 @@ def test_evaluate_a_mixture(mixture_run, tmp_path):
   nats, bits = metrics["nll_nats"], metrics["nll_bits_per_dim"]
   np.testing.assert_allclose(bits["value"], nats["value"] / (2.0 * np.log(2.0)), rtol=1e-12)
   assert result["likelihood"]["n"] == 200 and result["likelihood"]["divergence"] == "exact"
+
+
+def test_a_killed_evaluation_goes_on_with_its_samples(mixture_run, tmp_path, monkeypatch):
+  command = ("evaluate", f"--workdir={mixture_run}", "--num_samples=250")
+  runner.succeed(*command, f"--out={tmp_path / 'whole.json'}")
+  out = tmp_path / "killed.json"
+  with monkeypatch.context() as patch:  # after the first 100
+    patch.setattr(resumable_npy.Stream, "write", runner.after(1, resumable_npy.Stream.write))
+    with pytest.raises(runner.Killed):
+      runner.call(*command, f"--out={out}")
+  assert "--steps: 6 → 7" in runner.refused(*command, "--steps=7", f"--out={out}")
+  with monkeypatch.context() as patch:
+    patch.setattr(samples, "rows", runner.killed)
+    with pytest.raises(runner.Killed):
+      runner.call(*command, f"--out={out}")
+  with monkeypatch.context() as patch:  # nothing is drawn again
+    patch.setattr(drawing, "batches", runner.killed)
+    assert "at sample 250 of 250" in runner.succeed(*command, f"--out={out}")
+  whole, killed = (json.loads((tmp_path / f"{name}.json").read_text())
+                   for name in ("whole", "killed"))
+  assert killed == whole
+  assert {file.name for file in tmp_path.iterdir()} == {"whole.json", "killed.json"}
+  (tmp_path / "killed.samples.npy").write_text("mine")
+  assert "would replace" in runner.refused(*command, f"--out={out}")
+
+
+def test_samples_of_images_are_judged_a_part_at_a_time(digits_run, monkeypatch):
+  """On disk, as they are; what a part is changes nothing."""
+  run = assembly.prepare(records.read_config(digits_run))
+  x = data.restore(run.dataset, run.dataset.train[:300])
+  labels, model = run.dataset.train_labels[:300], classifier.train(
+      run.dataset.train, run.dataset.train_labels, num_classes=10, seed=0, steps=20)
+  monkeypatch.setattr(classifier, "train", lambda *arguments, **options: model)
+  call = calls.make("pixels", "extractor", "--extractor")
+  judged = lambda: comparisons.images(
+      run.dataset, data.InStandardUnits(run.dataset, x), labels, 0, comparisons.Choice(call))
+  whole, read = judged(), []
+  convert = comparison.in_standard_units
+  monkeypatch.setattr(comparison, "in_standard_units", lambda dataset, x: (
+      read.append(len(x)), convert(dataset, x))[1])
+  monkeypatch.setattr(comparisons, "_PART", 64 * 70)
+  assert judged() == whole
+  # C2ST and the nearest image are of pixels; the rest reads 70 at a time.
+  assert sorted(read)[:-2] == sorted([1] * 2 + [70] * 8 + [20] * 2)
 
 
 @pytest.mark.parametrize("scaling", ["", "whiten"])
