@@ -101,6 +101,30 @@ def edm(name: str, classes: int, **config) -> dict:
   return found | {"ell": ELLS, "value": model(torch.tensor(x), noise, one_hot)}
 
 
+def edm_trained(name: str, classes: int, **config) -> dict:
+  """ε, which a preconditioning of NVlabs/edm other than its own predicts, of x at unit scale."""
+  import torch
+  module = importlib.import_module("training.networks")
+  model, found = _drawn(getattr(module, name)(
+      img_resolution=SIDE, img_channels=3, label_dim=classes, num_blocks=1, attn_resolutions=[4],
+      **config))
+  x, labels = inputs(3, classes)
+  one_hot = torch.nn.functional.one_hot(torch.tensor(labels), classes).float() if classes else None
+  ells = table({"beta_schedule": "squaredcos_cap_v2"}) if name == "iDDPMPrecond" else ELLS
+  sigma, outputs = torch.tensor(np.exp(-ells), dtype=torch.float32), []
+  state = torch.tensor(x) * torch.sqrt(1.0 + sigma**2)[:, None, None, None]
+  if name == "VPPrecond":  # in float32, its time is a difference that is off by 1e-4 at low noise
+    inverse = model.sigma_inv
+    model.sigma_inv = lambda sigma: inverse(sigma.double()).float()
+  model.model.register_forward_hook(lambda module, given, output: outputs.append(output[:, :3]))
+  denoised = model(state, sigma, one_hot)
+  # ε = (x − D)/σ is ± the output, which is exact where σ is small.
+  eps = (state - denoised) / sigma[:, None, None, None]
+  sign = torch.sign((eps * outputs[0]).sum())
+  np.testing.assert_allclose(sign * outputs[0], eps, atol=1e-3)
+  return found | {"ell": ells, "value": sign * outputs[0]}
+
+
 def adm(classes: int, **config) -> dict:
   """The UNetModel of guided-diffusion, as azula ships it."""
   import torch
@@ -270,6 +294,11 @@ CASES = {
         "SongUNet", 0, embedding_type="fourier", channel_mult_noise=2, encoder_type="residual",
         resample_filter=[1, 3, 3, 1], **WIDE)),
     "edm_adm": ("edm", lambda: edm("DhariwalUNet", 3, **WIDE)),
+    "edm_vp": ("edm(preconditioning='vp')", lambda: edm_trained("VPPrecond", 3, **WIDE)),
+    "edm_ve": ("edm(preconditioning='ve')", lambda: edm_trained(
+        "VEPrecond", 0, embedding_type="fourier", channel_mult_noise=2, encoder_type="residual",
+        resample_filter=[1, 3, 3, 1], **WIDE)),
+    "edm_iddpm": ("edm(preconditioning='iddpm')", lambda: edm_trained("iDDPMPrecond", 3, **WIDE)),
     "adm": ("adm(side=8, schedule='cosine', head_channels=16)", lambda: adm(
         4, use_scale_shift_norm=True, resblock_updown=True)),
     "improved": ("adm(side=8, schedule='cosine', head_channels=16, new_attention=True)",
@@ -292,7 +321,8 @@ def _drawn(model, change=lambda drawn: drawn) -> tuple:
   import torch
   state = model.state_dict()
   shapes = {name: tuple(value.shape) for name, value in state.items()}
-  kept = {name: value.numpy() for name, value in state.items() if "resample_filter" in name}
+  kept = {name: value.numpy() for name, value in state.items()
+          if "resample_filter" in name or name == "u"}
   drawn = change(random_weights(shapes, kept))
   model.load_state_dict({name: torch.tensor(value) for name, value in drawn.items()})
   return model.eval(), {"shapes": shapes} | {f"kept/{name}": a for name, a in kept.items()}
@@ -326,8 +356,8 @@ def main() -> None:
   given = parser.parse_args()
   torch_file()
   for name in given.names or (*CASES, *OTHERS):
-    clone = getattr(given, {"ddpmpp": "edm", "ncsnpp": "edm", "edm_adm": "edm", "dit": "dit",
-                            "sit": "sit"}.get(name, "names"))
+    clone = getattr(given, {"ddpmpp": "edm", "ncsnpp": "edm", "dit": "dit", "sit": "sit"}.get(
+        name, "edm" if name.startswith("edm_") else "names"))
     if clone and isinstance(clone, str):
       sys.path.insert(0, clone)
     found = reference(name)

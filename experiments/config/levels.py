@@ -6,7 +6,9 @@ elsewhere knows an index, a logarithm or a time, and may see states at another s
 | call | its time | its input, of x = α x₀ + σ ε at unit scale |
 |---|---|---|
 | `timesteps` | the place of ℓ among the levels of a table of β | x |
+| `vp_time` | (steps − 1) t, t that of VP with a linear β | x |
 | `log_sigma` | log(σ_d ρ)/4, ρ = e^{−ℓ} | x |
+| `ve_log_sigma` | log(ρ/2) | x/α |
 | `flow_time` | α/(α + σ) = sigmoid(ℓ) | x/(α + σ) |
 | `unseen` | none | x |
 """
@@ -29,7 +31,7 @@ _FURTHEST = 30.0
 def timesteps(
     *, schedule: Schedule = "linear", steps: int = 1000, beta_min: float = 1e-4,
     beta_max: float = 0.02, zero_terminal_snr: bool = False, features: int = 256,
-    endpoint: bool = False,
+    endpoint: bool = False, labels_first: bool = False, fourier: bool = False,
 ) -> Level:
   """The level as DDPM, ADM and DiT see it: the step 0 … steps − 1 of a table of β.
 
@@ -42,7 +44,7 @@ def timesteps(
 
   Args:
     zero_terminal_snr: whether the last step is noise alone (Lin et al. 2024).
-    features, endpoint: as of `langevin_jax.networks.clock`.
+    features, endpoint, labels_first, fourier: as of `langevin_jax.networks.clock`.
   """
   if steps < 2 or not 0.0 < beta_min <= beta_max < 1.0:
     raise ValueError("it needs 0 < beta_min <= beta_max < 1 and 2 or more steps, got "
@@ -55,7 +57,24 @@ def timesteps(
     betas = np.linspace(beta_min**power, beta_max**power, steps) ** (1.0 / power)
   table = paths.from_table(
       np.arange(float(steps)), betas=betas, zero_terminal_snr=zero_terminal_snr)
-  return networks.clock(table.time, features=features, endpoint=endpoint)
+  return networks.clock(table.time, features=features, endpoint=endpoint,
+                        labels_first=labels_first, fourier=fourier)
+
+
+def vp_time(
+    *, beta_min: float = 0.1, beta_max: float = 20.0, steps: int = 1000, features: int = 128,
+    endpoint: bool = True, labels_first: bool = True, fourier: bool = False,
+) -> Level:
+  """The level as EDM's VP networks see it: (steps − 1) t, t ≤ 1 (Karras et al. 2022, table 1).
+
+  Args:
+    beta_min, beta_max: of `langevin_jax.paths.linear_vp`, whose time t is.
+    features, endpoint, labels_first, fourier: as of `langevin_jax.networks.clock`.
+  """
+  path = paths.linear_vp(beta_min=beta_min, beta_max=beta_max)
+  return networks.clock(
+      lambda ell: (steps - 1.0) * jnp.minimum(path.time(ell), 1.0), features=features,
+      endpoint=endpoint, labels_first=labels_first, fourier=fourier)
 
 
 def log_sigma(
@@ -73,6 +92,20 @@ def log_sigma(
   time = lambda ell: 0.25 * (math.log(sigma_data) - jnp.clip(ell, -_FURTHEST, _FURTHEST))
   return networks.clock(time, features=features, endpoint=endpoint, labels_first=labels_first,
                         fourier=fourier)
+
+
+def ve_log_sigma(
+    *, features: int = 128, endpoint: bool = True, labels_first: bool = True, fourier: bool = False,
+) -> Level:
+  """The level as EDM's VE networks see it: log(ρ/2), of the state x₀ + ρ ε, at that scale.
+
+  Args:
+    features, endpoint, labels_first, fourier: as of `langevin_jax.networks.clock`.
+  """
+  bounded = lambda ell: jnp.clip(ell, -_FURTHEST, _FURTHEST)
+  return networks.clock(
+      lambda ell: -math.log(2.0) - bounded(ell), lambda ell: jnp.hypot(1.0, jnp.exp(-bounded(ell))),
+      features=features, endpoint=endpoint, labels_first=labels_first, fourier=fourier)
 
 
 def flow_time() -> Level:

@@ -1,6 +1,7 @@
-"""The layouts of EDM's networks (Karras et al. 2022): DDPM++, NCSN++ and ADM, with EDM's scales."""
+"""The layouts of EDM's networks (Karras et al. 2022): DDPM++, NCSN++ and ADM, as it trains them."""
 
 import re
+from typing import Literal
 
 from experiments.pretrained import layout, tables
 from experiments.pretrained.layout import Imported
@@ -24,24 +25,29 @@ SONG = (
     Row("conditioning/label/kernel", ("map_label.weight", "map_label.bias"),
         tables.scaled_one_hot_product),
     Row("pyramid_{level}", "enc.{side}x{side}_aux_residual"),
-    Row("norm", "dec.{side}x{side}_aux_norm"),
-    Row("output", "dec.{side}x{side}_aux_conv"))
+    Row("norm", "dec.{side}x{side}_aux_norm"))
 ADM = (
     Row("conditioning/level_in", "map_layer0"),
     Row("conditioning/label/kernel", "map_label.weight", tables.one_hot_product),
-    Row("norm", "out_norm"),
-    Row("output", "out_conv"))
+    Row("norm", "out_norm"))
 # Constants, and the embedding of an augmentation, which is none in sampling.
-IGNORED = ("*resample_filter", "map_augment.*")
+IGNORED = ("*resample_filter", "map_augment.*", "u")
+# Preconditioning → (the call of the level, what is predicted, how outputs become ours). The output
+# of VE is −ε; iDDPM learns a variance, too.
+KINDS = {"edm": ("log_sigma", "edm", tables.plain), "vp": ("vp_time", "eps", tables.plain),
+         "ve": ("ve_log_sigma", "eps", tables.negated),
+         "iddpm": ("timesteps", "eps", tables.first_outputs)}
 
 
 def edm(
-    weights: Weights, *, sigma_data: float = 0.5, head_channels: int = 64, null_label: bool = False,
+    weights: Weights, *, preconditioning: Literal["edm", "vp", "ve", "iddpm"] = "edm",
+    sigma_data: float = 0.5, head_channels: int = 64, null_label: bool = False,
 ) -> Imported:
-  """EDM's DDPM++, NCSN++ and ADM networks in its preconditioning: their state dict.
+  """EDM's DDPM++, NCSN++ and ADM networks: their state dict.
 
   Args:
-    sigma_data: the standard deviation of pictures in [−1, 1].
+    preconditioning: of the columns of table 1 of Karras et al. 2022, that of the training.
+    sigma_data: the standard deviation of pictures in [−1, 1], of "edm".
     head_channels: of a head of attention; DDPM++ and NCSN++ have one head.
     null_label: whether it was trained without labels, too (label_dropout > 0).
   """
@@ -59,6 +65,9 @@ def edm(
   middle = side >> levels - 1
   places = (*PLACES, ("middle_{i}", f"dec.{middle}x{middle}_in{{i}}"))
   qkv = ("qkv", "qkv", tables.qkv("hd3", depth))
+  level, prediction, how = KINDS[preconditioning]
+  own = {"edm": {"sigma_data": sigma_data}, "iddpm": {"schedule": "cosine"}}
+  output = Row("output", "dec.{side}x{side}_aux_conv" if song else "out_conv", how)
   waves, classes = shape["map_layer0.weight"][1], shape.get("map_label.weight", (0, 0))[1]
   return Imported(
       network=layout.call(
@@ -70,13 +79,14 @@ def edm(
           input_pyramid=any(name.endswith("_aux_residual.weight") for name in shape),
           epsilon=1e-6 if song else 1e-5,
           level=layout.call(
-              "log_sigma", sigma_data=sigma_data, features=waves, endpoint=song, labels_first=song,
-              fourier="map_noise.freqs" in shape)),
-      prediction="edm", table=(*COMMON, *(SONG if song else ADM), *tables.rows(
+              level, **own.get(preconditioning, {}), features=waves, endpoint=song,
+              labels_first=song, fourier="map_noise.freqs" in shape)),
+      prediction=prediction, table=(*COMMON, *(SONG if song else ADM), output, *tables.rows(
           places, (*BLOCK, qkv))),
       numbers=layout.unet_numbers(levels, blocks, side, attention), ignored=IGNORED,
       shape=(side, side, shape[f"enc.{side}x{side}_conv.weight"][1]), num_classes=classes,
-      null_label=null_label, scale=layout.HALF_RANGE * sigma_data, deviation=1.0)
+      null_label=null_label, **({"scale": layout.HALF_RANGE * sigma_data, "deviation": 1.0}
+                                if preconditioning == "edm" else {}))
 
 
 def _taps(weights: Weights, side: int, levels: int) -> tuple[float, ...]:

@@ -40,6 +40,11 @@ def first_outputs(arrays: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarra
   return plain([arrays[0][:shape[-1]]], shape)
 
 
+def negated(arrays: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+  """Outputs of the other sign."""
+  return -plain(arrays, shape)
+
+
 def sines_first(arrays: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
   """A kernel on (sin, cos) as one on (cos, sin); the bias is as it is."""
   a = arrays[0]

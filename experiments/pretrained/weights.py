@@ -109,7 +109,10 @@ def _json(file: pathlib.Path) -> dict[str, Any]:
 
 
 def _unwrapped(found: Any) -> dict[str, np.ndarray]:
-  """The tensors of a state dict, or of the one in a checkpoint; without a prefix of all names."""
+  """The tensors of a state dict, or of the one in a checkpoint; without a prefix of all names.
+
+  Buffers of the module around the network have names without a dot.
+  """
   if isinstance(found, dict):
     for name in _STATES:
       if isinstance(found.get(name), dict):
@@ -119,7 +122,7 @@ def _unwrapped(found: Any) -> dict[str, np.ndarray]:
   if not tensors:
     raise ValueError("--weights: the file holds no dict of tensors")
   for prefix in ("module.", "model."):
-    if all(name.startswith(prefix) for name in tensors):
+    if all(name.startswith(prefix) or "." not in name for name in tensors):
       tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
   return tensors
 
