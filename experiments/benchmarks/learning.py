@@ -11,9 +11,9 @@ must agree within 2 %. The loss is the smaller one of the parameters and of thei
 samplers use: one example far out in the tails moves the parameters for some steps.
 
 Configs for images get 8×8 images of 2×2 patches of one colour each. The coordinates of independent
-draws of the law are the colours. Their networks and batches are small, with a learning rate and a
-warm-up that go with it (`SMALL`): in 500 steps of their own, those of large networks have hardly
-begun. Only the prediction of the colours is judged: in the other directions, where images do not
+draws of the law are the colours. Their networks and batches are small, with a learning rate that
+goes with them and falls to 0 by the last step (`SMALL`): in 500 steps of their own, those of large
+networks have hardly begun. Only the prediction of the colours is judged: in the other directions, where images do not
 vary, the linear denoiser is exact, and its prediction takes the place of the network's.
 """
 
@@ -41,8 +41,8 @@ _VARIES = 1e-5
 _SIDE, _PATCH = 8, 2
 # What is small here: a transformer, whose patches are of 2 × 2 pixels, and a U-Net.
 SMALL = {"network.width": "64", "network.depth": "2", "network.heads": "2", "network.unroll": "1",
-         "training.batch_size": "64", "training.learning_rate": "1e-3",
-         "training.schedule": "constant(warmup_steps=200)"}
+         "training.batch_size": "64", "training.learning_rate": "3e-3",
+         "training.schedule": "cosine(warmup_steps=50)"}
 _SMALL_UNET = {
     "network.channels": "16", "network.multipliers": "(1, 2)", "network.blocks": "1",
     "network.attention": "(4,)", "network.head_channels": "16", "training.batch_size": "64",
@@ -114,7 +114,8 @@ def main() -> int:
   for name in chosen.configs:
     config = config_lib.load(str(CONFIGS / f"{name}.py"))
     channels, small = IMAGES.get(name, (0, {}))
-    config = config_lib.override(config, small)
+    config = config_lib.override(
+        config, small | ({"training.steps": str(chosen.steps)} if small else {}))
     for law in laws:
       losses, averaged, linear = learned(config, examples(law, channels), seeds=chosen.seeds,
                                          steps=chosen.steps)
