@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, conditions, predictions
+from langevin_jax import _programs, _values, conditions, predictions
 from langevin_jax.paths import Path
 
 __all__ = ["EVERYWHERE", "Weight", "autoguidance", "classifier", "classifier_free"]
@@ -73,7 +73,7 @@ def classifier_free(
       condition, or one in another structure; at the first call, a condition whose arrays do not
       lead the shape of x.
   """
-  rescale = _programs.number("rescale", rescale)
+  rescale = _values.number("rescale", rescale)
   if not 0.0 <= rescale <= 1.0:
     raise ValueError(f"rescale must lie in [0, 1], got {rescale}")
   if not callable(network):
@@ -232,7 +232,7 @@ def _guided(
     both: the guided model. outside: the model that is called outside the interval.
     limits: for some weights, a cheaper model that equals `both` with that weight.
   """
-  ends = _programs.numbers("interval", interval, "(rho_lo, rho_hi)")
+  ends = _values.numbers("interval", interval, "(rho_lo, rho_hi)")
   if len(ends) != 2:
     raise ValueError(f"interval must be (rho_lo, rho_hi), got {interval}")
   low, high = ends
@@ -261,9 +261,9 @@ def _weighted(both: _Guided, weight: Weight, limits: dict[float, _Level]) -> _Le
   | a function of ℓ | both(x, ell, weight(ell)) |
   """
   if callable(weight):
-    weigh = _programs.in_jax("weight", weight)
+    weigh = _values.in_jax("weight", weight)
     return lambda x, ell: both(x, ell, jnp.asarray(weigh(ell), x.dtype))
-  known = _programs.concrete(weight)
+  known = _values.concrete(weight)
   if known is not None and (known.ndim or known.dtype.kind not in "iuf" or (
       not np.isfinite(known))):
     raise ValueError(f"weight must be a finite number or a function of ell, got {weight}")

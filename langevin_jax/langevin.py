@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import _programs
+from langevin_jax import _programs, _values
 
 __all__ = [
     "Discretisation", "Draw", "Metropolis", "Score", "baoab", "chain", "euler", "exact", "mala",
@@ -94,7 +94,7 @@ def exact(sigma: jax.Array | float, budget: jax.Array | float) -> Discretisation
   Args:
     sigma: the noise level σ > 0. budget: Λ > 0.
   """
-  _programs.check_positive(sigma=sigma, budget=budget)
+  _values.check_positive(sigma=sigma, budget=budget)
 
   def step(draw, x, carry, score):
     return ornstein_uhlenbeck(draw(0), x, score(x), sigma, budget), carry
@@ -108,7 +108,7 @@ def euler(time_step: jax.Array | float) -> Discretisation:
   Args:
     time_step: δ > 0.
   """
-  _programs.check_positive(time_step=time_step)
+  _values.check_positive(time_step=time_step)
 
   def step(draw, x, carry, score):
     return unadjusted(draw(0), x, score(x), time_step), carry
@@ -126,7 +126,7 @@ def midpoint(sigma: jax.Array | float, budget: jax.Array | float) -> Discretisat
   Args:
     sigma: the noise level σ > 0. budget: Λ > 0.
   """
-  _programs.check_positive(sigma=sigma, budget=budget)
+  _values.check_positive(sigma=sigma, budget=budget)
 
   def step(draw, x, old, score):
     half = 0.5 * budget
@@ -154,7 +154,7 @@ def baoab(time_step: jax.Array | float, friction: jax.Array | float) -> Discreti
     time_step: h > 0.
     friction: γ > 0 per unit of time, ∞ allowed.
   """
-  _programs.check_positive(time_step=time_step, friction=friction)
+  _values.check_positive(time_step=time_step, friction=friction)
 
   def step(draw, x, carry, score):
     # `pending` is 1 if the last B of the step before is still to be applied, else 0.
@@ -186,7 +186,7 @@ def mala(log_prob: Score, time_step: jax.Array | float) -> Discretisation:
   Raises:
     ValueError: the shape of log_prob(x) is not a leading part of the shape of x.
   """
-  _programs.check_positive(time_step=time_step)
+  _values.check_positive(time_step=time_step)
 
   def init(draw, x, score):
     value = log_prob(x)
@@ -235,7 +235,7 @@ def run(
   Raises:
     ValueError: steps < 1.
   """
-  steps = _programs.count("steps", steps)
+  steps = _values.count("steps", steps)
   key_start, key_steps = jax.random.split(key)
   draws = lambda key: lambda i: jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
   if carry is None:

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs
+from langevin_jax import _values
 from langevin_jax.paths import Path, check_path, on_host
 
 __all__ = [
@@ -108,12 +108,12 @@ def split(
 def _check_clock(clock: Callable[[jax.Array], jax.Array], path: Path) -> None:
   """ValueError if the clock H lies below g²/2 at one of 256 times inside the path's range."""
   times = path.t_min + (path.t_max - path.t_min) * (np.arange(256) + 0.5) / 256
-  clock = _programs.in_jax("clock", clock)
+  clock = _values.in_jax("clock", clock)
   given, least = on_host(
       jax.vmap(lambda t: (jnp.asarray(clock(t), float), 0.5 * path.diffusion(t) ** 2)), times)
   # The margin allows for the rounding of a clock that is exactly g²/2 (the ODE).
   low = given < least * (1.0 - 1e-6)
-  if not _programs.is_traced(low) and low.any():
+  if not _values.is_traced(low) and low.any():
     i = int(low.argmax())
     raise ValueError(
         f"clock must be at least g²/2 = {least[i]:.4g} at t = {times[i]:.4g}, got "
@@ -134,11 +134,11 @@ def checked(stochasticity: Stochasticity, path: Path) -> Callable[[jax.Array], j
   check_path(path)
   if callable(stochasticity):
     ends = on_host(jax.vmap(path.half_log_snr), np.array([path.t_max, path.t_min]))
-    ends = (-12.0, 12.0) if _programs.is_traced(ends) else ends
+    ends = (-12.0, 12.0) if _values.is_traced(ends) else ends
     ells = np.linspace(max(ends[0], -12.0), min(ends[1], 12.0), 256)
-    eta = _programs.in_jax("stochasticity", stochasticity)
+    eta = _values.in_jax("stochasticity", stochasticity)
     etas = on_host(jax.vmap(lambda ell: jnp.asarray(eta(ell), float)), ells)
-    if not _programs.is_traced(etas) and not np.all(etas >= 0.0):
+    if not _values.is_traced(etas) and not np.all(etas >= 0.0):
       i = int(np.argmin(etas >= 0.0))
       raise ValueError(
           f"stochasticity must be >= 0, got {etas[i]:.4g} at half log-SNR {ells[i]:.4g}")
@@ -146,7 +146,7 @@ def checked(stochasticity: Stochasticity, path: Path) -> Callable[[jax.Array], j
   if isinstance(stochasticity, (str, bytes)) or np.ndim(stochasticity):
     raise ValueError(
         f"stochasticity must be a number or a function of the half log-SNR, got {stochasticity!r}")
-  known = _programs.concrete(stochasticity)
+  known = _values.concrete(stochasticity)
   if known is not None and not known >= 0.0:
     raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
   return lambda ell: jnp.asarray(stochasticity)
@@ -219,7 +219,7 @@ def step(
     AssertionError: x_t and denoised differ in shape.
   """
   chex.assert_equal_shape([x_t, denoised])
-  known = _programs.concrete(budget)
+  known = _values.concrete(budget)
   if known is not None and not np.all(known >= 0.0):
     raise ValueError(f"budget must be >= 0, got {budget}: noise can be added, not taken away")
   numbers = (jnp.asarray(v, x_t.dtype) for v in (alpha_t, sigma_t, alpha_s, sigma_s, budget))

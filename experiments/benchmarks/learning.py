@@ -13,8 +13,9 @@ samplers use: one example far out in the tails moves the parameters for some ste
 Configs for images get 8×8 images of 2×2 patches of one colour each. The coordinates of independent
 draws of the law are the colours. Their networks and batches are small, with a learning rate that
 goes with them and falls to 0 by the last step (`SMALL`): in 500 steps of their own, those of large
-networks have hardly begun. Only the prediction of the colours is judged: in the other directions, where images do not
-vary, the linear denoiser is exact, and its prediction takes the place of the network's.
+networks have hardly begun. Only the prediction of the colours is judged: in the other directions,
+where images do not vary, the linear denoiser is exact, and its prediction takes the place of the
+network's.
 """
 
 import functools

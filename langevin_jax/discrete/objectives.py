@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, objectives
+from langevin_jax import _programs, _values, objectives
 from langevin_jax import paths as continuous
 from langevin_jax.discrete import paths, splitting
 from langevin_jax.discrete import samplers as samplers_lib
@@ -229,7 +229,7 @@ def importance_weighted(
   if law is None or method.corrections:
     raise ValueError("a likelihood needs a method that moves positions independently, without "
                      "corrections, such as ancestral()")
-  particles = _programs.count("particles", particles)
+  particles = _values.count("particles", particles)
   cast = lambda v: jnp.asarray(v, jnp.result_type(float))
   levels, budget = jax.tree.map(cast, levels), cast(budget)
   at = lambda law, x: jnp.sum(jnp.log(jnp.take_along_axis(law, x[..., None], -1)[..., 0]), axis=-1)

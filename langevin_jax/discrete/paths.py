@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, paths
+from langevin_jax import _values, paths
 
 __all__ = [
     "Path", "absorbing", "base_law", "check_path", "check_tokens", "corrupt", "cosine", "from_rate",
@@ -66,7 +66,7 @@ def uniform(vocabulary: int, clock: paths.Path | None = None) -> Path:
 def _path(
     vocabulary: int, clock: paths.Path | None, base: Callable[[int], np.ndarray]
 ) -> Path:
-  n = _programs.count("vocabulary", vocabulary, 2)
+  n = _values.count("vocabulary", vocabulary, 2)
   return Path(paths.check_path(linear() if clock is None else clock), base(n), n)
 
 
@@ -87,9 +87,9 @@ def geometric(rate_min: float = 1e-4, rate_max: float = 20.0) -> paths.Path:
   Raises:
     ValueError: not 0 < rate_min < rate_max.
   """
-  rate_min, rate_max = (_programs.number(name, value, may_be_traced=True)
+  rate_min, rate_max = (_values.number(name, value, may_be_traced=True)
                         for name, value in (("rate_min", rate_min), ("rate_max", rate_max)))
-  if not _programs.is_traced((rate_min, rate_max)) and not 0.0 < rate_min < rate_max:
+  if not _values.is_traced((rate_min, rate_max)) and not 0.0 < rate_min < rate_max:
     raise ValueError(f"rates must satisfy 0 < rate_min < rate_max, got {rate_min}, {rate_max}")
   total = lambda t: rate_min ** (1.0 - t) * rate_max**t
   return from_survival(lambda t: jnp.exp(-total(t)), noise=lambda t: -jnp.expm1(-total(t)))
@@ -107,10 +107,10 @@ def from_survival(
   Raises:
     ValueError: α does not fall, or leaves [0, 1].
   """
-  alpha = _programs.in_jax("alpha", alpha)
-  t_min, t_max = _programs.number("t_min", t_min), _programs.number("t_max", t_max)
+  alpha = _values.in_jax("alpha", alpha)
+  t_min, t_max = _values.number("t_min", t_min), _values.number("t_max", t_max)
   ends = paths.on_host(jax.vmap(lambda t: jnp.asarray(alpha(t), float)), np.array([t_min, t_max]))
-  if not _programs.is_traced(ends) and not (0.0 <= ends[1] < ends[0] <= 1.0):
+  if not _values.is_traced(ends) and not (0.0 <= ends[1] < ends[0] <= 1.0):
     raise ValueError("a survival probability falls from at most 1 at t_min to at least 0 at t_max, "
                      f"got {ends[0]:.6g} and {ends[1]:.6g}")
   return paths.from_coefficients(
@@ -159,7 +159,7 @@ def check_tokens(x: Any, path: Path, *, masked: bool = False) -> jax.Array:
   states = len(path.base) if masked else path.vocabulary
   if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
     raise ValueError(f"tokens must be integers, got {jnp.result_type(x)}")
-  known = _programs.concrete(x)
+  known = _values.concrete(x)
   if known is not None and known.size:
     low, high = int(known.min()), int(known.max())
     if low < 0 or high >= states:

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs
+from langevin_jax import _programs, _values
 from langevin_jax import samplers as continuous
 from langevin_jax import splitting as continuous_splitting
 from langevin_jax.discrete import paths, splitting
@@ -164,8 +164,8 @@ def corrected(method: Method, corrections: int = 1, *, budget: float = 0.5) -> M
   Raises:
     ValueError: corrections < 1, or budget not positive.
   """
-  corrections = _programs.count("corrections", corrections)
-  budget = _programs.number("budget", budget)
+  corrections = _values.count("corrections", corrections)
+  budget = _values.number("budget", budget)
   if not budget > 0.0:
     raise ValueError(f"budget must be positive, got {budget}")
   return method._replace(corrections=corrections, budget=budget)
@@ -322,7 +322,7 @@ def classifier_free(conditional: Denoise, unconditional: Denoise, weight: float)
   Raises:
     ValueError: a weight that is not finite.
   """
-  known = _programs.concrete(weight)
+  known = _values.concrete(weight)
   if known is not None and (known.dtype.kind in "USO" or not np.all(np.isfinite(known))):
     raise ValueError(f"weight must be finite, got {weight}")
 

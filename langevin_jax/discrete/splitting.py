@@ -35,7 +35,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import _programs
+from langevin_jax import _values
 from langevin_jax.discrete import paths
 from langevin_jax.discrete.paths import Path
 
@@ -118,7 +118,7 @@ def split(path: Path, stochasticity: float = 1.0) -> Split:
     ValueError: η < 0, or no discrete path.
   """
   paths.check_path(path)
-  stochasticity = _programs.number("stochasticity", stochasticity)
+  stochasticity = _values.number("stochasticity", stochasticity)
   if not stochasticity >= 0.0:
     raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, predictions, splitting
+from langevin_jax import _values, predictions, splitting
 from langevin_jax.paths import Path
 
 __all__ = ["Average", "check_order", "denoiser", "move", "move_and_log_det"]
@@ -85,7 +85,7 @@ def move_and_log_det(
 
 def check_order(ell: jax.Array | float, ell_s: jax.Array | float) -> None:
   """Raises ValueError where ell_s < ell; traced levels are not checked."""
-  low, high = _programs.concrete(ell), _programs.concrete(ell_s)
+  low, high = _values.concrete(ell), _values.concrete(ell_s)
   if low is not None and high is not None and np.any(high < low):
     raise ValueError("a flow map goes towards the data: half_log_snr_s must be at least "
                      f"half_log_snr, got {np.max(low):g} and {np.min(high):g}")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, mixtures
+from langevin_jax import _values, mixtures
 from langevin_jax.flow_maps.maps import Average, check_order
 
 __all__ = ["exact"]
@@ -49,7 +49,7 @@ def exact(mixture: mixtures.Mixture, *, steps: int = 8, sweeps: int = 10) -> Ave
   Raises:
     ValueError: steps or sweeps < 1; at a call, ell > ell_s, unless traced.
   """
-  steps, sweeps = _programs.count("steps", steps), _programs.count("sweeps", sweeps)
+  steps, sweeps = _values.count("steps", steps), _values.count("sweeps", sweeps)
 
   one = (functools.partial(_gaussian, mixture) if len(mixture.weights) == 1 else
          functools.partial(_integrated, mixture, steps, sweeps))

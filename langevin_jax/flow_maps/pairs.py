@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import _programs
+from langevin_jax import _values
 from langevin_jax.objectives import Density, stratified
 
 __all__ = ["Pairs", "dyadic", "ordered", "uniform"]
@@ -96,7 +96,7 @@ def dyadic(*, diagonal: float = 0.75, levels: int = 7) -> Pairs:
     ValueError: a share outside [0, 1], or levels < 1.
   """
   _check_shares(diagonal=diagonal)
-  levels = _programs.count("levels", levels)
+  levels = _values.count("levels", levels)
 
   def draw(key, n, density):
     del density

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, predictions
+from langevin_jax import _programs, _values, predictions
 from langevin_jax.paths import Path
 
 __all__ = ["Operator", "dps", "mmps", "pi_gdm"]
@@ -67,7 +67,7 @@ def pi_gdm(
   Arguments, and what is raised, are as in `mmps`.
   """
   _check_noise_std(noise_std)
-  iterations = _programs.count("iterations", iterations)
+  iterations = _values.count("iterations", iterations)
 
   def solve(linear, residual, sigma):
     product = lambda v: noise_std**2 * v + sigma**2 * linear.forward(linear.transpose(v))
@@ -96,7 +96,7 @@ def mmps(
       another shape or not finite.
   """
   _check_noise_std(noise_std)
-  iterations = _programs.count("iterations", iterations)
+  iterations = _values.count("iterations", iterations)
 
   def solve(linear, residual, sigma):
     product = lambda v: noise_std**2 * v + linear.forward(linear.covariance(linear.transpose(v)))
@@ -189,13 +189,13 @@ def _check_observed(observed: jax.Array, shape: tuple[int, ...]) -> None:
   if jnp.shape(observed)[max(0, jnp.ndim(observed) - len(shape)):] != shape:
     raise ValueError(f"observed must have the shape {shape} that operator returns, or leading "
                      f"axes before it, got {jnp.shape(observed)}")
-  known = _programs.concrete(observed)
+  known = _values.concrete(observed)
   if known is not None and not np.all(np.isfinite(known)):
     raise ValueError(f"observed must be finite, got {np.sum(~np.isfinite(known))} entries that "
                      "are not: leave them out of the operator")
 
 
 def _check_noise_std(noise_std: float, *, positive: bool = False) -> None:
-  known = _programs.number("noise_std", noise_std, may_be_traced=True)
-  if not (_programs.is_traced(known) or known > 0.0 or (known == 0.0 and not positive)):
+  known = _values.number("noise_std", noise_std, may_be_traced=True)
+  if not (_values.is_traced(known) or known > 0.0 or (known == 0.0 and not positive)):
     raise ValueError(f"noise_std must be {'> 0' if positive else '>= 0'}, got {noise_std}")

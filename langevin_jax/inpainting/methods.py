@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs
+from langevin_jax import _programs, _values
 from langevin_jax.inpainting import _dynamics
 from langevin_jax.inpainting._dynamics import KnownPart
 from langevin_jax.samplers.levels import Level, Method
@@ -114,8 +114,8 @@ def lanpaint(
     ValueError: inner_steps < 1, guidance ≤ −1, or a step_size or friction that is not positive.
   """
   inner_steps, step_size = _inner(inner_steps, step_size)
-  guidance = _programs.number("guidance", guidance)
-  friction = _programs.number("friction", friction)
+  guidance = _values.number("guidance", guidance)
+  friction = _values.number("friction", friction)
   if not guidance > -1.0:
     raise ValueError(f"guidance must be > -1 to pull towards the known values, got {guidance}")
   if not friction > 0.0:
@@ -142,7 +142,7 @@ def repaint(resamples: int = 10) -> Inpainter:
   Raises:
     ValueError: resamples < 1.
   """
-  resamples = _programs.count("resamples", resamples)
+  resamples = _values.count("resamples", resamples)
 
   def inpainter(outer, known, mask):
     _check_outer(outer)
@@ -230,8 +230,8 @@ def _check_outer(outer: Any) -> None:
 
 
 def _inner(inner_steps: int, step_size: float) -> tuple[int, float]:
-  step_size = _programs.number("step_size", step_size)
-  inner_steps = _programs.count("inner_steps", inner_steps)
+  step_size = _values.number("step_size", step_size)
+  inner_steps = _values.count("inner_steps", inner_steps)
   if not step_size > 0.0:
     raise ValueError(f"step_size must be positive, got {step_size}")
   return inner_steps, step_size

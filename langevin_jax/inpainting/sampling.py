@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, predictions, samplers
+from langevin_jax import _values, predictions, samplers
 from langevin_jax.inpainting import methods
 from langevin_jax.paths import Path
 from langevin_jax.samplers import sampling
@@ -42,7 +42,7 @@ def sample(
   Raises:
     ValueError: as `checked` does, for arguments that are not traced; or as `samplers.sample` does.
   """
-  known = _programs.array(known)
+  known = _values.array(known)
   shape = tuple(known.shape if shape is None else shape)
   known, mask = checked(known, mask, shape)
   method = methods.lanpaint() if method is None else method
@@ -77,7 +77,7 @@ def checked(
     ValueError: shapes that do not fit; a mask that is not boolean, or True or False everywhere;
       known values that are not finite, or outside `value_range`.
   """
-  shape, known, mask = tuple(shape), _programs.array(known), _programs.array(mask)
+  shape, known, mask = tuple(shape), _values.array(known), _values.array(mask)
   if shape[len(shape) - np.ndim(known):] != np.shape(known):
     raise ValueError(f"known must have the shape {shape} of the samples or its last axes, got "
                      f"{np.shape(known)}")
@@ -85,7 +85,7 @@ def checked(
     raise ValueError(
         f"mask must be boolean, True where known, got {jnp.result_type(mask)}: compare it first")
   mask = _with_channels(mask, shape)
-  concrete_mask, concrete_known = _programs.concrete(mask), _programs.concrete(known)
+  concrete_mask, concrete_known = _values.concrete(mask), _values.concrete(known)
   if concrete_mask is not None:
     if np.all(concrete_mask):
       raise ValueError("mask is True everywhere: it leaves nothing unknown to sample")
@@ -95,7 +95,7 @@ def checked(
       values = np.broadcast_to(concrete_known, shape)[np.broadcast_to(concrete_mask, shape)]
       _check_values(values, value_range)
   mask = jnp.broadcast_to(jnp.asarray(mask), shape)
-  known = jnp.broadcast_to(_programs.floats(known), shape)
+  known = jnp.broadcast_to(_values.floats(known), shape)
   return jnp.where(mask, known, 0.0), mask
 
 

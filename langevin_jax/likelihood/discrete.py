@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import _programs
+from langevin_jax import _values
 
 __all__ = ["bits_per_dim", "decoder", "dequantise", "log_mean_exp"]
 
@@ -38,8 +38,8 @@ def dequantise(
   Raises:
     ValueError: step or scale ≤ 0.
   """
-  _programs.check_positive(step=step, scale=scale)
-  x = _programs.floats(x)
+  _values.check_positive(step=step, scale=scale)
+  x = _values.floats(x)
   mean, scale = (jnp.broadcast_to(jnp.asarray(v, x.dtype), x.shape) for v in (mean, scale))
   u = jax.random.uniform(key, x.shape, x.dtype)
   return (x - mean + step * (u - 0.5)) / scale
@@ -64,9 +64,9 @@ def bits_per_dim(
   Raises:
     ValueError: dims < 1, or step or scale ≤ 0.
   """
-  dims = _programs.count("dims", dims)
-  _programs.check_positive(step=step, scale=scale)
-  log_step = jnp.log(step) if _programs.is_traced(step) else math.log(step)
+  dims = _values.count("dims", dims)
+  _values.check_positive(step=step, scale=scale)
+  log_step = jnp.log(step) if _values.is_traced(step) else math.log(step)
   log_jacobian = log_step - jnp.mean(jnp.log(jnp.asarray(scale, float)))
   return -(log_prob / dims + log_jacobian.astype(jnp.result_type(log_prob))) / math.log(2.0)
 

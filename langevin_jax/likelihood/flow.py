@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import _programs, predictions
+from langevin_jax import _programs, _values, predictions
 from langevin_jax.likelihood import prior
 from langevin_jax.paths import Path
 from langevin_jax.samplers import noise
@@ -75,12 +75,12 @@ def log_prob(
       than `TANGENT_LIMIT_BYTES`, or a `denoise` that returns
       another shape.
   """
-  steps, max_steps = _programs.count("steps", steps), _programs.count("max_steps", max_steps)
-  probes = _programs.count("probes", probes)
-  chunk = chunk if chunk is None else _programs.count("chunk", chunk)
+  steps, max_steps = _values.count("steps", steps), _values.count("max_steps", max_steps)
+  probes = _values.count("probes", probes)
+  chunk = chunk if chunk is None else _values.count("chunk", chunk)
   if tolerance is not None:
     check_tolerance(tolerance, max_steps)
-  x, key = _programs.floats(x), noise.threefry(key)
+  x, key = _values.floats(x), noise.threefry(key)
   rho_min, rho_max = prior.range_on_path(path, rho_min, rho_max)
   at, d = predictions.at_level(denoise, path), math.prod(x.shape[batch_axes:])
   start, end = -math.log(rho_min), -math.log(rho_max)
@@ -166,7 +166,7 @@ def _exact(example: _Example, chunk: int | None) -> _Trace:
 
     def diagonal(i):
       unit = (jnp.arange(d) == i).astype(z.dtype).reshape(example.shape)
-      pushed = push(_programs.varying_like(jnp.broadcast_to(unit, z.shape), z))
+      pushed = push(_values.varying_like(jnp.broadcast_to(unit, z.shape), z))
       return pushed.reshape(*example.batch, d)[..., i]
 
     return value, jnp.sum(_mapped(diagonal, jnp.arange(d), chunk), 0)
@@ -177,7 +177,7 @@ def _exact(example: _Example, chunk: int | None) -> _Trace:
 def _hutchinson(probe: jax.Array, example: _Example) -> _Trace:
   def trace(f, z):
     # Inside shard_map the state may vary over devices where the probe does not.
-    value, pushed = jax.jvp(f, (z,), (_programs.varying_like(probe, z),))
+    value, pushed = jax.jvp(f, (z,), (_values.varying_like(probe, z),))
     return value, jnp.sum(probe * pushed, example.axes)
 
   return trace
@@ -186,7 +186,7 @@ def _hutchinson(probe: jax.Array, example: _Example) -> _Trace:
 def _hutchinson_mean(probes: jax.Array, example: _Example, chunk: int | None) -> _Trace:
   def trace(f, z):
     value, push = jax.linearize(f, z)
-    one = lambda probe: jnp.sum(probe * push(_programs.varying_like(probe, z)), example.axes)
+    one = lambda probe: jnp.sum(probe * push(_values.varying_like(probe, z)), example.axes)
     return value, jnp.mean(_mapped(one, probes, chunk), 0)
 
   return trace

@@ -42,7 +42,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, predictions
+from langevin_jax import _values, predictions
 from langevin_jax.likelihood import prior
 from langevin_jax.likelihood.variational import control_variate
 from langevin_jax.mixtures import Empirical, Mixture
@@ -126,11 +126,11 @@ def ledger(
       level is infinite, or with less than two positive levels; a reversed range; no path; or a
       `denoise` that returns another shape.
   """
-  bins, draws_per_bin = (_programs.count("bins", bins),
-                         _programs.count("draws_per_bin", draws_per_bin))
-  repeats = _programs.count("repeats", repeats, 2)
+  bins, draws_per_bin = (_values.count("bins", bins),
+                         _values.count("draws_per_bin", draws_per_bin))
+  repeats = _values.count("repeats", repeats, 2)
   check_path(path)
-  x = _programs.floats(x)
+  x = _values.floats(x)
   if x.ndim < 1 or len(x) % repeats or not len(x):
     raise ValueError(f"repeats must divide the examples, got repeats={repeats}, x {x.shape}")
   levels = _levels(grid, path, rho_min, rho_max)

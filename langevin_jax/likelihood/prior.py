@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs
+from langevin_jax import _values
 from langevin_jax.paths import Path, check_path, on_host
 
 __all__ = ["Moments", "data_axes", "gaussian", "log_prob", "range_on_path"]
@@ -25,13 +25,13 @@ def range_on_path(path: Path, rho_min: float, rho_max: float) -> tuple[float, fl
   Raises:
     ValueError: not 0 < rho_min < rho_max, traced ones, no path, or a path that ends before rho_min.
   """
-  rho_min = _programs.number("rho_min", rho_min)
-  rho_max = _programs.number("rho_max", rho_max)
+  rho_min = _values.number("rho_min", rho_min)
+  rho_max = _values.number("rho_max", rho_max)
   if not 0.0 < rho_min < rho_max:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
   last = on_host(check_path(path).half_log_snr, np.float64(path.t_max))
-  if _programs.is_traced(last):
+  if _values.is_traced(last):
     # The end of a learned path is not known before the program runs.
     return rho_min, rho_max
   end = float(np.exp(-last))
@@ -71,7 +71,7 @@ def gaussian(
     if len(given) > len(shape) or any(
         a not in (1, b) for a, b in zip(given[::-1], shape[::-1], strict=False)):
       raise ValueError(f"moments: {name} of shape {given} does not broadcast to data of {shape}")
-  known = _programs.concrete(var)
+  known = _values.concrete(var)
   if known is not None and not np.all(known >= 0.0):
     raise ValueError(f"moments: variances must be >= 0, got {var}")
   spread = lambda v: jnp.broadcast_to(jnp.broadcast_to(jnp.asarray(v, x.dtype), shape), x.shape)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import _programs, objectives, predictions
+from langevin_jax import _programs, _values, objectives, predictions
 from langevin_jax.likelihood import prior
 from langevin_jax.paths import Path
 
@@ -53,8 +53,8 @@ def bound(
     ValueError: draws < 1, a reversed range, moments or batch_axes that do not fit x, no density,
       or a `denoise` that returns another shape.
   """
-  draws = _programs.count("draws", draws)
-  x = _programs.floats(x)
+  draws = _values.count("draws", draws)
+  x = _values.floats(x)
   axes, d = prior.data_axes(x, batch_axes), math.prod(x.shape[batch_axes:])
   rho_min, rho_max = prior.range_on_path(path, rho_min, rho_max)
   if density is None:

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from langevin_jax import _programs
+from langevin_jax import _values
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -46,7 +46,7 @@ product_p = Primitive("product")
 
 def _product(a, b, axes, dtype):
   # Inside `jax.shard_map` both vary alike. JAX does this for its own primitives.
-  a, b = _programs.varying_like(a, b), _programs.varying_like(b, a)
+  a, b = _values.varying_like(a, b), _values.varying_like(b, a)
   return product_p.bind(a, b, axes=axes, dtype=jnp.dtype(dtype))
 
 

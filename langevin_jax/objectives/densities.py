@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax._programs import is_traced, number
+from langevin_jax._values import is_traced, number
 from langevin_jax.paths import Path, check_path
 
 __all__ = [

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax._programs import count, is_traced, number
+from langevin_jax._values import count, is_traced, number
 from langevin_jax.objectives.densities import Density, logit_normal_s, noise_range
 from langevin_jax.objectives.weights import Weight, flow_matching
 

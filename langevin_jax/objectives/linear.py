@@ -8,7 +8,7 @@ of all; other data allow a smaller error.
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import _programs
+from langevin_jax import _values
 from langevin_jax.objectives.densities import Density
 from langevin_jax.objectives.weights import Weight
 
@@ -35,7 +35,7 @@ def linear_loss(
   variances = jnp.asarray(variances, float)
   if variances.ndim != 1:
     raise ValueError(f"variances must have shape (d,), got {variances.shape}")
-  levels = _programs.count("levels", levels)
+  levels = _values.count("levels", levels)
 
   def level(u):
     ell = density.quantile(u)

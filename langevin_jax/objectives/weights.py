@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import _programs
+from langevin_jax import _values
 from langevin_jax.objectives.densities import Density
 
 __all__ = [
@@ -47,7 +47,7 @@ def min_snr(density: Density, *, gamma: float = 5.0) -> Weight:
 
 def sigmoid(density: Density, *, bias: float = 0.0) -> Weight:
   """w = sigmoid(b − 2ℓ)/π, 2ℓ the log-SNR (Kingma & Gao 2023; Hoogeboom et al. 2024)."""
-  bias = _programs.number("bias", bias, may_be_traced=True)
+  bias = _values.number("bias", bias, may_be_traced=True)
   return lambda ell: jax.nn.sigmoid(bias - 2.0 * ell) / density.density(ell)
 
 
@@ -55,7 +55,7 @@ def p2(density: Density, *, k: float = 1.0, gamma: float = 1.0) -> Weight:
   """w = (k + SNR)^{−γ} on ‖ε − ε̂‖² (Choi et al. 2022, eq. 8)."""
   del density
   _check_positive_and_finite(k=k)
-  gamma = _programs.number("gamma", gamma, may_be_traced=True)
+  gamma = _values.number("gamma", gamma, may_be_traced=True)
   return lambda ell: (k + jnp.exp(2.0 * ell)) ** -gamma
 
 
@@ -67,6 +67,6 @@ def flow_matching(density: Density) -> Weight:
 
 def _check_positive_and_finite(**numbers: float) -> None:
   for name, value in numbers.items():
-    known = _programs.number(name, value, may_be_traced=True)
-    if not (_programs.is_traced(known) or 0.0 < known < math.inf):
+    known = _values.number(name, value, may_be_traced=True)
+    if not (_values.is_traced(known) or 0.0 < known < math.inf):
       raise ValueError(f"{name} must be positive and finite, got {value}")

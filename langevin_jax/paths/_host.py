@@ -25,7 +25,7 @@ import numpy as np
 from jax import core
 from jax.typing import ArrayLike
 
-from langevin_jax._programs import is_traced
+from langevin_jax._values import is_traced
 
 # The kind of each function that is still alive, so that it is traced for its kind only once.
 _KINDS: weakref.WeakKeyDictionary[Callable, str] = weakref.WeakKeyDictionary()
@@ -42,7 +42,7 @@ def on_host(function: Callable, *arguments: ArrayLike) -> Any:
     The results as NumPy arrays, floats widened to float64. They are computed in float64, or in the
     default precision if the function closes over NumPy arrays or fails in float64. A function that
     closes over traced values returns JAX arrays in the default precision instead, which
-    `_programs.is_traced` recognises.
+    `_values.is_traced` recognises.
   """
   kind = _kind(function, arguments)
   if kind == "traced":

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import _programs
+from langevin_jax import _programs, _values
 from langevin_jax.paths.path import Function, Path, Scalar, as_float, from_coefficients
 
 __all__ = ["cosine", "geometric_ve", "linear_vp", "rectified_flow", "sub_vp", "ve", "vp"]
@@ -48,9 +48,9 @@ class _LinearBeta(NamedTuple):
 
 
 def _linear_beta(beta_min: float, beta_max: float) -> _LinearBeta:
-  beta_min, beta_max = (_programs.number(name, value, may_be_traced=True)
+  beta_min, beta_max = (_values.number(name, value, may_be_traced=True)
                         for name, value in (("beta_min", beta_min), ("beta_max", beta_max)))
-  if not _programs.is_traced((beta_min, beta_max)) and not 0.0 < beta_min <= beta_max:
+  if not _values.is_traced((beta_min, beta_max)) and not 0.0 < beta_min <= beta_max:
     raise ValueError(
         f"betas must satisfy 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
   slope = beta_max - beta_min
@@ -141,9 +141,9 @@ def geometric_ve(*, sigma_min: float = 0.01, sigma_max: float = 80.0) -> Path:
   Raises:
     ValueError: not 0 < sigma_min < sigma_max.
   """
-  sigma_min, sigma_max = (_programs.number(name, value, may_be_traced=True)
+  sigma_min, sigma_max = (_values.number(name, value, may_be_traced=True)
                           for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max)))
-  learned = _programs.is_traced((sigma_min, sigma_max))
+  learned = _values.is_traced((sigma_min, sigma_max))
   if not learned and not 0.0 < sigma_min < sigma_max:
     raise ValueError(
         f"sigmas must satisfy 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")

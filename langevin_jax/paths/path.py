@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax._programs import in_jax, is_traced, number
+from langevin_jax._values import in_jax, is_traced, number
 from langevin_jax.paths._host import on_host
 
 __all__ = [

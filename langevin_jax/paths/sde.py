@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from langevin_jax._programs import in_jax, is_traced, number
+from langevin_jax._values import in_jax, is_traced, number
 from langevin_jax.paths._host import constant, on_host
 from langevin_jax.paths.path import (
     Function,

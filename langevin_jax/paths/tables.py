@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax._programs import is_traced
+from langevin_jax._values import is_traced
 from langevin_jax.paths._host import constant
 from langevin_jax.paths.path import Path, as_float, from_coefficients
 

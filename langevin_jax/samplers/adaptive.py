@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, predictions, splitting
+from langevin_jax import _programs, _values, predictions, splitting
 from langevin_jax.paths import Path
 from langevin_jax.samplers import exponential, levels, noise, sampling
 from langevin_jax.samplers.embedded import integrate
@@ -62,8 +62,8 @@ def adaptive(
   shape = tuple(shape)
   sampling.check_kinds(denoise, path)
   initial = noise.initial_state(initial, shape)
-  rho_min = _programs.number("rho_min", rho_min)
-  rho_max = _programs.number("rho_max", rho_max)
+  rho_min = _values.number("rho_min", rho_min)
+  rho_max = _values.number("rho_max", rho_max)
   if not 0.0 < rho_min < rho_max:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max, got rho_min={rho_min}, rho_max={rho_max}")
@@ -138,11 +138,11 @@ def adaptive_sde(
   """
   sampling.check_kinds(denoise, path)
   shape = tuple(shape)
-  rho_min = _programs.number("rho_min", rho_min)
-  rho_max = _programs.number("rho_max", rho_max)
-  stochasticity = _programs.number("stochasticity", stochasticity, may_be_traced=True)
+  rho_min = _values.number("rho_min", rho_min)
+  rho_max = _values.number("rho_max", rho_max)
+  stochasticity = _values.number("stochasticity", stochasticity, may_be_traced=True)
   if not 0.0 < rho_min < rho_max or not (
-      _programs.is_traced(stochasticity) or 0.0 < stochasticity < math.inf):
+      _values.is_traced(stochasticity) or 0.0 < stochasticity < math.inf):
     raise ValueError(
         "adaptive_sde needs 0 < rho_min < rho_max and a stochasticity > 0, or take adaptive; got "
         f"rho_min={rho_min}, rho_max={rho_max}, stochasticity={stochasticity}")
@@ -182,7 +182,7 @@ def adaptive_sde(
     x = noise.start(lambda: noise.normal(key_start, like), first, None)
     walk = _Walk(x, model(x, start), brownian(start), start, 0.01 * (end - start), jnp.int32(0))
     walk = jax.lax.while_loop(lambda walk: (walk.ell < end) & (walk.steps < max_steps), advance,
-                              _programs.varying_as(_programs.varying_as(walk, advance), advance))
+                              _values.varying_as(_values.varying_as(walk, advance), advance))
     reached = walk.ell == end
     return Solution(jnp.where(reached, model(walk.x, end), jnp.nan), walk.steps + 2), reached
 
@@ -194,15 +194,15 @@ def adaptive_sde(
 
 def check_tolerance(tolerance: float | jax.Array, max_steps: int) -> None:
   """Raises ValueError where tolerance or max_steps is known and not positive."""
-  known = _programs.number("tolerance", tolerance, may_be_traced=True)
-  if not (_programs.is_traced(known) or known > 0.0):
+  known = _values.number("tolerance", tolerance, may_be_traced=True)
+  if not (_values.is_traced(known) or known > 0.0):
     raise ValueError(f"tolerance must be positive, got {tolerance}")
-  _programs.count("max_steps", max_steps)
+  _values.count("max_steps", max_steps)
 
 
 def check_reached(reached: jax.Array | bool, tolerance: float | jax.Array, max_steps: int) -> None:
   """Raises ValueError where it is known that the tolerance was not reached."""
-  known = _programs.concrete(reached)
+  known = _values.concrete(reached)
   if known is not None and not known:
     raise ValueError(f"tolerance={tolerance} was not reached within max_steps={max_steps}: raise "
                      "either, or take fixed steps")

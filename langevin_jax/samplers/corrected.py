@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs
+from langevin_jax import _programs, _values
 from langevin_jax.paths import Path
 from langevin_jax.samplers.correctors import Corrector, euler
 from langevin_jax.samplers.levels import Draw, Level, Method, Model, steps_of
@@ -74,7 +74,7 @@ def predictor_corrector(
   Raises:
     ValueError: corrections < 1, or an argument of the wrong kind.
   """
-  corrections = _programs.count("corrections", corrections)
+  corrections = _values.count("corrections", corrections)
   if not isinstance(predictor, Method) or not isinstance(corrector, Corrector):
     raise ValueError("predictor_corrector takes a method and a corrector, such as samplers.ddim() "
                      f"and samplers.correctors.exact() (called), got {predictor!r} and "
@@ -103,7 +103,7 @@ def predictor_corrector(
   def step(draw, x, carry: _Carry, model, n: _Numbers):
     corrected = lambda x, denoised, kept: correct(
         draw, x, carry._replace(denoised=denoised, kept=kept), model, n)
-    start = _programs.varying_as(
+    start = _values.varying_as(
         (x, carry.denoised, carry.kept), lambda start: corrected(*start))
     x, before, kept = jax.lax.cond(n.due, corrected, lambda *start: start, *start)
     # Even draws are the predictor's, the 0th among them; odd ones are the corrector's.
@@ -165,7 +165,7 @@ def annealed_langevin(corrector: Corrector | None = None, corrections: int = 100
   Raises:
     ValueError: corrections < 1.
   """
-  corrections = _programs.count("corrections", corrections)
+  corrections = _values.count("corrections", corrections)
   langevin_step = euler(0.1) if corrector is None else corrector
 
   def plan(levels: Level, path: Path) -> _Held:

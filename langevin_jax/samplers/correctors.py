@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from langevin_jax import _programs, langevin
+from langevin_jax import _programs, _values, langevin
 from langevin_jax.samplers.levels import Level
 
 __all__ = ["Corrector", "Rule", "baoab", "euler", "exact", "midpoint", "snr"]
@@ -45,7 +45,7 @@ def exact(budget: float | Rule = 0.1) -> Corrector:
   """
   if callable(budget):
     return _ruled(budget, langevin.ornstein_uhlenbeck)
-  _programs.check_positive(budget=budget)
+  _values.check_positive(budget=budget)
   return Corrector(lambda level: langevin.exact(level.sigma, budget))
 
 
@@ -62,7 +62,7 @@ def euler(budget: float | Rule = 0.1) -> Corrector:
   if callable(budget):
     return _ruled(budget, lambda noise, x, score, sigma, budget: langevin.unadjusted(
         noise, x, score, budget * sigma**2))
-  _programs.check_positive(budget=budget)
+  _values.check_positive(budget=budget)
   return Corrector(lambda level: langevin.euler(budget * level.sigma**2))
 
 
@@ -76,7 +76,7 @@ def midpoint(budget: float = 0.2) -> Corrector:
   Raises:
     ValueError: a budget that is not positive.
   """
-  _programs.check_positive(budget=budget)
+  _values.check_positive(budget=budget)
   return Corrector(lambda level: langevin.midpoint(level.sigma, budget))
 
 
@@ -94,7 +94,7 @@ def baoab(budget: float = 0.2, *, friction: float = 1.0) -> Corrector:
   Raises:
     ValueError: a budget or a friction that is not positive.
   """
-  _programs.check_positive(budget=budget, friction=friction)
+  _values.check_positive(budget=budget, friction=friction)
   time_step = jnp.sqrt(2.0 * budget) if isinstance(budget, jax.Array) else math.sqrt(2.0 * budget)
 
   def settle(level, carry, score):
@@ -124,8 +124,8 @@ def snr(ratio: float = 0.16, *, event_axes: int) -> Rule:
   Raises:
     ValueError: a ratio that is not positive, or event_axes < 1.
   """
-  _programs.check_positive(ratio=ratio)
-  event_axes = _programs.count("event_axes", event_axes)
+  _values.check_positive(ratio=ratio)
+  event_axes = _values.count("event_axes", event_axes)
   square = lambda v: jnp.sum(v**2, axis=tuple(range(-event_axes, 0)), keepdims=True)
 
   def rule(noise, scaled):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from langevin_jax import _programs, splitting
+from langevin_jax import _programs, _values, splitting
 from langevin_jax.paths import Path, on_host
 from langevin_jax.samplers.budgets import Budgets, traced_root
 from langevin_jax.samplers.levels import Level, Method, steps_of
@@ -51,13 +51,13 @@ def heun(
   Raises:
     ValueError: a negative churn or noise_scale, or not 0 ≤ churn_min < churn_max; no number.
   """
-  churn, noise_scale = (_programs.number(name, value, may_be_traced=True)
+  churn, noise_scale = (_values.number(name, value, may_be_traced=True)
                         for name, value in (("churn", churn), ("noise_scale", noise_scale)))
-  if any(not _programs.is_traced(v) and not v >= 0.0 for v in (churn, noise_scale)):
+  if any(not _values.is_traced(v) and not v >= 0.0 for v in (churn, noise_scale)):
     raise ValueError(f"churn and noise_scale must be >= 0, got {churn} and {noise_scale}")
-  churn_min = _programs.number("churn_min", churn_min)
-  churn_max = _programs.number("churn_max", churn_max)
-  noisy = _programs.is_traced(churn) or churn > 0.0
+  churn_min = _values.number("churn_min", churn_min)
+  churn_max = _values.number("churn_max", churn_max)
+  noisy = _values.is_traced(churn) or churn > 0.0
   if not 0.0 <= churn_min < churn_max:
     raise ValueError(f"churn acts for rho in [churn_min, churn_max], 0 <= churn_min < churn_max; "
                      f"got {churn_min} and {churn_max}")
@@ -103,7 +103,7 @@ def _own_time(path: Path, level: Level) -> _Clock:
   """ẋ = α̇ D + σ̇ ε̂ in the path's own coordinates and time."""
   rates = jax.vmap(lambda t: (path.alpha_dot(t), path.sigma_dot(t)))
   # The times of a traced churn are not known on the host.
-  alpha_dot, sigma_dot = (rates(level.t) if _programs.is_traced(level.t) else
+  alpha_dot, sigma_dot = (rates(level.t) if _values.is_traced(level.t) else
                           on_host(rates, level.t))
   with np.errstate(divide="ignore", invalid="ignore"):
     p = sigma_dot / level.sigma

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs
+from langevin_jax import _programs, _values
 
 __all__ = ["integrate"]
 
@@ -78,9 +78,9 @@ def integrate(
   state = jax.tree.map(jnp.copy, state)
   # Twice: what one leaf varies over may reach another in the next step.
   for _ in range(2):
-    state = _programs.varying_as(state, lambda state: slope(state, jnp.asarray(start, dtype)))
+    state = _values.varying_as(state, lambda state: slope(state, jnp.asarray(start, dtype)))
   like = jax.tree.leaves(state)[0]
-  scalar = lambda value: _programs.varying_like(jnp.asarray(value, dtype), like)
+  scalar = lambda value: _values.varying_like(jnp.asarray(value, dtype), like)
   start, end, tolerance = scalar(start), scalar(end), scalar(tolerance)
   pure, constants = _programs.lifted(slope, state, start)
   state, steps, reached = _solve(
@@ -122,7 +122,7 @@ def _solve_backward(slope: Slope, max_steps: int, residuals, cotangents):
   # The end moves the last state along its slope.
   of_end = _inner(cotangents[0], slope(constants, state, end))
   zeros = jax.tree.map(jnp.zeros_like, moving)
-  carry = _programs.varying_as((accepted, zeros, cotangents[0]), back)
+  carry = _values.varying_as((accepted, zeros, cotangents[0]), back)
   _, of_constants, of_state = jax.lax.while_loop(lambda carry: carry[0] > 0, back, carry)
   first = jax.tree.map(lambda buffer: buffer[0], record)
   of_start = -_inner(of_state, slope(constants, first.state, first.tau))
@@ -144,7 +144,7 @@ def _run(
 ) -> _Loop:
   """The loop over steps, from start until the end or `max_steps`."""
   like = jax.tree.leaves(state)[0]
-  varying = lambda value: _programs.varying_like(value, like)
+  varying = lambda value: _values.varying_like(value, like)
   buffer = lambda leaf: varying(jnp.zeros((max_steps, *jnp.shape(leaf)), leaf.dtype))
   none = varying(jnp.zeros((), jnp.int32))
   first = _Loop(state, slope(constants, state, start), start, 0.01 * (end - start), none, none,
@@ -169,7 +169,7 @@ def _run(
         loop.steps + 1, loop.accepted + keep.astype(jnp.int32), noted)
 
   unfinished = lambda loop: (loop.tau != end) & (loop.steps < max_steps)
-  return jax.lax.while_loop(unfinished, advance, _programs.varying_as(first, advance))
+  return jax.lax.while_loop(unfinished, advance, _values.varying_as(first, advance))
 
 
 class _Trial(NamedTuple):

@@ -29,7 +29,7 @@ from typing import Literal, get_args
 import jax
 import numpy as np
 
-from langevin_jax import _programs, splitting
+from langevin_jax import _values, splitting
 from langevin_jax.samplers.levels import Level
 
 __all__ = [
@@ -55,7 +55,7 @@ def check_options(prediction: str, variable: str, largest_budget: float) -> floa
                               ("variable", variable, get_args(Variable))):
     if value not in known:
       raise ValueError(f"{field} must be one of {', '.join(known)}, got {value!r}")
-  largest_budget = _programs.number("largest_budget", largest_budget)
+  largest_budget = _values.number("largest_budget", largest_budget)
   if not largest_budget > 0.0:
     raise ValueError(f"largest_budget must be positive, got {largest_budget}")
   return largest_budget

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from langevin_jax import _programs
+from langevin_jax import _programs, _values
 from langevin_jax.paths import Path, on_host
 
 __all__ = [
@@ -40,7 +40,7 @@ def karras(
   """
   n = _steps(n)
   rho_min, rho_max = _range(rho_min, rho_max)
-  curvature = _programs.number("curvature", curvature)
+  curvature = _values.number("curvature", curvature)
   if not curvature > 0.0:
     raise ValueError(f"curvature must be positive, got {curvature}")
 
@@ -110,7 +110,7 @@ def shifted(n: int, shift: float = 1.0) -> Grid:
     ValueError: n < 1 or shift ≤ 0.
   """
   n = _steps(n)
-  shift = _programs.number("shift", shift)
+  shift = _values.number("shift", shift)
   if not shift > 0.0:
     raise ValueError(f"shift must be positive, got {shift}")
 
@@ -136,8 +136,8 @@ def explicit(rho: Sequence[float] | np.ndarray, *, end: float | None = 0.0) -> G
     ValueError: no level, a level that is not positive, two equal ones in a row, a rise at the end,
       or what is no number or traced.
   """
-  values = tuple(map(float, _programs.numbers("rho", rho, "(80, 20, 5, 1, 0.2)")))
-  values = values if end is None else (*values, float(_programs.number("end", end)))
+  values = tuple(map(float, _values.numbers("rho", rho, "(80, 20, 5, 1, 0.2)")))
+  values = values if end is None else (*values, float(_values.number("end", end)))
   _checked(np.array(values))
   if not all(v > 0.0 for v in values[:-1]):
     raise ValueError(f"levels before the last must be positive, got {_listed(values)}")
@@ -158,7 +158,7 @@ def ancestral(grid: Grid, stochasticity: float = 1.0) -> Grid:
   Raises:
     ValueError: a negative stochasticity, or a grid that does not fall.
   """
-  stochasticity = _programs.number("stochasticity", stochasticity)
+  stochasticity = _values.number("stochasticity", stochasticity)
   if not stochasticity >= 0.0:
     raise ValueError(f"stochasticity must be >= 0, got {stochasticity}")
 
@@ -188,7 +188,7 @@ def within(grid: Grid, *, start: float = np.inf, stop: float = 0.0) -> Grid:
   Raises:
     ValueError: not 0 <= stop < start, or a stop above the grid's first level.
   """
-  start, stop = _programs.number("start", start), _programs.number("stop", stop)
+  start, stop = _values.number("start", start), _values.number("stop", stop)
   if not 0.0 <= stop < start:
     raise ValueError(f"a grid runs from start down to stop >= 0, got start={start}, stop={stop}")
 
@@ -217,7 +217,7 @@ def levels_of(grid: Grid, path: Path) -> np.ndarray:
 
 def _known(values: Any) -> np.ndarray:
   """The values, after a check that they are not traced."""
-  if _programs.is_traced(values):
+  if _values.is_traced(values):
     raise ValueError("a grid in the time of a path that is being traced (learned) has no levels "
                      "yet: state it in rho, by samplers.karras or samplers.explicit")
   return values
@@ -244,7 +244,7 @@ def _top(path: Path, rho_max: float, rho_min: float) -> float:
   """The first noise level: rho_max, or the path's noisy end where that comes sooner."""
   end = on_host(path.half_log_snr, np.asarray(path.t_max))
   # The end of a traced path is not known: it counts as beyond rho_max.
-  end = np.inf if _programs.is_traced(end) else float(np.exp(-end))
+  end = np.inf if _values.is_traced(end) else float(np.exp(-end))
   if not end > rho_min:
     raise ValueError(f"rho_min={rho_min} lies beyond the path's noisiest level {end:.4g}")
   return min(rho_max, end)
@@ -259,11 +259,11 @@ def _steps(n: int) -> int:
   if isinstance(n, Path):
     raise ValueError("grid must be a function of the path, got a factory of one: call it, such as "
                      "samplers.karras(20)")
-  return _programs.count("n, the number of steps,", n)
+  return _values.count("n, the number of steps,", n)
 
 
 def _range(rho_min: float, rho_max: float) -> tuple[float, float]:
-  rho_min, rho_max = _programs.number("rho_min", rho_min), _programs.number("rho_max", rho_max)
+  rho_min, rho_max = _values.number("rho_min", rho_min), _values.number("rho_max", rho_max)
   if not 0.0 < rho_min < rho_max < np.inf:
     raise ValueError(
         f"noise range must satisfy 0 < rho_min < rho_max < inf, got rho_min={rho_min}, "

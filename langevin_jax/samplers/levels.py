@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, predictions, splitting
+from langevin_jax import _programs, _values, predictions, splitting
 from langevin_jax.paths import Path, on_host
 
 __all__ = [
@@ -126,7 +126,7 @@ def shift_levels(level: Level, shift: Any, path: Path) -> Level:
 def _on_path(ell: np.ndarray, rho: np.ndarray, path: Path) -> Level:
   """Levels at ℓ = −log ρ on a path; of a traced path t and scale alone are traced."""
   level = Level(*on_host(levels_along(path), ell))
-  if not _programs.is_traced(level):
+  if not _values.is_traced(level):
     return level
   # The ends of a path do not move with what is learned, and slopes such as that of σ at σ = 0 are
   # infinite there.
@@ -242,7 +242,7 @@ def check_stochasticity(stochasticity: splitting.Stochasticity) -> None:
   """
   if callable(stochasticity) or isinstance(stochasticity, jax.Array):
     return
-  known = _programs.number("stochasticity", stochasticity)
+  known = _values.number("stochasticity", stochasticity)
   if not 0.0 <= known < np.inf:
     raise ValueError(f"stochasticity must be >= 0 and finite, got {stochasticity}")
 

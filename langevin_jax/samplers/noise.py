@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, splitting
+from langevin_jax import _programs, _values, splitting
 from langevin_jax.paths import Path
 from langevin_jax.samplers.budgets import square_integral
 from langevin_jax.samplers.levels import Level
@@ -67,7 +67,7 @@ def brownian(*, depth: int = 18) -> Brownian:
   Raises:
     ValueError: depth outside [1, 30].
   """
-  depth = _programs.number("depth", depth)
+  depth = _values.number("depth", depth)
   if not 1 <= depth <= 30:
     raise ValueError(f"depth must lie in [1, 30], got {depth}")
   return Brownian(depth)
@@ -134,7 +134,7 @@ def initial_state(initial: jax.Array | None, shape: tuple[int, ...]) -> jax.Arra
   """
   if initial is None:
     return None
-  initial = _programs.array(initial)
+  initial = _values.array(initial)
   if initial.shape != shape:
     raise ValueError(f"initial must have shape {shape}, got {initial.shape}")
   dtype = jnp.result_type(initial)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, predictions
+from langevin_jax import _values, predictions
 from langevin_jax.paths import Path
 from langevin_jax.samplers import grids, levels, multisteps, sampling
 
@@ -48,7 +48,7 @@ def optimised(
     ValueError: n < 1 or rounds < 0, or a stochastic method.
   """
   solver = multisteps.multistep(2, variable="alpha") if method is None else method
-  n, rounds = _programs.count("n", n), _programs.count("rounds", rounds, 0)
+  n, rounds = _values.count("n", n), _values.count("rounds", rounds, 0)
   if levels.is_random(solver):
     raise ValueError("a grid is optimised for a deterministic method; use it with any other then")
   sampling.check_kinds(denoise, path, method=solver)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, predictions, splitting
+from langevin_jax import _programs, _values, predictions, splitting
 from langevin_jax.paths import Path, check_path
 from langevin_jax.samplers import grids, levels, multisteps, noise
 from langevin_jax.samplers.levels import Level, Method
@@ -126,7 +126,7 @@ def encode(
     raise ValueError(f"encode climbs a falling grid of at least 2 positive levels, got rho={rho}")
   nodes = levels.place_levels(positive[::-1], path)
   planned = Plan(nodes, method.plan(nodes, path), None, None)
-  x_0 = _programs.floats(x_0)
+  x_0 = _values.floats(x_0)
   key = jax.random.key(0)  # not used: an ODE draws no noise
 
   def climb(planned, x_0):
@@ -296,7 +296,7 @@ def run(
     x = noise.start(lambda: noise.normal(key_start, like), first, moments)
   else:
     x = initial / first.scale
-  x = _programs.varying_as(x, lambda x: model(x, first))
+  x = _values.varying_as(x, lambda x: model(x, first))
 
   def step(state: _State, now: _Inputs):
     x, key_step = state.x, noise.fold(key_steps, now.step)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from langevin_jax import _programs, splitting
+from langevin_jax import _programs, _values, splitting
 from langevin_jax.paths import Path, on_host
 from langevin_jax.samplers.budgets import Budgets
 from langevin_jax.samplers.levels import (
@@ -163,7 +163,7 @@ def staged_method(
 
       return jax.lax.cond(used, move, lambda x, known: (x, known), *state), None
 
-    start = hat, _programs.varying_like(jnp.zeros((stages, *x.shape), x.dtype), x)
+    start = hat, _values.varying_like(jnp.zeros((stages, *x.shape), x.dtype), x)
     (x_s, known), _ = _programs.scan(
         stage, start, (jnp.arange(stages), n.level, n.a, n.b, n.used))
     return x_s, known[0], carry
