@@ -47,7 +47,8 @@ SMALL = {"network.width": "64", "network.depth": "2", "network.heads": "2", "net
 _SMALL_UNET = {
     "network.channels": "16", "network.multipliers": "(1, 2)", "network.blocks": "1",
     "network.attention": "(4,)", "network.head_channels": "16", "training.batch_size": "64",
-    "training.schedule": "constant(warmup_steps=200)"}
+    "training.learning_rate": "0.1", "training.schedule": "cosine(warmup_steps=50)",
+    "training.ema_half_life_steps": "(50,)"}
 # Image configs: the channels of their images, and what changes.
 IMAGES: dict[str, tuple[int, dict[str, str]]] = {
     "digits": (1, SMALL), "annealed_langevin": (1, SMALL), "images": (3, SMALL),
