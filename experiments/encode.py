@@ -7,8 +7,9 @@
 
 Means and standard deviations of the posteriors are stored; training draws from them. The
 autoencoder is stored beside them and in every run on them, so that `sample` and `evaluate` of such
-a run decode. The mean and scale of latents are measured. Without --data and --path, the data are
-those of the autoencoder's run.
+a run decode. The mean and scale of latents are measured; rescaled(…) in --data gives them, for a
+network that was trained elsewhere. Without --data and --path, the data are those of the
+autoencoder's run.
 """
 
 from absl import flags
@@ -26,7 +27,9 @@ def main() -> int:
   config = records.read_config(workdir)
   assembly.configure_jax(config)
   given = flags.FLAGS["data"].value or flags.FLAGS["path"].value or cli.arguments("data")
-  return array_records.write(array_records.data_call if given else lambda: config.data,
+  # Units in the autoencoder's own data are those of its pictures.
+  own = config.data["data"] if config.data.name == "rescaled" else config.data
+  return array_records.write(array_records.data_call if given else lambda: own,
                              model.load(workdir).codec())
 
 

@@ -113,8 +113,8 @@ def evaluate(
 ) -> None:
   """Computes all metrics and writes the report.
 
-  All devices and processes compute samples and likelihoods. One device of the first process does
-  the rest.
+  All devices and processes compute samples and likelihoods; the devices of the first process, or
+  one of them, the rest.
   """
   first = multihost.is_first()
   state = assembly.restored(run, workdir)

@@ -45,6 +45,7 @@ SMALL = {"network.width": "64", "network.depth": "2", "network.heads": "2", "net
          "training.batch_size": "64", "training.learning_rate": "3e-3",
          "training.schedule": "cosine(warmup_steps=50)"}
 _SMALL_UNET = {
+    "objective.weight": "edm()",  # without what is learned beside the network
     "network.channels": "16", "network.multipliers": "(1, 2)", "network.blocks": "1",
     "network.attention": "(4,)", "network.head_channels": "16", "training.batch_size": "64",
     "training.learning_rate": "0.1", "training.schedule": "cosine(warmup_steps=50)",

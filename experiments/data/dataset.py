@@ -159,6 +159,8 @@ def read_source(call: config_lib.Call, field: str) -> "splits.Source | Dataset":
 def _shared_argument(call: config_lib.Call, argument: str) -> Any:
   """An argument that every call of data has: that of this call, else of the call inside it."""
   inner = call.get("data")
+  if call.name == "unlabelled" and argument == "num_classes":
+    inner = None  # whose classes are left out
   return call[argument] or (
       _shared_argument(inner, argument) if isinstance(inner, config_lib.Call) else call[argument])
 
@@ -213,8 +215,9 @@ def shape_of(
   Raises:
     ValueError: as `load`; shards on another machine without the argument shape.
   """
-  if call.name in ("augmented", "rescaled"):
-    return shape_of(call["data"])
+  if isinstance(call.get("data"), config_lib.Call):
+    shape, classes, *rest = shape_of(call["data"])
+    return shape, 0 if call.name == "unlabelled" else classes, *rest
   if call.name == "absent":
     return call["shape"], call["num_classes"], {}, 0
   elsewhere = call.name == "array_record" and not os.path.isdir(os.path.expanduser(call["path"]))

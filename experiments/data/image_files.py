@@ -10,7 +10,7 @@ import numpy as np
 from experiments.data import readers
 
 # The number of unreadable files that a message names.
-_MOST_NAMES = 5
+_MOST_NAMES, _MOST_ERRORS = 5, 100  # in a message
 # Suffixes of pictures that are no `readers.IMAGE_SUFFIXES`.
 _NOT_READ = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".tga",
              ".svg", ".psd")
@@ -105,8 +105,8 @@ def _raise_all(errors: list[readers.Unreadable | None]) -> None:
 
 def _merge(errors: list[readers.Unreadable]) -> readers.Unreadable:
   """One error for several files, with a message of one line."""
-  names = "; ".join(error.what for error in errors[:_MOST_NAMES])
-  names += "; …" * (len(errors) > _MOST_NAMES)
+  names = "; ".join(error.what for error in errors[:_MOST_ERRORS])
+  names += "; …" * (len(errors) > _MOST_ERRORS)
   return readers.Unreadable(names, f"{len(errors)} files " if len(errors) > 1 else "")
 
 

@@ -80,13 +80,15 @@ def write(
 def latents(source: splits.Source, codec: codecs.Codec) -> splits.Source:
   """The source whose examples are the means and standard deviations of a source's posteriors.
 
+  Units of the source, where it has some, are those of the latents.
+
   Raises:
     ValueError: examples of another shape than the autoencoder's.
   """
   if source.x.shape[1:] != codec.shape:
     raise ValueError(f"--data: the autoencoder is of examples of shape {codec.shape}, the data "
                      f"have {source.x.shape[1:]}")
-  return source._replace(x=_Encoded(source, codec), kind="array", value_range=None, units=None)
+  return source._replace(x=_Encoded(source, codec), kind="array", value_range=None)
 
 
 class _Encoded:

@@ -7,7 +7,7 @@ shards. Bad input raises a one-line ValueError that names the field.
 import json
 import os
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -240,6 +240,18 @@ def rescaled(data: Source, *, mean: float, scale: float) -> Source:
     raise ValueError("shards have the units that were chosen when they were written: write them "
                      f"from rescaled(…, mean={mean:g}, scale={scale:g})")
   return user_data.source(data)._replace(units=(mean, scale))
+
+
+def unlabelled(data: Source) -> Source:
+  """The examples of another call of data without their labels.
+
+  Args:
+    data: a call, such as cifar10(path='my/folder').
+  """
+  if hasattr(data, "train_labels"):  # shards
+    none: Any = np.zeros(0, np.int32)
+    return data._replace(train_labels=none, test_labels=none, num_classes=0, classes=())
+  return user_data.source(data)._replace(labels=None, num_classes=0, classes=())
 
 
 def absent(

@@ -129,7 +129,7 @@ def vectors(
   suffix = "" if choice.extractor is None else f", {choice.extractor.name}"
   return [*(Result(distances.KEYS[name], name + suffix, value[name], floor[name], count)
             for name in value),
-          *_metric_rows(choice, _Sets(held_out, fake, train), seed)]
+          *_metric_rows(choice, _Sets(held_out, fake, train), seed, extractor=suffix[2:])]
 
 
 def images(
@@ -152,20 +152,23 @@ def images(
   of_moments = sets if choice.reference is None else _Sets(
       choice.reference.moments, fake, limited(dataset.test, len(dataset.test)))
   rows = [*_feature_rows(sets, call.name, seed, choice.reference, of_moments),
-          *_metric_rows(choice, sets, seed, of_moments)]
+          *_metric_rows(choice, sets, seed, of_moments, call.name)]
   if getattr(features, "classify", None) is not None and n >= _LEAST_SCORED:
+    # The score rises with the number of images. So it is of all that a reference lets count.
     (value, error), (floor, _) = (distances.inception_score(features.classify(values), seed=seed)
-                                  for values in (sets.fake, sets.real))
-    rows.append(Result("inception_score", f"inception score, {call.name}", value, floor, n, error))
+                                  for values in (of_moments.fake, sets.real))
+    rows.append(Result("inception_score", f"inception score, {call.name}; floor of "
+                       f"{len(sets.real):,} real", value, floor, len(of_moments.fake), error))
   rows += _judge(dataset, model, real, limit, seed)(x, labels)
   near = distances.nearest_distances(
       *(_flat(a[:limit]) for a in (x, dataset.train, dataset.test)), seed=seed)
   return [
       *rows,
-      Result("nearest_train", "distance to the nearest training image, median; floor of held-out",
-             near["samples to train"], near["held-out to train"]),
+      Result("nearest_train", "distance of pixels to the nearest training image, median; floor of "
+             "held-out", near["samples to train"], near["held-out to train"], min(len(x), limit)),
       Result("nearest_train_part", "the same to an equal number of training images; floor to "
-             "held-out", near["samples to part of train"], near["samples to held-out"])]
+             "held-out", near["samples to part of train"], near["samples to held-out"],
+             min(len(x), limit))]
 
 
 def image_judge(
@@ -193,7 +196,7 @@ def memorised(
   rng = np.random.default_rng(seed)
   n = min(len(dataset.train), len(dataset.test), _LIMIT)
   train, held_out = (a[rng.permutation(len(a))[:n]] for a in (dataset.train, dataset.test))
-  _, _, features = _extractor(dataset, seed, choice)
+  call, _, features = _extractor(dataset, seed, choice)
   samples = _in_parts(features, x, len(x))
   near = [distances.nearest(samples, features(a)) for a in (train, held_out)]
   (to_train, at_train), (to_held_out, at_held_out) = near
@@ -201,7 +204,7 @@ def memorised(
   return ({"sample": x[:count], "nearest in training": train[at_train[:count]],
            "nearest held out": held_out[at_held_out[:count]]},
           Result("nearest_is_in_train", f"nearest of {n:,} training and {n:,} held-out images is "
-                 "in training", share, 0.5, len(x)))
+                 f"in training, {call.name}", share, 0.5, len(x)))
 
 
 def write_reference(
@@ -280,7 +283,8 @@ def _feature_rows(
   """FID, KID, precision, recall, density and coverage of features.
 
   For raw pixels they have other names. `fd_pixels` is the Fréchet distance of Gaussian fits to the
-  pixels, which is not FID. With a reference that is to its moments, of all samples.
+  pixels, which is not FID; nor is that of other networks than Inception, and of the classifier of
+  the run. With a reference that is to its moments, of all samples.
   """
   value, floor = distances.prdc(sets.real, sets.fake), distances.prdc(sets.real, sets.other)
   n = len(sets.real) if min(sets.real.shape) <= _MOST_FRECHET else _MOST_FRECHET
@@ -290,10 +294,11 @@ def _feature_rows(
   frechet = lambda fake: distances.frechet(against, fake[:n])
   kid = lambda fake: distances.kid(sets.real, fake, seed=seed)
   names, end, suffix = ("fid", "kid"), "", f", {extractor}"
-  labels = [f"{label}{suffix}" for label in ("FID", "KID")]
   if extractor == "pixels":
     names, end = ("fd_pixels", "kd_pixels"), "_pixels"
-    labels = ["Fréchet distance of pixels", "kernel distance of pixels"]
+  labels = [f"{label}{suffix}" for label in (
+      ("FID", "KID") if extractor in ("classifier", "inception") else
+      ("Fréchet distance", "kernel distance"))]
   return [
       Result(names[0], labels[0] + to, frechet(of_moments.fake), frechet(of_moments.other), n),
       Result(names[1], labels[1], kid(sets.fake), kid(sets.other), len(sets.real)),
@@ -302,16 +307,20 @@ def _feature_rows(
 
 
 def _metric_rows(
-    choice: Choice, features: _Sets, seed: int, of_moments: _Sets | None = None
+    choice: Choice, features: _Sets, seed: int, of_moments: _Sets | None = None,
+    extractor: str = "",
 ) -> list[Result]:
   """The metrics of the user's choice; their keys are the texts of their calls."""
   rows = []
   for call in choice.metrics:
-    name = calls.short(call, "metric")
-    sets = of_moments if of_moments is not None and call.name in _OF_MOMENTS else features
+    name, label = calls.short(call, "metric"), f", {extractor}" if extractor else ""
+    sets = features
+    if of_moments is not None and call.name in _OF_MOMENTS:
+      sets = of_moments
+      label += f", to {choice.reference.description()}" if choice.reference else ""
     value, floor = (float(calls.build(call, "metric", "--metric", x=sets.real, y=y, seed=seed))
                     for y in (sets.fake, sets.other))
-    rows.append(Result(name, name, value, floor, len(sets.fake)))
+    rows.append(Result(name, name + label, value, floor, len(sets.fake)))
   return rows
 
 

@@ -41,6 +41,8 @@ def run(
 ) -> tuple[config_lib.Config, assembly.Run]:
   """The config and the run of a network, before its weights.
 
+  Labels of the data are left out if the network knows none.
+
   Args:
     data: that it was trained on, or will be; None for none.
     codec: the autoencoder of a network of latents without data, which decodes its samples.
@@ -55,9 +57,12 @@ def run(
                      "--autoencoder is of a network without --data; shards of latents hold theirs")
   given = data or config_lib.Call("absent", (
       ("shape", imported.shape), ("num_classes", imported.num_classes), ("kind", _kind(imported))))
-  mean, scale = _units(imported, data) if data else (imported.mean, imported.scale)
+  source = datasets.read_source(data, "--data") if data else None
+  mean, scale = _units(imported, source) if data else (imported.mean, imported.scale)
+  if not imported.num_classes and getattr(source, "num_classes", 0):
+    given = config_lib.Call("unlabelled", (("data", given),))
   config = config_lib.Config(
-      data=given if given.name == "array_record" else config_lib.Call(
+      data=given if isinstance(source, datasets.Dataset) else config_lib.Call(
           "rescaled", (("data", given), ("mean", mean), ("scale", scale))),
       network=imported.network,
       objective=config_lib.Objective(**(
@@ -118,9 +123,8 @@ def _today(name: str, older: Mapping[str, str]) -> str:
   return name
 
 
-def _units(imported: Imported, data: config_lib.Call) -> tuple[float, float]:
+def _units(imported: Imported, source: Any) -> tuple[float, float]:
   """(mean, scale) of data that may be pictures in [0, 1] or [−1, 1], too."""
-  source = datasets.read_source(data, "--data")
   value_range = getattr(source, "value_range", None)
   if _kind(imported) != "image" or value_range is None:
     return imported.mean, imported.scale

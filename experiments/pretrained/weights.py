@@ -68,8 +68,8 @@ def _of_directory(place: pathlib.Path) -> Weights:
   else:
     files = [file for file in found if file.is_file()][:1]
   if not files:
-    raise ValueError(f"--weights={place}: the directory holds no diffusion_pytorch_model"
-                     f"{' or '.join(SUFFIXES[:1])}; name the file of weights itself")
+    raise ValueError(f"--weights={place}: the directory holds no {_STEMS[0]}{SUFFIXES[0]} or the "
+                     "like; name the file of weights itself")
   tensors: dict[str, np.ndarray] = {}
   for file in files:
     tensors |= _unwrapped(_read(file))

@@ -153,13 +153,15 @@ def test_the_run_is_sampled_and_inpainted_like_any_other(run_of_classes, tmp_pat
 @pytest.mark.slow
 def test_with_data_the_run_is_trained_further(folder, tmp_path):
   place = saved(pretrained_cases.load("ddpm"), pathlib.Path(folder("ddpm")))
-  np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(
-      0, 256, (20, 8, 8, 3), dtype=np.uint8))
+  x = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+  np.savez(tmp_path / "x.npz", x=x, labels=np.arange(20) % 2)
   workdir = tmp_path / "run"
-  runner.succeed("convert", f"--weights={place}", f"--data=arrays(path='{tmp_path / 'x.npy'}')",
+  runner.succeed("convert", f"--weights={place}", f"--data=arrays(path='{tmp_path / 'x.npz'}')",
                  "--data.holdout=0.5", f"--workdir={workdir}")
   begun = experiments.load(workdir)
   assert (begun.run.dataset.mean, begun.run.dataset.scale) == (127.5, 127.5)
+  # The network knows no labels, so those of the data are left out.
+  assert "unlabelled" in (workdir / "config.json").read_text() and not begun.run.dataset.num_classes
   assert "holds a run already" in runner.refused(
       "convert", f"--weights={place}", f"--workdir={workdir}")
   assert "shape" in runner.refused("convert", f"--weights={place}", "--data=digits()",
@@ -170,6 +172,20 @@ def test_with_data_the_run_is_trained_further(folder, tmp_path):
   assert trained.step == 1
   moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), begun.params, trained.params)
   assert 0.0 < max(jax.tree.leaves(moved)) < 0.1
+
+
+@pytest.mark.slow
+def test_a_run_of_public_weights_is_judged_and_has_likelihoods(folder, tmp_path):
+  place = saved(pretrained_cases.load("ddpm"), pathlib.Path(folder("ddpm")))
+  np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(
+      0, 256, (20, 8, 8, 3), dtype=np.uint8))
+  runner.succeed("convert", f"--weights={place}", f"--data=arrays(path='{tmp_path / 'x.npy'}')",
+                 "--data.holdout=0.5", f"--workdir={tmp_path / 'run'}")
+  runner.succeed("evaluate", f"--workdir={tmp_path / 'run'}", "--num_samples=20", "--steps=1",
+                 "--path=ve", "--sampler=heun", "--likelihood", "--likelihood_samples=2",
+                 "--likelihood_steps=1")
+  found = json.loads((tmp_path / "run" / "evaluation.json").read_text())["metrics"]
+  assert np.isfinite(found["nll_even_nats"]["value"])
 
 
 def test_names_of_older_diffusers_are_read(folder, tmp_path):
@@ -264,10 +280,11 @@ def test_heads_are_never_guessed(layout, words, folder, tmp_path):
 
 
 def test_a_network_of_latents_takes_its_autoencoder_along(folder, tmp_path):
-  np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(
-      0, 256, (20, 16, 16, 3), dtype=np.uint8))
+  x = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+  np.savez(tmp_path / "x.npz", x=x, labels=np.arange(20) % 3)
+  pictures = f"arrays(path='{tmp_path / 'x.npz'}')"
   runner.untrained(tmp_path / "ae", config.Config(
-      data=f"arrays(path='{tmp_path / 'x.npy'}')", network="autoencoder(channels=4, "
+      data=pictures, network="autoencoder(channels=4, "
       "multipliers=(1, 2), blocks=1, groups=2)",
       objective=config.Objective(autoencoder="reconstruction()")))
   case = pretrained_cases.load("diffusers_dit")
@@ -279,6 +296,19 @@ def test_a_network_of_latents_takes_its_autoencoder_along(folder, tmp_path):
                  f"--out={out}")
   x = np.load(out)
   assert x.shape == (2, 16, 16, 3) and 0.0 <= x.min() <= x.max() <= 255.0
+  # It is trained further on latents in its own units: z = x/2 of latents x.
+  encode = ("encode", f"--workdir={tmp_path / 'ae'}", "--shards=2")
+  runner.succeed(*encode, f"--data={pictures}", f"--out={tmp_path / 'other_units'}")
+  data = f"--data=array_record(path='{tmp_path / 'other_units'}')"
+  assert "rescaled(…, mean=0, scale=2)" in runner.refused(
+      *convert[:2], data, f"--workdir={tmp_path / 'further'}")
+  runner.succeed(*encode, f"--data=rescaled({pictures}, mean=0, scale=2)",
+                 f"--out={tmp_path / 'latents'}")
+  data = f"--data=array_record(path='{tmp_path / 'latents'}')"
+  runner.succeed(*convert[:2], data, f"--workdir={tmp_path / 'further'}")
+  runner.succeed("train", f"--workdir={tmp_path / 'further'}", "--config.training.steps=1",
+                 "--config.training.batch_size=4", "--allow_change=training")
+  assert experiments.load(tmp_path / "further").shape == (16, 16, 3)
   place = saved(pretrained_cases.load("adm"), pathlib.Path(folder("adm")))
   assert "--autoencoder has latents of shape (8, 8, 4), the network takes (8, 8, 3)" in (
       runner.refused("convert", f"--weights={place}", "--layout=adm(side=8, head_channels=16)",
