@@ -26,6 +26,7 @@ from experiments import config as config_lib
 from experiments import data
 from experiments.benchmarks import dispatches, measure
 from experiments.config import build, cli
+from experiments.configs import digits
 from experiments.metrics import budgets, comparisons
 from experiments.pretrained import imported
 from experiments.run import assembly, parameters
@@ -109,8 +110,8 @@ def train(workdir: pathlib.Path, config: config_lib.Config) -> None:
   """Trains both sides, each on its own core; what has been trained is not trained again."""
   theirs, steps = workdir / "diffusers", config.training.steps
   changes = [f"--config.{name}={value}" for name, value in config_lib.overrides(
-      config_lib.Config(), config).items()]
-  commands = [["experiments.train", *changes, f"--workdir={workdir / 'ours'}"]]
+      digits.get_config(), config).items()]
+  commands = [["experiments.train", "--config=digits", *changes, f"--workdir={workdir / 'ours'}"]]
   if not (theirs / "values.npz").exists():
     measure.call("benchmarks.torch_images", "make", "small_unet", str(theirs))
   every = config.training.checkpoint_every

@@ -14,8 +14,12 @@ import jax
 from experiments import config as config_lib
 
 # Weights of one block in units of width², at least: two products of the MLP and its conditioning;
-# attention (4) and MLP (8) of DiT.
-_BLOCK = {"mlp": 3, "dit": 12}
+# attention (4) and MLP (8) of DiT; two convolutions of three places or more along an axis, on the
+# way down and on the way up, of a U-Net.
+_BLOCK = {"mlp": 3, "dit": 12, "unet": 12, "unet_edm2": 12}
+_DEPTH_WIDTH, _BLOCKS_CHANNELS = ("depth", "width"), ("blocks", "channels")
+_NAMES = {"mlp": _DEPTH_WIDTH, "dit": _DEPTH_WIDTH, "unet": _BLOCKS_CHANNELS,
+          "unet_edm2": _BLOCKS_CHANNELS}
 _FLOAT = 4  # bytes
 
 
@@ -145,17 +149,26 @@ def _fields(file: pathlib.Path) -> dict[str, int]:
 def _state(config: config_lib.Config, *, gradient: bool = False) -> float:
   network, training = config.network, config.training
   averages = len(training.ema_half_life_steps) + len(training.ema_relative_std)
-  parameters = (float(_BLOCK[network.name]) * network["depth"] * network["width"]**2
-                if network.name in _BLOCK else 0.0)
+  depth, width = _sizes(network)
+  squares = width**2 * sum(m**2 for m in network.get("multipliers", (1,)))
+  parameters = float(_BLOCK.get(network.name, 0)) * depth * squares
   return _FLOAT * parameters * (3 + averages + gradient)
 
 
 def _sizes(network: config_lib.Call) -> tuple[int, int]:
-  """(depth, width) of the runner's own networks; of others nothing is known."""
-  return (network["depth"], network["width"]) if network.name in _BLOCK else (1, 1)
+  """(depth, width) of the runner's own networks, of a U-Net at its first level; of others nothing
+  is known.
+  """
+  if network.name not in _BLOCK:
+    return 1, 1
+  depth, width = _NAMES[network.name]
+  return network[depth], network[width]
 
 
 def tokens(network: config_lib.Call, shape: tuple[int, ...]) -> int:
+  """The number of places of an example that a layer computes."""
+  if network.name in ("unet", "unet_edm2"):
+    return math.prod(shape[:-1])
   if network.name != "dit":
     return 1
   patch = network["patch_size"] ** max(len(shape) - 1, 1)
@@ -167,7 +180,8 @@ def _network(config: config_lib.Config) -> str:
   network = config.network
   if network.name not in _BLOCK:
     return f"config.network={network}"
-  name = "depth" if network["depth"] / 4 > (network["width"] / 128) ** 2 else "width"
+  depth, width = _sizes(network)
+  name = _NAMES[network.name][depth / 4 <= (width / 128) ** 2]
   return f"config.network.{name}={network[name]}"
 
 

@@ -103,6 +103,8 @@ def test_config_is_refused_by_name(name, value, wanted):
 
 @pytest.mark.parametrize(("override", "field"), [
     ({"network.width": 20_000}, "config.network.width=20000"),
+    ({"network": "unet(channels=20000)"}, "config.network.channels=20000"),
+    ({"network": f"unet_edm2(blocks={10**6})"}, "config.network.blocks=1000000"),
     ({"network.width": 10**9}, "config.network.width=1000000000"),
     ({"network.depth": 2**31 - 1, "network.width": 1}, "config.network"),
     ({"network.depth": 10**6}, "config.network"),
