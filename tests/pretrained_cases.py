@@ -16,6 +16,7 @@ import pathlib
 import re
 import sys
 import types
+import unittest.mock
 
 import numpy as np
 
@@ -202,6 +203,38 @@ def dinov2() -> dict:
   return found | {"value": model(x.float()), "positions": interpolated, "shrunk": shrunk}
 
 
+def vgg16() -> dict:
+  """VGG16's features of pictures that LPIPS has scaled, and unit layers of pictures in [−1, 1].
+
+  Shift, scale, unit lengths and layers, which are the last before each of the five poolings, are
+  those of richzhang/PerceptualSimilarity; a perceptual loss sees pictures in standard units.
+  """
+  import torch
+  nn, modules, before, ends = torch.nn, [], 3, []
+  for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+    for _ in range(count):
+      modules += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
+      before = width
+    ends.append(len(modules))
+    modules.append(nn.MaxPool2d(2, 2))
+  model, found = _drawn(nn.Sequential(*modules), as_vgg16)
+  x = 2.0 * torch.tensor(np.moveaxis(pictures(), -1, 1)).float() / 255.0 - 1.0
+  shift, scale = torch.tensor([-.030, -.088, -.188]), torch.tensor([.458, .448, .450])
+  scaled = (x - shift[:, None, None]) / scale[:, None, None]
+  found["value"] = model[:ends[-1]](scaled).mean((2, 3))
+  for block, end in enumerate(ends):
+    h = model[:end](x)
+    h = h / (torch.sqrt(torch.sum(h**2, dim=1, keepdim=True)) + 1e-10)
+    found[f"layer_{block}"] = every_few(h.movedim(1, -1), block)
+  return found
+
+
+def every_few(h, block: int):
+  """Some numbers of a layer (n, h, w, channels) of a block of VGG16: of every eighth pixel of x."""
+  step = max(8 >> block, 1)
+  return h[:, ::step, ::step, ::8]
+
+
 def pictures(height: int = 32, width: int = 40) -> np.ndarray:
   """(2, height, width, 3) uint8, smooth with noise."""
   rng = np.random.default_rng(2)
@@ -218,12 +251,18 @@ def as_inception(drawn: dict) -> dict:
   return {name: np.asarray(positive(name, a), np.float32) for name, a in drawn.items()}
 
 
+def as_vgg16(drawn: dict) -> dict:
+  """Weights whose activations keep their scale: a ReLU halves the mean square."""
+  return {name: np.asarray(np.sqrt(2.0) * a if a.ndim == 4 else a, np.float32)
+          for name, a in drawn.items()}
+
+
 def original_dit(kind: str) -> dict:
   """DiT or SiT by its authors' code, whose layers of timm may be replaced by the same few lines."""
   import torch
-  _stand_in_for_timm(torch)
   sys.modules.pop("models", None)
-  module = importlib.import_module("models")
+  with unittest.mock.patch.dict(sys.modules, _stand_in_for_timm(torch)):
+    module = importlib.import_module("models")
   model, found = _drawn(getattr(module, kind)(
       input_size=SIDE, patch_size=2, in_channels=4, hidden_size=128, depth=2, num_heads=2,
       num_classes=3))
@@ -237,8 +276,8 @@ def original_dit(kind: str) -> dict:
   return found | {"ell": ell, "value": model(torch.tensor(x), time, torch.tensor(labels))}
 
 
-def _stand_in_for_timm(torch) -> None:
-  """PatchEmbed, Attention and Mlp by the names of timm, which needs torchvision."""
+def _stand_in_for_timm(torch) -> dict[str, types.ModuleType]:
+  """Modules with PatchEmbed, Attention and Mlp by the names of timm, which needs torchvision."""
   nn, functional = torch.nn, torch.nn.functional
 
   class PatchEmbed(nn.Module):
@@ -271,8 +310,8 @@ def _stand_in_for_timm(torch) -> None:
 
   layers = types.ModuleType("timm.models.vision_transformer")
   layers.PatchEmbed, layers.Attention, layers.Mlp = PatchEmbed, Attention, Mlp
-  sys.modules |= {"timm": types.ModuleType("timm"), "timm.models": types.ModuleType("timm.models"),
-                  "timm.models.vision_transformer": layers}
+  return {"timm": types.ModuleType("timm"), "timm.models": types.ModuleType("timm.models"),
+          "timm.models.vision_transformer": layers}
 
 
 SMALL = {"sample_size": SIDE, "block_out_channels": (16, 32), "layers_per_block": 1,
@@ -313,7 +352,7 @@ CASES = {
 OTHERS = {
     "autoencoder_kl": autoencoder_kl,
     "autoencoder_plain": lambda: autoencoder_kl(use_quant_conv=False, use_post_quant_conv=False),
-    "inception": inception, "dinov2": dinov2}
+    "inception": inception, "dinov2": dinov2, "vgg16": vgg16}
 
 
 def _drawn(model, change=lambda drawn: drawn) -> tuple:

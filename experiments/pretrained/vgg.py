@@ -52,9 +52,12 @@ def layers(params: Any, x: jax.Array) -> list[jax.Array]:
 def unit_layers(params: Any) -> Callable[[jax.Array], list[jax.Array]]:
   """The function x → `layers` whose channels have length 1, for distances (Zhang et al. 2018).
 
-  x is (n, h, w, 1 or 3); a grey image is repeated.
+  x is (n, h, w, 1 or 3); a grey image is repeated. Of other x the function raises ValueError.
   """
   def features(x):
+    if x.ndim != 4 or x.shape[-1] not in (1, 3) or min(x.shape[1:3]) < LEAST_SIDE:
+      raise ValueError(f"a perceptual distance is of images of 1 or 3 channels and at least "
+                       f"{LEAST_SIDE} × {LEAST_SIDE} pixels; got examples of shape {x.shape[1:]}")
     found = layers(params, jnp.broadcast_to(x, (*x.shape[:-1], 3)))
     # The square root has no gradient at 0, which a pixel without any activation would reach.
     return [h * lax.rsqrt(jnp.sum(h**2, axis=-1, keepdims=True) + 1e-10) for h in found]

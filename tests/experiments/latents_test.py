@@ -1,17 +1,24 @@
 """Latents: an autoencoder's shards, runs on them, and samples in the units of the examples."""
 
+import itertools
 import json
 import pickle
 import shutil
 
 import grain  # before any test saves and restores absl's flags: grain defines some
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import runner
 
 from experiments import config, data
+from experiments.config import autoencoders, build
 from experiments.data import batches, codecs, shards
 from experiments.pretrained import vgg
+from langevin_jax import training
+from langevin_jax.networks.vae import Normal
 
 assert grain.sources  # imported for the flags it defines
 NETWORK = "autoencoder(channels=4, multipliers=(1, 2), blocks=1, latent_channels=2, groups=2)"
@@ -160,3 +167,63 @@ def test_weights_of_vgg_are_read_as_arrays_alone(tmp_path):
     vgg.read(str(file))
   with pytest.raises(ValueError, match="cannot be read"):
     vgg.read(str(tmp_path / "none.ckpt"))
+
+
+@pytest.fixture
+def narrow_vgg(monkeypatch):
+  """Random weights of a VGG16 with few channels, which are read in the place of the installed ones.
+  """
+  rng, widths = np.random.default_rng(0), [3, *(4, 4), *(6, 6), *(8,) * 9]
+  params = {f"Conv_{i}": {
+      "kernel": np.float32(rng.normal(size=(3, 3, *pair)) / np.sqrt(4.5 * pair[0])),
+      "bias": np.float32(0.1 * rng.normal(size=pair[1:]))}
+      for i, pair in enumerate(itertools.pairwise(widths))}
+  monkeypatch.setattr(vgg, "read", lambda: params)
+  return params
+
+
+def test_the_perceptual_term_is_the_distance_of_vggs_features(narrow_vgg):
+  """That of Zhang et al. 2018 with equal weights: 0 of equal images, and more of others."""
+  x = np.random.default_rng(1).uniform(-1.0, 1.0, (3, 16, 20, 1)).astype(np.float32)
+  encode = lambda params, x: Normal(x, jnp.full_like(x, -80.0))  # z = x
+
+  @jax.jit
+  def term(factor):
+    value = lambda weight: autoencoders.reconstruction(
+        encode, lambda factor, z: factor * z, kl=0.0, perceptual=weight)(
+            factor, jax.random.key(0), (x, None))[0]
+    return value(2.0) - value(0.0)
+
+  def unit_layers(x):
+    layers = jax.jit(vgg.layers)(narrow_vgg, np.repeat(x, 3, axis=-1))
+    return [h / (np.linalg.norm(h, axis=-1, keepdims=True) + 1e-10) for h in layers]
+
+  expected = sum(float(np.mean(np.sum((a - b) ** 2, axis=-1)))
+                 for a, b in zip(unit_layers(x), unit_layers(-0.5 * x), strict=True))
+  assert abs(float(term(1.0))) < 1e-9 and expected > 0.1
+  assert float(term(-0.5)) == pytest.approx(2.0 * expected, rel=1e-4)
+  with pytest.raises(ValueError, match="at least 16 × 16 pixels; got examples of shape"):
+    vgg.unit_layers(narrow_vgg)(x[:, :15])
+
+
+def test_training_lowers_the_distance_of_vggs_features(narrow_vgg):
+  """Of a decoder that mixes the colours of z = x, by steps of the objective of a config."""
+  def apply(mixture, x, how):
+    return Normal(x, jnp.full_like(x, -80.0)) if how == "encode" else x @ mixture
+
+  loss = build.autoencoder(config.Config(
+      network=NETWORK, objective=config.Objective(autoencoder="reconstruction(perceptual=1000)")),
+      apply)
+  optimizer = optax.adam(0.02)
+  x = np.random.default_rng(1).uniform(-1.0, 1.0, (4, 16, 16, 3)).astype(np.float32)
+  step = jax.jit(lambda state: training.train_step(
+      state, jax.random.key(0), (x, None), loss=loss, optimizer=optimizer,
+      averages=(training.averages.half_life(1.0),)))
+  state, losses = training.init(np.eye(3, dtype=np.float32)[::-1] / 2.0, optimizer), []
+  for _ in range(40):
+    state, measured = step(state)
+    losses.append(float(measured.loss))
+    if len(losses) == 1:
+      assert measured.grad_norm > 10.0  # that of |x − x̂| is at most 3
+  # The squared distance of two non-negative vectors of length 1 is at most 2, in five layers.
+  assert 100.0 < losses[0] < 10_000.0 and losses[-1] < 0.3 * losses[0]

@@ -9,7 +9,7 @@ import pytest
 from oracles import round_mixture
 
 from langevin_jax import conditions, guidance, paths, predictions
-from langevin_jax.networks import MLP, DiT, UNet
+from langevin_jax.networks import MLP, DiT, UNet, UNetEDM2
 
 N = 5
 RNG = np.random.default_rng(0)
@@ -29,7 +29,10 @@ NETWORKS = {
     "dit": (DiT(width=8, depth=2, heads=2, classes={"label": 3}), (N, 4, 4, 1)),
     "unet": (UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(2,), groups=4,
                   classes={"label": 3}), (N, 4, 4, 1)),
+    "unet_edm2": (UNetEDM2(channels=8, multipliers=(1, 2), blocks=1, attention=(2,),
+                           head_channels=8, classes={"label": 3}), (N, 4, 4, 1)),
 }
+TOKENLESS = {name: value for name, value in CONDITION.items() if not name.startswith("text")}
 each = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -70,51 +73,55 @@ def test_labels_are_dropped_as_ever():
 def case(name):
   network, shape = NETWORKS[name]
   x = jnp.asarray(RNG.normal(size=shape), jnp.float32)
-  shapes = jax.eval_shape(network.init, jax.random.key(0), x, 0.0, CONDITION)["params"]
+  condition = TOKENLESS if name == "unet_edm2" else CONDITION  # it refuses tokens
+  shapes = jax.eval_shape(network.init, jax.random.key(0), x, 0.0, condition)["params"]
   # Drawn, so that no gate is closed.
   params = jax.tree.map(lambda leaf: jnp.asarray(
       np.random.default_rng(1).normal(scale=0.3, size=leaf.shape), leaf.dtype), shapes)
-  return x, params, jax.jit(lambda x, condition: network.apply(
+  return x, params, condition, jax.jit(lambda x, condition: network.apply(
       {"params": params}, x, 0.3, condition))
 
 
 @each
 def test_a_network_sees_every_condition_of_its_own_example_and_nothing_masked(name):
-  x, _, apply = case(name)
-  base = np.asarray(apply(x, CONDITION))
+  x, _, condition, apply = case(name)
+  base = np.asarray(apply(x, condition))
   changed = lambda value: np.abs(np.asarray(value) - base).reshape(N, -1).max(1)
-  for part in NAMES:
-    mask = CONDITION.get(f"{part}_mask", np.ones(N, bool))
-    value = CONDITION[part].copy()
+  for part in sorted(condition.keys() & NAMES):
+    mask = condition.get(f"{part}_mask", np.ones(N, bool))
+    value = condition[part].copy()
     value[0] = (value[0] + 1) % 3 if part == "label" else value[0] + 1.0
-    moved = changed(apply(x, CONDITION | {part: value}))
+    moved = changed(apply(x, condition | {part: value}))
     assert moved[0] > 1e-4 and np.all(moved[1:] < 1e-6), part
     # What lies under a mask is not seen; that it is lost is.
     hidden = mask & (np.arange(N).reshape(N, *[1] * (mask.ndim - 1)) > 0)
-    without = {**CONDITION, f"{part}_mask": hidden}
+    without = {**condition, f"{part}_mask": hidden}
     lost = apply(x, without)
     assert changed(lost)[0] > 1e-4, part
     np.testing.assert_array_equal(lost, apply(x, without | {part: value}))
+    value[0] = 0
+    zeros = np.asarray(apply(x, condition | {part: value}))
+    assert np.abs(zeros - np.asarray(lost))[0].max() > 1e-4, part
 
 
 @each
 def test_guidance_of_named_conditions_is_one_call(name):
   """Against two calls; with a null of one's own, away from another condition."""
-  x, params, apply = case(name)
+  x, params, condition, apply = case(name)
   network, rows = NETWORKS[name][0], []
 
   def counted(x, ell, condition):
     rows.append(len(x))
     return network.apply({"params": params}, x, ell, condition)
 
-  other = CONDITION | {"size": CONDITION["size"] + 1.0}
-  for null, against in ((None, conditions.null(CONDITION)), (other, other)):
+  other = condition | {"size": condition["size"] + 1.0}
+  for null, against in ((None, conditions.null(condition)), (other, other)):
     rows.clear()
     model = guidance.classifier_free(
-        counted, paths.vp(), CONDITION, null=null, weight=3.0, prediction="x0")
+        counted, paths.vp(), condition, null=null, weight=3.0, prediction="x0")
     value = jax.jit(model.at)(x, 0.3)
     assert rows == [2 * N]
-    given, free = apply(x, CONDITION), apply(x, against)
+    given, free = apply(x, condition), apply(x, against)
     np.testing.assert_allclose(value, free + 3.0 * (given - free), rtol=1e-3, atol=1e-4)
 
 

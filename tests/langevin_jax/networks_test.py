@@ -1,6 +1,7 @@
 """Networks: shapes, bounded levels, zero output, no leaks between examples, and bad input."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -230,6 +231,41 @@ def test_fused_attention_is_chosen_on_cuda_in_bfloat16(monkeypatch):
   assert fused_attention.suits(jnp.bfloat16, 64)
   assert not any(fused_attention.suits(*case) for case in (
       (jnp.float32, 64), (jnp.bfloat16, 12), (jnp.bfloat16, 256)))
+
+
+@pytest.mark.parametrize(("version", "dtype", "calls"), [
+    ("cuda 13000", "bfloat16", 2), ("cuda 13000", "float32", 0), ("<unknown>", "bfloat16", 0)])
+def test_attention_and_its_gradient_are_cudnns_on_cuda_in_bfloat16_alone(
+    version, dtype, calls, monkeypatch):
+  """Even where queries would be processed in parts, and q and k are prepared in float32."""
+  heads, asked, by_xla = 2, [], jax.nn.dot_product_attention
+  draw = np.random.default_rng(0).normal
+  qkv, weigh = (draw(size=(3, 6, n * heads * 8)).astype(np.float32) for n in (3, 1))
+  prepare = lambda h, name: h.astype(jnp.float32) * (2.0 if name == "q" else 0.5)
+
+  def run(dtype):
+    def loss(qkv):
+      value = attention(qkv, heads, dtype, prepare)
+      return jnp.sum(weigh * value), value
+    gradient, value = jax.jit(jax.grad(loss, has_aux=True))(qkv)
+    assert gradient.dtype == value.dtype == jnp.float32
+    return gradient, value
+
+  def call(q, k, v, **options):
+    asked.append((q.shape, q.dtype, options))
+    return by_xla(q, k, v, implementation="xla")
+
+  expected = run("float32")
+  monkeypatch.setattr(attentions, "QUERIES", 2)
+  monkeypatch.setattr(fused_attention.backend, "get_backend", lambda: types.SimpleNamespace(
+      platform_version=version))
+  monkeypatch.setattr(jax.nn, "dot_product_attention", call)
+  got = run(dtype)
+  # The forward pass, and the kernel whose gradient is taken: all queries at once in either.
+  assert asked == [((3, 6, heads, 8), jnp.bfloat16, {"implementation": "cudnn"})] * calls
+  # bfloat16 keeps 8 bits.
+  for a, b in zip(got, expected, strict=True):
+    assert np.linalg.norm(a - b) < {"float32": 1e-5, "bfloat16": 0.02}[dtype] * np.linalg.norm(b)
 
 
 def test_unrolled_and_rematerialised_are_the_same_function():

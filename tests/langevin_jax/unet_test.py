@@ -151,16 +151,26 @@ def test_group_norm_keeps_float32_far_from_zero():
 
 
 def test_rematerialised_is_the_same_function_with_less_to_store():
-  network = UNet(channels=8, multipliers=(1,), blocks=1, attention=(), groups=4)
-  shape = (2, 8, 1)
-  params, x = parameters(network, shape), jnp.ones(shape)
-  loss = lambda network: lambda p: jnp.sum(
-      network.apply({"params": p}, x, 0.4, jnp.zeros(2, int)) ** 2)
+  network = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4,
+                 head_channels=4)
+  shape = (2, 8, 8, 1)
+  params = parameters(network, shape)
+  x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+  def loss(network):
+    def of(p):
+      y = network.apply({"params": p}, x, 0.4, jnp.zeros(2, int))
+      return jnp.sum(y**2), y
+    return of
+
   stored = lambda network: sum(leaf.size for leaf in jax.tree.leaves(
-      jax.eval_shape(lambda p: jax.vjp(loss(network), p)[1], params)))
+      jax.eval_shape(lambda p: jax.vjp(loss(network), p, has_aux=True)[1], params)))
   remat = network.clone(remat=True)
-  assert stored(remat) < 0.8 * stored(network)
-  got, expected = (jax.jit(jax.grad(loss(each)))(params) for each in (remat, network))
+  assert stored(remat) < 0.6 * stored(network)
+  # What takes longest is to compile.
+  fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+  got, expected = (
+      fast_jit(jax.grad(loss(each), has_aux=True))(params) for each in (remat, network))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(
       a, b, atol=1e-4 * np.abs(b).max() + 1e-6), got, expected)
 
