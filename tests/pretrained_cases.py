@@ -49,8 +49,8 @@ def inputs(channels: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
           np.arange(LEVELS) % max(classes, 1))
 
 
-def table(schedule: dict) -> np.ndarray:
-  """ℓ of INDICES of diffusers' schedules, in float64: theirs are float32, ᾱ to 6e-8 beside 1."""
+def table(schedule: dict, indices: np.ndarray = INDICES) -> np.ndarray:
+  """ℓ at `indices` of diffusers' schedules, in float64: theirs are float32, ᾱ to 6e-8 beside 1."""
   if schedule["beta_schedule"] == "squaredcos_cap_v2":
     bar = lambda t: np.cos((t + 0.008) / 1.008 * np.pi / 2.0) ** 2
     k = np.arange(1000)
@@ -62,12 +62,13 @@ def table(schedule: dict) -> np.ndarray:
   roots = np.sqrt(np.cumprod(1.0 - betas))
   if schedule.get("rescale_betas_zero_snr"):
     roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
-  alphas = roots[INDICES] ** 2
-  return 0.5 * np.log(alphas / (1.0 - alphas))
+  alphas = roots[indices] ** 2
+  with np.errstate(divide="ignore"):  # at noise alone
+    return 0.5 * np.log(alphas / (1.0 - alphas))
 
 
 def diffusers_unet(config: dict, schedule: dict, classes: int = 0) -> dict:
-  """diffusers' UNet2DModel, and samples of its DDIM and DPM-Solver++ where there are no classes."""
+  """diffusers' UNet2DModel, samples of its DDIM and, without classes, of DPM-Solver++."""
   import torch
   from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DModel
   model, found = _drawn(UNet2DModel(**config))
@@ -76,17 +77,18 @@ def diffusers_unet(config: dict, schedule: dict, classes: int = 0) -> dict:
   call = lambda x, t, **given: model(x, t, **given).sample
   found |= {"config": dict(model.config), "scheduler": schedule, "ell": table(schedule),
             "value": call(torch.tensor(x), torch.tensor(INDICES), **given)}
-  if not classes:
-    start = torch.tensor(inputs(3, 0)[0][:2])
-    for name, kind, options in (
-        ("ddim", DDIMScheduler, {"clip_sample": False}),
-        ("dpm", DPMSolverMultistepScheduler, {"final_sigmas_type": "zero",
-                                              "timestep_spacing": "leading"})):
-      scheduler, state = kind(**schedule, **options), start
-      scheduler.set_timesteps(10)
-      for t in scheduler.timesteps:
-        state = scheduler.step(call(state, t), t, state).prev_sample
-      found |= {name: state, f"{name}_times": scheduler.timesteps}
+  # With classes the table ends at noise alone, where the samples begin.
+  ddim = {"clip_sample": False, "timestep_spacing": "trailing" if classes else "leading"}
+  for name, kind, options in (
+      ("ddim", DDIMScheduler, ddim),
+      ("dpm", DPMSolverMultistepScheduler, {"final_sigmas_type": "zero",
+                                            "timestep_spacing": "leading"}))[:2 - bool(classes)]:
+    scheduler, state = kind(**schedule, **options), torch.tensor(x[:2])
+    scheduler.set_timesteps(10)
+    for t in scheduler.timesteps:
+      output = call(state, t, **{name: value[:2] for name, value in given.items()})
+      state = scheduler.step(output[:, :3], t, state).prev_sample
+    found |= {name: state, f"{name}_times": scheduler.timesteps}
   return found
 
 

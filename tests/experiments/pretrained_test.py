@@ -80,16 +80,19 @@ def test_outputs_are_those_of_the_reference_at_ten_levels(name, folder):
   assert np.max(norms(value - expected) / norms(expected)) < 1e-5
 
 
-@pytest.mark.parametrize(("name", "method"), [
-    ("ddim", samplers.ddim()), ("dpm", samplers.multistep(2, midpoint=True))])
-def test_samples_are_those_of_diffusers_pipelines(name, method, folder):
-  case, run, params, _ = built("ddpm", folder("ddpm"))
-  alphas = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))[case[f"{name}_times"]]
+@pytest.mark.parametrize(("weights", "name", "method"), [
+    ("ddpm", "ddim", samplers.ddim()), ("ddpm", "dpm", samplers.multistep(2, midpoint=True)),
+    ("classes", "ddim", samplers.ddim())])
+def test_samples_are_those_of_diffusers_pipelines(weights, name, method, folder):
+  """ε of a linear β, and v of one with labels, rescaled to end at noise alone."""
+  case, run, params, _ = built(weights, folder(weights))
+  ells = pretrained_cases.table(case["scheduler"], case[f"{name}_times"])
+  assert np.isinf(ells[0]) == (weights == "classes")
   start = np.moveaxis(pretrained_cases.inputs(3, 0)[0][:2], 1, -1)
-  model = drawing.denoiser(run, params, paths.vp(), jnp.zeros(2, jnp.int32))
+  model = drawing.denoiser(run, params, paths.vp(), jnp.arange(2))
   x = samplers.sample(
       jax.random.key(0), model, paths.vp(), shape=start.shape, method=method, initial=start,
-      grid=samplers.explicit(np.sqrt(1.0 / alphas - 1.0)))
+      grid=samplers.explicit(np.exp(-ells)))
   expected = np.moveaxis(case[name], 1, -1)
   assert np.linalg.norm(x - expected) < 1e-4 * np.linalg.norm(expected)
 
