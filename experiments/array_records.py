@@ -36,8 +36,15 @@ def main() -> int:
   return write(data_call)
 
 
-def write(call_of_flags: Callable[[], config_lib.Call], codec: codecs.Codec | None = None) -> int:
-  """Writes the data of a call into the shards of the flags; with `codec`, as its latents."""
+def write(
+    call_of_flags: Callable[[], config_lib.Call], codec: codecs.Codec | None = None, *,
+    units: bool = True,
+) -> int:
+  """Writes the data of a call into the shards of the flags; with `codec`, as its latents.
+
+  Args:
+    units: whether units of the call count, as those of what is written.
+  """
   try:
     cli.refuse_config()
   except ValueError:
@@ -59,7 +66,7 @@ def write(call_of_flags: Callable[[], config_lib.Call], codec: codecs.Codec | No
     raise ValueError("--data: augmented is for training: write the data that are in it, and train "
                      "on augmented(array_record(…))")
   if codec is not None:
-    source = shard_writer.latents(source, codec)
+    source = shard_writer.latents(source if units else source._replace(units=None), codec)
   with progress.bar(len(source.x), 0, "writing") as bar:
     facts = shard_writer.write(
         source, out, num_shards=_SHARDS.value, dtype=_DTYPE.value, scaling=call["scaling"],

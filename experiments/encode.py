@@ -28,9 +28,8 @@ def main() -> int:
   assembly.configure_jax(config)
   given = flags.FLAGS["data"].value or flags.FLAGS["path"].value or cli.arguments("data")
   # Units in the autoencoder's own data are those of its pictures.
-  own = config.data["data"] if config.data.name == "rescaled" else config.data
-  return array_records.write(array_records.data_call if given else lambda: own,
-                             model.load(workdir).codec())
+  return array_records.write(array_records.data_call if given else lambda: config.data,
+                             model.load(workdir).codec(), units=bool(given))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ likelihood in bits a token, that of an n-gram and of compressors, and the bits o
 autoencoder, reconstructions are compared in place of samples.
 
 Samples go to disk batch by batch, and are deleted at the end. After a kill, the same command goes
-on with them.
+on with them, and another one begins anew.
 """
 
 import json
@@ -145,8 +145,13 @@ def evaluate(
       raise ValueError("--likelihood is of diffusion models; this run is an autoencoder")
     if _NEIGHBOURS.value:
       raise ValueError("--neighbours is of samples; this run is an autoencoder")
-    multihost.by_first(lambda: report(out, reconstructions.rows(
-        assembly.alone(run), multihost.fetch(params), path, dataset, choice), facts))
+    def report():
+      rows = reconstructions.rows(
+          assembly.alone(run), multihost.fetch(params), path, dataset, choice)
+      write(out, rows, facts)
+      show(out, rows)
+
+    multihost.by_first(report)
     return
   model_rows = []
   if settings is not None:
@@ -156,7 +161,7 @@ def evaluate(
           run, params, config.sampling, path, settings, bar)
   drawn = outputs.Drawn(run, params, config, path, n, labels, seed, None, None)
   stream = multihost.by_first(lambda: outputs.stream(
-      _samples(out), drawn, outputs.settings(drawn, int(state.step), ema)))
+      _samples(out), drawn, outputs.settings(drawn, int(state.step), ema), scratch=True))
   outputs.draw(drawn, stream)
   if dataset.vocabulary:
     model_rows += multihost.by_first(lambda: ngrams.baselines(run.dataset)) or []
@@ -170,9 +175,10 @@ def evaluate(
     if _NEIGHBOURS.value:
       rows += neighbours(out.with_name("neighbours.png"), dataset, x, seed, choice)
     rows = samples.rows(assembly.alone(run), params, path, dataset, x, labels, choice) + rows
+    write(out, rows, facts)
     stream.file.unlink()
     stream.forget()
-    report(out, rows, facts)
+    show(out, rows)
 
   multihost.by_first(lambda: judge(stream))
 
@@ -233,7 +239,7 @@ def check_memory(run: assembly.Run, config: config_lib.Config) -> None:
                    ("config.evaluation.num_samples", config.evaluation.num_samples)):
     if n:
       build.at_least(field.removeprefix("--").removeprefix("config."), n, 20)
-      memory.check_sampling(config, run.dataset.train.shape[1:], n,
+      memory.check_sampling(config, run.dataset.train.shape[1:], n, run.mesh,
                             kept=run.dataset.kind != "image", field=field)
       return
 
@@ -266,11 +272,15 @@ def likelihood_settings(
   return settings
 
 
-def report(out: pathlib.Path, rows: list[Result], facts: dict) -> None:
-  """Writes the .json file, and prints the table and the files of the directory."""
+def write(out: pathlib.Path, rows: list[Result], facts: dict) -> None:
+  """Writes the .json file."""
   records.write_text(out, json.dumps({
       **facts, "metrics": {row.key: row.to_plain() for row in rows},
   }, indent=2, ensure_ascii=False) + "\n")
+
+
+def show(out: pathlib.Path, rows: list[Result]) -> None:
+  """Prints the table and the files of the directory."""
   width = max(len(row.description()) for row in rows)
   number = lambda v: "" if v is None else f"{v:.4g}"
   print(f"\n{'':{width}}  {'samples':>10}  {'floor':>10}")

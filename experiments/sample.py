@@ -80,7 +80,7 @@ def sample(
   known = None if inpainter is None else inpaint.read_known(run, inpainter[1])
   begin = starts.read(run, begin_kind)
   n = build.at_least("num_samples", _number(known or begin), 1)
-  memory.check_sampling(config, run.dataset.train.shape[1:], n, kept=False)
+  memory.check_sampling(config, run.dataset.train.shape[1:], n, run.mesh, kept=False)
   held_out = inpaint.uses_held_out() or starts.uses_held_out()
   condition, condition_text = conditioning.requested(
       run, config.sampling, n, given=bool(known or begin), held_out=held_out,

@@ -69,6 +69,10 @@ class Dataset(NamedTuple):
   codec: codecs.Codec | None = None  # of latents; kind, range and integers are of what it decodes
 
 
+# Calls of data whose examples have the shape of those of the call inside.
+WRAPPERS = ("augmented", "rescaled", "unlabelled")
+
+
 def fingerprint(dataset: Dataset) -> dict[str, str]:
   """Digests of the examples as read, with their labels: by file, by shard or by split."""
   if dataset.digests is None:
@@ -215,7 +219,7 @@ def shape_of(
   Raises:
     ValueError: as `load`; shards on another machine without the argument shape.
   """
-  if isinstance(call.get("data"), config_lib.Call):
+  if call.name in WRAPPERS:
     shape, classes, *rest = shape_of(call["data"])
     return shape, 0 if call.name == "unlabelled" else classes, *rest
   if call.name == "absent":

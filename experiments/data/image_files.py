@@ -9,8 +9,8 @@ import numpy as np
 
 from experiments.data import readers
 
-# The number of unreadable files that a message names.
-_MOST_NAMES, _MOST_ERRORS = 5, 100  # in a message
+# The numbers of files of other kinds, and of unreadable files, that a message names.
+_MOST_NAMES, _MOST_ERRORS = 5, 100
 # Suffixes of pictures that are no `readers.IMAGE_SUFFIXES`.
 _NOT_READ = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".tga",
              ".svg", ".psd")

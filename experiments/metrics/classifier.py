@@ -151,8 +151,12 @@ def label_agreement(classifier: Classifier, images: np.ndarray, labels: np.ndarr
   Raises:
     ValueError: as `logits`, or labels not as above.
   """
-  values = logits(classifier, images)
-  labels = _checked_labels(labels, len(values), classifier.num_classes)
+  return agreement(logits(classifier, images), labels)
+
+
+def agreement(values: np.ndarray, labels: np.ndarray) -> float:
+  """`label_agreement` of images whose `logits` are given."""
+  labels = _checked_labels(labels, *values.shape)
   return float(np.mean(values.argmax(-1) == labels))
 
 

@@ -197,14 +197,14 @@ def memorised(
   n = min(len(dataset.train), len(dataset.test), _LIMIT)
   train, held_out = (a[rng.permutation(len(a))[:n]] for a in (dataset.train, dataset.test))
   call, _, features = _extractor(dataset, seed, choice)
-  samples = _in_parts(features, x, len(x))
+  samples = _in_parts(features, x, min(len(x), _limit(x[:1])) if call.name == "pixels" else len(x))
   near = [distances.nearest(samples, features(a)) for a in (train, held_out)]
   (to_train, at_train), (to_held_out, at_held_out) = near
   share = float(np.mean(to_train < to_held_out) + 0.5 * np.mean(to_train == to_held_out))
   return ({"sample": x[:count], "nearest in training": train[at_train[:count]],
            "nearest held out": held_out[at_held_out[:count]]},
           Result("nearest_is_in_train", f"nearest of {n:,} training and {n:,} held-out images is "
-                 f"in training, {call.name}", share, 0.5, len(x)))
+                 f"in training, {call.name}", share, 0.5, len(samples)))
 
 
 def write_reference(
@@ -243,8 +243,13 @@ def vector_agreement(dataset: data.Dataset, x: np.ndarray, labels: np.ndarray) -
 def _real(dataset: data.Dataset, seed: int) -> tuple[np.ndarray, int]:
   """All real images in random order, and the largest number of them in a set of raw pixels."""
   real = np.concatenate([dataset.train, dataset.test])
-  limit = min(_LIMIT, max(LEAST, _PIXELS // real[0].size))
+  limit = _limit(real[:1])
   return real[np.random.default_rng(seed).permutation(len(real))[:2 * _LIMIT]], limit
+
+
+def _limit(x: np.ndarray) -> int:
+  """The largest number of examples like x (1, *shape) in a set of raw pixels."""
+  return min(_LIMIT, max(LEAST, _PIXELS // x.size))
 
 
 def _judge(
@@ -267,10 +272,10 @@ def _judge(
     found = [Result("c2st", f"C2ST accuracy, pixels; floor of {n} each",
                     c2st(real[:compared], x[:compared]), floor(n), compared)]
     if model is not None:
+      values = _in_parts(functools.partial(classifier.logits, model), x, len(x))
       found.append(Result(
           "label_agreement", f"label agreement; floor of {len(dataset.test)} held-out images",
-          float(np.mean(_in_parts(functools.partial(classifier.logits, model), x, len(x)
-                                  ).argmax(-1) == labels)), accuracy(), len(x)))
+          classifier.agreement(values, labels), accuracy(), len(x)))
     return found
 
   return rows

@@ -47,11 +47,17 @@ def edm(
 
   Args:
     preconditioning: of the columns of table 1 of Karras et al. 2022, that of the training.
-    sigma_data: the standard deviation of pictures in [−1, 1], of "edm".
+    sigma_data: the standard deviation of pictures in [−1, 1], of "edm"; the others have none.
     head_channels: of a head of attention; DDPM++ and NCSN++ have one head.
     null_label: whether it was trained without labels, too (label_dropout > 0).
   """
   layout.check(weights, "edm")
+  if preconditioning != "edm" and sigma_data != 0.5:
+    raise ValueError(f"--layout.sigma_data: preconditioning={preconditioning!r} has none, got "
+                     f"{sigma_data}")
+  if "u" in weights.tensors and preconditioning != "iddpm":
+    raise ValueError("--layout=edm: weights with the table `u` are of preconditioning='iddpm', got "
+                     f"{preconditioning!r}")
   shape = {name: value.shape for name, value in weights.tensors.items()}
   side = max(int(found[1]) for found in map(re.compile(r"enc\.(\d+)x\d+_conv\.weight").fullmatch,
                                              shape) if found)

@@ -41,7 +41,7 @@ def run(
 ) -> tuple[config_lib.Config, assembly.Run]:
   """The config and the run of a network, before its weights.
 
-  Labels of the data are left out if the network knows none.
+  Labels of the data are left out if a diffusion model knows none.
 
   Args:
     data: that it was trained on, or will be; None for none.
@@ -59,7 +59,8 @@ def run(
       ("shape", imported.shape), ("num_classes", imported.num_classes), ("kind", _kind(imported))))
   source = datasets.read_source(data, "--data") if data else None
   mean, scale = _units(imported, source) if data else (imported.mean, imported.scale)
-  if not imported.num_classes and getattr(source, "num_classes", 0):
+  autoencoder = not imported.prediction
+  if not (autoencoder or imported.num_classes) and getattr(source, "num_classes", 0):
     given = config_lib.Call("unlabelled", (("data", given),))
   config = config_lib.Config(
       data=given if isinstance(source, datasets.Dataset) else config_lib.Call(
@@ -79,7 +80,7 @@ def run(
     if not np.allclose(units, [mean, scale], rtol=1e-6):
       raise ValueError("--data: shards have the units that were chosen when they were written; "
                        f"write them from rescaled(…, mean={mean:g}, scale={scale:g})")
-    if dataset.num_classes != imported.num_classes:
+    if dataset.num_classes != imported.num_classes and not autoencoder:
       raise ValueError(f"--data has {dataset.num_classes} classes, the weights know "
                        f"{imported.num_classes}")
   else:

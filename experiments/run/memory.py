@@ -73,21 +73,23 @@ def check_training(
 
 
 def check_sampling(
-    config: config_lib.Config, shape: tuple[int, ...], n: int, *, kept: bool,
-    field: str = "--num_samples",
+    config: config_lib.Config, shape: tuple[int, ...], n: int, mesh: jax.sharding.Mesh, *,
+    kept: bool, field: str = "--num_samples",
 ) -> None:
   """Raises ValueError where n samples, or a batch of them, do not fit.
 
   Args:
-    kept: all samples in memory, and not on the disk. field: what has said n.
+    mesh: over which a batch is divided. kept: all samples in memory, and not on the disk. field:
+      what has said n.
   """
   size, network = math.prod(shape), config.network
   batch = min(config.sampling.batch_size, n)
-  require({
-      f"config.sampling.batch_size={batch}": _FLOAT * batch * (
-          2 * size + _sizes(network)[1] * tokens(network, shape)),
-      # Labels are int64 while they are made.
-      f"{field}={n}": n * (3.0 * _FLOAT + 2 * _FLOAT * size * kept)}, "sampling")
+  of_batch = {f"config.sampling.batch_size={batch}": _FLOAT * batch * (
+      2 * size + _sizes(network)[1] * tokens(network, shape)) * _devices(mesh) / mesh.devices.size}
+  # Labels are int64 while they are made.
+  of_all = {f"{field}={n}": n * (3.0 * _FLOAT + 2 * _FLOAT * size * kept)}
+  for parts in (of_batch | of_all,) if _of_host(mesh) else (of_batch, of_all):
+    require(parts, "sampling", available=_available(mesh) if parts is of_batch else None)
 
 
 def free() -> float:
@@ -149,10 +151,11 @@ def _fields(file: pathlib.Path) -> dict[str, int]:
 def _state(config: config_lib.Config, *, gradient: bool = False) -> float:
   network, training = config.network, config.training
   averages = len(training.ema_half_life_steps) + len(training.ema_relative_std)
+  if network.name not in _BLOCK:
+    return 0.0
   depth, width = _sizes(network)
   squares = width**2 * sum(m**2 for m in network.get("multipliers", (1,)))
-  parameters = float(_BLOCK.get(network.name, 0)) * depth * squares
-  return _FLOAT * parameters * (3 + averages + gradient)
+  return float(_FLOAT * _BLOCK[network.name] * depth * squares * (3 + averages + gradient))
 
 
 def _sizes(network: config_lib.Call) -> tuple[int, int]:

@@ -137,16 +137,11 @@ def batch_size(mesh: jax.sharding.Mesh, sampling: config_lib.Sampling, n: int) -
 def draw(
     run: assembly.Run, params: Any, sampling: config_lib.Sampling, path: build.Path,
     labels: np.ndarray, *,
-    seed: int, known: Known | None = None, progress: Progress = lambda done: None,
-    program: Callable | None = None,
+    seed: int, known: Known | None = None, program: Callable | None = None,
 ) -> np.ndarray:
-  """All samples of `batches` in one array (n, *shape); `progress` gets the number drawn so far."""
-  parts, done = [], 0
-  for x in batches(run, params, sampling, path, labels, seed=seed, known=known, program=program):
-    parts.append(x)
-    done += len(x)
-    progress(done)
-  return np.concatenate(parts)
+  """All samples of `batches` in one array (n, *shape)."""
+  return np.concatenate(list(batches(
+      run, params, sampling, path, labels, seed=seed, known=known, program=program)))
 
 
 def trajectory(

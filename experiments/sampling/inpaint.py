@@ -168,7 +168,7 @@ def _size(run: assembly.Run) -> int:
   Shards do not record it. There square images are assumed to be cropped and resized.
   """
   shape, call = data.example_shape(run.dataset), run.config.data
-  while isinstance(call.get("data"), config_lib.Call):
+  while call.name in data.WRAPPERS:
     call = call["data"]
   if call.name == "array_record":
     return shape[0] if len(shape) == 3 and shape[0] == shape[1] else 0

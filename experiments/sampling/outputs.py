@@ -71,14 +71,15 @@ def settings(drawn: Drawn, step: int, ema: dict[str, Any]) -> dict[str, Any]:
 
 
 def stream(
-    file: pathlib.Path, drawn: Drawn, settings: dict[str, Any]
+    file: pathlib.Path, drawn: Drawn, settings: dict[str, Any], *, scratch: bool = False
 ) -> resumable_npy.Stream:
-  """The array on disk that `draw` fills. Raises as `resumable_npy.Stream`."""
+  """The array on disk that `draw` fills. `scratch`, and what is raised: as `resumable_npy.Stream`.
+  """
   dataset = drawn.run.dataset
   shape = data.example_shape(dataset) if drawn.ends_clean else dataset.train.shape[1:]
   return resumable_npy.Stream(
-      file, (drawn.n, *shape), settings, dtype=np.dtype(np.int32) if dataset.vocabulary else
-      standardize.dtype(dataset.mean, dataset.scale))
+      file, (drawn.n, *shape), settings, scratch=scratch, dtype=np.dtype(np.int32) if
+      dataset.vocabulary else standardize.dtype(dataset.mean, dataset.scale))
 
 
 def draw(drawn: Drawn, stream: resumable_npy.Stream | None) -> None:

@@ -14,6 +14,7 @@ import math
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,9 +32,12 @@ class Stream:
 
   def __init__(
       self, file: pathlib.Path, shape: tuple[int, ...], choice: dict[str, Any], *,
-      dtype: np.typing.DTypeLike = np.float32,
+      dtype: np.typing.DTypeLike = np.float32, scratch: bool = False,
   ):
     """Opens the unfinished array of the same command, or begins a new one.
+
+    Args:
+      scratch: whether that of another command is deleted; the differences are printed.
 
     Raises:
       ValueError: there is an unfinished array of another command; the message lists the
@@ -47,6 +51,7 @@ class Stream:
     self._row = self._dtype.itemsize * math.prod(shape[1:])
     self._array = (_Objects if buckets.is_bucket(file) else _File)(
         file, _header(shape, self._dtype), self._row)
+    self._scratch = scratch
     self.done = self._rows_done()
     records.make_directory(file.parent, "--out")
     if self.done == shape[0] and not self._array.exists():
@@ -95,6 +100,12 @@ class Stream:
     if not progress["shape"] or done <= 0:
       return 0  # no row of any command would be lost
     changes = difference(choice, {**self._choice, "shape": list(self._shape)})
+    if changes and self._scratch:
+      print(f"beginning anew, without {done} samples of another command: {'; '.join(changes)} "
+            "(there → here)", flush=True)
+      self._array.discard()
+      self.file.unlink(missing_ok=True)
+      return 0
     if changes:
       raise ValueError(
           f"--out {self.file} is being made by another command, {done} of "
@@ -169,6 +180,11 @@ class _Objects:
       first += found[0] // self._row
 
   def begin(self, done: int, n: int) -> None:
+    # The whole array is copied to this machine where it is read.
+    place, whole = tempfile.gettempdir(), n * self._row
+    if whole > (free := shutil.disk_usage(place).free):
+      raise OSError(f"disk full: a copy of {self._file} takes {whole:,} bytes in {place}, {free:,} "
+                    "are free")
     if not done:
       self.discard()
 

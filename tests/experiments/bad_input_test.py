@@ -7,6 +7,7 @@ import os
 import pathlib
 import resource
 import shutil
+import types
 import zipfile
 
 import jax
@@ -117,6 +118,12 @@ def test_config_is_refused_by_name(name, value, wanted):
 def test_what_does_not_fit_is_refused_before_work(override, field, monkeypatch):
   monkeypatch.setattr(memory, "free", lambda: 5e9)
   assert field in refused(override)
+
+
+def test_nothing_is_assumed_of_the_memory_of_a_network_of_ones_own(monkeypatch):
+  monkeypatch.setattr(memory, "free", lambda: 1.0)
+  own = config.Call("mylab:Net", (("multipliers", 2), ("channels", "many")))
+  memory.check_state(types.SimpleNamespace(network=own, training=config.Training()))
 
 
 @pytest.mark.parametrize(("override", "field"), [

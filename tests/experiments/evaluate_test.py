@@ -93,7 +93,6 @@ def test_a_killed_evaluation_goes_on_with_its_samples(mixture_run, tmp_path, mon
     patch.setattr(resumable_npy.Stream, "write", runner.after(1, resumable_npy.Stream.write))
     with pytest.raises(runner.Killed):
       runner.call(*command, f"--out={out}")
-  assert "--steps: 6 → 7" in runner.refused(*command, "--steps=7", f"--out={out}")
   with monkeypatch.context() as patch:
     patch.setattr(samples, "rows", runner.killed)
     with pytest.raises(runner.Killed):
@@ -105,6 +104,13 @@ def test_a_killed_evaluation_goes_on_with_its_samples(mixture_run, tmp_path, mon
                    for name in ("whole", "killed"))
   assert killed == whole
   assert {file.name for file in tmp_path.iterdir()} == {"whole.json", "killed.json"}
+  with monkeypatch.context() as patch:  # another command begins anew
+    patch.setattr(resumable_npy.Stream, "write", runner.after(1, resumable_npy.Stream.write))
+    with pytest.raises(runner.Killed):
+      runner.call(*command, "--steps=7", f"--out={out}")
+  said = runner.succeed(*command, f"--out={out}")
+  assert "anew, without 100 samples of another command: sampling.grid.n: 7 → 6" in said
+  assert json.loads(out.read_text()) == whole
   (tmp_path / "killed.samples.npy").write_text("mine")
   assert "would replace" in runner.refused(*command, f"--out={out}")
 
@@ -328,7 +334,7 @@ def test_an_extractor_and_metrics_of_ones_own(digits_run, tmp_path, monkeypatch)
   assert metrics["fid"]["floor"] >= 0.0
   # Five counts of 64 pixels have the same mean whatever the image.
   assert metrics["my_metrics:gap(power=2)"]["value"] < 1e-20 and "kid(subsets=3)" in metrics
-  monkeypatch.setattr(drawing, "draw", lambda *_, **__: pytest.fail("samples were drawn"))
+  monkeypatch.setattr(drawing, "batches", lambda *_, **__: pytest.fail("samples were drawn"))
   for argument, says in (
       ("--extractor=my_metrics:torn", "must map (6, 8, 8, 1) to finite features (6, d)"),
       ("--extractor=my_metrics:gap", "my_metrics:gap(x, y, power=1.0) needs x"),

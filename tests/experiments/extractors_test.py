@@ -132,6 +132,13 @@ def test_an_imported_autoencoder_is_a_run_that_encodes(tmp_path):
                  f"--data=arrays(path='{tmp_path / 'x.npy'}')")
   shards = data.load("array_record", path=str(tmp_path / "shards"))
   assert shards.train.shape[1:] == (4, 4, 3) and data.example_shape(shards) == (8, 8, 3)
+  # Of its own data, whose units are not those of latents, the labels stay.
+  np.savez(tmp_path / "x.npz", x=np.load(tmp_path / "x.npy"), labels=np.arange(20) % 2)
+  runner.succeed("convert", f"--weights={file}", f"--data=arrays(path='{tmp_path / 'x.npz'}')",
+                 f"--workdir={tmp_path / 'own'}")
+  runner.succeed("encode", f"--workdir={tmp_path / 'own'}", f"--out={tmp_path / 'own_shards'}")
+  own = data.load("array_record", path=str(tmp_path / "own_shards"))
+  assert own.num_classes == 2 and own.scale == pytest.approx(float(shards.scale), rel=0.05)
   assert "multiple of 2, got 9" in runner.refused(
       "convert", f"--weights={file}", "--layout=autoencoder_kl(side=9)",
       f"--workdir={tmp_path / 'other'}")

@@ -61,7 +61,7 @@ def test_a_network_in_bfloat16_has_a_likelihood_and_one_without_derivatives_says
 def test_what_a_likelihood_refuses_is_refused_before_anything_is_sampled(tmp_path, monkeypatch):
   workdir = runner.untrained(tmp_path / "run", SMALL)
   monkeypatch.setattr(likelihood.flow, "TANGENT_LIMIT_BYTES", 10)
-  monkeypatch.setattr(drawing, "draw", lambda *_, **__: pytest.fail("it has sampled"))
+  monkeypatch.setattr(drawing, "batches", lambda *_, **__: pytest.fail("it has sampled"))
   err = runner.refused(
       "evaluate", f"--workdir={workdir}", "--likelihood", "--divergence=exact")
   assert "hutchinson" in err

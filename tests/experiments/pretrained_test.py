@@ -221,6 +221,9 @@ def test_tensors_that_do_not_fit_are_named(folder, tmp_path):
     ("dit", "", "looks like dit or sit: say --layout=NAME"),
     ("ddpmpp", "diffusers_unet", "has not the names of diffusers_unet: it looks like edm"),
     ("ddpmpp", "edm(sigma=1)", "edm has no argument 'sigma'"),
+    ("edm_iddpm", "edm", "weights with the table `u` are of preconditioning='iddpm'"),
+    ("edm_vp", "edm(preconditioning='vp', sigma_data=1.0)", "preconditioning='vp' has none"),
+    ("edm_vp", "edm(preconditioning='sub_vp')", "preconditioning"),
     ("ddpmpp", "edn", "did you mean edm"),
 ])
 def test_weights_of_another_layout_are_named(name, layout, words, folder, tmp_path):
