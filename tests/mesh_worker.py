@@ -1,4 +1,4 @@
-"""Trains one small DiT on meshes of eight CPU devices; prints what `meshes_test` compares, as JSON.
+"""Trains small networks on meshes of eight CPU devices; prints what `meshes_test` compares in JSON.
 
 A process has as many devices as it starts with, so this is a program of its own:
 
@@ -30,6 +30,12 @@ MESHES = {
     "mixed": (2, 2, 2)}
 
 
+_UNET = "channels=16, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=16"
+# Without the passes that take most of the time.
+_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+UNETS = {"unet": f"unet({_UNET}, groups=8)", "unet_edm2": f"unet_edm2({_UNET})"}
+
+
 def settings(sizes, **fields) -> config.Config:
   return config.override(config.load(str(runner.CONFIGS / "digits.py")), {
       "network.width": 32, "network.depth": 3, "network.unroll": 1, "network.heads": 4,
@@ -45,11 +51,18 @@ def assemble(dataset, settings_) -> assembly.Run:
       settings_, dataset.train.shape[1:], dataset.num_classes, mesh)._replace(dataset=dataset)
 
 
-def train(run, step):
+def _lowered(run, dataset):
+  """The program of a training step, not yet compiled."""
+  batch = jax.device_put(data.batch(dataset, seed=0, step=0, batch_size=32),
+                         shardings.batch(run.mesh))
+  return assembly.train_step(run).lower(assembly.abstract_state(run), np.uint32(1), batch)
+
+
+def train(run, step, steps=STEPS):
   """(first state, last state, losses) of the first steps."""
   state, losses = assembly.start(run), []
   start = multihost.fetch(state)
-  for i in range(STEPS):
+  for i in range(steps):
     batch = data.batch(run.dataset, seed=0, step=i, batch_size=32)
     state, measured = step(state, np.uint32(1), jax.device_put(batch, shardings.batch(run.mesh)))
     losses.append(float(measured.loss[0]))
@@ -64,6 +77,21 @@ def collectives(text: str) -> dict[str, list[int]]:
     shapes = re.findall(r"[a-z]+\d+\[([\d,]*)\]", result)
     found[kind].append(sum(int(np.prod([int(n) for n in shape.split(",") if n]))
                            for shape in shapes))
+  return found
+
+
+def unets(dataset) -> dict[str, dict]:
+  """Losses of three steps of each U-Net on one device and on eight, and the share of a device."""
+  found = {}
+  for name, network in UNETS.items():
+    losses, sizes = [], []
+    for mesh in ("one", "mixed"):
+      run = assemble(dataset, config.override(settings(MESHES[mesh]), {"network": network}))
+      step = _lowered(run, dataset).compile(compiler_options=_FAST)
+      _, state, values = train(run, step, steps=3)
+      losses.append(values)
+      sizes.append(sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state)))
+    found[name] = {"losses": losses, "share": sizes[1] / sizes[0]}
   return found
 
 
@@ -129,10 +157,7 @@ def main() -> None:
   report, starts, states = {}, {}, {}
   for name, sizes in MESHES.items():
     run = assemble(dataset, settings(sizes))
-    batch = jax.device_put(data.batch(dataset, seed=0, step=0, batch_size=32),
-                           shardings.batch(run.mesh))
-    step = assembly.train_step(run).lower(
-        assembly.abstract_state(run), np.uint32(1), batch).compile()
+    step = _lowered(run, dataset).compile()
     starts[name], state, losses = train(run, step)
     report[name] = {
         "losses": losses, "sha256": records.sha256(multihost.fetch(state)),
@@ -161,6 +186,7 @@ def main() -> None:
           records.sha256(multihost.fetch(state)) == states[source][1])
   parts = assemble(dataset, settings(MESHES["mixed"], **{"training.accumulation": 4}))
   report["accumulated"] = train(parts, assembly.train_step(parts))[2]
+  report["unets"] = unets(dataset)
   report["shard_map"] = mapped()
   print(json.dumps(report))
 

@@ -40,6 +40,17 @@ def test_losses_are_those_of_one_device(report):
 
 
 @pytest.mark.slow
+def test_u_nets_on_eight_devices_learn_what_they_learn_on_one(report):
+  """Data, fsdp and tensor two each: most of a state is in four parts."""
+  assert set(report["unets"]) == {"unet", "unet_edm2"}
+  for name, found in report["unets"].items():
+    one, mixed = found["losses"]
+    assert np.ptp(one) > 0.01, name
+    np.testing.assert_allclose(mixed, one, rtol=1e-5, err_msg=name)
+    assert found["share"] < 0.5, name
+
+
+@pytest.mark.slow
 def test_samplers_and_likelihoods_run_inside_shard_map(report):
   """With its check of what varies over the mesh; each device has its own keys and nothing else."""
   assert len(report["shard_map"]) == 17
