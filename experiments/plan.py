@@ -12,6 +12,7 @@ null. Shards of examples are not needed.
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -49,9 +50,11 @@ def main() -> int:
   plans: list[dict[str, Any]] = []
   try:
     for topology in requested:
-      plans.append(_plan(config, examples, topology))
-      if out:
-        records.write_text(out, json.dumps(plans, indent=2) + "\n")
+      # A plan is known before its largest batch, for which there are more compilations.
+      for i, plan in enumerate(_plan(config, examples, topology)):
+        plans = [*plans[:len(plans) - bool(i)], plan]
+        if out:
+          records.write_text(out, json.dumps(plans, indent=2) + "\n")
   except (ValueError, OSError, jax.errors.JaxRuntimeError) as error:
     missing = ", ".join(topology.name for topology in requested[len(plans):])
     raise ValueError(f"{error}; not planned: {missing}") from error
@@ -64,8 +67,8 @@ def main() -> int:
 def _plan(
     config: config_lib.Config, examples: tuple[tuple[int, ...], int, dict[str, Any], int],
     topology: topologies.Topology,
-) -> dict[str, Any]:
-  """The plan of one topology, in the form of the JSON file.
+) -> Iterator[dict[str, Any]]:
+  """Yields the plan of one topology, in the form of the JSON file; then with its largest batch.
 
   Args:
     examples: `data.shape_of` the data.
@@ -94,7 +97,9 @@ def _plan(
       "model_flops_per_step": model_flops_of_step,
       **speed(step),
   }
+  yield plan
   if _LARGEST.value:
+    print(f"{_table([plan])}\nthe largest batch:", flush=True)
     unit = meshes.batch_parts(config.training, mesh)
     largest, too_large = compiling.search(
         step, unit, capacity, lambda size: _compile(job, size))
@@ -105,7 +110,7 @@ def _plan(
       at_largest = speed(largest)
       plan["at_largest_batch"] = {key: at_largest[key] for key in (
           "step_time_bound_seconds", "mfu_cap", "images_per_second", "hours")}
-  return plan
+    yield plan
 
 
 def _compile(job: compiling.Job, batch_size: int) -> compiling.Step:

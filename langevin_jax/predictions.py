@@ -31,8 +31,8 @@ from langevin_jax import _programs
 from langevin_jax.paths import Path, check_path
 
 __all__ = [
-    "ROWS", "Denoise", "Denoiser", "Frame", "Row", "at_level", "convert", "denoiser", "edm",
-    "frame", "named", "solve", "unit_frame",
+    "ROWS", "Denoise", "Denoiser", "Frame", "Row", "at_level", "clipped", "convert", "denoiser",
+    "edm", "frame", "named", "solve", "unit_frame",
 ]
 
 
@@ -260,3 +260,31 @@ def denoiser(
   network = _programs.unjitted(network)
   return Denoiser(lambda x, ell: solve(
       like_state(network(x, ell), x, "network"), x, unit_frame(ell), row)[0], path)
+
+
+def clipped(
+    denoise: Denoise, path: Path, low: float | jax.Array, high: float | jax.Array
+) -> Denoiser:
+  """A denoiser whose x₀ is limited to the range of the data, D ← min(max(D, low), high).
+
+  The posterior mean of data in [low, high] lies there, so that of an exact model is not changed.
+  That of a network at high noise may leave it. The ε of a step is then that of the clipped D.
+
+  Args:
+    denoise: the model along `path`; a flow map's average denoiser is clipped too.
+    path: defines the time t.
+    low, high: the range, numbers or arrays that broadcast to one example.
+
+  Reference:
+    Ho, Jain & Abbeel 2020, whose sampler does so; Saharia et al. 2022, §2.3, "static thresholding".
+  """
+  at = at_level(denoise, path)
+  average = denoise.average if isinstance(denoise, Denoiser) else None
+
+  def limit(value):
+    ends = (jnp.broadcast_to(jnp.asarray(end, value.dtype), value.shape) for end in (low, high))
+    return jnp.clip(value, *ends)
+
+  return Denoiser(
+      lambda x, ell: limit(at(x, ell)), path,
+      None if average is None else lambda x, ell, ell_s: limit(average(x, ell, ell_s)))

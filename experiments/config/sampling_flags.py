@@ -49,6 +49,8 @@ _FIELDS = {
         "level."),
     "brownian": flags.DEFINE_bool(
         "brownian", None, "Noise of a sample is one Brownian path, the same on every grid."),
+    "clip": flags.DEFINE_bool(
+        "clip", None, "Limit every prediction of x₀ to the range of the images' values."),
     "batch_size": flags.DEFINE_integer("batch_size", None, "How many samples are drawn at once."),
 }
 

@@ -117,7 +117,8 @@ class Sampling(_Checked):
 
   Of the grid, the part from start_level to stop_level is run (ρ; 0: all of it). moments: the first
   state has the training data's mean and variances. brownian: the noise of a sample is one Brownian
-  path, the same on every grid. guidance: None, or classifier-free; a number is its weight.
+  path, the same on every grid. guidance: None, or classifier-free; a number is its weight. clip:
+  every prediction of x₀ is limited to the range of the data, which are images.
   """
 
   sampler: Call = "ddim()"
@@ -127,6 +128,7 @@ class Sampling(_Checked):
   stop_level: float = 0.0
   moments: bool = False
   brownian: bool = False
+  clip: bool = False
   batch_size: int = 500
 
 

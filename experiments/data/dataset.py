@@ -261,6 +261,21 @@ def example_shape(dataset: Dataset) -> tuple[int, ...]:
   return dataset.train.shape[1:] if dataset.codec is None else dataset.codec.shape
 
 
+def bounds(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+  """The range of the values of images in standard units, numbers or arrays by channel.
+
+  Raises:
+    ValueError: data that have none: no images, latents, or whitened ones.
+  """
+  mean, scale = np.asarray(dataset.mean), np.asarray(dataset.scale)
+  if dataset.kind != "image" or dataset.value_range is None or dataset.codec is not None or (
+      scale.ndim > 1):
+    raise ValueError("config.sampling.clip is for images with a range of values, not for latents, "
+                     "whitened data or data of another kind: leave it out")
+  low, high = ((end - mean) / scale for end in dataset.value_range)
+  return low, high
+
+
 def restore(dataset: Dataset, x: np.ndarray) -> np.ndarray:
   """mean + A x, of latents decoded: x (n, *shape) converted from standard to the user's units."""
   if dataset.vocabulary:

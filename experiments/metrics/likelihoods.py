@@ -51,6 +51,8 @@ def check(settings: Settings, sampling: config_lib.Sampling) -> None:
   if samplers_from_config.is_guided(sampling):
     raise ValueError("--likelihood is of the model itself, not of a guided one: leave --guidance "
                      f"at 1, got {calls.short(sampling.guidance, 'guidance')}")
+  if sampling.clip:
+    raise ValueError("--likelihood is of the model itself, not of a clipped one: leave --clip out")
 
 
 class _Pass(NamedTuple):

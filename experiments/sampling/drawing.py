@@ -43,7 +43,8 @@ def denoiser(
       lambda x, ell, labels, *ell_s: run.apply(params, x, ell, labels, *ell_s), path, labels,
       sampling, null_label=run.dataset.num_classes,
       prediction=build.prediction(run.config.objective),
-      second_level=run.config.objective.flow_map is not None)
+      second_level=run.config.objective.flow_map is not None,
+      bounds=data.bounds(run.dataset) if sampling is not None and sampling.clip else None)
 
 
 class Begin(NamedTuple):

@@ -39,7 +39,7 @@ def resolve(
   if sampling.grid.name != "optimised":
     return config
   choices = {"path": config.path, "sampler": sampling.sampler, "grid": sampling.grid,
-             "guidance": sampling.guidance}
+             "guidance": sampling.guidance} | ({"clip": True} if sampling.clip else {})
   key = json.dumps({"step": step, "ema": ema} | {
       name: str(call) for name, call in choices.items()}, sort_keys=True)
   if run.mesh.size > 1:

@@ -244,7 +244,7 @@ def network_calls(
 def denoiser(
     network: Callable[..., jax.Array], path: paths.Path, labels: jax.Array,
     sampling: config_lib.Sampling | None, *, null_label: int, prediction: predictions.Row,
-    second_level: bool = False,
+    second_level: bool = False, bounds: tuple[float, float] | None = None,
 ) -> predictions.Denoiser:
   """The denoiser `denoise(x_t, t)` of a network (x, ℓ, condition) → a row of Table 5.
 
@@ -252,7 +252,7 @@ def denoiser(
     labels: the condition: labels (batch,), or named arrays (batch, …).
     sampling: its guidance is applied. null_label: the label that stands for no condition.
     prediction: the row of Table 5. second_level: whether the network is a flow map, a function of
-      (x, ℓ, condition, ℓ′).
+      (x, ℓ, condition, ℓ′). bounds: to which D is clipped, if any.
   """
   named = isinstance(labels, Mapping)
   labels = conditions.complete(labels) if named else labels
@@ -268,10 +268,13 @@ def denoiser(
   def average(x, ell, ell_s):
     return guided(lambda x, ell, labels: network(x, ell, labels, ell_s)).at(x, ell)
 
-  return dataclasses.replace(guided(network), average=average) if second_level else guided(network)
+  found = guided(network)
+  if second_level:
+    found = dataclasses.replace(found, average=average)
+  return found if bounds is None else predictions.clipped(found, path, *bounds)
 
 
 def title(config: config_lib.Sampling) -> str:
   """The sampler and its guidance as a short text, for a picture."""
-  words = calls.short(config.sampler, "sampler")
+  words = calls.short(config.sampler, "sampler") + ", clipped" * config.clip
   return f"{words}, {calls.short(config.guidance, 'guidance')}" if is_guided(config) else words

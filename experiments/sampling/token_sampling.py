@@ -13,7 +13,7 @@ from experiments.config import build, calls
 from langevin_jax import discrete
 
 _METHODS = "step, ancestral, tau_leaping, unmask and corrected"
-_NOT_FOR_TOKENS = ("start_level", "stop_level", "moments", "brownian")
+_NOT_FOR_TOKENS = ("start_level", "stop_level", "moments", "brownian", "clip")
 
 
 def method(config: config_lib.Sampling) -> discrete.samplers.Method:

@@ -222,6 +222,8 @@ def test_an_exact_divergence_that_does_not_fit_is_refused(digits_run, monkeypatc
     ("--likelihood --likelihood_steps=0", "likelihood_steps: must be at least 1"),
     ("--likelihood --likelihood_samples=1", "likelihood_samples: must be at least 2"),
     ("--likelihood --guidance=2", "--likelihood is of the model itself"),
+    ("--likelihood --clip", "--likelihood is of the model itself, not of a clipped one"),
+    ("--clip", "--clip is for images with a range of values"),
     ("--out=x.txt", "--out must end in .json"),
     ("--sampler=unipc --sampler.order=3 --steps=2", "needs a grid of at least 3 steps"),
 ])
@@ -243,6 +245,19 @@ def test_evaluate_digits(digits_run, monkeypatch):
   agreement = metrics["label_agreement"]
   assert agreement["floor"] >= 0.96  # the classifier that judges can tell digits
   assert agreement["value"] < 0.5  # and an untrained model does not pass
+
+
+def test_predictions_are_clipped_to_the_range_of_the_images(digits_run):
+  """Every D of a network that exaggerates, and not the samples at the end alone."""
+  run, state = assembly.trained(digits_run)
+  wild = run._replace(apply=lambda params, x, ell, labels: -5.0 * x)  # a velocity ε − x₀
+  labels = assembly.even_labels(run, 20)
+  draw = lambda **fields: drawing.trajectory(
+      wild, state.ema[0], config.Sampling(grid="karras(5)", **fields), run.path, labels, seed=0)
+  grey = lambda trajectory: data.restore(run.dataset, np.asarray(trajectory.denoised))
+  assert grey(draw()).max() > 20.0 and grey(draw()).min() < -4.0
+  found = grey(draw(clip=True))
+  np.testing.assert_allclose([found.min(), found.max()], [0.0, 16.0], atol=1e-4)
 
 
 def test_sample_digits_of_one_class(digits_run):

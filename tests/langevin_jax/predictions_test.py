@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracles import BATCHED, LINE, PATHS, round_law
 
-from langevin_jax import paths, predictions
+from langevin_jax import mixtures, paths, predictions
 
 ROWS = tuple(predictions.ROWS)
 SIGMA_DATA = 1.0
@@ -250,3 +250,22 @@ NAMES = "x0, eps, score, velocity, v, edm, got 'noise'"
 def test_bad_input_is_named(call, message):
   with pytest.raises(ValueError, match=message):
     call(jnp.ones(2))
+
+
+def test_a_clipped_denoiser_is_limited_and_an_exact_one_is_not_changed():
+  """At every level and scale, arrays by channel too, and of a flow map its average."""
+  law = mixtures.Mixture(
+      jnp.ones(2) / 2, jnp.array([[-1.0, 0.5], [1.0, -0.5]]), jnp.zeros((2, 2, 2)))
+  path, x = paths.ve(), 3.0 * jax.random.normal(jax.random.key(0), (50, 2))
+  exact = mixtures.denoiser(law, path)
+  low, high = np.array([-1.0, -0.5]), jnp.array([1.0, 0.5])
+  np.testing.assert_allclose(predictions.clipped(exact, path, low, high)(x, 0.7), exact(x, 0.7),
+                             rtol=0, atol=1e-6)
+  wild = predictions.Denoiser(lambda x, ell: 2.0 * x, path, lambda x, ell, ell_s: -3.0 * x)
+  found = predictions.clipped(wild, path, low, high)
+  limited = lambda value: np.clip(value, low[None], high[None])
+  np.testing.assert_array_equal(found.at(x, 0.0), limited(2.0 * x))
+  np.testing.assert_array_equal(found.average(x, 0.0, 1.0), limited(-3.0 * x))
+  plain = predictions.clipped(lambda x_t, t: 2.0 * x_t, path, -1.0, 1.0)
+  np.testing.assert_allclose(plain(x, 0.5), np.clip(2.0 * x, -1.0, 1.0), rtol=1e-6)
+  assert plain.average is None
