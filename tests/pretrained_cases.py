@@ -79,15 +79,16 @@ def diffusers_unet(config: dict, schedule: dict, classes: int = 0) -> dict:
             "value": call(torch.tensor(x), torch.tensor(INDICES), **given)}
   # With classes the table ends at noise alone, where the samples begin.
   ddim = {"clip_sample": False, "timestep_spacing": "trailing" if classes else "leading"}
-  for name, kind, options in (
-      ("ddim", DDIMScheduler, ddim),
-      ("dpm", DPMSolverMultistepScheduler, {"final_sigmas_type": "zero",
-                                            "timestep_spacing": "leading"}))[:2 - bool(classes)]:
+  dpm = {"final_sigmas_type": "zero", "timestep_spacing": "leading"}
+  for name, kind, options, of_step in (
+      ("ddim", DDIMScheduler, ddim, {}),
+      ("clipped", DDIMScheduler, ddim | {"clip_sample": True}, {"use_clipped_model_output": True}),
+      ("dpm", DPMSolverMultistepScheduler, dpm, {}))[:3 - bool(classes)]:
     scheduler, state = kind(**schedule, **options), torch.tensor(x[:2])
     scheduler.set_timesteps(10)
     for t in scheduler.timesteps:
       output = call(state, t, **{name: value[:2] for name, value in given.items()})
-      state = scheduler.step(output[:, :3], t, state).prev_sample
+      state = scheduler.step(output[:, :3], t, state, **of_step).prev_sample
     found |= {name: state, f"{name}_times": scheduler.timesteps}
   return found
 

@@ -20,7 +20,7 @@ import experiments
 from experiments import config
 from experiments.pretrained import imported, weights
 from experiments.sampling import drawing
-from langevin_jax import paths, samplers
+from langevin_jax import paths, predictions, samplers
 
 CASES = pretrained_cases.CASES
 # Networks of a second are compiled without the passes that take most of the time.
@@ -82,7 +82,8 @@ def test_outputs_are_those_of_the_reference_at_ten_levels(name, folder):
 
 @pytest.mark.parametrize(("weights", "name", "method"), [
     ("ddpm", "ddim", samplers.ddim()), ("ddpm", "dpm", samplers.multistep(2, midpoint=True)),
-    ("classes", "ddim", samplers.ddim())])
+    ("classes", "ddim", samplers.ddim()), ("ddpm", "clipped", samplers.ddim()),
+    ("classes", "clipped", samplers.ddim())])
 def test_samples_are_those_of_diffusers_pipelines(weights, name, method, folder):
   """ε of a linear β, and v of one with labels, rescaled to end at noise alone."""
   case, run, params, _ = built(weights, folder(weights))
@@ -90,6 +91,9 @@ def test_samples_are_those_of_diffusers_pipelines(weights, name, method, folder)
   assert np.isinf(ells[0]) == (weights == "classes")
   start = np.moveaxis(pretrained_cases.inputs(3, 0)[0][:2], 1, -1)
   model = drawing.denoiser(run, params, paths.vp(), jnp.arange(2))
+  if name == "clipped":
+    model = predictions.clipped(model, paths.vp(), -1.0, 1.0)
+    assert np.abs(case["clipped"] - case["ddim"]).max() > 0.1
   x = samplers.sample(
       jax.random.key(0), model, paths.vp(), shape=start.shape, method=method, initial=start,
       grid=samplers.explicit(np.exp(-ells)))
