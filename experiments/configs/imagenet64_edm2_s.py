@@ -9,6 +9,10 @@ standard deviation 1 in the place of ½, the weight is the paper's with a learne
 label is dropped: the paper guides by another network. Averages of any length are made from the
 snapshots. The paper's FID of 50,000 samples is 1.58, with an average of relative standard deviation
 0.075.
+
+make plan, for 256 v5e chips: 2.6 of 15.75 GiB a chip, a step no shorter than 23.4 ms, so MFU at
+most 100 % (bound by compute; the interconnect needs 19.4 ms), all of it in 3.4 hours at least. The
+compilation takes 22 minutes of one core.
 """
 
 from experiments.config import Config, Evaluation, Mesh, Objective, Sampling, Training

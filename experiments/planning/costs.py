@@ -144,11 +144,23 @@ def flops(computation: hlo.Computation, instruction: hlo.Instruction) -> int:
   for axis, label in enumerate(sorted(c for c in output if c.isdigit())):
     part = lambda name, default, axis=axis: (
         window[name].split("x")[axis] if name in window else default)
-    low = int(part("pad", "0_0").split("_")[0])
-    first = np.arange(out.dims[output.index(label)]) * int(part("stride", 1)) - low
-    size, dilation = int(part("size", 1)), int(part("rhs_dilate", 1))
-    position = first[:, None] + dilation * np.arange(size)[None, :]
-    spacing = int(part("lhs_dilate", 1))
-    end = (lhs.dims[inputs.index(label)] - 1) * spacing
-    total *= int(((position >= 0) & (position <= end) & (position % spacing == 0)).sum())
+    total *= places(
+        lhs.dims[inputs.index(label)], out.dims[output.index(label)], int(part("size", 1)),
+        stride=int(part("stride", 1)), low=int(part("pad", "0_0").split("_")[0]),
+        spacing=int(part("lhs_dilate", 1)), dilation=int(part("rhs_dilate", 1)))
   return total
+
+
+def places(
+    side: int, out: int, size: int, *, stride: int, low: int, spacing: int, dilation: int
+) -> int:
+  """The positions of all windows along one axis of a convolution that are elements of its input.
+
+  Args:
+    side, out: elements of the input and of the result. size: of the window. low: of the padding
+      before the input. spacing, dilation: of the input's elements, and of the window's.
+  """
+  first = np.arange(out) * stride - low
+  position = first[:, None] + dilation * np.arange(size)[None, :]
+  end = (side - 1) * spacing
+  return int(((position >= 0) & (position <= end) & (position % spacing == 0)).sum())

@@ -234,6 +234,25 @@ def test_the_compiled_gradient_has_the_model_flops():
   assert costs.count(hlo.parse(text)).flops == expected
 
 
+@pytest.mark.parametrize("options", [
+    {"padding": "SAME"}, {"padding": ((1, 0),), "stride": (2,)}, {"padding": "VALID"},
+    {"padding": ((2, 2),), "lhs_dilation": (2,)}, {"padding": "SAME", "rhs_dilation": (2,)}])
+def test_a_convolution_has_the_model_flops_of_the_compiled_one(options):
+  """Those of a product by the matrix that it is, whose entries beyond the edges are zero."""
+  stride = options.pop("stride", (1,))
+  convolve = lambda x, w: jax.lax.conv_general_dilated(
+      x, w, stride, **options, dimension_numbers=("NWC", "WIO", "NWC"))
+  x, w = jnp.zeros((2, 9, 3)), jnp.ones((3, 3, 5))
+  eye = jnp.eye(9)[:, :, None]
+  matrix = convolve(eye, jnp.ones((3, 1, 1)))  # the number of positions that see an element
+  seen = int(matrix.sum())
+  traced = jax.make_jaxpr(convolve)(x, w)
+  assert model_flops.count(traced, 0) == 2 * 2 * seen * 3 * 5
+  text = compiled(convolve, x.shape, w.shape)
+  assert costs.count(hlo.parse(text)).flops == 2 * 2 * seen * 3 * 5
+  assert model_flops.count(traced, 0, edges=True) >= model_flops.count(traced, 0)
+
+
 def places(shape):
   """Coordinates in the order of the devices of a torus, the last axis fastest."""
   return [(i // shape[1], i % shape[1], 0) for i in range(math.prod(shape))]
