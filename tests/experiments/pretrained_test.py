@@ -7,6 +7,7 @@ import pathlib
 import pickle
 import zipfile
 
+import grain  # before any test saves and restores absl's flags: grain defines some
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,7 @@ from experiments.pretrained import imported, weights
 from experiments.sampling import drawing
 from langevin_jax import paths, predictions, samplers
 
+assert grain.sources  # imported for the flags it defines
 CASES = pretrained_cases.CASES
 # Networks of a second are compiled without the passes that take most of the time.
 _FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -310,17 +312,19 @@ def test_a_network_of_latents_takes_its_autoencoder_along(folder, tmp_path):
   assert x.shape == (2, 16, 16, 3) and 0.0 <= x.min() <= x.max() <= 255.0
   # It is trained further on latents in its own units: z = x/2 of latents x.
   encode = ("encode", f"--workdir={tmp_path / 'ae'}", "--shards=2")
+  further = (*convert[:2], f"--layout={CASES['diffusers_dit'][0]}",
+             f"--workdir={tmp_path / 'further'}")
   runner.succeed(*encode, f"--data={pictures}", f"--out={tmp_path / 'other_units'}")
   data = f"--data=array_record(path='{tmp_path / 'other_units'}')"
-  assert "rescaled(…, mean=0, scale=2)" in runner.refused(
-      *convert[:2], data, f"--workdir={tmp_path / 'further'}")
+  assert "rescaled(…, mean=0, scale=2)" in runner.refused(*further, data)
   runner.succeed(*encode, f"--data=rescaled({pictures}, mean=0, scale=2)",
                  f"--out={tmp_path / 'latents'}")
   data = f"--data=array_record(path='{tmp_path / 'latents'}')"
-  runner.succeed(*convert[:2], data, f"--workdir={tmp_path / 'further'}")
+  runner.succeed(*further, data)
   runner.succeed("train", f"--workdir={tmp_path / 'further'}", "--config.training.steps=1",
                  "--config.training.batch_size=4", "--allow_change=training")
-  assert experiments.load(tmp_path / "further").shape == (16, 16, 3)
+  trained = experiments.load(tmp_path / "further")
+  assert trained.step == 1 and trained.run.dataset.codec.shape == (16, 16, 3)
   place = saved(pretrained_cases.load("adm"), pathlib.Path(folder("adm")))
   assert "--autoencoder has latents of shape (8, 8, 4), the network takes (8, 8, 3)" in (
       runner.refused("convert", f"--weights={place}", "--layout=adm(side=8, head_channels=16)",
