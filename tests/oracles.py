@@ -174,6 +174,42 @@ def parameters(network, shape, scale=0.2):
       lambda leaf: draw(scale=scale, size=leaf.shape).astype(leaf.dtype), shapes(network, shape))
 
 
+def check_mirrored(network, params, shape):
+  """Mirrored kernels and inputs give a mirrored output, and the inputs alone another one."""
+  x = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+  apply = jax.jit(lambda params, x: network.apply({"params": params}, x, 0.2, jnp.zeros(1, int)))
+  mirrored = jax.tree.map(
+      lambda leaf: np.flip(leaf, 0) if leaf.ndim == len(shape) else leaf, params)
+  expected = np.flip(apply(params, x), 1)
+  np.testing.assert_allclose(apply(mirrored, np.flip(x, 1)), expected, atol=1e-4)
+  assert np.abs(np.asarray(apply(params, np.flip(x, 1))) - expected).max() > 1e-2
+
+
+def check_rematerialised(network, params, *, stored, error):
+  """`remat` changes neither output nor gradient, and stores less than a share `stored`.
+
+  error: of a leaf of the gradient, beside its largest entry. Images are (2, 8, 8, 1).
+  """
+  x = np.random.default_rng(1).normal(size=(2, 8, 8, 1)).astype(np.float32)
+
+  def loss(network):
+    def of(params):
+      y = network.apply({"params": params}, x, 0.4, jnp.zeros(2, int))
+      return jnp.sum(y**2), y
+    return of
+
+  size = lambda network: sum(leaf.size for leaf in jax.tree.leaves(
+      jax.eval_shape(lambda p: jax.vjp(loss(network), p, has_aux=True)[1], params)))
+  remat = network.clone(remat=True)
+  assert size(remat) < stored * size(network)
+  # What takes longest is to compile.
+  fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+  got, expected = (
+      fast_jit(jax.grad(loss(each), has_aux=True))(params) for each in (remat, network))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(
+      a, b, atol=error * np.abs(b).max() + 1e-6), got, expected)
+
+
 def slope(errors, doublings):
   """Order of convergence: log₂ of the fall of an error over so many doublings of the steps."""
   return np.log2(errors[0] / errors[-1]) / doublings

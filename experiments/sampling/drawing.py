@@ -18,7 +18,6 @@ from langevin_jax.samplers import levels, noise
 from langevin_jax.samplers.grids import levels_of
 from langevin_jax.training import shardings
 
-Progress = Callable[[int], None]
 _START_DRAW = 2**31 - 2
 
 

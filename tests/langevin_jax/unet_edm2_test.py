@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from oracles import parameters, shapes
+from oracles import check_mirrored, check_rematerialised, parameters, shapes
 
 from experiments.planning import model_flops
 from langevin_jax.networks import UNetEDM2
@@ -116,34 +116,12 @@ def test_output_tangent_and_gradient_are_those_of_a_float64_reference(dtype, bou
 @pytest.mark.parametrize("shape", [(2, 8, 1), (1, 8, 4, 2)])
 def test_mirrored_input_and_kernels_mirror_the_output(shape):
   """True of every layer: padding and resampling are symmetric, attention knows no positions."""
-  params, rank = parameters(TINY, shape, scale=1.0), len(shape) - 2
-  x = np.random.default_rng(2).normal(size=shape).astype(np.float32)
-  apply = jax.jit(lambda params, x: TINY.apply({"params": params}, x, 0.2, jnp.zeros(1, int)))
-  mirrored = jax.tree.map(
-      lambda leaf: np.flip(leaf, 0) if leaf.ndim == rank + 2 else leaf, params)
-  expected = np.flip(apply(params, x), 1)
-  np.testing.assert_allclose(apply(mirrored, np.flip(x, 1)), expected, atol=1e-4)
-  assert np.abs(np.asarray(apply(params, np.flip(x, 1))) - expected).max() > 1e-2
+  check_mirrored(TINY, parameters(TINY, shape, scale=1.0), shape)
 
 
 def test_rematerialised_is_the_same_function_with_less_to_store():
-  shape = (2, 8, 8, 1)
-  params = parameters(TINY, shape, scale=1.0)
-  x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-
-  def loss(network):
-    def of(params):
-      y = network.apply({"params": params}, x, 0.4, NONE)
-      return jnp.sum(y**2), y
-    return of
-
-  stored = lambda network: sum(leaf.size for leaf in jax.tree.leaves(
-      jax.eval_shape(lambda p: jax.vjp(loss(network), p, has_aux=True)[1], params)))
-  remat = TINY.clone(remat=True)
-  assert stored(remat) < 0.5 * stored(TINY)
-  got, expected = (fast_jit(jax.grad(loss(each), has_aux=True))(params) for each in (remat, TINY))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(
-      a, b, atol=1e-5 * np.abs(b).max() + 1e-6), got, expected)
+  params = parameters(TINY, (2, 8, 8, 1), scale=1.0)
+  check_rematerialised(TINY, params, stored=0.5, error=1e-5)
 
 
 @pytest.mark.slow

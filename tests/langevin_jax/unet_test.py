@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import parameters, shapes
+from oracles import check_mirrored, check_rematerialised, parameters, shapes
 
 from langevin_jax.networks import UNet
 from langevin_jax.networks import _embeddings as embeddings
@@ -109,14 +109,7 @@ def test_output_gradient_and_tangent_are_those_of_a_float64_reference(x64):
 @pytest.mark.parametrize("shape", [(2, 8, 1), (1, 8, 4, 2)])
 def test_mirrored_input_and_kernels_mirror_the_output(shape):
   """True of every layer: padding and filters are symmetric, attention knows no positions."""
-  params, rank = parameters(TINY, shape), len(shape) - 2
-  x = np.random.default_rng(2).normal(size=shape).astype(np.float32)
-  apply = jax.jit(lambda params, x: TINY.apply({"params": params}, x, 0.2, jnp.zeros(1, int)))
-  mirrored = jax.tree.map(
-      lambda leaf: np.flip(leaf, 0) if leaf.ndim == rank + 2 else leaf, params)
-  expected = np.flip(apply(params, x), 1)
-  np.testing.assert_allclose(apply(mirrored, np.flip(x, 1)), expected, atol=1e-4)
-  assert np.abs(np.asarray(apply(params, np.flip(x, 1))) - expected).max() > 1e-2
+  check_mirrored(TINY, parameters(TINY, shape), shape)
 
 
 @pytest.mark.parametrize("taps", [(1.0, 1.0), (1.0, 3.0, 3.0, 1.0), (1.0, 2.0, 0.0, 1.0)])
@@ -153,26 +146,7 @@ def test_group_norm_keeps_float32_far_from_zero():
 def test_rematerialised_is_the_same_function_with_less_to_store():
   network = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4,
                  head_channels=4)
-  shape = (2, 8, 8, 1)
-  params = parameters(network, shape)
-  x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-
-  def loss(network):
-    def of(p):
-      y = network.apply({"params": p}, x, 0.4, jnp.zeros(2, int))
-      return jnp.sum(y**2), y
-    return of
-
-  stored = lambda network: sum(leaf.size for leaf in jax.tree.leaves(
-      jax.eval_shape(lambda p: jax.vjp(loss(network), p, has_aux=True)[1], params)))
-  remat = network.clone(remat=True)
-  assert stored(remat) < 0.6 * stored(network)
-  # What takes longest is to compile.
-  fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-  got, expected = (
-      fast_jit(jax.grad(loss(each), has_aux=True))(params) for each in (remat, network))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(
-      a, b, atol=1e-4 * np.abs(b).max() + 1e-6), got, expected)
+  check_rematerialised(network, parameters(network, (2, 8, 8, 1)), stored=0.6, error=1e-4)
 
 
 def test_dropout_is_random_in_training_alone():
