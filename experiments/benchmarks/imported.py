@@ -91,7 +91,8 @@ def _difference(run: assembly.Run, params, folder: pathlib.Path) -> float:
 
 def _forward(run: assembly.Run, batch: tuple[jax.Array, jax.Array]) -> measure.Task:
   """A task of n calls of the network."""
-  call = jax.jit(lambda params, x, labels: run.apply(params, x, jnp.float32(0.0), labels))
+  call = jax.jit(lambda params, x, labels: run.apply(params, x, jnp.float32(0.0), labels),
+                 compiler_options=assembly.compiler_options(run))
   params, batch = assembly.start(run).params, jax.device_put(batch, shardings.batch(run.mesh))
   return measure.repeated(lambda: call(params, *batch))
 

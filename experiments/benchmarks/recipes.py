@@ -1,8 +1,9 @@
-"""Time to a quality: a U-Net on Fashion-MNIST by this project, and by diffusers' DDPM recipe.
+"""Time to a quality: a U-Net of pictures by this project, and by diffusers' DDPM recipe.
 
-  python -m experiments.benchmarks.recipes --data=directory/of/idx/files
+  python -m experiments.benchmarks.recipes --data="fashion_mnist(path='directory/of/idx/files')"
+  python -m experiments.benchmarks.recipes --data="emoji(path='package', size=32)" --steps=1500
 
-Both train a network of the same layout and size (`torch_images`, small_unet) with equal batches,
+Both train a network of the same layout and size (`torch_images`) with equal batches,
 AdamW, rate and clipping, one core each, at the same time. Theirs learns ε at uniform timesteps,
 ours what this project learns by default. Along the way the averages of the parameters are judged
 by samples of one sampler, of 12 calls, and theirs at the end by their own samplers of 50, too. The
@@ -37,6 +38,8 @@ SAMPLING = config_lib.Sampling(sampler="multistep(2)", grid="karras(12)", batch_
 # Rows that are compared → whether less is better.
 METRICS = {"vgg16 fid": True, "fid": True, "c2st": True, "label_agreement": False}
 SCHEDULERS = "DDIMScheduler", "DDPMScheduler"
+# Data → the kind of `torch_images`, and the sides of the levels of our network that attend.
+KINDS = {"fashion_mnist": ("small_unet", (14, 7)), "emoji": ("emoji_unet", (16, 8))}
 _TORCH = "experiments.benchmarks.torch_images"
 
 Rows = dict[str, dict[int, dict[str, Any]]]
@@ -56,7 +59,9 @@ def main() -> int:
     raise ValueError(f"--steps must be a multiple of --every, got {chosen.steps} of {chosen.every}")
   workdir = pathlib.Path(chosen.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  source = config_lib.Call("fashion_mnist", (("path", chosen.data),))
+  source = config_lib.Config(data=chosen.data).data
+  if source.name not in KINDS:
+    raise ValueError(f"--data must be a call of {' or '.join(KINDS)}, got {chosen.data!r}")
   config = our_config(source, chosen.steps, chosen.every)
   assembly.configure_jax(config)
   train(workdir, config)
@@ -74,14 +79,14 @@ def main() -> int:
       rows[name][step] = judge(f"{name} {step}", drawn(side, step, labels))
       measure.write(out, content)
   for scheduler in SCHEDULERS:
-    x = drawn_by_diffusers(workdir, chosen.steps, labels, scheduler)
+    x = drawn_by_diffusers(workdir, KINDS[source.name][0], chosen.steps, labels, scheduler)
     name = f"diffusers, {scheduler}"
     rows[name] = {chosen.steps: judge(f"{name} {chosen.steps}", x)}
     measure.write(out, content)
   timer = measure.Timer(chosen.repeats, chosen.seconds)
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of the processes below, too
   with dispatches.process(config) as ours, dispatches.answering(
-      _TORCH, "train", "small_unet", str(workdir / "diffusers"), "float32", "1",
+      _TORCH, "train", KINDS[source.name][0], str(workdir / "diffusers"), "float32", "1",
       str(BATCH)) as theirs:
     seconds = timer({"ours": ours, "diffusers": theirs}, "a training step")
   step = measure.ratio(seconds["ours"], seconds["diffusers"])
@@ -98,7 +103,7 @@ def our_config(source: config_lib.Call, steps: int, every: int) -> config_lib.Co
   """Our training, with the optimizer, the rate and the batches of `torch_images`."""
   return config_lib.override(config_lib.Config(), {
       "data": source, "network": "unet(channels=32, multipliers=(1, 2, 2), blocks=1, "
-      "attention=(14, 7), head_channels=32)", "training.steps": steps,
+      f"attention={KINDS[source.name][1]}, head_channels=32)", "training.steps": steps,
       "training.batch_size": BATCH, "training.learning_rate": RATE,
       "training.schedule": "constant(warmup_steps=200)",
       "training.optimizer": "adamw(b1=0.95, b2=0.999, weight_decay=1e-6)",
@@ -108,19 +113,19 @@ def our_config(source: config_lib.Call, steps: int, every: int) -> config_lib.Co
 
 def train(workdir: pathlib.Path, config: config_lib.Config) -> None:
   """Trains both sides, each on its own core; what has been trained is not trained again."""
-  theirs, steps = workdir / "diffusers", config.training.steps
+  theirs, steps, kind = workdir / "diffusers", config.training.steps, KINDS[config.data.name][0]
   changes = [f"--config.{name}={value}" for name, value in config_lib.overrides(
       digits.get_config(), config).items()]
   commands = [["experiments.train", "--config=digits", *changes, f"--workdir={workdir / 'ours'}"]]
   if not (theirs / "values.npz").exists():
-    measure.call("benchmarks.torch_images", "make", "small_unet", str(theirs))
+    measure.call("benchmarks.torch_images", "make", kind, str(theirs))
   every = config.training.checkpoint_every
   if not all((theirs / str(step)).exists() for step in range(every, steps + 1, every)):
     dataset = data.load(config.data)
     x = data.restore(dataset, data.in_memory(dataset.train)) / 127.5 - 1.0
     np.savez(workdir / "data.npz", x=np.moveaxis(x, -1, 1).astype(np.float32),
              labels=dataset.train_labels)
-    commands.append([_TORCH, "learn", "small_unet", str(theirs), str(workdir / "data.npz"),
+    commands.append([_TORCH, "learn", kind, str(theirs), str(workdir / "data.npz"),
                      str(BATCH), str(steps), str(every), str(RATE)])
   workers = [subprocess.Popen(["taskset", "--cpu-list", str(core), sys.executable, "-m", *command])
              for core, command in enumerate(commands)]
@@ -151,12 +156,12 @@ def drawn(side: Side, step: int, labels: np.ndarray) -> np.ndarray:
 
 
 def drawn_by_diffusers(
-    workdir: pathlib.Path, step: int, labels: np.ndarray, scheduler: str
+    workdir: pathlib.Path, kind: str, step: int, labels: np.ndarray, scheduler: str
 ) -> np.ndarray:
   """The same of theirs by 50 steps of one of their own schedulers."""
   np.save(workdir / "labels.npy", labels)
   out = workdir / "drawn.npy"
-  measure.call("benchmarks.torch_images", "draw", "small_unet",
+  measure.call("benchmarks.torch_images", "draw", kind,
                str(workdir / "diffusers" / str(step)), str(workdir / "labels.npy"), str(out), "50",
                scheduler)
   return np.round(127.5 * (np.moveaxis(np.load(out), 1, -1) + 1.0))
@@ -208,7 +213,7 @@ def report(rows: Rows, step: measure.Spread, times: Mapping[str, float | None]) 
 
 if __name__ == "__main__":
   # Here, because tests import this module beside others with flags of the same names.
-  flags.DEFINE_string("data", "", "Directory of Fashion-MNIST's four IDX files.")
+  flags.DEFINE_string("data", "", f"The pictures: a call of {' or '.join(KINDS)}.")
   flags.DEFINE_string("workdir", "runs/bench/recipes", "Directory of the trainings and pictures.")
   flags.DEFINE_string("out", "runs/bench/recipes.json", "Where to write the numbers.")
   flags.DEFINE_integer("steps", 4000, "Training steps of each.")

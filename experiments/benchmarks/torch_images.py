@@ -38,8 +38,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "dit": ("DiTTransformer2DModel", {
         "sample_size": 16, "in_channels": 4, "out_channels": 4, "patch_size": 2, "num_layers": 8,
         "num_attention_heads": 4, "attention_head_dim": 64, "num_embeds_ada_norm": 10})}
-# Two cores train it within an hour.
+# Two cores train them within an hour.
 MODELS["small_unet"] = MODELS["unet"][0], MODELS["unet"][1] | {"layers_per_block": 1}
+MODELS["emoji_unet"] = MODELS["unet"][0], MODELS["small_unet"][1] | {
+    "sample_size": 32, "in_channels": 3, "out_channels": 3}
 WARMUP = 200  # steps over which the rate rises
 TIMESTEPS = (0, 100, 400, 700, 998)
 

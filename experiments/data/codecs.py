@@ -17,7 +17,7 @@ import safetensors.flax
 from flax import traverse_util
 
 from experiments.data import readers, standardize
-from experiments.run import records
+from experiments.run import meshes, records
 
 FACTS, PARAMETERS = "autoencoder.json", "autoencoder.safetensors"
 # The numbers of one batch of examples that are encoded or decoded together.
@@ -82,8 +82,9 @@ def _programs(network: str, shape: tuple[int, ...]) -> tuple[Any, Any]:
   from experiments.config import build, calls  # which import the calls of data
   call = calls.make(json.loads(network), "network", "config.network")
   apply = build.network(call, shape, 0).apply
-  return tuple(jax.jit(functools.partial(lambda how, params, x: apply(params, x, how), how))
-               for how in ("encode", "decode"))
+  options = meshes.own_convolutions(jax.default_backend())
+  return tuple(jax.jit(functools.partial(lambda how, params, x: apply(params, x, how), how),
+                       compiler_options=options) for how in ("encode", "decode"))
 
 
 def write(codec: Codec, directory: pathlib.Path) -> None:

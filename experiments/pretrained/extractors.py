@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from experiments.pretrained import weights as weights_lib
+from experiments.run import meshes
 
 # The numbers of one batch of images as the network sees them.
 _BATCH_NUMBERS = 2**22
@@ -53,7 +54,8 @@ def of_images(
   split, whole = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
                   for axes in (("batch",), ()))
   params = jax.device_put(params, whole)
-  compiled = jax.jit(program, in_shardings=(whole, split))
+  compiled = jax.jit(program, in_shardings=(whole, split),
+                     compiler_options=meshes.own_convolutions(devices[0].platform))
 
   def extract(x):
     most = _BATCH_NUMBERS // (numbers or int(np.prod(shape)))

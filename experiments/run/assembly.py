@@ -29,6 +29,7 @@ class Run(NamedTuple):
   """Everything that a config determines; making one is what finds bad input.
 
   make_loss: `loss` of another density, weight, prediction and label_dropout.
+  example: shapes and dtypes of a batch of two, (x₀, condition).
   """
 
   config: config_lib.Config
@@ -41,6 +42,7 @@ class Run(NamedTuple):
   optimizer: optax.GradientTransformation
   averages: tuple[training.averages.Average, ...]
   make_loss: Callable[..., training.Loss]
+  example: tuple[jax.ShapeDtypeStruct, Any]
 
 
 def configure_jax(config: config_lib.Config) -> None:
@@ -146,7 +148,8 @@ def assemble(
       raise ValueError(f"config.objective.flow_map: {error}") from error
   start = lambda key: training.init(init(key), optimizer, averages=len(averages), loss=loss)
   jax.eval_shape(start, jax.random.key(0))  # a network that does not fit the data says so now
-  return Run(config, None, mesh, path, apply, start, loss, optimizer, averages, make_loss)
+  return Run(config, None, mesh, path, apply, start, loss, optimizer, averages, make_loss,
+             abstract_batch(shape, kinds, 2, vocabulary))
 
 
 def _check_guided(
@@ -294,15 +297,21 @@ def steps_at_once(run: Run) -> int:
 
   A CPU computes the gradient of a convolution many times slower inside a loop than outside.
   """
-  if jax.devices()[0].platform == "cpu" and _convolves(run):
-    return 1
-  return run.config.training.steps_per_dispatch
+  return 1 if _convolves_on_cpu(run) else run.config.training.steps_per_dispatch
+
+
+def compiler_options(run: Run) -> dict[str, str]:
+  """XLA's options for programs of the run's network: `meshes.own_convolutions` if it has some."""
+  return meshes.own_convolutions("cpu") if _convolves_on_cpu(run) else {}
+
+
+def _convolves_on_cpu(run: Run) -> bool:
+  return run.mesh.devices.flat[0].platform == "cpu" and _convolves(run)
 
 
 def _convolves(run: Run) -> bool:
   """Whether the network has a convolution."""
-  x, condition = abstract_batch(run.dataset.train.shape[1:], conditions.kinds(run.dataset), 2)
-  x = jax.ShapeDtypeStruct(x.shape, run.dataset.train.dtype)
+  x, condition = run.example
   ell = jax.ShapeDtypeStruct((2,), np.float32)
   traced = jax.make_jaxpr(run.apply)(abstract_state(run).params, x, ell, condition)
 
@@ -326,7 +335,8 @@ def train_step(run: Run, *, many: bool = False) -> Callable:
              "accumulation": config.accumulation, "norms": True}
   places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(run))
   everywhere = shardings.replicated(run.mesh)
-  options_of_jit = {"out_shardings": (places, everywhere), "donate_argnums": 0}
+  options_of_jit = {"out_shardings": (places, everywhere), "donate_argnums": 0,
+                    "compiler_options": compiler_options(run)}
   arguments = (places, everywhere, shardings.batch(run.mesh, axis=int(many)))
 
   def step(state, seed, batch):

@@ -1,5 +1,6 @@
-"""Meshes of devices, from a config's three sizes."""
+"""Meshes of devices, from a config's three sizes, and how XLA compiles for devices."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -49,6 +50,23 @@ def make(
     grid = np.asarray(devices).reshape(sizes)
   axes = (jax.sharding.AxisType.Auto,) * len(sizes)
   return jax.sharding.Mesh(grid, shardings.AXES, axis_types=axes)
+
+
+@functools.cache
+def own_convolutions(platform: str) -> dict[str, str]:
+  """Options with which XLA computes convolutions, and their gradients, by kernels of its own.
+
+  On a CPU it calls a library instead, whose kernels take up to three times as long
+  (`benchmarks.imported`). There are no options for other platforms, nor for a version of XLA that
+  has no such choice.
+  """
+  kinds = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+  options = {"xla_cpu_experimental_ynn_fusion_type": kinds} if platform == "cpu" else {}
+  try:
+    jax.jit(lambda: 0.0, compiler_options=options).lower().compile()
+  except jax.errors.JaxRuntimeError:
+    return {}
+  return options
 
 
 def batch_parts(

@@ -125,7 +125,8 @@ def compiled(
   """The compiled program of one batch of `batches`, of n samples in all."""
   shape = (batch_size(run.mesh, sampling, n), *run.dataset.train.shape[1:])
   return jax.jit(_make_sampler(run, sampling, path, shape, known) if begin is None else
-                 _make_sampler_from(run, sampling, path, shape, begin.kind))
+                 _make_sampler_from(run, sampling, path, shape, begin.kind),
+                 compiler_options=assembly.compiler_options(run))
 
 
 def batch_size(mesh: jax.sharding.Mesh, sampling: config_lib.Sampling, n: int) -> int:
@@ -158,7 +159,8 @@ def trajectory(
   arguments = _arguments(None, labels, np.arange(n), seed, known)
   sampler = _make_sampler(run, sampling, path, (n, *run.dataset.train.shape[1:]), known,
                           samplers.trajectory)
-  return jax.tree.map(np.asarray, jax.jit(sampler)(params, *arguments))
+  return jax.tree.map(np.asarray, jax.jit(
+      sampler, compiler_options=assembly.compiler_options(run))(params, *arguments))
 
 
 def _make_sampler(run, sampling, path, shape, known, sample=samplers.sample) -> Callable:

@@ -17,7 +17,7 @@ from tensorboardX.proto import event_pb2
 
 import langevin_jax
 from experiments import config, data
-from experiments.run import assembly, dispatches, records, reporting
+from experiments.run import assembly, dispatches, meshes, records, reporting
 from langevin_jax import training
 
 
@@ -194,7 +194,21 @@ def test_convolutions_are_not_put_into_a_loop_on_a_cpu():
     return jax.lax.conv_general_dilated(y[:, None], kernel, (1,), "SAME")[:, 0]
 
   assert assembly.steps_at_once(run) == run.config.training.steps_per_dispatch == 20
-  assert assembly.steps_at_once(run._replace(apply=smoothed)) == 1
+  assert assembly.compiler_options(run) == {}
+  convolving = run._replace(apply=smoothed)
+  assert assembly.steps_at_once(convolving) == 1
+  assert assembly.compiler_options(convolving) == meshes.own_convolutions("cpu")
+  assert meshes.own_convolutions("tpu") == {}
+
+
+def test_a_cpu_convolves_by_its_own_kernels():
+  x, w = np.ones((8, 28, 28, 32), np.float32), np.ones((3, 3, 32, 32), np.float32)
+  convolve = lambda x, w: jax.lax.conv_general_dilated(
+      x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+  gradient = jax.jit(jax.grad(lambda *given: convolve(*given).sum(), argnums=(0, 1)),
+                     compiler_options=meshes.own_convolutions("cpu"))
+  program = gradient.lower(x, w).compile().as_text()
+  assert "convolution(" in program and "ynn" not in program
 
 
 def test_slow_steps_make_short_dispatches_and_the_same_files(small_run, tmp_path, monkeypatch):
