@@ -26,7 +26,7 @@ from absl import flags
 from experiments import config as config_lib
 from experiments import data
 from experiments.benchmarks import dispatches, measure
-from experiments.config import build, cli
+from experiments.config import build, calls, cli
 from experiments.configs import digits
 from experiments.metrics import budgets, comparisons
 from experiments.pretrained import imported
@@ -59,9 +59,12 @@ def main() -> int:
     raise ValueError(f"--steps must be a multiple of --every, got {chosen.steps} of {chosen.every}")
   workdir = pathlib.Path(chosen.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  source = config_lib.Config(data=chosen.data).data
+  source = calls.make(chosen.data, "data", "--data")
   if source.name not in KINDS:
     raise ValueError(f"--data must be a call of {' or '.join(KINDS)}, got {chosen.data!r}")
+  side, found = 2 * KINDS[source.name][1][0], data.load(source).train.shape[1]
+  if found != side:
+    raise ValueError(f"--data must be pictures of {side} × {side} pixels, got {found}: size={side}")
   config = our_config(source, chosen.steps, chosen.every)
   assembly.configure_jax(config)
   train(workdir, config)

@@ -132,7 +132,8 @@ def _bare_step(run: assembly.Run, devices: Sequence[jax.Device]) -> measure.Task
     updates, opt_state = run.optimizer.update(gradient, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state), loss
 
-  step = jax.jit(functools.partial(jax.lax.scan, one) if many else one, donate_argnums=0)
+  step = jax.jit(functools.partial(jax.lax.scan, one) if many else one, donate_argnums=0,
+                 compiler_options=assembly.compiler_options(run))
   mesh = jax.make_mesh((len(devices),), ("data",), devices=devices,
                        axis_types=(jax.sharding.AxisType.Auto,))
   place = lambda *axes: jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))

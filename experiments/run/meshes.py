@@ -56,12 +56,14 @@ def make(
 def own_convolutions(platform: str) -> dict[str, str]:
   """Options with which XLA computes convolutions, and their gradients, by kernels of its own.
 
-  On a CPU it calls a library instead, whose kernels take up to three times as long
-  (`benchmarks.imported`). There are no options for other platforms, nor for a version of XLA that
-  has no such choice.
+  On a CPU it calls a library instead, YNNPACK, which takes longer (docs/benchmarks.md). Products
+  and sums stay there. The options are those of the outermost `jax.jit`. There are none for other
+  platforms, nor for a version of XLA that has no such choice.
   """
+  if platform != "cpu":
+    return {}
   kinds = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-  options = {"xla_cpu_experimental_ynn_fusion_type": kinds} if platform == "cpu" else {}
+  options = {"xla_cpu_experimental_ynn_fusion_type": kinds}
   try:
     jax.jit(lambda: 0.0, compiler_options=options).lower().compile()
   except jax.errors.JaxRuntimeError:

@@ -321,9 +321,11 @@ def test_the_time_to_a_quality_is_that_to_the_best_of_theirs():
   assert recipes.time_to_theirs(rows, "label_agreement", 1.2) is None
 
 
-def test_both_recipes_train_a_network_of_one_size():
-  settings = recipes.our_config(config_lib.Call("fashion_mnist", (("path", "nowhere"),)), 1000, 500)
-  run = assembly.assemble(settings, (28, 28, 1), 10,
-                          meshes.make(settings.mesh, jax.devices()[:1]))
+# The sizes of diffusers' UNet2DModel of `torch_images`.
+@pytest.mark.parametrize(("name", "shape", "theirs"), [
+    ("fashion_mnist", (28, 28, 1), 1_164_385), ("emoji", (32, 32, 3), 1_165_539)])
+def test_both_recipes_train_a_network_of_one_size(name, shape, theirs):
+  settings = recipes.our_config(config_lib.Call(name, (("path", "nowhere"),)), 1000, 500)
+  run = assembly.assemble(settings, shape, 10, meshes.make(settings.mesh, jax.devices()[:1]))
   ours = sum(leaf.size for leaf in jax.tree.leaves(assembly.abstract_state(run).params))
-  assert ours == pytest.approx(1_164_385, rel=0.01)  # that of diffusers' UNet2DModel
+  assert ours == pytest.approx(theirs, rel=0.01)

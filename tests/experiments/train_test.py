@@ -18,6 +18,7 @@ from tensorboardX.proto import event_pb2
 import langevin_jax
 from experiments import config, data
 from experiments.run import assembly, dispatches, meshes, records, reporting
+from experiments.sampling import drawing
 from langevin_jax import training
 
 
@@ -199,6 +200,20 @@ def test_convolutions_are_not_put_into_a_loop_on_a_cpu():
   assert assembly.steps_at_once(convolving) == 1
   assert assembly.compiler_options(convolving) == meshes.own_convolutions("cpu")
   assert meshes.own_convolutions("tpu") == {}
+
+
+def test_options_of_the_compiler_reach_training_and_sampling(monkeypatch):
+  run = tiny(**{"sampling.batch_size": 16})
+  monkeypatch.setattr(assembly, "compiler_options", lambda run: {"no_such_option": "1"})
+  batch = data.batch(run.dataset, seed=0, step=0, batch_size=512)
+  state, path = assembly.start(run), assembly.build.path(run.config.path)
+  labels = np.zeros(16, np.int32)
+  for call in (lambda: assembly.train_step(run)(state, np.uint32(1), batch),
+               lambda: drawing.draw(run, state.params, run.config.sampling, path, labels, seed=0),
+               lambda: drawing.trajectory(
+                   run, state.params, run.config.sampling, path, labels, seed=0)):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+      call()
 
 
 def test_a_cpu_convolves_by_its_own_kernels():
