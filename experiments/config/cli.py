@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import os
 import pathlib
 import signal
@@ -46,7 +47,8 @@ def run(main: Callable[[], int | None], *, at_once: bool = False) -> None:
   where it came from.
   """
   _open_streams()
-  warnings.showwarning = lambda message, *_: _complain(f"warning: {message}")
+  told = functools.cache(_complain)  # the same warning of another trace says nothing new
+  warnings.showwarning = lambda message, *_: told(f"warning: {message}")
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL if at_once else signal.default_int_handler)
   code = 1

@@ -41,7 +41,7 @@ _STOCHASTICITY = flags.DEFINE_float(
 _SHORT = {"steps": "sampling.grid.n", "stochasticity": "sampling.sampler.stochasticity"}
 _FIELDS = {
     "start_level": flags.DEFINE_float(
-        "start_level", None, "ρ at which sampling starts, from examples of --start."),
+        "start_level", None, "ρ at which sampling starts, of `sample` from examples of --start."),
     "stop_level": flags.DEFINE_float(
         "stop_level", None, "ρ at which sampling stops; 0 is clean."),
     "moments": flags.DEFINE_bool(

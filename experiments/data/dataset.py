@@ -271,7 +271,7 @@ def bounds(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
   if dataset.kind != "image" or dataset.value_range is None or dataset.codec is not None or (
       scale.ndim > 1):
     raise ValueError("config.sampling.clip is for images with a range of values, not for latents, "
-                     "whitened data or data of another kind: leave it out")
+                     "whitened data or data of another kind: set it to false")
   low, high = ((end - mean) / scale for end in dataset.value_range)
   return low, high
 

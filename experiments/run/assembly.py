@@ -86,6 +86,8 @@ def prepare(
   run = assemble(config, dataset.train.shape[1:], dataset.num_classes, mesh,
                  conditions.kinds(dataset), len(dataset.vocabulary))._replace(dataset=dataset)
   check_labels(run, config.sampling)
+  if config.sampling.clip:
+    data.bounds(dataset)
   return run
 
 
@@ -401,7 +403,8 @@ def check_labels(run: Run, sampling: config_lib.Sampling, *, unlabelled: bool = 
   what = "sampling.guidance" if guided else "sampling without labels"
   if not run.dataset.num_classes and not run.dataset.conditions:
     if guided:
-      raise ValueError(f"{what} needs data with labels, and {run.config.data.name} has none")
+      raise ValueError(f"{what} needs data with labels, and {run.config.data.name} has none: "
+                       "leave it out")
     return
   if guided and unlabelled:
     raise ValueError(f"{what} does nothing without a label: set it to none, or give a label")

@@ -183,6 +183,9 @@ class Model:
     if named and not classes:
       raise ValueError("condition must be a dict of named arrays: "
                        f"{', '.join(conditions.kinds(self.run.dataset))}")
+    if condition is not None and not classes:
+      raise ValueError("condition must be left out: the data have no labels, got "
+                       f"{condition!r:.100}")
     labels = np.asarray(classes if condition is None else self._number(condition))
     most = classes - 1 if named else classes
     if labels.dtype.kind not in "iu" or labels.shape not in ((), (n,)) or not (

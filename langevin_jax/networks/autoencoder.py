@@ -6,6 +6,7 @@
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -108,7 +109,8 @@ class Autoencoder(nn.Module):
       raise ValueError(f"multipliers has {levels} levels, so sides must be multiples of "
                        f"{2 ** (levels - 1)}, got {wrong[0]}; take fewer levels")
     if self.channels % self.groups:
-      raise ValueError(f"groups must divide channels {self.channels}, got {self.groups}")
+      raise ValueError(f"groups must divide channels {self.channels}, got {self.groups}: "
+                       f"{math.gcd(self.channels, self.groups)} does")
 
 
 class _Half(nn.Module):

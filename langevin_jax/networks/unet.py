@@ -1,6 +1,7 @@
 """A U-Net on sequences, images and volumes, with the layouts of DDPM, DDPM++, NCSN++ and ADM."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -201,7 +202,8 @@ class UNet(nn.Module):
       raise ValueError(f"multipliers has {levels} levels, so sides must be multiples of "
                        f"{2 ** (levels - 1)}, got {wrong[0]}; take fewer levels")
     if self.channels % self.groups:
-      raise ValueError(f"groups must divide channels {self.channels}, got {self.groups}")
+      raise ValueError(f"groups must divide channels {self.channels}, got {self.groups}: "
+                       f"{math.gcd(self.channels, self.groups)} does")
     there = [max(sides) >> level for level in range(levels)]
     if wrong := [side for side in self.attention if side not in there]:
       raise ValueError(f"attention must be among the longest sides of the levels, "

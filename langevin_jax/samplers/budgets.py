@@ -95,7 +95,8 @@ def limited_budgets(
   if most > RESOLVED:
     warnings.warn(
         f"a step has noise of budget {most:.2g}, and methods resolve about {RESOLVED:g}: take "
-        "more steps, less stochasticity, or largest_budget=0.5", UnresolvedNoise, stacklevel=2)
+        "more steps, less stochasticity, or a method with largest_budget=0.5, such as multistep",
+        UnresolvedNoise, stacklevel=2)
   return Budgets(budget, root)
 
 

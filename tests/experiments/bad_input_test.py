@@ -111,6 +111,7 @@ def test_config_is_refused_by_name(name, value, wanted):
     ({"network.depth": 10**6}, "config.network"),
     ({"training.cpu_devices": 2**31 - 1}, "config.training.cpu_devices"),
     ({"sampling.grid.n": 10**9}, "config.sampling.grid.n"),
+    ({"sampling.clip": True}, "config.sampling.clip is for images"),
     ({"data.train_size": 10**9}, "config.data.train_size=1000000000"),
     ({"data.test_size": 10**9}, "config.data.test_size=1000000000"),
     *(({name: 10**30}, f"config.{name}") for name in (

@@ -324,6 +324,23 @@ cli.run(main, at_once=True)
   assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_a_warning_is_told_once():
+  code = """
+import warnings
+from experiments.config import cli
+def main():
+  for said in ("this", "this", "that"):
+    warnings.warn(said)
+  warnings.simplefilter("always")
+  warnings.warn("this")
+  return 0
+cli.run(main)
+"""
+  said = subprocess.run([sys.executable, "-c", code], cwd=runner.ROOT, capture_output=True,
+                        text=True, timeout=60, check=True).stderr
+  assert said.splitlines() == ["warning: this", "warning: that"]
+
+
 def test_ctrl_c_is_not_for_callbacks_to_swallow_while_a_command_is_imported():
   code = "import sys; sys.argv = ['-m']; import experiments, signal; print(signal.getsignal(2))"
   said = subprocess.run([sys.executable, "-c", code], cwd=runner.ROOT, capture_output=True,

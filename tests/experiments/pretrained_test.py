@@ -173,6 +173,8 @@ def test_with_data_the_run_is_trained_further(folder, tmp_path):
   assert (begun.run.dataset.mean, begun.run.dataset.scale) == (127.5, 127.5)
   # The network knows no labels, so those of the data are left out.
   assert "unlabelled" in (workdir / "config.json").read_text() and not begun.run.dataset.num_classes
+  with pytest.raises(ValueError, match="condition must be left out: the data have no labels"):
+    begun.sample(0, 2, condition=3)
   assert "holds a run already" in runner.refused(
       "convert", f"--weights={place}", f"--workdir={workdir}")
   assert "shape" in runner.refused("convert", f"--weights={place}", "--data=digits()",
