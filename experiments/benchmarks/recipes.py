@@ -62,7 +62,8 @@ def main() -> int:
   source = calls.make(chosen.data, "data", "--data")
   if source.name not in KINDS:
     raise ValueError(f"--data must be a call of {' or '.join(KINDS)}, got {chosen.data!r}")
-  side, found = 2 * KINDS[source.name][1][0], data.load(source).train.shape[1]
+  kind, (half, _) = KINDS[source.name]
+  side, found = 2 * half, data.load(source).train.shape[1]
   if found != side:
     raise ValueError(f"--data must be pictures of {side} × {side} pixels, got {found}: size={side}")
   config = our_config(source, chosen.steps, chosen.every)
@@ -82,14 +83,14 @@ def main() -> int:
       rows[name][step] = judge(f"{name} {step}", drawn(side, step, labels))
       measure.write(out, content)
   for scheduler in SCHEDULERS:
-    x = drawn_by_diffusers(workdir, KINDS[source.name][0], chosen.steps, labels, scheduler)
+    x = drawn_by_diffusers(workdir, kind, chosen.steps, labels, scheduler)
     name = f"diffusers, {scheduler}"
     rows[name] = {chosen.steps: judge(f"{name} {chosen.steps}", x)}
     measure.write(out, content)
   timer = measure.Timer(chosen.repeats, chosen.seconds)
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of the processes below, too
   with dispatches.process(config) as ours, dispatches.answering(
-      _TORCH, "train", KINDS[source.name][0], str(workdir / "diffusers"), "float32", "1",
+      _TORCH, "train", kind, str(workdir / "diffusers"), "float32", "1",
       str(BATCH)) as theirs:
     seconds = timer({"ours": ours, "diffusers": theirs}, "a training step")
   step = measure.ratio(seconds["ours"], seconds["diffusers"])

@@ -21,6 +21,7 @@ from flax import traverse_util
 from experiments import config, data
 from experiments.metrics import comparisons, distances
 from experiments.pretrained import dinov2, extractors, imported, inception, vgg
+from experiments.run import meshes
 
 assert grain.sources  # imported for the flags it defines
 
@@ -172,6 +173,9 @@ def test_an_extractor_sees_values_from_0_to_1_in_batches(monkeypatch):
   np.testing.assert_array_equal(values[:, 0], values[:, 2])
   with pytest.raises(ValueError, match="mine needs images of 1 or 3 channels and at least 17 × 17"):
     extractors.of_images(dataset, "mine", program, None, least_side=17)
+  monkeypatch.setattr(meshes, "own_convolutions", lambda platform: {"no_such_option": platform})
+  with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+    extractors.of_images(dataset, "mine", program, np.float32(2.0))(x)
 
 
 @pytest.mark.parametrize(("call", "words"), [
