@@ -58,9 +58,10 @@ def _lowered(run, dataset):
   return assembly.train_step(run).lower(assembly.abstract_state(run), np.uint32(1), batch)
 
 
-def train(run, step, steps=STEPS):
-  """(first state, last state, losses) of the first steps."""
-  state, losses = assembly.start(run), []
+def train(run, step, steps=STEPS, start=None):
+  """(first state, last state, losses) of the first steps; `start` may be that of another mesh."""
+  state, losses = assembly.start(run) if start is None else jax.device_put(
+      start, jax.tree.map(lambda leaf: leaf.sharding, assembly.abstract_state(run))), []
   start = multihost.fetch(state)
   for i in range(steps):
     batch = data.batch(run.dataset, seed=0, step=i, batch_size=32)
@@ -84,11 +85,11 @@ def unets(dataset) -> dict[str, dict]:
   """Losses of three steps of each U-Net on one device and on eight, and the share of a device."""
   found = {}
   for name, network in UNETS.items():
-    losses, sizes = [], []
+    losses, sizes, start = [], [], None
     for mesh in ("one", "mixed"):
       run = assemble(dataset, config.override(settings(MESHES[mesh]), {"network": network}))
       step = _lowered(run, dataset).compile(compiler_options=_FAST)
-      _, state, values = train(run, step, steps=3)
+      start, state, values = train(run, step, steps=3, start=start)
       losses.append(values)
       sizes.append(sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state)))
     found[name] = {"losses": losses, "share": sizes[1] / sizes[0]}
