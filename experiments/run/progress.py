@@ -27,14 +27,17 @@ def bar(
     return
 
   begun = last = time.monotonic()
+  counted = initial, begun  # Where the rate is counted from.
 
   def update(done: int, note: str = "") -> None:
-    nonlocal last
+    nonlocal counted, last
     now = time.monotonic()
     if now - last >= 10.0 or done == total:
       last = now
-      rate = (done - initial) / max(now - begun, 1e-9)
+      rate = (done - counted[0]) / max(now - counted[1], 1e-9)
       left = (total - done) / rate if rate else float("inf")
       print(f"{what}: {done}/{total} {note} ({rate:.1f}/s, {left:.0f} s left)", flush=True)
+    if counted[1] == begun and done > initial:
+      counted = done, now  # What comes first takes longer: its program is compiled.
 
   yield update

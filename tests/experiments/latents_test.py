@@ -17,6 +17,7 @@ from experiments import config, data
 from experiments.config import autoencoders, build
 from experiments.data import batches, codecs, shards
 from experiments.pretrained import vgg
+from experiments.run import meshes
 from langevin_jax import training
 from langevin_jax.networks.vae import Normal
 
@@ -124,6 +125,15 @@ def test_a_copy_of_a_codec_is_the_codec(latents, tmp_path):
   (tmp_path / codecs.PARAMETERS).write_bytes(b"cut")
   with pytest.raises(ValueError, match=r"autoencoder\.safetensors .*damaged"):
     codecs.read(tmp_path)
+
+
+def test_autoencoders_have_the_kernels_of_convolutions(latents, monkeypatch):
+  monkeypatch.setattr(meshes, "own_convolutions", lambda platform: {"no_such_option": platform})
+  monkeypatch.setattr(codecs, "_programs", codecs._programs.__wrapped__)
+  for call, x in ((latents.codec.encode, np.zeros((1, 8, 8, 1), np.float32)),
+                  (latents.codec.decode, latents.test[:1])):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+      call(x)
 
 
 @pytest.mark.parametrize("command, words", [

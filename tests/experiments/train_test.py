@@ -17,7 +17,7 @@ from tensorboardX.proto import event_pb2
 
 import langevin_jax
 from experiments import config, data
-from experiments.run import assembly, dispatches, meshes, records, reporting
+from experiments.run import assembly, dispatches, meshes, progress, records, reporting
 from experiments.sampling import drawing
 from langevin_jax import training
 
@@ -43,6 +43,18 @@ def test_leaves_everything_behind(small_run):
   lines = metrics(small_run)
   assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60]
   assert sum(lines[0]["level_count"]) == 32 * 10
+
+
+def test_the_time_that_is_left_does_not_count_the_compilation(monkeypatch, capsys):
+  """A minute until the first step, then ten steps a second."""
+  clock = iter([0.0, 60.0, 65.0, 70.0])
+  monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+  with progress.bar(200, 0, "training") as update:
+    for done in (1, 51, 101):
+      update(done, "")
+  printed = capsys.readouterr().out.splitlines()
+  assert printed[0] == "training: 1/200  (0.0/s, 11940 s left)"
+  assert printed[-1] == "training: 101/200  (10.0/s, 10 s left)"
 
 
 def test_same_command_again_does_nothing_more(small_run):
