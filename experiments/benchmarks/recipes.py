@@ -6,14 +6,14 @@
 Both train a network of the same layout and size (`torch_images`) with equal batches,
 AdamW, rate and clipping, one core each, at the same time. Theirs learns ε at uniform timesteps,
 ours what this project learns by default. Along the way the averages of the parameters are judged
-by samples of one sampler, of 12 calls, and ours also by one with noise, of 50. Theirs are judged at
-the end by that one and by their own samplers of 50, too. The time of ours ÷ theirs to the best that
-theirs reach at the end is the ratio of the steps times that of the seconds of a step, which are
-measured apart, on one core. Trainings that are in --workdir are not repeated: other --data need
-another one. The Fréchet distance of VGG16 needs `pip install -e ".[vgg]"`.
+by samples of one sampler, of 12 calls, and ours also by one of 50, with DDPM's noise, levels and
+limits, at the end also with more noise. Theirs are judged at the end by diffusers' own schedulers
+of 50 calls. The time of ours ÷ theirs to the best that theirs reach at the end is the ratio of the
+steps times that of the seconds of a step, which are measured apart, on one core. Trainings that are
+in --workdir are not repeated: other --data need another one. The Fréchet distance of VGG16 needs
+`pip install -e ".[vgg]"`.
 """
 
-import itertools
 import os
 import pathlib
 import subprocess
@@ -35,10 +35,14 @@ from experiments.run import assembly, parameters
 from experiments.sampling import drawing, pictures
 
 BATCH, RATE = 64, 1e-3
-# What both sides share: few calls; and as many as the schedulers of diffusers have, with noise.
+# Calls → a sampler, and the path whose time its grid divides. Both sides share the first one.
+_NOISY = config_lib.Sampling(
+    sampler="ddim(1.0)", grid="uniform_time(50)", clip=True, batch_size=250)
 SAMPLINGS = {
-    "12": config_lib.Sampling(sampler="multistep(2)", grid="karras(12)", batch_size=250),
-    "50": config_lib.Sampling(sampler="ddim(1.5)", grid="karras(50)", batch_size=250)}
+    "12": (config_lib.Sampling(sampler="multistep(2)", grid="karras(12)", batch_size=250),
+           "rectified_flow()"),
+    "50": (_NOISY, "linear_vp()"),
+    "50, more noise": (config_lib.override(_NOISY, {"sampler": "ddim(1.5)"}), "linear_vp()")}
 # Rows that are compared → whether less is better.
 METRICS = {"vgg16 fid": True, "fid": True, "c2st": True, "label_agreement": False}
 SCHEDULERS = "DDIMScheduler", "DDPMScheduler"
@@ -81,10 +85,12 @@ def main() -> int:
   judge = judge_of(dataset, labels, workdir)
   content: dict[str, Any] = {"machine": measure.machine(), "rows": {}}
   rows: Rows = content["rows"]
-  for (name, side), (calls_made, sampling) in itertools.product(sides.items(), SAMPLINGS.items()):
-    found = rows[f"{name}, {calls_made}"] = {}
-    for step in marks if name == "ours" or calls_made == "12" else marks[-1:]:
-      found[step] = judge(f"{name}, {calls_made} {step}", drawn(side, step, sampling, labels))
+  for name, number, steps in (("ours", "12", marks), ("ours", "50", marks),
+                              ("ours", "50, more noise", marks[-1:]), ("diffusers", "12", marks)):
+    found = rows[f"{name}, {number}"] = {}
+    for step in steps:
+      x = drawn(sides[name], step, *SAMPLINGS[number], labels)
+      found[step] = judge(f"{name}, {number} {step}", x)
       measure.write(out, content)
   for scheduler in SCHEDULERS:
     x = drawn_by_diffusers(workdir, kind, chosen.steps, labels, scheduler)
@@ -158,11 +164,11 @@ def their_side(folder: pathlib.Path, source: config_lib.Call) -> Side:
 
 
 def drawn(
-    side: Side, step: int, sampling: config_lib.Sampling, labels: np.ndarray
+    side: Side, step: int, sampling: config_lib.Sampling, path: str, labels: np.ndarray
 ) -> np.ndarray:
-  """Samples in grey levels, by a sampler that both sides share."""
-  path = build.path(side.run.config.path)
-  return drawing.draw(side.run, side.params(step), sampling, path, labels, seed=0)
+  """Samples in grey levels, by a sampler of SAMPLINGS."""
+  return drawing.draw(side.run, side.params(step), sampling,
+                      build.path(calls.make(path, "path", "path")), labels, seed=0)
 
 
 def drawn_by_diffusers(
@@ -202,7 +208,8 @@ def time_to_theirs(rows: Rows, metric: str, step: float) -> float | None:
   ours, theirs = ([found for name, found in rows.items() if name.startswith(side)]
                   for side in ("ours", "diffusers"))
   end, best = max(theirs[0]), min if METRICS[metric] else max
-  best_of = lambda sides, step: best(found[step][metric]["value"] for found in sides)
+  best_of = lambda sides, step: best(
+      found[step][metric]["value"] for found in sides if step in found)
   found = budgets.reached(list(ours[0]), [best_of(ours, step) for step in ours[0]],
                           best_of(theirs, end), METRICS[metric])
   return None if found.by is None else found.by / end * step
