@@ -316,7 +316,6 @@ def test_the_time_to_a_quality_is_that_to_the_best_of_theirs():
   # Each side has its best sampler at each number of steps.
   rows = {"ours, 12": {500: row(9.0), 1000: row(3.0), 1500: row(4.0), 2000: row(1.0)},
           "ours, 50": {500: row(8.0), 1000: row(6.0), 1500: row(2.0), 2000: row(3.0)},
-          "ours, at the end": {2000: row(3.5)},
           "diffusers, 12": {1000: row(40.0), 2000: row(4.0)},
           "diffusers, their own": {2000: row(2.5)}}
   assert recipes.time_to_theirs(rows, "fid", 1.2) == pytest.approx(1.2 * 1500 / 2000)
