@@ -185,20 +185,29 @@ def check_mirrored(network, params, shape):
   assert np.abs(np.asarray(apply(params, np.flip(x, 1))) - expected).max() > 1e-2
 
 
-def check_rematerialised(network, params, *, stored):
-  """`remat` gives the same program of the output, and stores less than a share `stored` of it.
+def check_rematerialised(network, params, *, stored, error):
+  """`remat` changes neither output nor gradient, and stores less than a share `stored`.
 
-  Programs rather than numbers: a gradient whose parts are computed again is fused otherwise, and
-  a sum with cancelling terms then differs by as much as the processor pleases.
+  The programs of the output are the same text. Of the gradient, what is computed again is fused
+  otherwise; the rounding of a sum is that of its terms, also where they cancel.
+
+  error: of a leaf of the gradient, beside its largest entry. Images are (2, 8, 8, 1).
   """
   x = np.random.default_rng(1).normal(size=(2, 8, 8, 1)).astype(np.float32)
-  output = lambda network: lambda params: network.apply(
-      {"params": params}, x, 0.4, jnp.zeros(2, int))
+  output = lambda network, params: network.apply({"params": params}, x, 0.4, jnp.zeros(2, int))
+  loss = lambda network: lambda params: jnp.sum(output(network, params) ** 2)
   size = lambda network: sum(leaf.size for leaf in jax.tree.leaves(
-      jax.eval_shape(lambda p: jax.vjp(output(network), p)[1], params)))
+      jax.eval_shape(lambda p: jax.vjp(loss(network), p)[1], params)))
   remat = network.clone(remat=True)
   assert size(remat) < stored * size(network)
-  assert len({jax.jit(output(each)).lower(params).as_text() for each in (remat, network)}) == 1
+  assert len({jax.jit(functools.partial(output, each)).lower(params).as_text()
+              for each in (remat, network)}) == 1
+  # What takes longest is to compile.
+  fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+  got, expected = (fast_jit(jax.grad(loss(each)))(params) for each in (remat, network))
+  largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=0, atol=error * np.abs(b).max() + 1e-7 * largest), got, expected)
 
 
 def slope(errors, doublings):

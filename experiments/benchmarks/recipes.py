@@ -88,7 +88,8 @@ def main() -> int:
   dataset = sides["ours"].run.dataset
   labels = assembly.data_labels(sides["ours"].run, chosen.num_samples, seed=0)
   judge = judge_of(dataset, labels, workdir)
-  of = {"data": calls.to_plain(source), "num_samples": chosen.num_samples}
+  of = {"data": calls.to_plain(source), "workdir": str(workdir.resolve()), "steps": chosen.steps,
+        "every": chosen.every, "num_samples": chosen.num_samples}
   content = unfinished(out, of) or {"machine": measure.machine(), "of": of, "rows": {}}
   rows: Rows = content["rows"]
 
@@ -122,7 +123,7 @@ def main() -> int:
 
 
 def unfinished(file: pathlib.Path, of: Mapping[str, Any]) -> dict[str, Any] | None:
-  """The report of a command on the same data and samples that was killed; None if there is none."""
+  """The report of the same command that was killed; None if there is none."""
   content = records.read_json(file) if file.exists() else {}
   if content.get("of") != of or "ratio of times" in content:
     return None

@@ -146,7 +146,7 @@ def test_group_norm_keeps_float32_far_from_zero():
 def test_rematerialised_is_the_same_function_with_less_to_store():
   network = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4,
                  head_channels=4)
-  check_rematerialised(network, parameters(network, (2, 8, 8, 1)), stored=0.6)
+  check_rematerialised(network, parameters(network, (2, 8, 8, 1)), stored=0.6, error=1e-4)
 
 
 def test_dropout_is_random_in_training_alone():
