@@ -119,23 +119,23 @@ def evaluate(
   first = multihost.is_first()
   state = assembly.restored(run, workdir)
   params, ema = averages.of(run, state, workdir, average)
-  config = optimized_grids.resolve(
-      run, params, int(state.step), config, path, workdir, ema=ema["average"])
   dataset = data.comparison_data(run.dataset)
   n = build.at_least(
       "num_samples", _NUM_SAMPLES.value or config.evaluation.num_samples
       or max(20, len(dataset.train) * (not dataset.vocabulary) + len(dataset.test)), 20)
   comparisons.check_sizes(dataset, run.config.data.name)
   multihost.agreed(lambda: check_comparison(choice, dataset))
+  config = optimized_grids.resolve(
+      run, params, int(state.step), config, path, workdir, ema=ema["average"])
   seed = config.evaluation.seed
   labels = assembly.data_labels(run, n, seed)
   facts = {
-      "step": int(state.step), "num_samples": n, "num_train": len(run.dataset.train),
+      "step": int(state.step), "num_samples": n, "seed": seed, "num_train": len(run.dataset.train),
       "num_held_out": len(run.dataset.test), "path": calls.to_plain(config.path),
       "sampling": config_lib.to_plain(config.sampling), "ema": ema,
       "commit": records.commit(), "version": langevin_jax.__version__}
-  if choice.extractor is not None:
-    facts["extractor"] = calls.to_plain(choice.extractor)
+  if choice.extractor is not None or dataset.kind == "image":
+    facts["extractor"] = calls.to_plain(comparisons.extractor_of(dataset, choice))
   if choice.reference is not None:
     facts["reference"] = choice.reference.description()
   if _WRITE_REFERENCE.value:

@@ -37,22 +37,24 @@ class Pictures:
     """The images (k, h, w, channels) at integers (k,); one thread per core reads them.
 
     Raises:
-      ValueError: files cannot be read, or an image has another shape; names the files.
+      ValueError: an image has another shape, or files cannot be read: names all of them, also
+        those that are not indexed.
     """
     # The array is filled in place: a list of images would double the memory.
     x = np.empty((len(index), *self.shape[1:]), np.uint8)
 
-    def fill(place: int) -> readers.Unreadable | None:
+    def fill(place: int) -> None:
       file = self._files[index[place]]
-      try:
-        image = readers.read_image(file, self._size, self._channels)
-      except readers.Unreadable as error:
-        return error
+      image = readers.read_image(file, self._size, self._channels)
       self._check_shape(file, image.shape)
       x[place] = image
-      return None
 
-    _raise_all(_in_threads(fill, range(len(index))))
+    try:
+      _in_threads(fill, range(len(index)))
+    except readers.Unreadable:
+      # Data are read in parts, but the user mends all files at once.
+      print(f"looking for unreadable files among {len(self):,}", file=sys.stderr, flush=True)
+      raise _merge([error for error in _errors(self._files) if error]) from None
     return x
 
   def _first(self) -> tuple[tuple[int, ...], pathlib.Path]:
@@ -73,6 +75,15 @@ class Pictures:
 
 def readable(files: list[pathlib.Path]) -> list[pathlib.Path]:
   """The files that can be read; prints a warning that names the others."""
+  errors = _errors(files)
+  if bad := [error for error in errors if error]:
+    print(f"warning: {len(bad)} of {len(files)} pictures are left out; {_merge(bad)}",
+          file=sys.stderr, flush=True)
+  return [file for file, error in zip(files, errors, strict=True) if not error]
+
+
+def _errors(files: list[pathlib.Path]) -> list[readers.Unreadable | None]:
+  """Of each file, the error with which it cannot be read, or None."""
 
   def error_of(file: pathlib.Path) -> readers.Unreadable | None:
     try:
@@ -81,11 +92,7 @@ def readable(files: list[pathlib.Path]) -> list[pathlib.Path]:
       return error
     return None
 
-  errors = _in_threads(error_of, files)
-  if bad := [error for error in errors if error]:
-    print(f"warning: {len(bad)} of {len(files)} pictures are left out; {_merge(bad)}",
-          file=sys.stderr, flush=True)
-  return [file for file, error in zip(files, errors, strict=True) if not error]
+  return _in_threads(error_of, files)
 
 
 def _in_threads(function, values) -> list:
@@ -96,11 +103,6 @@ def _in_threads(function, values) -> list:
       return [future.result() for future in futures]
     finally:
       pool.shutdown(cancel_futures=True)
-
-
-def _raise_all(errors: list[readers.Unreadable | None]) -> None:
-  if bad := [error for error in errors if error]:
-    raise _merge(bad)
 
 
 def _merge(errors: list[readers.Unreadable]) -> readers.Unreadable:

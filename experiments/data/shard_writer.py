@@ -86,8 +86,10 @@ def latents(source: splits.Source, codec: codecs.Codec) -> splits.Source:
     ValueError: examples of another shape than the autoencoder's.
   """
   if source.x.shape[1:] != codec.shape:
+    remedy = (f"; images(…, size={codec.shape[0]}, channels={codec.shape[2]}) has it"
+              if source.kind == "image" and len(codec.shape) == 3 else "")
     raise ValueError(f"--data: the autoencoder is of examples of shape {codec.shape}, the data "
-                     f"have {source.x.shape[1:]}")
+                     f"have {source.x.shape[1:]}{remedy}")
   return source._replace(x=_Encoded(source, codec), kind="array", value_range=None)
 
 

@@ -85,10 +85,14 @@ def check(choice: Choice, dataset: data.Dataset) -> None:
   Raises:
     ValueError: a function fails, or does not return features (n, d) or a number.
   """
-  if dataset.codec is not None:  # a few latents are decoded
+  call = choice.extractor
+  if dataset.codec is not None:
+    if call is not None and ":" not in call.name:  # its weights are read before a program compiles
+      decoded = np.empty((0, *data.example_shape(dataset)), np.float32)
+      _features(call, dataset._replace(train=decoded), None)
     dataset = data.in_comparison_units(dataset._replace(
         train=dataset.train[:LEAST], test=dataset.test[:LEAST]))
-  call, few = choice.extractor, dataset.test[:LEAST]
+  few = dataset.test[:LEAST]
   if call is not None and call.name == "classifier" and not _can_classify(dataset):
     raise ValueError("--extractor=classifier needs images with labels, of at least "
                      f"{classifier.LEAST_SIDE} × {classifier.LEAST_SIDE} pixels")
@@ -274,7 +278,8 @@ def _judge(
     if model is not None:
       values = _in_parts(functools.partial(classifier.logits, model), x, len(x))
       found.append(Result(
-          "label_agreement", f"label agreement; floor of {len(dataset.test)} held-out images",
+          "label_agreement", "label agreement by the run's classifier; floor of "
+          f"{len(dataset.test):,} held-out images",
           classifier.agreement(values, labels), accuracy(), len(x)))
     return found
 
@@ -294,7 +299,8 @@ def _feature_rows(
   value, floor = distances.prdc(sets.real, sets.fake), distances.prdc(sets.real, sets.other)
   n = len(sets.real) if min(sets.real.shape) <= _MOST_FRECHET else _MOST_FRECHET
   against, n = (sets.real[:n], n) if reference is None else (of_moments.real, len(of_moments.fake))
-  to = "" if reference is None else (
+  to = lambda n: f", to {n:,} real"
+  far = to(n) if reference is None else (
       f", to {reference.description()}; floor of {min(n, len(of_moments.other)):,} held-out")
   frechet = lambda fake: distances.frechet(against, fake[:n])
   kid = lambda fake: distances.kid(sets.real, fake, seed=seed)
@@ -305,10 +311,10 @@ def _feature_rows(
       ("FID", "KID") if extractor in ("classifier", "inception") else
       ("Fréchet distance", "kernel distance"))]
   return [
-      Result(names[0], labels[0] + to, frechet(of_moments.fake), frechet(of_moments.other), n),
-      Result(names[1], labels[1], kid(sets.fake), kid(sets.other), len(sets.real)),
-      *(Result(name + end, name + suffix, value[name], floor[name], len(sets.real))
-        for name in value)]
+      Result(names[0], labels[0] + far, frechet(of_moments.fake), frechet(of_moments.other), n),
+      *(Result(key, label + to(len(sets.real)), *values, len(sets.real)) for key, label, values in (
+          (names[1], labels[1], (kid(sets.fake), kid(sets.other))),
+          *((name + end, name + suffix, (value[name], floor[name])) for name in value)))]
 
 
 def _metric_rows(
@@ -333,9 +339,13 @@ def _extractor(
     dataset: data.Dataset, seed: int, choice: Choice
 ) -> tuple[Call, classifier.Classifier | None, Any]:
   """(the call of the extractor, the classifier of labelled images, the extractor)."""
-  model = _classifier(dataset, seed)
-  call = choice.extractor or Call("pixels" if model is None else "classifier")
+  model, call = _classifier(dataset, seed), extractor_of(dataset, choice)
   return call, model, _features(call, dataset, model)
+
+
+def extractor_of(dataset: data.Dataset, choice: Choice) -> Call:
+  """The call of the extractor of a comparison of images, the default one included."""
+  return choice.extractor or Call("classifier" if _can_classify(dataset) else "pixels")
 
 
 class _Same(NamedTuple):

@@ -236,7 +236,9 @@ def test_evaluate_digits(digits_run, monkeypatch):
   monkeypatch.setattr(classifier, "train", functools.partial(classifier.train, steps=400))
   runner.succeed("evaluate", f"--workdir={digits_run}", "--num_samples=200",
                  "--path=ve")
-  metrics = json.loads((digits_run / "evaluation.json").read_text())["metrics"]
+  made = json.loads((digits_run / "evaluation.json").read_text())
+  metrics = made["metrics"]
+  assert made["extractor"] == {"call": "classifier"} and made["seed"] == 0
   for key in ("fid", "kid", "precision", "recall", "density", "coverage", "c2st",
               "label_agreement", "nearest_train", "nearest_train_part"):
     assert np.isfinite(metrics[key]["value"]) and metrics[key]["floor"] is not None
@@ -311,6 +313,7 @@ def test_pixels_without_labels_are_named_and_bounded(tmp_path, monkeypatch):
   assert not {"fid", "kid"} & set(rows) and rows["fd_pixels"].n == 10
   assert tuple(rows) == samples.keys(dataset, "arrays")
   assert rows["c2st"].n == 12 and "floor of 12 each" in rows["c2st"].label
+  assert rows["fd_pixels"].label == "Fréchet distance, pixels, to 10 real"
 
 
 MINE = '''
@@ -345,7 +348,8 @@ def test_an_extractor_and_metrics_of_ones_own(digits_run, tmp_path, monkeypatch)
   made = json.loads(out.read_text())
   assert made["extractor"] == {"call": "my_metrics:extractor", "bins": 5}
   metrics = made["metrics"]
-  assert metrics["fid"]["label"] == "Fréchet distance, my_metrics:extractor"
+  assert metrics["fid"]["label"] == "Fréchet distance, my_metrics:extractor, to 40 real"
+  assert metrics["coverage"]["label"] == "coverage, my_metrics:extractor, to 40 real"
   assert metrics["fid"]["floor"] >= 0.0
   # Five counts of 64 pixels have the same mean whatever the image.
   assert metrics["my_metrics:gap(power=2)"]["value"] < 1e-20 and "kid(subsets=3)" in metrics

@@ -238,6 +238,7 @@ def test_statistics_are_written_and_take_the_place_of_real_images(picture_run, t
   row = made["metrics"]["fd_pixels"]
   assert row["label"].endswith(", to stats.npz of 36; floor of 24 held-out") and row["n"] == 30
   assert made["reference"] == "stats.npz of 36"
+  assert made["metrics"]["kd_pixels"]["label"] == "kernel distance, pixels, to 30 real"
   assert made["metrics"]["frechet()"]["value"] == row["value"]
   assert row["floor"] == pytest.approx(distances.frechet(train, test), rel=1e-6)
   assert made["metrics"]["frechet_extrapolated(parts=2)"]["value"] < row["value"]

@@ -16,6 +16,7 @@ import runner
 from experiments import config, data
 from experiments.config import autoencoders, build
 from experiments.data import batches, codecs, shards
+from experiments.metrics import comparisons
 from experiments.pretrained import vgg
 from experiments.run import meshes
 from langevin_jax import training
@@ -136,6 +137,12 @@ def test_autoencoders_have_the_kernels_of_convolutions(latents, monkeypatch):
       call(x)
 
 
+def test_an_extractor_without_weights_is_refused_before_latents_are_decoded(latents, monkeypatch):
+  monkeypatch.setattr(codecs, "_programs", lambda *network: pytest.fail("a program was made"))
+  with pytest.raises(ValueError, match="inception needs weights"):
+    comparisons.check(comparisons.choice_of_flags("inception()", ()), latents)
+
+
 @pytest.mark.parametrize("command, words", [
     (("sample", "--workdir={ae}"), "this run is an autoencoder, which has no samples of its own"),
     (("evaluate", "--workdir={ae}", "--likelihood"), "--likelihood is of diffusion models"),
@@ -143,7 +150,9 @@ def test_autoencoders_have_the_kernels_of_convolutions(latents, monkeypatch):
     (("encode", "--workdir={run}", "--out={new}"), "this run is no autoencoder"),
     (("encode", "--workdir={ae}", "--out={new}", "--data=digits"), ""),
     (("encode", "--workdir={ae}", "--out={new}", "--data=mixture2d"),
-     "the autoencoder is of examples of shape (8, 8, 1), the data have (2,)"),
+     "the autoencoder is of examples of shape (8, 8, 1), the data have (2,)\n"),
+    (("encode", "--workdir={ae}", "--out={new}", "--data=arrays(path='{colour}')"),
+     "the data have (8, 8, 3); images(…, size=8, channels=1) has it\n"),
     (("train", "--config=digits", "--config.network=autoencoder", "--workdir={new}"),
      "config.network=autoencoder is trained with config.objective.autoencoder"),
     (("train", "--config=digits", "--config.objective.autoencoder=reconstruction",
@@ -154,7 +163,9 @@ def test_autoencoders_have_the_kernels_of_convolutions(latents, monkeypatch):
       "--config.training.evaluate_every=5"), "config.training.evaluate_every is for diffusion"),
 ], ids=lambda value: value if isinstance(value, str) else None)
 def test_what_an_autoencoder_cannot_do_is_one_line(command, words, place, tmp_path):
-  names = {"ae": place / "ae-elsewhere", "run": place / "run", "new": tmp_path / "new"}
+  names = {"ae": place / "ae-elsewhere", "run": place / "run", "new": tmp_path / "new",
+           "colour": tmp_path / "colour.npy"}
+  np.save(names["colour"], np.zeros((20, 8, 8, 3), np.uint8))
   code, _, err = runner.call(*(word.format(**names) for word in command))
   if not words:
     assert code == 0, err
