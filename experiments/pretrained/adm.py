@@ -49,16 +49,17 @@ def adm(
     raise ValueError("--layout=adm: weights do not say how attention is split into heads: give "
                      "either head_channels (64 for ADM at 64², 256² and 512²) or heads (4 for ADM "
                      "at 128² and improved diffusion)")
-  shape = {name: value.shape for name, value in weights.tensors.items()}
-  ups = [name for name in shape if re.fullmatch(
-      r"output_blocks\.\d+\.[12]\.(in_layers\.2|conv)\.weight", name)]
-  sequence = 1 + max(int(name.split(".")[1]) for name in shape if name.startswith("output_blocks."))
+  shape = weights.shapes()
+  ups = {found[0] for found in map(re.compile(
+      r"output_blocks\.\d+\.[12]\.(in_layers\.2|conv)\.").match, shape) if found}
+  sequence = 1 + max((int(name.split(".")[1]) for name in shape
+                      if name.startswith("output_blocks.")), default=0)
   levels = len(ups) + 1
   blocks = sequence // levels - 1
   channels = shape["time_embed.0.weight"][1]
   place = lambda level: f"input_blocks.{level * (blocks + 1) + 1}"
   attention = tuple(side >> level for level in range(levels)
-                    if f"{place(level)}.1.qkv.weight" in shape)
+                    if any(name.startswith(f"{place(level)}.1.") for name in shape))
   widths = [shape[f"{place(level)}.0.out_layers.3.weight"][0] for level in range(levels)]
   in_channels = shape["input_blocks.0.0.weight"][1]
   layout.outputs(weights, "out.2.weight", in_channels)

@@ -1,5 +1,8 @@
 """The layout of diffusers' `AutoencoderKL`: the autoencoder of Stable Diffusion."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from experiments.pretrained import layout, tables
@@ -35,15 +38,13 @@ def autoencoder_kl(weights: Weights, *, side: int = 0) -> Imported:
   """
   layout.check(weights, "autoencoder_kl")
   config = weights.config
-  if not config.get("block_out_channels"):
-    raise ValueError(f"--weights={weights.place}: config.json of the model must lie beside its "
-                     "weights")
+  widths, channels = config["block_out_channels"], config.get("in_channels", 3)
   for name, value in _KINDS.items():
     if config.get(name, value) != value:
-      raise ValueError(f"--weights: {name}={config[name]!r} in config.json; only {value!r} can be "
-                       "imported")
-  widths, channels = config["block_out_channels"], config.get("in_channels", 3)
-  if any(width % widths[0] for width in widths) or config.get("out_channels", 3) != channels:
+      raise ValueError(f"--weights: {name}={config.get(name)!r} in config.json; only {value!r} "
+                       "can be imported")
+  if not widths or any(width % widths[0] for width in widths) or (
+      config.get("out_channels", 3) != channels):
     raise ValueError(f"--weights: block_out_channels must be multiples of the first, and in_ and "
                      f"out_channels equal, got {widths}")
   side = layout.needed_side(side, config, "sample_size", "autoencoder_kl")
@@ -56,13 +57,13 @@ def autoencoder_kl(weights: Weights, *, side: int = 0) -> Imported:
           blocks=blocks, latent_channels=config.get("latent_channels", 4),
           groups=config.get("norm_num_groups", 32)),
       prediction="", shape=(side, side, channels), older=OLDER,
-      table=(*TABLE, _pointwise("moments", "quant_conv", weights),
-             _pointwise("latents", "post_quant_conv", weights)),
+      table=(*TABLE, _pointwise("moments", "quant_conv", config),
+             _pointwise("latents", "post_quant_conv", config)),
       numbers=layout.unet_numbers(len(widths), blocks, side, ()))
 
 
-def _pointwise(ours: str, theirs: str, weights: Weights) -> Row:
-  """The product next to the latents; the identity where the weights have none."""
-  if f"{theirs}.weight" in weights.tensors:
+def _pointwise(ours: str, theirs: str, config: Mapping[str, Any]) -> Row:
+  """The product next to the latents; the identity where the network has none."""
+  if config.get(f"use_{theirs}", True):
     return Row(ours, theirs)
   return Row(ours, (), lambda arrays, shape: np.eye(*shape) if len(shape) == 2 else np.zeros(shape))

@@ -52,20 +52,17 @@ def diffusers_unet(
   """
   layout.check(weights, "diffusers_unet")
   config = weights.config
-  if not config.get("block_out_channels"):
-    raise ValueError(f"--weights={weights.place}: config.json of the model must lie beside its "
-                     "weights")
-  for name, value in _NEEDED.items():
-    if name in config and config[name] != value:
-      raise ValueError(f"--weights: {name}={config[name]!r} in config.json; only {value!r} can be "
-                       "imported")
-  side = layout.needed_side(side, config, "sample_size", "diffusers_unet")
   widths, depth = config["block_out_channels"], config.get("attention_head_dim", 8)
+  for name, value in _NEEDED.items():
+    if config.get(name, value) != value:
+      raise ValueError(f"--weights: {name}={config.get(name)!r} in config.json; only {value!r} "
+                       "can be imported")
+  side = layout.needed_side(side, config, "sample_size", "diffusers_unet")
   attention = _attention(config, side)
   classes = config.get("num_class_embeds") or 0
   channels = config.get("in_channels", 3)
   layout.outputs(weights, "conv_out.weight", channels)
-  if any(width % widths[0] for width in widths):
+  if not widths or any(width % widths[0] for width in widths):
     raise ValueError(f"--weights: block_out_channels must be multiples of the first, got {widths}")
   blocks = config.get("layers_per_block", 2)
   attend = (("norm_attention", "group_norm"),

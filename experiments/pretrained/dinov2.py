@@ -1,6 +1,5 @@
 """DINOv2's vision transformers (Oquab et al. 2023), for FD-DINOv2 (Stein et al. 2023)."""
 
-import itertools
 import math
 from typing import Any
 
@@ -60,7 +59,8 @@ def read(tensors, *, count: int = TOKENS) -> dict[str, Any]:
   if kernel.shape[1:] != (3, PATCH, PATCH) or width % HEAD or place.shape[-1] != width:
     raise ValueError(f"dinov2: patches of shape {kernel.shape}; those of ViT-S/14, B/14 and L/14 "
                      f"are (384, 768 or 1024, 3, {PATCH}, {PATCH})")
-  depth = next(i for i in itertools.count() if f"blocks.{i}.norm1.weight" not in tensors)
+  depth = 1 + max((int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
+                  default=0)
   blocks = {name: np.stack([take(f"blocks.{i}.{name}") for i in range(depth)]) for name in _BLOCK}
   params = {
       "patches": kernel.transpose(2, 3, 1, 0).reshape(-1, width),

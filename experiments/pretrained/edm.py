@@ -58,15 +58,16 @@ def edm(
   if "u" in weights.tensors and preconditioning != "iddpm":
     raise ValueError("--layout=edm: weights with the table `u` are of preconditioning='iddpm', got "
                      f"{preconditioning!r}")
-  shape = {name: value.shape for name, value in weights.tensors.items()}
-  side = max(int(found[1]) for found in map(re.compile(r"enc\.(\d+)x\d+_conv\.weight").fullmatch,
-                                             shape) if found)
+  shape = weights.shapes()
+  has = lambda layer: any(name.startswith(f"{layer}.") for name in shape)
+  side = max(int(found[1]) for found in map(re.compile(r"enc\.(\d+)x\d+_conv\.").match, shape)
+             if found)
   block = lambda level, i=0: f"enc.{side >> level}x{side >> level}_block{i}"
-  levels = next(n for n in range(32) if f"{block(n)}.norm0.weight" not in shape)
-  blocks = next(i for i in range(1000) if f"{block(0, i)}.norm0.weight" not in shape)
+  levels = next(n for n in range(1, 32) if not has(block(n)))
+  blocks = next(i for i in range(1, 1000) if not has(block(0, i)))
   channels = shape["map_layer1.weight"][0] // 4
-  song = f"dec.{side}x{side}_aux_norm.weight" in shape
-  attention = tuple(side >> n for n in range(levels) if f"{block(n)}.qkv.weight" in shape)
+  song = has(f"dec.{side}x{side}_aux_norm")
+  attention = tuple(side >> n for n in range(levels) if has(f"{block(n)}.qkv"))
   depth = None if song else head_channels
   middle = side >> levels - 1
   places = (*PLACES, ("middle_{i}", f"dec.{middle}x{middle}_in{{i}}"))
@@ -74,7 +75,8 @@ def edm(
   level, prediction, how = KINDS[preconditioning]
   own = {"edm": {"sigma_data": sigma_data}, "iddpm": {"schedule": "cosine"}}
   output = Row("output", "dec.{side}x{side}_aux_conv" if song else "out_conv", how)
-  waves, classes = shape["map_layer0.weight"][1], shape.get("map_label.weight", (0, 0))[1]
+  waves = shape["map_layer0.weight"][1]
+  classes = shape["map_label.weight"][1] if has("map_label") else 0
   return Imported(
       network=layout.call(
           "unet", channels=channels, blocks=blocks, attention=attention, head_channels=depth,
@@ -82,11 +84,11 @@ def edm(
                             for n in range(levels)),
           resampling="block", taps=_taps(weights, side, levels), attend_last=song,
           project_skip=song, scale_shift=not song, skip_scale=0.5**0.5 if song else 1.0,
-          input_pyramid=any(name.endswith("_aux_residual.weight") for name in shape),
+          input_pyramid=any("_aux_residual." in name for name in shape),
           epsilon=1e-6 if song else 1e-5,
           level=layout.call(
               level, **own.get(preconditioning, {}), features=waves, endpoint=song,
-              labels_first=song, fourier="map_noise.freqs" in shape)),
+              labels_first=song, fourier=has("map_noise") or waves != channels)),
       prediction=prediction, table=(*COMMON, *(SONG if song else ADM), output, *tables.rows(
           places, (*BLOCK, qkv))),
       numbers=layout.unet_numbers(levels, blocks, side, attention), ignored=IGNORED,

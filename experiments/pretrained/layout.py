@@ -1,6 +1,6 @@
 """What a layout says of weights: the network they are of, and what it was trained with."""
 
-import re
+import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,14 +9,14 @@ from experiments.pretrained.weights import Weights
 
 # Of [−1, 1] in the units of pictures, 0 … 255.
 HALF_RANGE = 127.5
-# A name that only the weights of a layout have.
+# The pattern (fnmatch) of a layer that only the weights of a layout have.
 MARKS = {
-    "diffusers_unet": r"down_blocks\.0\.resnets\.0\.conv1\.weight",
-    "edm": r"enc\.\d+x\d+_conv\.weight",
-    "adm": r"input_blocks\.1\.0\.in_layers\.0\.weight",
-    "diffusers_dit": r"transformer_blocks\.0\.attn1\.to_q\.weight",
-    "autoencoder_kl": r"encoder\.down_blocks\.0\.resnets\.0\.conv1\.weight",
-    "dit or sit": r"blocks\.0\.adaLN_modulation\.1\.weight",
+    "diffusers_unet": "down_blocks.0.resnets.0.conv1.*",
+    "edm": "enc.*x*_conv.*",
+    "adm": "input_blocks.1.0.in_layers.0.*",
+    "diffusers_dit": "transformer_blocks.0.attn1.to_q.*",
+    "autoencoder_kl": "encoder.down_blocks.0.resnets.0.conv1.*",
+    "dit or sit": "blocks.0.adaLN_modulation.1.*",
 }
 
 
@@ -50,15 +50,17 @@ class Imported(NamedTuple):
 
 def looks_like(weights: Weights) -> str:
   """The name of the layout whose mark the weights have; "" of none."""
-  return next((name for name, mark in MARKS.items() if any(
-      re.fullmatch(mark, tensor) for tensor in weights.tensors)), "")
+  return next((name for name, mark in MARKS.items()
+               if fnmatch.filter(weights.tensors, mark)), "")
 
 
 def check(weights: Weights, name: str) -> None:
   """Raises ValueError where the weights are of another layout."""
   seen = looks_like(weights)
   if name not in seen.split(" or "):
-    looks = f"it looks like {seen}" if seen else f"it has {', '.join(list(weights.tensors)[:3])}, …"
+    mark = next(mark for names, mark in MARKS.items() if name in names.split(" or "))
+    looks = f"it looks like {seen}" if seen else (
+        f"it has no {mark}, but {', '.join(list(weights.tensors)[:3])}, …")
     raise ValueError(f"--weights={weights.place} has not the names of {name}: {looks}")
 
 
@@ -94,6 +96,6 @@ def needed_side(side: int, config: Mapping[str, Any], key: str, name: str) -> in
   """The side of pictures: an argument of the layout, or of the config beside the weights."""
   side = side or config.get(key) or 0
   if not isinstance(side, int) or side < 1:
-    raise ValueError(f"the weights do not say of which size pictures are: --layout='{name}(side=…)'"
-                     )
+    raise ValueError(f"the weights, or {key} in their config.json, do not say of which size "
+                     f"pictures are: --layout='{name}(side=…)'")
   return side

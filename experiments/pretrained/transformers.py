@@ -108,9 +108,6 @@ def diffusers_dit(
   """
   layout.check(weights, "diffusers_dit")
   config = weights.config
-  if not config.get("num_layers"):
-    raise ValueError(f"--weights={weights.place}: config.json of the model must lie beside its "
-                     "weights")
   if (kind := config.get("norm_type", "ada_norm_zero")) != "ada_norm_zero":
     raise ValueError(f"--weights: norm_type={kind!r} in config.json; only 'ada_norm_zero' can be "
                      "imported")
@@ -133,7 +130,7 @@ def diffusers_dit(
 
 
 def _original(weights, heads, null_label, latent_scale, *, level, prediction, sign) -> Imported:
-  shape = {name: value.shape for name, value in weights.tensors.items()}
+  shape = weights.shapes()
   width, channels, patch, _ = shape["x_embedder.proj.weight"]
   side = patch * round(shape["pos_embed"][1] ** 0.5)
   heads = heads or (16 if width > 768 else width // 64)

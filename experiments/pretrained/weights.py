@@ -36,13 +36,35 @@ _DTYPES = {
 _OLD_MARK, _OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
+class NamedValues(dict):
+  """A dict whose missing names, and nulls of JSON, are a one-line ValueError that names them.
+
+  Attributes:
+    source: the beginning of that line.
+  """
+
+  def __init__(self, values: Mapping[str, Any], source: str):
+    super().__init__(values)
+    self.source = source
+
+  def __getitem__(self, name: str) -> Any:
+    if (value := self.get(name)) is None:
+      raise ValueError(f"{self.source}: 1 missing ({name})")
+    return value
+
+
 class Weights(NamedTuple):
   """tensors: by name. config, scheduler: of the files beside them, {} where there are none."""
 
   place: pathlib.Path
-  tensors: Mapping[str, np.ndarray]
-  config: Mapping[str, Any] = {}
+  tensors: NamedValues
+  config: NamedValues
   scheduler: Mapping[str, Any] = {}
+
+  def shapes(self) -> NamedValues:
+    """The shapes of the tensors."""
+    return NamedValues({name: value.shape for name, value in self.tensors.items()},
+                       self.tensors.source)
 
 
 def read(place: pathlib.Path) -> Weights:
@@ -52,10 +74,13 @@ def read(place: pathlib.Path) -> Weights:
     ValueError: nothing there, a file that cannot be read, or a pickle that would run code.
   """
   if place.is_dir():
-    return _of_directory(place)
-  if not place.is_file():
+    weights = _of_directory(place)
+  elif place.is_file():
+    weights = Weights(place, _unwrapped(_read(place)), _json(place.parent / "config.json"))
+  else:
     raise ValueError(f"--weights={place}: no such file or directory")
-  return Weights(place, _unwrapped(_read(place)), _json(place.parent / "config.json"))
+  return weights._replace(tensors=NamedValues(
+      weights.tensors, f"--weights={place}: tensors do not fit the network"))
 
 
 def _of_directory(place: pathlib.Path) -> Weights:
@@ -95,17 +120,17 @@ def _read(file: pathlib.Path) -> Any:
     raise ValueError(f"--weights={file} cannot be read: {multihost.first_line(error)}") from error
 
 
-def _json(file: pathlib.Path) -> dict[str, Any]:
+def _json(file: pathlib.Path) -> NamedValues:
   """The object in a JSON file; {} where there is no file."""
   if not file.is_file():
-    return {}
+    return NamedValues({}, f"--weights: {file} of the model must lie beside its weights")
   try:
     found = json.loads(file.read_text(encoding="utf-8"))
   except ValueError as error:
     raise ValueError(f"--weights: {file} is no JSON: {error}") from error
   if not isinstance(found, dict):
     raise ValueError(f"--weights: {file} must hold an object")
-  return found
+  return NamedValues(found, f"--weights: {file}")
 
 
 def _unwrapped(found: Any) -> dict[str, np.ndarray]:

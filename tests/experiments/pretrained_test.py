@@ -19,7 +19,8 @@ from flax import traverse_util
 
 import experiments
 from experiments import config
-from experiments.pretrained import imported, weights
+from experiments.metrics.certificate import measures
+from experiments.pretrained import dinov2, imported, weights
 from experiments.sampling import drawing
 from langevin_jax import paths, predictions, samplers
 
@@ -188,7 +189,8 @@ def test_with_data_the_run_is_trained_further(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_public_weights_is_judged_and_has_likelihoods(folder, tmp_path):
+def test_a_run_of_public_weights_is_judged_and_has_likelihoods_and_a_certificate(
+    folder, tmp_path, monkeypatch):
   place = saved(pretrained_cases.load("ddpm"), pathlib.Path(folder("ddpm")))
   np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(
       0, 256, (20, 8, 8, 3), dtype=np.uint8))
@@ -199,6 +201,11 @@ def test_a_run_of_public_weights_is_judged_and_has_likelihoods(folder, tmp_path)
                  "--likelihood_steps=1")
   found = json.loads((tmp_path / "run" / "evaluation.json").read_text())["metrics"]
   assert np.isfinite(found["nll_even_nats"]["value"])
+  monkeypatch.setattr(measures, "sizes", lambda *, fast: {
+      "points": 10, "steps": 1, "examples": 100, "draws": 2, "waves": 4})
+  said = runner.succeed("certify", f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}")
+  # Random weights are of no law of data.
+  assert "step 0, breaks duality for ρ from 20" in " ".join(said.split())
 
 
 def test_names_of_older_diffusers_are_read(folder, tmp_path):
@@ -222,6 +229,72 @@ def test_tensors_that_do_not_fit_are_named(folder, tmp_path):
   assert "1 missing (conv_in.bias)" in said and "1 extra (mid_block.extra)" in said
   assert "1 misshapen (conv_norm_out.weight (7,) where norm/scale is (16,))" in said
   assert not (tmp_path / "run").exists()
+
+
+# Autoencoders, too.
+LAYOUTS = {name: layout for name, (layout, _) in CASES.items()} | dict.fromkeys(
+    ("autoencoder_kl", "autoencoder_plain"), "autoencoder_kl")
+# Nothing else in these weights says that there are labels.
+LABELS = {("adm", "label_emb.weight"), ("edm_adm", "map_label.weight"),
+          ("edm_iddpm", "model.map_label.weight")}
+
+
+@pytest.fixture
+def without(monkeypatch, tmp_path):
+  """(case, "tensors" or "config") → of each name in them: (what is read without it, or the error).
+
+  What is read leaves out functions, which are made anew.
+  """
+  def each(name, kind):
+    case = pretrained_cases.load(name)
+    given = {"tensors": tensors_of(case), "config": case.get("config", {})}
+    place, values = tmp_path / "weights.npz", given[kind]
+    place.touch()
+    monkeypatch.setattr(weights, "_read", lambda file: given["tensors"])
+    for absent in ("", *values):
+      given[kind] = {key: value for key, value in values.items() if key != absent}
+      if kind == "config" or not absent:
+        (tmp_path / "config.json").write_text(json.dumps(given["config"]))
+      try:
+        found = imported.read(place, LAYOUTS[name])[0]
+        yield absent, found._replace(table=[row[:2] for row in found.table], numbers=None)
+      except ValueError as error:
+        yield absent, str(error)
+
+  return each
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_tensor_that_is_missing_is_named_whatever_is_read_from_it(name, without):
+  """By the layout, or by `fill` if the layout says the same of the network."""
+  (_, whole), *others = without(name, "tensors")
+  assert not isinstance(whole, str)
+  for tensor, found in others:
+    if isinstance(found, str):
+      assert tensor.removeprefix("model.") in found and "weights.npz" in found, (tensor, found)
+      assert "\n" not in found
+    else:
+      assert found == whole or (name, tensor) in LABELS, tensor
+
+
+def test_a_tensor_that_is_missing_from_dinov2_is_named():
+  tensors = tensors_of(pretrained_cases.load("dinov2"))
+  for name in tensors:
+    with pytest.raises(ValueError, match=f"^dinov2: weights hold no {name}; "):
+      dinov2.read({key: value for key, value in tensors.items() if key != name}, count=2)
+
+
+@pytest.mark.parametrize(("name", "needed"), [
+    ("ddpm", {"block_out_channels", "sample_size", "down_block_types", "up_block_types"}),
+    ("autoencoder_kl", {"block_out_channels", "sample_size"}),
+    ("diffusers_dit", {"num_layers", "num_attention_heads", "attention_head_dim", "patch_size",
+                       "sample_size"})])
+def test_a_key_of_a_config_that_is_missing_is_named(name, needed, without):
+  """The others have defaults in diffusers."""
+  errors = {key: found for key, found in without(name, "config") if isinstance(found, str)}
+  assert set(errors) == needed
+  for key, error in errors.items():
+    assert key in error and "config.json" in error and "\n" not in error, error
 
 
 @pytest.mark.parametrize(("name", "layout", "words"), [
