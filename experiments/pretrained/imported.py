@@ -24,7 +24,8 @@ def read(place: pathlib.Path, layout_call: str) -> tuple[Imported, weights_lib.W
   """(what the weights are of, the weights) by a layout, or that which they look like.
 
   Raises:
-    ValueError: weights that cannot be read, or of no layout, or of another than is said.
+    ValueError: weights that cannot be read, of no layout, of another than is said, or of another
+      form than its.
   """
   weights = weights_lib.read(place)
   name = layout_call or layout.looks_like(weights)
@@ -33,7 +34,11 @@ def read(place: pathlib.Path, layout_call: str) -> tuple[Imported, weights_lib.W
     raise ValueError(f"--weights={place} looks like {names}: say --layout=NAME; "
                      f"there are {', '.join(calls.slot_names('layout'))}")
   chosen = calls.make(name, "layout", "--layout")
-  return calls.build(chosen, "layout", "--layout", weights=weights), weights
+  try:
+    return calls.build(chosen, "layout", "--layout", weights=weights), weights
+  except (AttributeError, LookupError, TypeError, ZeroDivisionError) as error:  # a user's files
+    raise ValueError(f"--weights={place}: its tensors, or the values of its config.json, are not "
+                     f"of the form of {chosen.name}: {error}") from error
 
 
 def run(

@@ -243,16 +243,17 @@ LABELS = {("adm", "label_emb.weight"), ("edm_adm", "map_label.weight"),
 def without(monkeypatch, tmp_path):
   """(case, "tensors" or "config") → of each name in them: (what is read without it, or the error).
 
-  What is read leaves out functions, which are made anew.
+  With `instead`, its value is changed. What is read leaves out functions, which are made anew.
   """
-  def each(name, kind):
+  def each(name, kind, instead=None):
     case = pretrained_cases.load(name)
     given = {"tensors": tensors_of(case), "config": case.get("config", {})}
     place, values = tmp_path / "weights.npz", given[kind]
     place.touch()
     monkeypatch.setattr(weights, "_read", lambda file: given["tensors"])
     for absent in ("", *values):
-      given[kind] = {key: value for key, value in values.items() if key != absent}
+      given[kind] = {key: instead(value) if key == absent else value
+                     for key, value in values.items() if key != absent or instead}
       if kind == "config" or not absent:
         (tmp_path / "config.json").write_text(json.dumps(given["config"]))
       try:
@@ -295,6 +296,16 @@ def test_a_key_of_a_config_that_is_missing_is_named(name, needed, without):
   assert set(errors) == needed
   for key, error in errors.items():
     assert key in error and "config.json" in error and "\n" not in error, error
+
+
+@pytest.mark.parametrize(("name", "kind", "instead"), [
+    *((name, "tensors", np.ravel) for name in CASES),
+    *((name, "config", instead) for name in ("ddpm", "autoencoder_kl", "diffusers_dit")
+      for instead in (lambda _: 5, lambda _: {"a": 1}, lambda _: [[0]], lambda _: "b"))])
+def test_values_of_another_form_are_one_line(name, kind, instead, without):
+  """Those that nothing is read from are told by `fill`, or by the network's arguments."""
+  errors = [found for _, found in without(name, kind, instead) if isinstance(found, str)]
+  assert errors and not any("\n" in error for error in errors)
 
 
 @pytest.mark.parametrize(("name", "layout", "words"), [
