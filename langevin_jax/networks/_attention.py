@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import lax
 
 from langevin_jax.networks._fused_attention import fused, plain, suits
-from langevin_jax.networks._products import Dense, compute_dtype
+from langevin_jax.networks._products import Dense, compute_dtype, nearest_divisor
 
 # With more than twice as many tokens, attention processes this many queries at a time. A TPU keeps
 # the logits of 128 queries on the chip; those of 1,024 would dominate its memory traffic.
@@ -142,11 +142,14 @@ class CrossAttention(nn.Module):
     """h (batch, n, width), tokens (batch, m, d), mask (batch, m) → (batch, n, width)."""
     batch, n, width = h.shape
     if self.heads < 1 or width % self.heads:
-      raise ValueError(f"heads must divide width {width}, got {self.heads}")
+      raise ValueError(f"heads must divide width {width}, got {self.heads}: "
+                       f"{nearest_divisor(self.heads, width)} does")
     dense = lambda features, name, x, zero=False: Dense(
         features, self.dtype, zero=zero, name=name)(x.reshape(-1, x.shape[-1]))
     split = lambda x, m: x.astype(compute_dtype(self.dtype)).reshape(
         batch, m, self.heads, -1).transpose(0, 2, 1, 3)
+    # The names are those of `training.shardings.RULES`. Channels are ordered by head, so that their
+    # split over devices is a split over heads.
     q = split(dense(width, "query", normalize(h)), n)
     k, v = jnp.split(split(dense(2 * width, "key_value", tokens), tokens.shape[1]), 2, axis=-1)
     logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)

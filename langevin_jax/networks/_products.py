@@ -6,6 +6,7 @@ therefore a primitive of its own, which rounds all its operands. Apart from the 
 bilinear: derivatives of both modes and any order are again such products.
 """
 
+import math
 import string
 from typing import Any
 
@@ -29,6 +30,12 @@ def compute_dtype(name: str) -> Any:
   if name not in DTYPES:
     raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
   return DTYPES[name]
+
+
+def nearest_divisor(most: int, *numbers: int) -> int:
+  """The largest integer from 1 to `most` that divides all numbers, for messages."""
+  common = math.gcd(*numbers)
+  return next((n for n in range(min(most, common), 1, -1) if common % n == 0), 1)
 
 
 def matmul(x: jax.Array, w: jax.Array, dtype: Any) -> jax.Array:

@@ -20,7 +20,7 @@ from langevin_jax.networks._attention import (
     sequence,
 )
 from langevin_jax.networks._embeddings import Conditioning, Level, by_kind, enlarged, with_mask
-from langevin_jax.networks._products import Dense, compute_dtype, matmul
+from langevin_jax.networks._products import Dense, compute_dtype, matmul, nearest_divisor
 
 __all__ = ["Block", "DiT", "position_waves"]
 
@@ -184,9 +184,11 @@ class DiT(nn.Module):
       raise ValueError(f"x must be (batch, *sides, channels), got shape {shape}")
     p, sides = self.patch_size, shape[1:-1]
     if p < 1 or any(side % p for side in sides):
-      raise ValueError(f"patch_size must divide all sides, {'×'.join(map(str, sides))}; got {p}")
+      raise ValueError(f"patch_size must divide all sides, {'×'.join(map(str, sides))}; got {p}: "
+                       f"{nearest_divisor(p, *sides)} does")
     if self.heads < 1 or self.width % self.heads:
-      raise ValueError(f"heads must divide width {self.width}, got {self.heads}")
+      raise ValueError(f"heads must divide width {self.width}, got {self.heads}: "
+                       f"{nearest_divisor(self.heads, self.width)} does")
     if self.rotary and self.width // self.heads < 2 * len(sides):
       raise ValueError(f"rotary needs {2 * len(sides)} channels a head for {len(sides)} axes, got "
                        f"{self.width // self.heads}; take fewer heads or a greater width")

@@ -1,7 +1,6 @@
 """A U-Net on sequences, images and volumes, with the layouts of DDPM, DDPM++, NCSN++ and ADM."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from langevin_jax.networks._attention import CrossAttention, attention, sequence
 from langevin_jax.networks._embeddings import Conditioning, Level, by_kind, enlarged, with_mask
 from langevin_jax.networks._layers import KEPT, GroupNorm, convolution, resample, rows, spread
-from langevin_jax.networks._products import Dense
+from langevin_jax.networks._products import Dense, nearest_divisor
 
 __all__ = ["Block", "GroupNorm", "UNet", "resample"]
 
@@ -203,17 +202,20 @@ class UNet(nn.Module):
                        f"{2 ** (levels - 1)}, got {wrong[0]}; take fewer levels")
     if self.channels % self.groups:
       raise ValueError(f"groups must divide channels {self.channels}, got {self.groups}: "
-                       f"{math.gcd(self.channels, self.groups)} does")
+                       f"{nearest_divisor(self.groups, self.channels)} does")
     there = [max(sides) >> level for level in range(levels)]
     if wrong := [side for side in self.attention if side not in there]:
       raise ValueError(f"attention must be among the longest sides of the levels, "
                        f"{', '.join(map(str, there))}; got {wrong[0]}")
-    for side, multiplier in zip(there, self.multipliers, strict=True):
-      width = multiplier * self.channels
-      name = "head_channels" if self.head_channels else "heads"
-      if (side in self.attention or side == there[-1]) and width % getattr(self, name):
-        raise ValueError(f"{name} must divide the {width} channels of the level of side "
-                         f"{side}, which has attention; got {getattr(self, name)}")
+    attending = {side: multiplier * self.channels
+                 for side, multiplier in zip(there, self.multipliers, strict=True)
+                 if side in self.attention or side == there[-1]}
+    name = "head_channels" if self.head_channels else "heads"
+    for side, width in attending.items():
+      if width % (value := getattr(self, name)):
+        raise ValueError(f"{name} must divide the {width} channels of the level of side {side}, "
+                         f"which has attention; got {value}: "
+                         f"{nearest_divisor(value, *attending.values())} does")
     if self.resampling not in RESAMPLINGS:
       raise ValueError(f"resampling must be one of {', '.join(RESAMPLINGS)}, got "
                        f"{self.resampling!r}")

@@ -15,7 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from langevin_jax.networks._attention import attention
 from langevin_jax.networks._embeddings import by_kind, enlarged, with_mask
-from langevin_jax.networks._products import compute_dtype, matmul
+from langevin_jax.networks._products import compute_dtype, matmul, nearest_divisor
 from langevin_jax.networks.unet import resample
 
 __all__ = ["Block", "UNetEDM2", "unit_magnitude"]
@@ -164,11 +164,14 @@ class UNetEDM2(nn.Module):
     if wrong := [side for side in self.attention if side not in there]:
       raise ValueError(f"attention must be among the longest sides of the levels, "
                        f"{', '.join(map(str, there))}; got {wrong[0]}")
-    for side, multiplier in zip(there, self.multipliers, strict=True):
-      width = multiplier * self.channels
-      if (side in self.attention or side == there[-1]) and width % self.head_channels:
+    attending = {side: multiplier * self.channels
+                 for side, multiplier in zip(there, self.multipliers, strict=True)
+                 if side in self.attention or side == there[-1]}
+    for side, width in attending.items():
+      if width % self.head_channels:
         raise ValueError(f"head_channels must divide the {width} channels of the level of side "
-                         f"{side}, which has attention; got {self.head_channels}")
+                         f"{side}, which has attention; got {self.head_channels}: "
+                         f"{nearest_divisor(self.head_channels, *attending.values())} does")
 
 
 class Block(nn.Module):

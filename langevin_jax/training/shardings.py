@@ -29,9 +29,10 @@ _BATCH = ("data", "fsdp")
 # The first pattern that matches the end of a parameter's name gives the mesh axes of its last axes.
 # Axes before these (the blocks of a scan), and axes that the mesh does not divide, are not split.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"(qkv|hidden|gate|first_\d+)/(kernel|weight)", ("fsdp", "tensor")),  # to heads, hidden units
-    (r"(qkv|hidden|gate|first_\d+)/bias", ("tensor",)),
-    (r"(merge|back|second_\d+)/(kernel|weight)", ("tensor", "fsdp")),  # from heads and hidden units
+    # To heads and hidden units, and from them.
+    (r"(qkv|query|key_value|hidden|gate|first_\d+)/(kernel|weight)", ("fsdp", "tensor")),
+    (r"(qkv|query|key_value|hidden|gate|first_\d+)/bias", ("tensor",)),
+    (r"(merge|attended|back|second_\d+)/(kernel|weight)", ("tensor", "fsdp")),
     (r"kernel|weight", ("fsdp", None)),
     (r"", ()),
 )

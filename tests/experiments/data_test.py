@@ -550,7 +550,7 @@ def test_unreadable_files_are_named_all_at_once(folder, capsys):
   assert all(name[5:] in said for name in bad)
   pictures = sources.images(**fields).x  # data in parts: one of them is read
   (place,) = (i for i, file in enumerate(pictures._files) if file.name == "z.jpg")
-  with pytest.raises(ValueError, match="data.path: 3 files must be readable"):
+  with pytest.raises(ValueError, match=r"data\.path: 3 files must be readable"):
     pictures[np.asarray([place])]
   dataset = data.load("images", **fields, skip_unreadable=True)
   assert len(dataset.train) + len(dataset.test) == 6 and len(data.fingerprint(dataset)) == 6

@@ -122,6 +122,11 @@ def test_the_table_says_where_an_array_lies():
       ("params/down_0_1/back/weight", (3, 3, 8, 8), (None, None, "tensor", "fsdp")),
       ("params/down_0_1/skip/weight", (8, 6), ("fsdp", None)),
       ("params/second_1/kernel", (8, 8), ("tensor", "fsdp")),
+      ("params/blocks/cross/query/kernel", (3, 8, 8), (None, "fsdp", "tensor")),
+      ("params/middle_0/cross/key_value/kernel", (8, 16), ("fsdp", "tensor")),
+      ("params/blocks/cross/key_value/bias", (3, 16), (None, "tensor")),
+      ("params/middle_0/cross/attended/kernel", (8, 8), ("tensor", "fsdp")),
+      ("params/blocks/cross/attended/bias", (3, 8), (None, None)),
       ("params/blocks/modulation/bias", (3, 48), (None, None)),
       ("params/position", (16, 8), (None, None)), ("opt_state/1/0/count", (), ()),
       ("step", (), ())):

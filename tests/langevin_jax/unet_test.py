@@ -1,12 +1,11 @@
 """The U-Net: published sizes, a float64 reference, symmetries, resampling, and bad input."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import check_mirrored, check_rematerialised, parameters, shapes
+from references import TEXT, attended, check, crossed, dense, heads_of, silu
 
 from langevin_jax.networks import UNet
 from langevin_jax.networks import _embeddings as embeddings
@@ -33,13 +32,21 @@ def test_published_layouts_have_their_published_size(settings, side, millions):
   assert f"{sum(leaf.size for leaf in leaves) / 1e6:.{digits}f}" == millions
 
 
-def _reference(params, x, ell, *, groups, heads, width):
-  """`UNet` on sequences in the dtype of its arguments: two levels, one block, attention below."""
-  silu = lambda a: a / (1.0 + jnp.exp(-a))
-  dense = lambda p, a: a @ p["kernel"] + p["bias"].reshape((1,) * (a.ndim - 1) + (-1,))
-  def conv(p, a, stride=1):
-    padded = jnp.pad(a, ((0, 0), (1 if stride == 1 else 0, 1), (0, 0)))
-    count = a.shape[1] // stride
+def _halving(side, taps, outside=0):
+  """The matrix of `resample` down a side, of values from `outside` before it to as many after."""
+  matrix = np.zeros((side // 2, side + 2 * outside))
+  for i, k in np.ndindex(side // 2, len(taps)):
+    if 0 <= (place := 2 * i + k - len(taps) // 2 + 1 + outside) < matrix.shape[1]:
+      matrix[i, place] = taps[k] / sum(taps)
+  return matrix
+
+
+def _reference(network, params, x, ell):
+  """`network` on sequences in the dtype of its arguments: two levels, one block, attention."""
+  groups, taps, scaled = network.groups, network.taps, lambda a: network.skip_scale * a
+  def conv(p, a, stride=1, padding=1):
+    padded = jnp.pad(a, ((0, 0), (padding if stride == 1 else 0, padding), (0, 0)))
+    count = (padded.shape[1] - 3) // stride + 1
     return p["bias"][None, None] + sum(
         padded[:, k:k + stride * (count - 1) + 1:stride] @ p["kernel"][k] for k in range(3))
   def norm(p, a):
@@ -47,63 +54,57 @@ def _reference(params, x, ell, *, groups, heads, width):
     mean, var = (f(parts, axis=(1, 3), keepdims=True) for f in (jnp.mean, jnp.var))
     return ((parts - mean) / jnp.sqrt(var + 1e-6)).reshape(a.shape) * p["scale"][
         None, None] + p["bias"][None, None]
-  def attend(p, a):
-    qkv = dense(p["qkv"], norm(p["norm_attention"], a))
-    q, k, v = jnp.moveaxis(qkv.reshape(*a.shape[:2], heads, 3, -1), 3, 0)
-    logits = jnp.exp(jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1]))
-    weights = logits / logits.sum(-1, keepdims=True)
-    return dense(p["merge"], jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(a.shape))
-  def block(p, a):
-    r = conv(p["hidden"], silu(norm(p["norm_in"], a))) + dense(p["modulation"], vector)[:, None]
-    r = conv(p["back"], silu(norm(p["norm_out"], r)))
-    a = r + (dense(p["skip"], a) if "skip" in p else a)
-    return a + attend(p, a) if "qkv" in p else a
+  def resized(a, way):
+    if way is None:
+      return a
+    matrix = _halving(x.shape[1], taps)
+    return jnp.einsum("ij,bjc->bic", matrix if way == "down" else 2.0 * matrix.T, a)
+  def block(p, a, way=None):
+    r = conv(p["hidden"], resized(silu(norm(p["norm_in"], a)), way))
+    m, a = dense(p["modulation"], vector)[:, None], resized(a, way)
+    if network.scale_shift:
+      scale, shift = jnp.split(m, 2, axis=-1)
+      r = (1.0 + scale) * norm(p["norm_out"], r) + shift
+    else:
+      r = norm(p["norm_out"], r + m)
+    a = scaled(conv(p["back"], silu(r)) + (dense(p["skip"], a) if "skip" in p else a))
+    heads = a.shape[-1] // network.head_channels
+    if "qkv" in p:
+      q, k, v = heads_of(dense(p["qkv"], norm(p["norm_attention"], a)), heads, 3)
+      a = scaled(a + dense(p["merge"], attended(q, k, v)))
+    return scaled(a + crossed(params, p["cross"], a, heads)) if "cross" in p else a
 
   c = params["conditioning"]
   vector = silu(dense(c["level_out"], silu(dense(
       c["level_in"], embeddings.level_features(jnp.full(len(x), ell, x.dtype))))))
-  assert vector.shape[1] == width
   h0 = conv(params["input"], x)
   h1 = block(params["down_0_0"], h0)
-  h2 = conv(params["down_1"], h1, stride=2)
+  in_blocks = network.resampling == "block"
+  h2 = (block(params["down_1"], h1, "down") if in_blocks else
+        conv(params["down_1"], h1, stride=2))
+  if network.input_pyramid:
+    half = len(taps) // 2
+    h2 = scaled(h2 + jnp.einsum("ij,bjc->bic", _halving(x.shape[1], taps, half - 1), conv(
+        params["pyramid_1"], x, padding=half)))
   h3 = block(params["down_1_0"], h2)
   h = block(params["middle_1"], block(params["middle_0"], h3))
   h = block(params["up_1_0"], jnp.concatenate([h, h3], -1))
   h = block(params["up_1_1"], jnp.concatenate([h, h2], -1))
-  h = conv(params["up_1"], jnp.repeat(h, 2, axis=1))
+  h = (block(params["up_1"], h, "up") if in_blocks else
+       conv(params["up_1"], jnp.repeat(h, 2, axis=1)))
   h = block(params["up_0_0"], jnp.concatenate([h, h1], -1))
   h = block(params["up_0_1"], jnp.concatenate([h, h0], -1))
   return conv(params["output"], silu(norm(params["norm"], h)))
 
 
-def test_output_gradient_and_tangent_are_those_of_a_float64_reference(x64):
-  network = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4,
-                 head_channels=8)
-  shape = (2, 8, 3)
-  params = parameters(network, shape)
-  x, move, weigh = np.random.default_rng(1).normal(size=(3, *shape))
-  exact = functools.partial(_reference, groups=4, heads=2, width=32)
-
-  def everything(apply, params, dtype):
-    f = lambda params, x: apply(params, x)
-    a, b = jnp.asarray(x, dtype), jnp.asarray(move, dtype)
-    gradient = jax.grad(lambda p: jnp.sum(jnp.asarray(weigh, dtype) * f(p, a)))(params)
-    return *jax.jvp(functools.partial(f, params), (a,), (b,)), gradient
-
-  labels = jnp.zeros(2, jnp.int32)
-  run = lambda dtype: jax.jit(lambda params: everything(
-      lambda p, x: network.clone(dtype=dtype).apply({"params": p}, x, 0.3, labels), params,
-      jnp.float32))(params)
-  expected = jax.jit(lambda p: everything(lambda p, x: exact(p, x, 0.3), p, jnp.float64))(
-      jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params))
-  # Relative to a leaf's own size: float32's 6e-8 and bfloat16's 4e-3, through a score of layers.
-  for dtype, bound in (("float32", 2e-5), ("bfloat16", 0.2)):
-    *values, gradient = run(dtype)
-    for got, true in zip(values, expected[:2], strict=True):
-      assert np.linalg.norm(got - true) < bound * np.linalg.norm(true)
-    whole = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
-    true = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(expected[2])])
-    assert 1e-9 < np.linalg.norm(whole - true) / np.linalg.norm(true) < bound
+@pytest.mark.parametrize(("network", "condition"), [
+    (UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, head_channels=8),
+     np.zeros(3, int)),
+    (TINY.clone(attend_last=True, remat=True), TEXT)], ids=["ddpm", "all"])
+def test_output_gradient_and_tangent_are_those_of_a_float64_reference(network, condition, x64):
+  # float32's 6e-8 and bfloat16's 4e-3, through a score of layers.
+  check(network, _reference, (3, 8, 3), condition, scale=0.2,
+        bounds={"float32": 2e-5, "bfloat16": 0.05})
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 1), (1, 8, 4, 2)])
@@ -118,12 +119,7 @@ def test_resampling_is_the_convolution_and_its_transpose(taps):
   x, y = (draw(size=(2, *sides, 3)).astype(np.float32) for sides in ((6, 8), (3, 4)))
   down, up = jax.jit(lambda: tuple(
       unet_lib.resample(h, way, taps) for h, way in ((x, "down"), (y, "up"))))()
-  n = len(taps)
-  matrix = np.zeros((4, 8))
-  for i in range(4):
-    for k, tap in enumerate(taps):
-      if 0 <= 2 * i + k - n // 2 + 1 < 8:
-        matrix[i, 2 * i + k - n // 2 + 1] = tap / sum(taps)
+  matrix = _halving(8, taps)
   expected = np.einsum("ia,jb,nabc->nijc", matrix[:3, :6], matrix, x)
   np.testing.assert_allclose(down, expected, atol=1e-5)
   np.testing.assert_allclose(
