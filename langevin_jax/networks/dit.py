@@ -67,8 +67,8 @@ class DiT(nn.Module):
     mlp_ratio: hidden units of a block's MLP, as a multiple of width.
     dtype: "float32" or "bfloat16", of the products. Parameters and output are float32.
     unroll: blocks per iteration of the scan. A value ≥ depth leaves no loop.
-    remat: whether the gradient stores only the outputs of dense layers of a block and recomputes
-      the rest. It costs under a tenth more work and needs a third of the memory.
+    remat: whether the gradient stores only the outputs of a block's dense layers and self-attention
+      and recomputes the rest. It costs under a tenth more work and needs a third of the memory.
     constrain: applied to the activations (batch, …) between layers, to set how they are split over
       devices (`training.shardings.constrain`).
     second_level: as in `MLP`.

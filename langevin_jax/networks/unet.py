@@ -71,8 +71,8 @@ class UNet(nn.Module):
     heads: their number at every level with attention, where head_channels is None.
     level: how the noise level is seen, and the scale of x.
     num_classes, classes, dtype, constrain, second_level: as in `DiT`.
-    remat: whether the gradient stores only the outputs of a block's products and recomputes
-      normalisations, activations and resampling.
+    remat: whether the gradient stores only the outputs of a block's products and self-attention and
+      recomputes normalisations, activations and resampling.
   """
 
   channels: int = 128
