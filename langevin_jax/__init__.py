@@ -31,8 +31,8 @@ from langevin_jax import (
 __version__ = "0.1.0"
 
 if jaxlib.__version__ == "0.10.2":
-  warnings.warn("jaxlib 0.10.2 computes wrong sums of products on CPUs (github.com/jax-ml/jax/issues"
-                "/39103): install another version", stacklevel=2)
+  warnings.warn("jaxlib 0.10.2 computes wrong sums of products on CPUs (jax issue 39103): "
+                "install another version", stacklevel=2)
 
 __all__ = [
     "conditions", "discrete", "flow_maps", "guidance", "inpainting", "langevin", "likelihood",
