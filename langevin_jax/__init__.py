@@ -8,7 +8,7 @@ modules and names that begin with an underscore are internal.
 
 import warnings
 
-import jaxlib
+import jaxlib.version
 
 from langevin_jax import (
     conditions,
@@ -30,7 +30,7 @@ from langevin_jax import (
 
 __version__ = "0.1.0"
 
-if jaxlib.__version__ == "0.10.2":
+if jaxlib.version.__version__ == "0.10.2":
   warnings.warn("jaxlib 0.10.2 computes wrong sums of products on CPUs (jax issue 39103): "
                 "install another version", stacklevel=2)
 
