@@ -35,7 +35,7 @@ def heads_of(a, heads, parts):
   return jnp.moveaxis(a.reshape(*a.shape[:2], heads, parts, -1), 3, 0)
 
 
-def attended(q, k, v, there=None):
+def attention(q, k, v, there=None):
   """softmax(q kᵀ/√d) v of heads (batch, n, heads, depth) over the keys that are there."""
   weights = jnp.exp(jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1]))
   if there is not None:
@@ -44,24 +44,25 @@ def attended(q, k, v, there=None):
   return jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(*q.shape[:2], -1)
 
 
-def crossed(params, p, a, heads):
+def cross_attention(params, p, a, heads):
   """The attention of a block with parameters p to `TEXT`, in a network with `params`."""
   mask = TEXT["text_mask"]
   first = dense(params["no_token"], jnp.ones((len(a), 1), a.dtype))[:, None]
   text = dense(params["text_tokens"], jnp.asarray(TEXT["text"] * mask[..., None], a.dtype))
   k, v = heads_of(dense(p["key_value"], jnp.concatenate([first, text], 1)), heads, 2)
   q, = heads_of(dense(p["query"], standardized(a)), heads, 1)
-  return dense(p["attended"], attended(q, k, v, np.pad(mask, ((0, 0), (1, 0)),
-                                                       constant_values=True)))
+  there = np.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+  return dense(p["attended"], attention(q, k, v, there))
 
 
 def parameters_of(network, shape, condition, scale=0.2):
   """As `oracles.parameters`, of a network with a condition."""
-  told = types.SimpleNamespace(init=lambda key, x, ell, _: network.init(key, x, ell, condition))
-  return oracles.parameters(told, shape, scale=scale)
+  given = types.SimpleNamespace(
+      init=lambda key, x, ell, _: network.init(key, x, ell, condition))
+  return oracles.parameters(given, shape, scale=scale)
 
 
-def check(network, reference, shape, condition, *, scale, bounds):
+def check_against_float64(network, reference, shape, condition, *, scale, bounds):
   """Output, tangent and gradient are those of reference(network, params, x, ell) in float64.
 
   Args:

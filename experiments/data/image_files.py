@@ -8,9 +8,12 @@ import sys
 import numpy as np
 
 from experiments.data import readers
+from experiments.run import progress
 
 # The numbers of files of other kinds, and of unreadable files, that a message names.
 _MOST_NAMES, _MOST_ERRORS = 5, 100
+# Files that are looked at before progress is shown.
+_PART = 1000
 # Suffixes of pictures that are no `readers.IMAGE_SUFFIXES`.
 _NOT_READ = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".tga",
              ".svg", ".psd")
@@ -25,6 +28,7 @@ class Pictures:
       self, files: list[pathlib.Path], size: int, channels: int, shape: tuple[int, ...]
   ):
     self._files, self._size, self._channels = files, size, channels
+    self._unread = len(files)  # until all have been read once
     first, file = self._first()
     self._example_shape = shape if shape and not size else first
     self._check_shape(file, first)
@@ -37,24 +41,27 @@ class Pictures:
     """The images (k, h, w, channels) at integers (k,); one thread per core reads them.
 
     Raises:
-      ValueError: an image has another shape, or files cannot be read: names all of them, also
-        those that are not indexed.
+      ValueError: an image has another shape, or files cannot be read. Until all have been read
+        once, it names all that cannot be read, also those that are not indexed.
     """
     # The array is filled in place: a list of images would double the memory.
     x = np.empty((len(index), *self.shape[1:]), np.uint8)
 
-    def fill(place: int) -> None:
+    def fill(place: int) -> str:
       file = self._files[index[place]]
-      image = readers.read_image(file, self._size, self._channels)
+      try:
+        image = readers.read_image(file, self._size, self._channels)
+      except readers.Unreadable as error:
+        return error.what
       self._check_shape(file, image.shape)
       x[place] = image
+      return ""
 
-    try:
-      _in_threads(fill, range(len(index)))
-    except readers.Unreadable:
-      # Data are read in parts, but the user mends all files at once.
-      print(f"looking for unreadable files among {len(self):,}", file=sys.stderr, flush=True)
-      raise _merge([error for error in _errors(self._files) if error]) from None
+    if bad := list(filter(None, _in_threads(fill, range(len(index))))):
+      if self._unread > 0:  # data are read in parts, but the user mends all files at once
+        bad = list(filter(None, _faults(self._files))) or bad
+      raise _merge(bad)
+    self._unread -= len(index)
     return x
 
   def _first(self) -> tuple[tuple[int, ...], pathlib.Path]:
@@ -64,7 +71,7 @@ class Pictures:
       try:
         return readers.read_image(file, self._size, self._channels).shape, file
       except readers.Unreadable as error:
-        errors.append(error)
+        errors.append(error.what)
     raise _merge(errors)
 
   def _check_shape(self, file: pathlib.Path, shape: tuple[int, ...]) -> None:
@@ -75,24 +82,29 @@ class Pictures:
 
 def readable(files: list[pathlib.Path]) -> list[pathlib.Path]:
   """The files that can be read; prints a warning that names the others."""
-  errors = _errors(files)
-  if bad := [error for error in errors if error]:
+  faults = _faults(files)
+  if bad := list(filter(None, faults)):
     print(f"warning: {len(bad)} of {len(files)} pictures are left out; {_merge(bad)}",
           file=sys.stderr, flush=True)
-  return [file for file, error in zip(files, errors, strict=True) if not error]
+  return [file for file, fault in zip(files, faults, strict=True) if not fault]
 
 
-def _errors(files: list[pathlib.Path]) -> list[readers.Unreadable | None]:
-  """Of each file, the error with which it cannot be read, or None."""
+def _faults(files: list[pathlib.Path]) -> list[str]:
+  """Of each file, what is wrong with it; "" if it can be read."""
 
-  def error_of(file: pathlib.Path) -> readers.Unreadable | None:
+  def fault(file: pathlib.Path) -> str:
     try:
       readers.read_image(file, 1, 1)
     except readers.Unreadable as error:
-      return error
-    return None
+      return error.what  # the error itself would keep the picture in memory
+    return ""
 
-  return _in_threads(error_of, files)
+  found: list[str] = []
+  with progress.bar(len(files), 0, "looking for unreadable files") as bar:
+    for first in range(0, len(files), _PART):
+      found += _in_threads(fault, files[first:first + _PART])
+      bar(len(found))
+  return found
 
 
 def _in_threads(function, values) -> list:
@@ -105,11 +117,11 @@ def _in_threads(function, values) -> list:
       pool.shutdown(cancel_futures=True)
 
 
-def _merge(errors: list[readers.Unreadable]) -> readers.Unreadable:
+def _merge(faults: list[str]) -> readers.Unreadable:
   """One error for several files, with a message of one line."""
-  names = "; ".join(error.what for error in errors[:_MOST_ERRORS])
-  names += "; …" * (len(errors) > _MOST_ERRORS)
-  return readers.Unreadable(names, f"{len(errors)} files " if len(errors) > 1 else "")
+  names = "; ".join(faults[:_MOST_ERRORS]) + "; …" * (len(faults) > _MOST_ERRORS)
+  return readers.Unreadable(names, f"{len(faults)} files " if len(faults) > 1 else "")
+
 
 
 def pictures(root: pathlib.Path) -> list[pathlib.Path]:

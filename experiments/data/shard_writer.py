@@ -86,8 +86,10 @@ def latents(source: splits.Source, codec: codecs.Codec) -> splits.Source:
     ValueError: examples of another shape than the autoencoder's.
   """
   if source.x.shape[1:] != codec.shape:
-    remedy = (f"; images(…, size={codec.shape[0]}, channels={codec.shape[2]}) has it"
-              if source.kind == "image" and len(codec.shape) == 3 else "")
+    square = len(codec.shape) == 3 and codec.shape[0] == codec.shape[1]
+    remedy = (f"; pictures are read in that shape by images(path=…, size={codec.shape[0]}, "
+              f"channels={codec.shape[2]})"
+              if square and codec.shape[2] in (1, 3, 4) and source.kind == "image" else "")
     raise ValueError(f"--data: the autoencoder is of examples of shape {codec.shape}, the data "
                      f"have {source.x.shape[1:]}{remedy}")
   return source._replace(x=_Encoded(source, codec), kind="array", value_range=None)

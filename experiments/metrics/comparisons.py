@@ -87,7 +87,7 @@ def check(choice: Choice, dataset: data.Dataset) -> None:
   """
   call = choice.extractor
   if dataset.codec is not None:
-    if call is not None and ":" not in call.name:  # its weights are read before a program compiles
+    if call is not None and ":" not in call.name:  # weights are read before a program is compiled
       decoded = np.empty((0, *data.example_shape(dataset)), np.float32)
       _features(call, dataset._replace(train=decoded), None)
     dataset = data.in_comparison_units(dataset._replace(
@@ -273,7 +273,7 @@ def _judge(
 
   def rows(x, labels):
     compared, n = min(len(x), len(real), limit), min(len(real) // 2, len(x), limit)
-    found = [Result("c2st", f"C2ST accuracy, pixels; floor of {n} each",
+    found = [Result("c2st", f"C2ST accuracy, pixels; floor of {n:,} each",
                     c2st(real[:compared], x[:compared]), floor(n), compared)]
     if model is not None:
       values = _in_parts(functools.partial(classifier.logits, model), x, len(x))
@@ -299,8 +299,8 @@ def _feature_rows(
   value, floor = distances.prdc(sets.real, sets.fake), distances.prdc(sets.real, sets.other)
   n = len(sets.real) if min(sets.real.shape) <= _MOST_FRECHET else _MOST_FRECHET
   against, n = (sets.real[:n], n) if reference is None else (of_moments.real, len(of_moments.fake))
-  to = lambda n: f", to {n:,} real"
-  far = to(n) if reference is None else (
+  to_real = f", to {len(sets.real):,} real"
+  to_reference = f", to {n:,} real" if reference is None else (
       f", to {reference.description()}; floor of {min(n, len(of_moments.other)):,} held-out")
   frechet = lambda fake: distances.frechet(against, fake[:n])
   kid = lambda fake: distances.kid(sets.real, fake, seed=seed)
@@ -311,10 +311,11 @@ def _feature_rows(
       ("FID", "KID") if extractor in ("classifier", "inception") else
       ("Fréchet distance", "kernel distance"))]
   return [
-      Result(names[0], labels[0] + far, frechet(of_moments.fake), frechet(of_moments.other), n),
-      *(Result(key, label + to(len(sets.real)), *values, len(sets.real)) for key, label, values in (
-          (names[1], labels[1], (kid(sets.fake), kid(sets.other))),
-          *((name + end, name + suffix, (value[name], floor[name])) for name in value)))]
+      Result(names[0], labels[0] + to_reference, frechet(of_moments.fake),
+             frechet(of_moments.other), n),
+      Result(names[1], labels[1] + to_real, kid(sets.fake), kid(sets.other), len(sets.real)),
+      *(Result(name + end, name + suffix + to_real, value[name], floor[name], len(sets.real))
+        for name in value)]
 
 
 def _metric_rows(

@@ -74,7 +74,7 @@ def diffusers_unet(
           blocks=blocks, attention=attention, head_channels=depth,
           groups=config.get("norm_num_groups", 32), epsilon=config.get("norm_eps", 1e-5),
           scale_shift=config.get("resnet_time_scale_shift", "default") == "scale_shift",
-          dropout=float(config.get("dropout", 0.0)),
+          dropout=1.0 * config.get("dropout", 0.0),
           centred=config.get("downsample_padding", 1) == 1,
           level=layout.call("timesteps", features=widths[0], **_shift(config),
                             **training_table(weights.scheduler, schedule))),

@@ -75,7 +75,7 @@ def edm(
   level, prediction, how = KINDS[preconditioning]
   own = {"edm": {"sigma_data": sigma_data}, "iddpm": {"schedule": "cosine"}}
   output = Row("output", "dec.{side}x{side}_aux_conv" if song else "out_conv", how)
-  waves = shape["map_layer0.weight"][1]
+  waves, pyramid = shape["map_layer0.weight"][1], any("_aux_residual." in name for name in shape)
   classes = shape["map_label.weight"][1] if has("map_label") else 0
   return Imported(
       network=layout.call(
@@ -84,11 +84,11 @@ def edm(
                             for n in range(levels)),
           resampling="block", taps=_taps(weights, side, levels), attend_last=song,
           project_skip=song, scale_shift=not song, skip_scale=0.5**0.5 if song else 1.0,
-          input_pyramid=any("_aux_residual." in name for name in shape),
+          input_pyramid=pyramid,
           epsilon=1e-6 if song else 1e-5,
           level=layout.call(
               level, **own.get(preconditioning, {}), features=waves, endpoint=song,
-              labels_first=song, fourier=has("map_noise") or waves != channels)),
+              labels_first=song, fourier=has("map_noise") or (pyramid and waves != channels))),
       prediction=prediction, table=(*COMMON, *(SONG if song else ADM), output, *tables.rows(
           places, (*BLOCK, qkv))),
       numbers=layout.unet_numbers(levels, blocks, side, attention), ignored=IGNORED,

@@ -37,7 +37,7 @@ def read(place: pathlib.Path, layout_call: str) -> tuple[Imported, weights_lib.W
   try:
     return calls.build(chosen, "layout", "--layout", weights=weights), weights
   except (AttributeError, LookupError, TypeError, ZeroDivisionError) as error:  # a user's files
-    raise ValueError(f"--weights={place}: its tensors, or the values of its config.json, are not "
+    raise ValueError(f"--weights={place}: its tensors, or the values in its .json files, are not "
                      f"of the form of {chosen.name}: {error}") from error
 
 

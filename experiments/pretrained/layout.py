@@ -12,7 +12,7 @@ HALF_RANGE = 127.5
 # The pattern (fnmatch) of a layer that only the weights of a layout have.
 MARKS = {
     "diffusers_unet": "down_blocks.0.resnets.0.conv1.*",
-    "edm": "enc.*x*_conv.*",
+    "edm": "enc.[0-9]*x[0-9]*_conv.*",
     "adm": "input_blocks.1.0.in_layers.0.*",
     "diffusers_dit": "transformer_blocks.0.attn1.to_q.*",
     "autoencoder_kl": "encoder.down_blocks.0.resnets.0.conv1.*",

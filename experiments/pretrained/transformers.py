@@ -131,7 +131,8 @@ def diffusers_dit(
 
 def _original(weights, heads, null_label, latent_scale, *, level, prediction, sign) -> Imported:
   shape = weights.shapes()
-  width, channels, patch, _ = shape["x_embedder.proj.weight"]
+  patches = shape["x_embedder.proj.weight"]
+  width, channels, patch = patches[0], patches[1], patches[2]
   side = patch * round(shape["pos_embed"][1] ** 0.5)
   heads = heads or (16 if width > 768 else width // 64)
   if not heads or width % heads:

@@ -37,7 +37,7 @@ _OLD_MARK, _OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
 class NamedValues(dict):
-  """A dict whose missing names, and nulls of JSON, are a one-line ValueError that names them.
+  """A dict in which the index of a missing name, or of a null, is a ValueError of one line.
 
   Attributes:
     source: the beginning of that line.
@@ -89,7 +89,10 @@ def _of_directory(place: pathlib.Path) -> Weights:
   found = [inner / f"{stem}{suffix}" for suffix in SUFFIXES for stem in _STEMS]
   index = next(iter(sorted(inner.glob("*.safetensors.index.json"))), None)
   if index is not None:
-    files = [inner / name for name in sorted(set(_json(index)["weight_map"].values()))]
+    places = _json(index)["weight_map"]
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+      raise ValueError(f"--weights: weight_map in {index} must give the file of each tensor")
+    files = [inner / name for name in sorted(set(places.values()))]
   else:
     files = [file for file in found if file.is_file()][:1]
   if not files:

@@ -1,6 +1,6 @@
 """Attention of a sequence to itself and to the tokens of a condition."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import lax
 
 from langevin_jax.networks._fused_attention import fused, plain, suits
-from langevin_jax.networks._products import Dense, compute_dtype, nearest_divisor
+from langevin_jax.networks._products import Dense, compute_dtype, largest_divisor
 
 # With more than twice as many tokens, attention processes this many queries at a time. A TPU keeps
 # the logits of 128 queries on the chip; those of 1,024 would dominate its memory traffic.
@@ -126,6 +126,30 @@ def sequence(
   return jnp.concatenate(values, axis=1), jnp.concatenate(masks, axis=1)
 
 
+def check_attention(
+    attention: Sequence[int], sides: Sequence[int], widths: Sequence[int], name: str, value: int
+) -> None:
+  """Raises ValueError where a U-Net's levels cannot attend as they should.
+
+  Args:
+    attention: the longest sides of the levels that attend; the last level does in any case.
+    sides: of the first level; each further one has half of them.
+    widths: the channels of each level.
+    name, value: the option that must divide the channels of levels that attend.
+  """
+  there = [max(sides) >> level for level in range(len(widths))]
+  if wrong := [side for side in attention if side not in there]:
+    raise ValueError(f"attention must be among the longest sides of the levels, "
+                     f"{', '.join(map(str, there))}; got {wrong[0]}")
+  attending = {side: width for side, width in zip(there, widths, strict=True)
+               if side in attention or side == there[-1]}
+  for side, width in attending.items():
+    if width % value:
+      raise ValueError(f"{name} must divide the {width} channels of the level of side {side}, "
+                       f"which has attention; got {value}: "
+                       f"{largest_divisor(value, *attending.values())} does")
+
+
 class CrossAttention(nn.Module):
   """Attention softmax(q kᵀ/√d) v to the tokens of a condition; zero at initialisation.
 
@@ -143,7 +167,7 @@ class CrossAttention(nn.Module):
     batch, n, width = h.shape
     if self.heads < 1 or width % self.heads:
       raise ValueError(f"heads must divide width {width}, got {self.heads}: "
-                       f"{nearest_divisor(self.heads, width)} does")
+                       f"{largest_divisor(self.heads, width)} does")
     dense = lambda features, name, x, zero=False: Dense(
         features, self.dtype, zero=zero, name=name)(x.reshape(-1, x.shape[-1]))
     split = lambda x, m: x.astype(compute_dtype(self.dtype)).reshape(

@@ -32,7 +32,7 @@ def compute_dtype(name: str) -> Any:
   return DTYPES[name]
 
 
-def nearest_divisor(most: int, *numbers: int) -> int:
+def largest_divisor(most: int, *numbers: int) -> int:
   """The largest integer from 1 to `most` that divides all numbers, for messages."""
   common = math.gcd(*numbers)
   return next((n for n in range(min(most, common), 1, -1) if common % n == 0), 1)

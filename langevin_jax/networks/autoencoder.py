@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from langevin_jax.networks._attention import attention
 from langevin_jax.networks._layers import GroupNorm, convolution, resample, rows
-from langevin_jax.networks._products import Dense, nearest_divisor
+from langevin_jax.networks._products import Dense, largest_divisor
 from langevin_jax.networks.vae import Normal
 
 __all__ = ["Autoencoder"]
@@ -109,7 +109,7 @@ class Autoencoder(nn.Module):
                        f"{2 ** (levels - 1)}, got {wrong[0]}; take fewer levels")
     if self.channels % self.groups:
       raise ValueError(f"groups must divide channels {self.channels}, got {self.groups}: "
-                       f"{nearest_divisor(self.groups, self.channels)} does")
+                       f"{largest_divisor(self.groups, self.channels)} does")
 
 
 class _Half(nn.Module):

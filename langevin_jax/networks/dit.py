@@ -11,16 +11,16 @@ from flax.core import FrozenDict
 from jax.ad_checkpoint import checkpoint_name
 
 from langevin_jax.networks._attention import (
-    CrossAttention,
-    RMSNorm,
-    attention,
-    normalize,
-    rotated,
-    rotation,
-    sequence,
+  CrossAttention,
+  RMSNorm,
+  attention,
+  normalize,
+  rotated,
+  rotation,
+  sequence,
 )
 from langevin_jax.networks._embeddings import Conditioning, Level, by_kind, enlarged, with_mask
-from langevin_jax.networks._products import Dense, compute_dtype, matmul, nearest_divisor
+from langevin_jax.networks._products import Dense, compute_dtype, largest_divisor, matmul
 
 __all__ = ["Block", "DiT", "position_waves"]
 
@@ -185,10 +185,10 @@ class DiT(nn.Module):
     p, sides = self.patch_size, shape[1:-1]
     if p < 1 or any(side % p for side in sides):
       raise ValueError(f"patch_size must divide all sides, {'×'.join(map(str, sides))}; got {p}: "
-                       f"{nearest_divisor(p, *sides)} does")
+                       f"{largest_divisor(p, *sides)} does")
     if self.heads < 1 or self.width % self.heads:
       raise ValueError(f"heads must divide width {self.width}, got {self.heads}: "
-                       f"{nearest_divisor(self.heads, self.width)} does")
+                       f"{largest_divisor(self.heads, self.width)} does")
     if self.rotary and self.width // self.heads < 2 * len(sides):
       raise ValueError(f"rotary needs {2 * len(sides)} channels a head for {len(sides)} axes, got "
                        f"{self.width // self.heads}; take fewer heads or a greater width")

@@ -10,10 +10,15 @@ from flax import linen as nn
 from flax.core import FrozenDict
 from jax.ad_checkpoint import checkpoint_name
 
-from langevin_jax.networks._attention import CrossAttention, attention, sequence
+from langevin_jax.networks._attention import (
+    CrossAttention,
+    attention,
+    check_attention,
+    sequence,
+)
 from langevin_jax.networks._embeddings import Conditioning, Level, by_kind, enlarged, with_mask
 from langevin_jax.networks._layers import KEPT, GroupNorm, convolution, resample, rows, spread
-from langevin_jax.networks._products import Dense, nearest_divisor
+from langevin_jax.networks._products import Dense, largest_divisor
 
 __all__ = ["Block", "GroupNorm", "UNet", "resample"]
 
@@ -202,20 +207,10 @@ class UNet(nn.Module):
                        f"{2 ** (levels - 1)}, got {wrong[0]}; take fewer levels")
     if self.channels % self.groups:
       raise ValueError(f"groups must divide channels {self.channels}, got {self.groups}: "
-                       f"{nearest_divisor(self.groups, self.channels)} does")
-    there = [max(sides) >> level for level in range(levels)]
-    if wrong := [side for side in self.attention if side not in there]:
-      raise ValueError(f"attention must be among the longest sides of the levels, "
-                       f"{', '.join(map(str, there))}; got {wrong[0]}")
-    attending = {side: multiplier * self.channels
-                 for side, multiplier in zip(there, self.multipliers, strict=True)
-                 if side in self.attention or side == there[-1]}
+                       f"{largest_divisor(self.groups, self.channels)} does")
+    widths = [multiplier * self.channels for multiplier in self.multipliers]
     name = "head_channels" if self.head_channels else "heads"
-    for side, width in attending.items():
-      if width % (value := getattr(self, name)):
-        raise ValueError(f"{name} must divide the {width} channels of the level of side {side}, "
-                         f"which has attention; got {value}: "
-                         f"{nearest_divisor(value, *attending.values())} does")
+    check_attention(self.attention, sides, widths, name, getattr(self, name))
     if self.resampling not in RESAMPLINGS:
       raise ValueError(f"resampling must be one of {', '.join(RESAMPLINGS)}, got "
                        f"{self.resampling!r}")

@@ -13,9 +13,9 @@ from flax.core import FrozenDict
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from langevin_jax.networks._attention import attention
+from langevin_jax.networks._attention import attention, check_attention
 from langevin_jax.networks._embeddings import by_kind, enlarged, with_mask
-from langevin_jax.networks._products import compute_dtype, matmul, nearest_divisor
+from langevin_jax.networks._products import compute_dtype, matmul
 from langevin_jax.networks.unet import resample
 
 __all__ = ["Block", "UNetEDM2", "unit_magnitude"]
@@ -160,18 +160,8 @@ class UNetEDM2(nn.Module):
     if wrong := [side for side in sides if side % 2 ** (levels - 1)]:
       raise ValueError(f"multipliers has {levels} levels, so sides must be multiples of "
                        f"{2 ** (levels - 1)}, got {wrong[0]}; take fewer levels")
-    there = [max(sides) >> level for level in range(levels)]
-    if wrong := [side for side in self.attention if side not in there]:
-      raise ValueError(f"attention must be among the longest sides of the levels, "
-                       f"{', '.join(map(str, there))}; got {wrong[0]}")
-    attending = {side: multiplier * self.channels
-                 for side, multiplier in zip(there, self.multipliers, strict=True)
-                 if side in self.attention or side == there[-1]}
-    for side, width in attending.items():
-      if width % self.head_channels:
-        raise ValueError(f"head_channels must divide the {width} channels of the level of side "
-                         f"{side}, which has attention; got {self.head_channels}: "
-                         f"{nearest_divisor(self.head_channels, *attending.values())} does")
+    widths = [multiplier * self.channels for multiplier in self.multipliers]
+    check_attention(self.attention, sides, widths, "head_channels", self.head_channels)
 
 
 class Block(nn.Module):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from experiments import data
 from experiments.config import calls
-from experiments.data import augmentation, readers, sources, standardize, toy_data
+from experiments.data import augmentation, image_files, readers, sources, standardize, toy_data
 from experiments.run import conditions, memory
 from langevin_jax import conditions as conditions_lib
 
@@ -559,6 +559,19 @@ def test_unreadable_files_are_named_all_at_once(folder, capsys):
   for file in (folder / "cats").iterdir():
     file.write_bytes(b"")
   refusal("data.path: folder", "images", **fields, skip_unreadable=True)
+
+
+def test_files_that_are_damaged_later_are_named_at_once(folder, monkeypatch):
+  """A training does not wait until all files have been looked at."""
+  pictures = sources.images(path=str(folder), size=4).x
+  pictures[np.arange(len(pictures))]
+  for file in pictures._files[:2]:
+    file.write_bytes(b"nothing")
+  with pytest.raises(ValueError, match=f"{pictures._files[0].name}[^;]*$"):
+    pictures[np.asarray([0])]
+  monkeypatch.setattr(image_files, "_faults", lambda files: [""] * len(files))  # mended meanwhile
+  with pytest.raises(ValueError, match=f"pictures: .*{pictures._files[0].name}"):
+    sources.images(path=str(folder), size=4).x[np.asarray([0])]
 
 
 def test_images_kept_as_they_are(tmp_path):

@@ -152,7 +152,7 @@ def test_an_extractor_without_weights_is_refused_before_latents_are_decoded(late
     (("encode", "--workdir={ae}", "--out={new}", "--data=mixture2d"),
      "the autoencoder is of examples of shape (8, 8, 1), the data have (2,)\n"),
     (("encode", "--workdir={ae}", "--out={new}", "--data=arrays(path='{colour}')"),
-     "the data have (8, 8, 3); images(…, size=8, channels=1) has it\n"),
+     "have (8, 8, 3); pictures are read in that shape by images(path=…, size=8, channels=1)\n"),
     (("train", "--config=digits", "--config.network=autoencoder", "--workdir={new}"),
      "config.network=autoencoder is trained with config.objective.autoencoder"),
     (("train", "--config=digits", "--config.objective.autoencoder=reconstruction",

@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 import pickle
+import re
 import zipfile
 
 import grain  # before any test saves and restores absl's flags: grain defines some
@@ -303,9 +304,10 @@ def test_a_key_of_a_config_that_is_missing_is_named(name, needed, without):
     *((name, "config", instead) for name in ("ddpm", "autoencoder_kl", "diffusers_dit")
       for instead in (lambda _: 5, lambda _: {"a": 1}, lambda _: [[0]], lambda _: "b"))])
 def test_values_of_another_form_are_one_line(name, kind, instead, without):
-  """Those that nothing is read from are told by `fill`, or by the network's arguments."""
-  errors = [found for _, found in without(name, kind, instead) if isinstance(found, str)]
-  assert errors and not any("\n" in error for error in errors)
+  errors = {key: found for key, found in without(name, kind, instead) if isinstance(found, str)}
+  assert errors
+  for key, error in errors.items():
+    assert "\n" not in error and re.search(r"--weights|--layout|config\.json", error), (key, error)
 
 
 @pytest.mark.parametrize(("name", "layout", "words"), [

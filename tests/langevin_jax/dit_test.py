@@ -5,7 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import parameters, shapes
-from references import TEXT, attended, check, crossed, dense, heads_of, silu, standardized
+from references import (
+  TEXT,
+  attention,
+  check_against_float64,
+  cross_attention,
+  dense,
+  heads_of,
+  silu,
+  standardized,
+)
 
 from experiments.config import levels as calls
 from experiments.planning import model_flops
@@ -79,9 +88,9 @@ def _reference(network, params, x, ell):
       q, k = normal(p["q_norm"], q), normal(p["k_norm"], k)
     if network.rotary:
       q, k = turned(q), turned(k)
-    h = h + gate_a * dense(p["merge"], attended(q, k, v))
+    h = h + gate_a * dense(p["merge"], attention(q, k, v))
     if "cross" in p:
-      h = h + crossed(params, p["cross"], h, heads)
+      h = h + cross_attention(params, p["cross"], h, heads)
     h = h + gate_m * mlp(p, (1.0 + scale_m) * normal(p.get("norm_mlp"), h) + shift_m)
   shift, scale = modulation(params["modulation"], 2)
   h = (1.0 + scale) * normal(params.get("norm"), h) + shift
@@ -92,8 +101,9 @@ def _reference(network, params, x, ell):
     (JIT | {"bottleneck": 5}, np.zeros(3, int)), ({"remat": True}, TEXT)], ids=["jit", "dit"])
 def test_output_gradient_and_tangent_are_those_of_a_float64_reference(settings, condition, x64):
   # float32's 6e-8 and bfloat16's 4e-3, through a dozen layers.
-  check(DiT(width=16, depth=2, heads=2, unroll=1, **settings), _reference, (3, 8, 3), condition,
-        scale=0.3, bounds={"float32": 2e-5, "bfloat16": 0.1})
+  network = DiT(width=16, depth=2, heads=2, unroll=1, **settings)
+  check_against_float64(network, _reference, (3, 8, 3), condition, scale=0.3,
+                        bounds={"float32": 2e-5, "bfloat16": 0.1})
 
 
 @pytest.mark.parametrize(("settings", "equivariant"), [

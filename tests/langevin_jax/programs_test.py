@@ -1,17 +1,20 @@
 """Eager calls: what is compiled once, what is found anew, and what is refused at the door."""
 
 import functools
+import importlib
 
 import chex
 import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 import oracles
 import pytest
 from flax import nnx
 
+import langevin_jax
 from langevin_jax import (
     _programs,
     discrete,
@@ -42,6 +45,12 @@ def test_compiled_sums_of_products_are_those_of_eager_mode():
   pull = lambda x: jax.vmap(lambda each: jax.vjp(unit, x)[1](each)[0])(cotangents)
   for function, value in ((squares, rows), (pull, x)):
     np.testing.assert_allclose(jax.jit(function)(value), function(value), rtol=1e-5, atol=1e-5)
+
+
+def test_a_jaxlib_that_computes_wrong_results_is_told(monkeypatch):
+  monkeypatch.setattr(jaxlib.version, "__version__", "0.10.2")
+  with pytest.warns(UserWarning, match=r"jaxlib 0\.10\.2 computes wrong"):
+    importlib.reload(langevin_jax)
 
 
 def compilations(run) -> int:

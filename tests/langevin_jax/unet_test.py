@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import check_mirrored, check_rematerialised, parameters, shapes
-from references import TEXT, attended, check, crossed, dense, heads_of, silu
+from references import (
+  TEXT,
+  attention,
+  check_against_float64,
+  cross_attention,
+  dense,
+  heads_of,
+  silu,
+)
 
 from langevin_jax.networks import UNet
 from langevin_jax.networks import _embeddings as embeddings
@@ -71,8 +79,8 @@ def _reference(network, params, x, ell):
     heads = a.shape[-1] // network.head_channels
     if "qkv" in p:
       q, k, v = heads_of(dense(p["qkv"], norm(p["norm_attention"], a)), heads, 3)
-      a = scaled(a + dense(p["merge"], attended(q, k, v)))
-    return scaled(a + crossed(params, p["cross"], a, heads)) if "cross" in p else a
+      a = scaled(a + dense(p["merge"], attention(q, k, v)))
+    return scaled(a + cross_attention(params, p["cross"], a, heads)) if "cross" in p else a
 
   c = params["conditioning"]
   vector = silu(dense(c["level_out"], silu(dense(
@@ -103,8 +111,8 @@ def _reference(network, params, x, ell):
     (TINY.clone(attend_last=True, remat=True), TEXT)], ids=["ddpm", "all"])
 def test_output_gradient_and_tangent_are_those_of_a_float64_reference(network, condition, x64):
   # float32's 6e-8 and bfloat16's 4e-3, through a score of layers.
-  check(network, _reference, (3, 8, 3), condition, scale=0.2,
-        bounds={"float32": 2e-5, "bfloat16": 0.05})
+  check_against_float64(network, _reference, (3, 8, 3), condition, scale=0.2,
+                        bounds={"float32": 2e-5, "bfloat16": 0.05})
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 1), (1, 8, 4, 2)])
