@@ -6,10 +6,6 @@ Reading order, in which a module imports only those before it: `paths`, `predict
 modules and names that begin with an underscore are internal.
 """
 
-import warnings
-
-import jaxlib.version
-
 from langevin_jax import (
     conditions,
     discrete,
@@ -29,10 +25,6 @@ from langevin_jax import (
 )
 
 __version__ = "0.1.0"
-
-if jaxlib.version.__version__ == "0.10.2":
-  warnings.warn("jaxlib 0.10.2 computes wrong sums of products on CPUs (jax issue 39103): "
-                "install another version", stacklevel=2)
 
 __all__ = [
     "conditions", "discrete", "flow_maps", "guidance", "inpainting", "langevin", "likelihood",

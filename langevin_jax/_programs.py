@@ -15,11 +15,13 @@ program.
 
 import collections
 import functools
+import warnings
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 from jax.extend import core
 
@@ -35,6 +37,16 @@ _RULES = frozenset({"jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "out_trees"})
 _JITTED = type(jax.jit(lambda: None))
 
 _programs: collections.OrderedDict[Hashable, tuple[Callable, list]] = collections.OrderedDict()
+
+
+def check_jaxlib(version: str) -> None:
+  """Warns of a jaxlib that compiles some programs wrongly."""
+  if version == "0.10.2":
+    warnings.warn("jaxlib 0.10.2 computes wrong sums of products on CPUs (jax issue 39103): "
+                  "install another version", stacklevel=2)
+
+
+check_jaxlib(jaxlib.version.__version__)
 
 
 def call(function: Callable, *arguments: Any) -> Any:
