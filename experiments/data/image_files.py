@@ -12,7 +12,7 @@ from experiments.run import progress
 
 # The numbers of files of other kinds, and of unreadable files, that a message names.
 _MOST_NAMES, _MOST_ERRORS = 5, 100
-# Files that are looked at before progress is shown.
+# Files that are looked at between two updates of the progress.
 _PART = 1000
 # Suffixes of pictures that are no `readers.IMAGE_SUFFIXES`.
 _NOT_READ = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".tga",
@@ -121,7 +121,6 @@ def _merge(faults: list[str]) -> readers.Unreadable:
   """One error for several files, with a message of one line."""
   names = "; ".join(faults[:_MOST_ERRORS]) + "; …" * (len(faults) > _MOST_ERRORS)
   return readers.Unreadable(names, f"{len(faults)} files " if len(faults) > 1 else "")
-
 
 
 def pictures(root: pathlib.Path) -> list[pathlib.Path]:

@@ -11,13 +11,13 @@ from flax.core import FrozenDict
 from jax.ad_checkpoint import checkpoint_name
 
 from langevin_jax.networks._attention import (
-  CrossAttention,
-  RMSNorm,
-  attention,
-  normalize,
-  rotated,
-  rotation,
-  sequence,
+    CrossAttention,
+    RMSNorm,
+    attention,
+    normalize,
+    rotated,
+    rotation,
+    sequence,
 )
 from langevin_jax.networks._embeddings import Conditioning, Level, by_kind, enlarged, with_mask
 from langevin_jax.networks._products import Dense, compute_dtype, largest_divisor, matmul
