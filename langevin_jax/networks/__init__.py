@@ -15,8 +15,8 @@ Diffusion networks are called as `apply({"params": p}, x, ell, condition)`:
 in its latents, the second for comparison.
 
 Reading order: `mlp`, `dit`, `unet`, `unet_edm2`, `vae`, `autoencoder`, `_layers` (of U-Nets and
-autoencoders), `_embeddings` (noise level and conditions), `_attention`, `_products` (dense layers
-in bfloat16).
+autoencoders), `_embeddings` (noise level and conditions), `_attention`, `_patches` (of `dit`),
+`_products` (dense layers in bfloat16).
 """
 
 from langevin_jax.networks._embeddings import Level, clock

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
 from jax.ad_checkpoint import checkpoint_name
@@ -20,9 +19,10 @@ from langevin_jax.networks._attention import (
     sequence,
 )
 from langevin_jax.networks._embeddings import Conditioning, Level, by_kind, enlarged, with_mask
+from langevin_jax.networks._patches import convolve, join, position_waves, split
 from langevin_jax.networks._products import Dense, compute_dtype, largest_divisor, matmul
 
-__all__ = ["Block", "DiT", "position_waves"]
+__all__ = ["Block", "DiT"]
 
 # The name of the arrays that a rematerialised block keeps: outputs of its products, in the dtype of
 # the operands.
@@ -140,15 +140,15 @@ class DiT(nn.Module):
     vector = Conditioning(
         self.width, self.num_classes, self.second_level, level=self.level,
         name="conditioning")(half_log_snr, parts, batch, half_log_snr_s)
-    rows = _patches(given, p)
+    rows = split(given, p)
     if self.bottleneck is not None:
       rows = Dense(self.bottleneck, self.dtype, name="bottleneck")(rows)
     patches = Dense(self.width * self.stem ** len(sides), self.dtype, name="patches")
-    h = _convolved(patches(rows), (batch, *grid), self.stem)
+    h = convolve(patches(rows), (batch, *grid), self.stem)
     for name, image in parts.images.items():
       given = enlarged(with_mask(*image), sides, name)
       # The product of channels side by side is the sum of products.
-      h += Dense(self.width, self.dtype, name=f"{name}_patches")(_patches(given, p))
+      h += Dense(self.width, self.dtype, name=f"{name}_patches")(split(given, p))
     h = h.reshape(batch, -1, self.width)
     if self.positions != "none":
       waves = lambda: position_waves(grid, self.width)
@@ -176,7 +176,7 @@ class DiT(nn.Module):
           "output_bias", nn.initializers.zeros, kernel.shape[1:])[None, :]
     else:
       y = Dense(p ** len(sides) * x.shape[-1], self.dtype, zero=True, name="output")(h)
-    return _joined(y, x.shape, p)
+    return join(y, x.shape, p)
 
   def check(self, shape: tuple[int, ...]) -> None:
     """Raises ValueError where x of this shape, (batch, *sides, channels), cannot be taken."""
@@ -261,59 +261,6 @@ class Block(nn.Module):
     if self.qk_norm:
       h = RMSNorm(name=f"{name}_norm")(h).astype(h.dtype)
     return rotated(h, rotation(self.grid, h.shape[-1])) if self.grid else h
-
-
-def _patches(x: jax.Array, p: int) -> jax.Array:
-  """(batch, *sides, c) → rows of patches (batch·tokens, p^rank·c)."""
-  rank = x.ndim - 2
-  split = [n for side in x.shape[1:-1] for n in (side // p, p)]
-  axes = (0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2), 2 * rank + 1)
-  return x.reshape(x.shape[0], *split, x.shape[-1]).transpose(axes).reshape(
-      -1, p**rank * x.shape[-1])
-
-
-def _joined(y: jax.Array, shape: tuple[int, ...], p: int) -> jax.Array:
-  """The inverse of `_patches`: rows of patches → (batch, *sides, c), the `shape`."""
-  rank = len(shape) - 2
-  grid = [side // p for side in shape[1:-1]]
-  axes = (0, *(axis for i in range(1, rank + 1) for axis in (i, rank + i)), 2 * rank + 1)
-  return y.reshape(shape[0], *grid, *[p] * rank, shape[-1]).transpose(axes).reshape(shape)
-
-
-def _convolved(h: jax.Array, grid: tuple[int, ...], side: int) -> jax.Array:
-  """The sum over a window of `side` patches along each axis, zero beyond the edges.
-
-  Args:
-    h: (batch·tokens, side^rank·width), what each patch adds to the tokens of its window.
-    grid: the batch, and the tokens along each axis.
-
-  Returns:
-    (batch·tokens, width).
-  """
-  if side == 1:
-    return h
-  rank, half = len(grid) - 1, side // 2
-  parts = h.reshape(*grid, side**rank, -1)
-  padded = jnp.pad(parts, [(0, 0), *[(half, half)] * rank, (0, 0), (0, 0)])
-  total = sum(
-      padded[(slice(None), *(slice(i, i + n) for i, n in zip(offset, grid[1:], strict=True)), k)]
-      for k, offset in enumerate(np.ndindex(*[side] * rank)))
-  return jnp.reshape(total, (-1, h.shape[-1] // side**rank))
-
-
-def position_waves(grid: tuple[int, ...], width: int) -> jax.Array:
-  """Sines and cosines of the place of each token along each axis (Vaswani et al. 2017, §3.5).
-
-  The channels are shared out evenly over the axes, with wave numbers 10000^{−i/n}.
-
-  Returns:
-    (tokens, width), float32, the channels that are left over zero.
-  """
-  n = width // (2 * len(grid))
-  frequencies = 10000.0 ** (-np.arange(n) / max(n, 1))
-  angles = [np.outer(place.reshape(-1), frequencies) for place in np.indices(grid)]
-  waves = np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1)
-  return jnp.asarray(np.pad(waves, ((0, 0), (0, width - waves.shape[-1]))), jnp.float32)
 
 
 def _kept(product: jax.Array, dtype: str) -> jax.Array:

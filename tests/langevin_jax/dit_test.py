@@ -19,10 +19,9 @@ from references import (
 from experiments.config import levels as calls
 from experiments.planning import model_flops
 from langevin_jax import networks
-from langevin_jax.networks import DiT
+from langevin_jax.networks import DiT, _patches
 from langevin_jax.networks import _attention as attentions
 from langevin_jax.networks import _embeddings as embeddings
-from langevin_jax.networks import dit as dit_lib
 
 JIT = {"norm": "rms", "mlp": "swiglu", "qk_norm": True, "rotary": True, "positions": "fixed"}
 JIT_B = JIT | {"width": 768, "depth": 12, "heads": 12, "bottleneck": 128, "patch_size": 16,
@@ -78,7 +77,7 @@ def _reference(network, params, x, ell):
   vector = silu(dense(c["level_out"], silu(dense(c["level_in"], features))))
   h = x.reshape(batch, -1, patch * channels)
   h = dense(params["patches"], dense(params["bottleneck"], h) if "bottleneck" in params else h)
-  h = h + params.get("position", dit_lib.position_waves(h.shape[1:2], network.width))[None]
+  h = h + params.get("position", _patches.position_waves(h.shape[1:2], network.width))[None]
   for i in range(network.depth):
     p = jax.tree.map(lambda leaf, i=i: leaf[i], params["blocks"])
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation(p["modulation"], 6)
@@ -140,10 +139,10 @@ def test_rotated_products_know_the_differences_of_places_alone(sides):
 def test_patches_of_every_rank_are_put_back_where_they_were(sides):
   shape = (2, *sides, 3)
   x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-  rows = dit_lib._patches(jnp.asarray(x), 2)
+  rows = _patches.split(jnp.asarray(x), 2)
   first = x[(0, *[slice(0, 2)] * len(sides))]
   np.testing.assert_array_equal(rows[0], first.ravel())
-  np.testing.assert_array_equal(dit_lib._joined(rows, shape, 2), x)
+  np.testing.assert_array_equal(_patches.join(rows, shape, 2), x)
   network = DiT(width=16, depth=1, heads=2, **JIT)
   assert jax.eval_shape(
       network.init_with_output, jax.random.key(0), x, 0.0, jnp.zeros(2, int))[0].shape == shape
@@ -213,7 +212,7 @@ def test_a_tied_output_is_the_transpose_of_the_input_and_an_unseen_level_has_no_
 def test_a_stem_is_a_convolution_of_patches():
   rng, grid, side, width = np.random.default_rng(0), (4, 5), 3, 2
   x, kernel = rng.normal(size=(2, *grid, 6)), rng.normal(size=(side, side, 6, width))
-  got = dit_lib._convolved(
+  got = _patches.convolve(
       jnp.asarray(x.reshape(-1, 6) @ kernel.transpose(2, 0, 1, 3).reshape(6, -1)), (2, *grid), side)
   expected = jax.lax.conv_general_dilated(
       x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
