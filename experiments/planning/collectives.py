@@ -70,7 +70,7 @@ def device_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
 
     lists          {{0,1},{2,3}}
     iota           [2,2]<=[4]  or  [2,2]<=[2,2]T(1,0)
-    mesh axes      mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}
+    mesh axes      mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}  or  device_ids=(0,2,1,3)
 
   Raises:
     ValueError: another notation.
@@ -89,11 +89,11 @@ def device_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, ids.reshape(numbers(shape)).tolist()))
   mesh = re.search(
       r"replica_groups=mesh\[([^\]]*)\]"
-      r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}", attributes)
-  if mesh and ":" not in mesh.group(4):
-    axes, dims, order, group_axes = mesh.groups()
+      r"(?:, device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d,]+))\))? \{([^}]*)\}", attributes)
+  if mesh and ":" not in mesh.group(5):
+    axes, dims, order, explicit, group_axes = mesh.groups()
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
-    ids = np.arange(math.prod(sizes.values()))
+    ids = np.array(numbers(explicit)) if explicit else np.arange(math.prod(sizes.values()))
     if dims:
       ids = ids.reshape(numbers(dims)).transpose(numbers(order)) if order else ids
     ids = ids.reshape(tuple(sizes.values()))

@@ -207,6 +207,15 @@ def test_no_program_is_refused():
     collectives.device_groups("replica_groups=mystery")
 
 
+@pytest.mark.parametrize("groups", [
+    "{{0,2},{1,3}}", "[2,2]<=[2,2]T(1,0)", "mesh['a'=2,'b'=2] {'a'}",
+    "mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}",
+    "mesh['a'=2,'b'=1,'c'=2], device_ids=(0,2,1,3) {'c'}"])
+def test_groups_of_devices_in_every_notation(groups):
+  assert collectives.device_groups(f"channel_id=1, replica_groups={groups}, dimensions={{0}}") == (
+      (0, 2), (1, 3))
+
+
 def test_model_flops_are_the_closed_formula_of_a_dit():
   width, depth, classes, batch, side = 48, 3, 10, 8, 64
   settings = config.override(config.load("digits"), {
