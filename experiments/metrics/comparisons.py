@@ -325,14 +325,13 @@ def _metric_rows(
   """The metrics of the user's choice; their keys are the texts of their calls."""
   rows = []
   for call in choice.metrics:
-    name, label = calls.short(call, "metric"), f", {extractor}" if extractor else ""
-    sets = features
-    if of_moments is not None and call.name in _OF_MOMENTS:
-      sets = of_moments
-      label += f", to {choice.reference.description()}" if choice.reference else ""
+    name, sets, against = calls.short(call, "metric"), features, f"{len(features.real):,} real"
+    if choice.reference is not None and of_moments is not None and call.name in _OF_MOMENTS:
+      sets, against = of_moments, choice.reference.description()
+    label = f", {extractor}" if extractor else ""
     value, floor = (float(calls.build(call, "metric", "--metric", x=sets.real, y=y, seed=seed))
                     for y in (sets.fake, sets.other))
-    rows.append(Result(name, name + label, value, floor, len(sets.fake)))
+    rows.append(Result(name, f"{name}{label}, to {against}", value, floor, len(sets.fake)))
   return rows
 
 

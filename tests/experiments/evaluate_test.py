@@ -352,7 +352,8 @@ def test_an_extractor_and_metrics_of_ones_own(digits_run, tmp_path, monkeypatch)
   assert metrics["coverage"]["label"] == "coverage, my_metrics:extractor, to 40 real"
   assert metrics["fid"]["floor"] >= 0.0
   # Five counts of 64 pixels have the same mean whatever the image.
-  assert metrics["my_metrics:gap(power=2)"]["value"] < 1e-20 and "kid(subsets=3)" in metrics
+  assert metrics["my_metrics:gap(power=2)"]["value"] < 1e-20
+  assert metrics["kid(subsets=3)"]["label"] == "kid(subsets=3), my_metrics:extractor, to 40 real"
   monkeypatch.setattr(drawing, "batches", lambda *_, **__: pytest.fail("samples were drawn"))
   for argument, says in (
       ("--extractor=my_metrics:torn", "must map (6, 8, 8, 1) to finite features (6, d)"),
