@@ -1,4 +1,4 @@
-"""Settings of all tests: no implicit rank promotion, a compilation cache, a shared small run."""
+"""Settings of all tests: no implicit rank promotion, little optimisation, a compilation cache."""
 
 import gc
 import os
@@ -12,6 +12,9 @@ import runner
 CACHE_DAYS = 14
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# To compile takes longer than to run. Processes that tests start see the variable.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+jax.config.update("jax_disable_most_optimizations", True)
 # Processes that tests start find the cache by the variable.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(runner.cache())
 jax.config.update("jax_compilation_cache_dir", str(runner.cache()))

@@ -31,8 +31,6 @@ MESHES = {
 
 
 _UNET = "channels=16, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=16"
-# Without the passes that take most of the time.
-_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 UNETS = {"unet": f"unet({_UNET}, groups=8)", "unet_edm2": f"unet_edm2({_UNET})"}
 
 
@@ -88,7 +86,7 @@ def unets(dataset) -> dict[str, dict]:
     losses, sizes, start = [], [], None
     for mesh in ("one", "mixed"):
       run = assemble(dataset, config.override(settings(MESHES[mesh]), {"network": network}))
-      step = _lowered(run, dataset).compile(compiler_options=_FAST)
+      step = _lowered(run, dataset).compile()
       start, state, values = train(run, step, steps=3, start=start)
       losses.append(values)
       sizes.append(sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state)))

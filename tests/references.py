@@ -11,9 +11,6 @@ import oracles
 # Tokens of a condition of three examples, some of which are not there.
 TEXT = {"text": np.random.default_rng(5).normal(size=(3, 4, 2)).astype(np.float32),
         "text_mask": np.arange(4)[None] < np.array([4, 2, 0])[:, None]}
-# What takes longest is to compile.
-_fast_jit = functools.partial(jax.jit, compiler_options={
-    "xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
 
 
 def silu(a):
@@ -80,7 +77,7 @@ def check_against_float64(network, reference, shape, condition, *, scale, bounds
 
   def run(apply, dtype):
     cast = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-    parts = _fast_jit(lambda p: everything(apply, p, dtype))(cast)
+    parts = jax.jit(lambda p: everything(apply, p, dtype))(cast)
     return [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(part)]) for part in parts]
 
   expected = run(lambda p, a: reference(network, p, a, 0.3), jnp.float64)

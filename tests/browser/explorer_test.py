@@ -76,8 +76,7 @@ def _program(name, noisy):
   denoise = mixtures.denoiser(mixture(), paths.vp())
   like = jax.ShapeDtypeStruct((PARTICLES, 2), jnp.float64)
 
-  # Compiling takes longer than running: little optimisation.
-  @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+  @jax.jit
   def run(planned, key, initial):
     # As `run` draws it: draw 0 of step i.
     steps = sampler_noise.split(key)[1]

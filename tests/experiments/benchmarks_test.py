@@ -307,7 +307,7 @@ def test_tilted_quantiles_are_those_of_the_class_and_of_the_whole_at_weights_one
 
 @pytest.mark.slow
 def test_a_density_given_a_vector_is_recovered():
-  assert exact_conditions.vector() <= 0.03
+  assert exact_conditions.vector(steps=3000) <= 0.03
 
 
 def test_the_time_to_a_quality_is_that_to_the_best_of_theirs():

@@ -1,7 +1,5 @@
 """EDM2's U-Net: published sizes, a float64 reference, symmetry, magnitudes, bad input."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +15,6 @@ from langevin_jax.training import forced_weight_normalization
 TINY = UNetEDM2(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8)
 NONE = jnp.zeros(2, jnp.int32)
 # What takes longest is to compile.
-fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.mark.parametrize(("channels", "millions", "giga_multiply_adds"), [
@@ -95,7 +92,7 @@ def test_output_tangent_and_gradient_are_those_of_a_float64_reference(dtype, bou
     params, x = tree.unflatten(leaves)
     return TINY.clone(dtype=dtype).apply({"params": params}, x, 0.3, NONE)
 
-  @fast_jit
+  @jax.jit
   def everything(leaves, moves):
     value, slope = jax.jvp(apply, (leaves,), (moves,))
     gradient = jax.grad(lambda leaves: jnp.sum(jnp.asarray(weigh, jnp.float32) * apply(leaves)))
