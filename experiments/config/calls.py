@@ -555,6 +555,8 @@ def _check_names(
   for key in names:
     if key not in parameters:
       has = ", ".join(parameters) or "none"
+      if "data" in parameters:  # augmented(data=cifar10(…)) and the like
+        has += f"; arguments of the data in it are {field}.data.{key}"
       raise ValueError(f"{field}.{key}: {name} has no argument {key!r}{_nearest(key, parameters)}; "
                        f"it has {has}")
 

@@ -84,8 +84,8 @@ def readable(files: list[pathlib.Path]) -> list[pathlib.Path]:
   """The files that can be read; prints a warning that names the others."""
   faults = _faults(files)
   if bad := list(filter(None, faults)):
-    print(f"warning: {len(bad)} of {len(files)} pictures are left out; {_merge(bad)}",
-          file=sys.stderr, flush=True)
+    print(f"warning: {len(bad)} of {len(files)} pictures cannot be read and are left out: "
+          f"{_names(bad)}", file=sys.stderr, flush=True)
   return [file for file, fault in zip(files, faults, strict=True) if not fault]
 
 
@@ -119,8 +119,13 @@ def _in_threads(function, values) -> list:
 
 def _merge(faults: list[str]) -> readers.Unreadable:
   """One error for several files, with a message of one line."""
-  names = "; ".join(faults[:_MOST_ERRORS]) + "; …" * (len(faults) > _MOST_ERRORS)
-  return readers.Unreadable(names, f"{len(faults)} files " if len(faults) > 1 else "")
+  return readers.Unreadable(
+      f"{_names(faults)}. images(…, skip_unreadable=True) leaves such files out",
+      f"{len(faults)} files " if len(faults) > 1 else "")
+
+
+def _names(faults: list[str]) -> str:
+  return "; ".join(faults[:_MOST_ERRORS]) + "; …" * (len(faults) > _MOST_ERRORS)
 
 
 def pictures(root: pathlib.Path) -> list[pathlib.Path]:

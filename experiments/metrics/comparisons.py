@@ -105,6 +105,11 @@ def check(choice: Choice, dataset: data.Dataset) -> None:
     if (d := len(choice.reference.moments.mean)) != few.shape[1]:
       raise ValueError(f"--reference={choice.reference.name} is of {d} features, --extractor="
                        f"{check_reference(choice).name} has {few.shape[1]}")
+    if (units := choice.reference.units) is not None and not all(map(
+        np.array_equal, units, (dataset.mean, dataset.scale))):
+      raise ValueError(f"--reference={choice.reference.name} is of {choice.reference.extractor} in "
+                       "the standard units of a run with another mean or scale of the data: write "
+                       "one from this run")
   user_metrics = tuple(metric for metric in choice.metrics if ":" in metric.name)
   _metric_rows(choice._replace(metrics=user_metrics), _Sets(few, few[::-1], few), seed=0)
 
@@ -223,7 +228,7 @@ def write_reference(
   features = _features(call, dataset, None)
   return references.write(
       file, own, lambda x: features(data.in_standard_units(dataset, data.restore(own, x))),
-      call.name)
+      call.name, (dataset.mean, dataset.scale) if call.name == "pixels" else None)
 
 
 def check_reference(choice: Choice) -> Call:

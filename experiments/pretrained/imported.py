@@ -64,11 +64,13 @@ def run(
       ("shape", imported.shape), ("num_classes", imported.num_classes), ("kind", _kind(imported))))
   source = datasets.read_source(data, "--data") if data else None
   mean, scale = _units(imported, source) if data else (imported.mean, imported.scale)
+  in_units = data is not None and (
+      isinstance(source, datasets.Dataset) or getattr(source, "units", None) is not None)
   autoencoder = not imported.prediction
   if not (autoencoder or imported.num_classes) and getattr(source, "num_classes", 0):
     given = config_lib.Call("unlabelled", (("data", given),))
   config = config_lib.Config(
-      data=given if isinstance(source, datasets.Dataset) else config_lib.Call(
+      data=given if in_units else config_lib.Call(
           "rescaled", (("data", given), ("mean", mean), ("scale", scale))),
       network=imported.network,
       objective=config_lib.Objective(**(
@@ -130,16 +132,23 @@ def _today(name: str, older: Mapping[str, str]) -> str:
 
 
 def _units(imported: Imported, source: Any) -> tuple[float, float]:
-  """(mean, scale) of data that may be pictures in [0, 1] or [−1, 1], too."""
+  """(mean, scale) of data that may be pictures in [0, 1] or [−1, 1], too, or in units of their own.
+
+  Values that fill less than half of a range are taken to be of another one, which is not known.
+  """
+  if (units := getattr(source, "units", None)) is not None:
+    return units
   value_range = getattr(source, "value_range", None)
   if _kind(imported) != "image" or value_range is None:
     return imported.mean, imported.scale
   for low, high in _RANGES:
-    if low <= value_range[0] and value_range[1] <= high:
-      half = (high - low) / 2.0
+    half = (high - low) / 2.0
+    if low <= value_range[0] and value_range[1] <= high and (
+        value_range[1] - value_range[0] >= half):
       return (low + high) / 2.0, imported.scale * half / layout.HALF_RANGE
-  raise ValueError(f"--data has values {value_range[0]:g} … {value_range[1]:g}; pictures are in "
-                   f"{' or '.join(f'[{low:g}, {high:g}]' for low, high in _RANGES)}")
+  ranges = " or ".join(f"[{low:g}, {high:g}]" for low, high in _RANGES)
+  raise ValueError(f"--data has values {value_range[0]:g} … {value_range[1]:g}; pictures fill "
+                   f"{ranges}: give the units of others by rescaled(…, mean=…, scale=…)")
 
 
 def _kind(imported: Imported) -> str:

@@ -411,8 +411,9 @@ def check_labels(run: Run, sampling: config_lib.Sampling, *, unlabelled: bool = 
   if not guided and not unlabelled:
     return
   if not run.config.training.label_dropout > 0.0:
-    raise ValueError(f"{what} needs a run that was trained with training.label_dropout > 0: no "
-                     "other knows what there is without a label")
+    raise ValueError(f"{what} needs a run that was trained with training.label_dropout > 0 (of "
+                     "imported weights null_label=True): no other knows what there is without a "
+                     "label")
 
 
 def even_labels(run: Run, n: int) -> Any:

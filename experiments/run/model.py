@@ -18,7 +18,7 @@ from experiments.sampling import drawing, samplers_from_config
 from langevin_jax import discrete, paths, predictions
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Model:
   """What a run has learned, in the units of its data.
 
@@ -29,6 +29,11 @@ class Model:
   run: assembly.Run
   params: Any
   step: int
+
+  def __repr__(self) -> str:
+    classes = f", {len(self.classes)} classes" if self.classes else ""
+    return (f"Model({calls.short(self.run.config.network, 'network')}, step {self.step}, examples "
+            f"of shape {self.shape}{classes})")
 
   @property
   def shape(self) -> tuple[int, ...]:

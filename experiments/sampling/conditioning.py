@@ -112,7 +112,7 @@ def _class_number(run: assembly.Run, value: str) -> int:
     few = "" if not names or names[0].isdecimal() else (
         ", ".join(names[:10]) + (", …, " if len(names) > 10 else ", "))
     allowed = f"a class in 0 … {classes - 1}, {few}or none" if classes else (
-        f"left out: {run.config.data.name} has no labels")
+        "left out: the data of this run have no labels")
     flag = "--condition: label" if _CONDITION.value else "--label"
     raise ValueError(f"{flag} must be {allowed}; got {value!r}")
   return number

@@ -22,15 +22,20 @@ _SHEET_PIXELS, _MOST_CLASSES = 2**22, 100
 def training(workdir: pathlib.Path, run) -> None:
   """Writes loss.png, the loss over steps, and loss_by_level.png, ‖ε − ε̂‖² by noise level.
 
-  The second has one curve for each quarter of the training.
+  The second has one curve for each quarter of the training. Autoencoders have no noise level.
   """
   lines = records.read_metrics(workdir)
   if not lines:
     return
   figure, axes = plt.subplots(figsize=(6, 3.6))
-  axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], color=ACCENT)
-  axes.set(xlabel="step", ylabel=f"loss ({run.config.objective.weight} weight)", yscale="log")
+  axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], color=ACCENT,
+            marker="" if len(lines) > 1 else "o")
+  autoencoder = run.config.objective.autoencoder
+  name = autoencoder.name if autoencoder else f"loss ({run.config.objective.weight} weight)"
+  axes.set(xlabel="step", ylabel=name, yscale="log")
   _save(figure, workdir / "loss.png")
+  if autoencoder:
+    return
 
   # The centres of the bins of ℓ. The first and last bin are unbounded: their points lie half a
   # bin beyond the edge.

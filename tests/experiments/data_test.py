@@ -547,7 +547,7 @@ def test_unreadable_files_are_named_all_at_once(folder, capsys):
   for name in bad:
     (folder / name).write_bytes(b"nothing")
   said = refusal("data.path: 3 files must be readable", "images", **fields)
-  assert all(name[5:] in said for name in bad)
+  assert all(name[5:] in said for name in bad) and "skip_unreadable=True" in said
   pictures = sources.images(**fields).x  # data in parts: one of them is read
   (place,) = (i for i, file in enumerate(pictures._files) if file.name == "z.jpg")
   with pytest.raises(ValueError, match=r"data\.path: 3 files must be readable"):
@@ -555,7 +555,7 @@ def test_unreadable_files_are_named_all_at_once(folder, capsys):
   dataset = data.load("images", **fields, skip_unreadable=True)
   assert len(dataset.train) + len(dataset.test) == 6 and len(data.fingerprint(dataset)) == 6
   warning = capsys.readouterr().err
-  assert "3 of 9 pictures are left out" in warning and "z.jpg" in warning
+  assert "3 of 9 pictures cannot be read and are left out" in warning and "z.jpg" in warning
   for file in (folder / "cats").iterdir():
     file.write_bytes(b"")
   refusal("data.path: folder", "images", **fields, skip_unreadable=True)

@@ -232,6 +232,10 @@ def test_statistics_are_written_and_take_the_place_of_real_images(picture_run, t
     np.testing.assert_allclose(found["sigma"], np.cov(train, rowvar=False), atol=1e-6)
     assert (int(found["n"]), str(found["extractor"])) == (36, "pixels")
   assert (tmp_path / "neighbours.png").stat().st_size > 1000
+  choice = comparisons.choice_of_flags("pixels", (), str(stats))
+  comparisons.check(choice, dataset)
+  with pytest.raises(ValueError, match="is of pixels in the standard units of a run with another"):
+    comparisons.check(choice, dataset._replace(scale=2.0 * dataset.scale))
   made = evaluated(picture_run, tmp_path / "b.json", f"--reference={stats}",
                    "--metric=frechet", "--metric=frechet_extrapolated(parts=2)")
   row = made["metrics"]["fd_pixels"]

@@ -57,7 +57,8 @@ def test_an_autoencoder_trains_and_reports_reconstructions(place, tmp_path):
   command = ("train", "--config=autoencoder", f"--config.data=arrays(path='{place / 'x.npz'}')",
              f"--config.network={NETWORK}", "--config.training.steps=2",
              "--config.training.batch_size=8", f"--workdir={tmp_path / 'ae'}")
-  assert "trained to step 2" in runner.succeed(*command)
+  assert "trained to step 2" in runner.succeed(*command, pictures=True)
+  assert {file.name for file in (tmp_path / "ae").glob("loss*.png")} == {"loss.png"}  # no levels
   runner.succeed("evaluate", f"--workdir={tmp_path / 'ae'}", "--extractor=pixels")
   found = json.loads((tmp_path / "ae" / "evaluation.json").read_text())["metrics"]
   assert {"rmse", "psnr", "kl", "fd_pixels"} <= set(found)

@@ -20,6 +20,7 @@ from flax import traverse_util
 
 import experiments
 from experiments import config
+from experiments.config import calls
 from experiments.metrics.certificate import measures
 from experiments.pretrained import dinov2, imported, weights
 from experiments.sampling import drawing
@@ -178,8 +179,15 @@ def test_with_data_the_run_is_trained_further(folder, tmp_path):
     begun.sample(0, 2, condition=3)
   assert "holds a run already" in runner.refused(
       "convert", f"--weights={place}", f"--workdir={workdir}")
-  assert "shape" in runner.refused("convert", f"--weights={place}", "--data=digits()",
-                                   f"--workdir={tmp_path / 'other'}")
+  assert repr(begun).startswith("Model(unet(") and "shape (8, 8, 3)" in repr(begun)
+  convert = "convert", f"--weights={place}", f"--workdir={tmp_path / 'other'}"
+  assert "values 0 … 16; pictures fill" in runner.refused(*convert, "--data=digits()")
+  assert "shape" in runner.refused(*convert, "--data=rescaled(digits(), mean=8, scale=8)")
+  # Units that are given are those of the run.
+  arrays = f"arrays(path='{tmp_path / 'x.npz'}', holdout=0.5)"
+  call = calls.make(f"rescaled({arrays}, mean=100, scale=50)", "data", "--data")
+  dataset = imported.run(imported.read(place, "")[0], call)[1].dataset
+  assert (dataset.mean, dataset.scale) == (100.0, 50.0)
   runner.succeed("train", f"--workdir={workdir}", "--config.training.steps=1",
                  "--config.training.batch_size=4", "--allow_change=training")
   trained = experiments.load(workdir)

@@ -112,7 +112,7 @@ REFUSED = {
     "--grid=optimised(5)": "optimised is for numbers",
     "--stochasticity=1": "unmask has no argument 'stochasticity'",
     "--steps=0": "--steps: must be at least 1",
-    "--label=0": "text has no labels",
+    "--label=0": "the data of this run have no labels",
     "--pngs=p": "--pngs needs images",
 }
 
