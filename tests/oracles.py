@@ -211,6 +211,10 @@ def check_rematerialised(network, params, *, stored, error):
       a, b, rtol=0, atol=error * np.abs(b).max() + 1e-7 * largest), got, expected)
 
 
+# As users compile, where the tests compile with little optimisation (conftest).
+OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
+
 def slope(errors, doublings):
   """Order of convergence: log₂ of the fall of an error over so many doublings of the steps."""
   return np.log2(errors[0] / errors[-1]) / doublings

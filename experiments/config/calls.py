@@ -554,11 +554,11 @@ def _check_names(
   """Raises ValueError for a name that is not an argument of the function `name`."""
   for key in names:
     if key not in parameters:
-      has = ", ".join(parameters) or "none"
-      if "data" in parameters:  # augmented(data=cifar10(…)) and the like
-        has += f"; arguments of the data in it are {field}.data.{key}"
-      raise ValueError(f"{field}.{key}: {name} has no argument {key!r}{_nearest(key, parameters)}; "
-                       f"it has {has}")
+      has, near = ", ".join(parameters) or "none", _nearest(key, parameters)
+      inner = [f"{field}.{each}.{key}" for each in parameters if _inner_slot(parameters[each])]
+      if inner and not near:  # config.data.path of augmented(data=cifar10(…)), for instance
+        has += f"; of a call in it: {' or '.join(inner)}"
+      raise ValueError(f"{field}.{key}: {name} has no argument {key!r}{near}; it has {has}")
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -63,14 +63,14 @@ def run(
   given = data or config_lib.Call("absent", (
       ("shape", imported.shape), ("num_classes", imported.num_classes), ("kind", _kind(imported))))
   source = datasets.read_source(data, "--data") if data else None
-  mean, scale = _units(imported, source) if data else (imported.mean, imported.scale)
-  in_units = data is not None and (
-      isinstance(source, datasets.Dataset) or getattr(source, "units", None) is not None)
+  given_units = getattr(source, "units", None)  # those of rescaled(…)
+  mean, scale = given_units or (
+      _units(imported, source) if data else (imported.mean, imported.scale))
   autoencoder = not imported.prediction
   if not (autoencoder or imported.num_classes) and getattr(source, "num_classes", 0):
     given = config_lib.Call("unlabelled", (("data", given),))
   config = config_lib.Config(
-      data=given if in_units else config_lib.Call(
+      data=given if given_units or isinstance(source, datasets.Dataset) else config_lib.Call(
           "rescaled", (("data", given), ("mean", mean), ("scale", scale))),
       network=imported.network,
       objective=config_lib.Objective(**(
@@ -132,12 +132,10 @@ def _today(name: str, older: Mapping[str, str]) -> str:
 
 
 def _units(imported: Imported, source: Any) -> tuple[float, float]:
-  """(mean, scale) of data that may be pictures in [0, 1] or [−1, 1], too, or in units of their own.
+  """(mean, scale) of data that may be pictures in [0, 1] or [−1, 1], too.
 
   Values that fill less than half of a range are taken to be of another one, which is not known.
   """
-  if (units := getattr(source, "units", None)) is not None:
-    return units
   value_range = getattr(source, "value_range", None)
   if _kind(imported) != "image" or value_range is None:
     return imported.mean, imported.scale

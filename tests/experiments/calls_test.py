@@ -235,7 +235,7 @@ def test_arguments_are_set_after_the_call_in_whatever_order_they_are_given():
   with pytest.raises(ValueError, match=r"^config\.sampling\.grid\.n: explicit has no argument 'n'"):
     config.override(config.Config(), given)
   del given["sampling.grid"]
-  with pytest.raises(ValueError, match=r"data in it are config\.data\.data\.path"):
+  with pytest.raises(ValueError, match=r"; of a call in it: config\.data\.data\.path$"):
     config.override(config.load("cifar10"), {"data.path": "there"})
   made = config.override(config.Config(), given)
   assert made.network == calls.make("mlp(width=8, depth=2)", "network", "x")

@@ -28,7 +28,6 @@ from langevin_jax import paths, predictions, samplers
 
 assert grain.sources  # imported for the flags it defines
 CASES = pretrained_cases.CASES
-# Networks of a second are compiled without the passes that take most of the time.
 
 
 def tensors_of(case):

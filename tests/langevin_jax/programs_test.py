@@ -40,11 +40,10 @@ def test_compiled_sums_of_products_are_those_of_eager_mode():
   x = jax.random.normal(KEY, (3, 24, 3, 8))
   cotangents = jnp.zeros((144, *x.shape)).at[7, 1].set(x[0])
   pull = lambda x: jax.vmap(lambda each: jax.vjp(unit, x)[1](each)[0])(cotangents)
-  # As users compile, not as the other tests do (conftest).
-  options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
   for function, value in ((squares, rows), (pull, x)):
     np.testing.assert_allclose(
-        jax.jit(function, compiler_options=options)(value), function(value), rtol=1e-5, atol=1e-5)
+        jax.jit(function, compiler_options=oracles.OPTIMIZED)(value), function(value), rtol=1e-5,
+        atol=1e-5)
 
 
 def test_a_jaxlib_that_computes_wrong_results_is_told():

@@ -14,7 +14,6 @@ from langevin_jax.training import forced_weight_normalization
 
 TINY = UNetEDM2(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8)
 NONE = jnp.zeros(2, jnp.int32)
-# What takes longest is to compile.
 
 
 @pytest.mark.parametrize(("channels", "millions", "giga_multiply_adds"), [
